@@ -1,0 +1,51 @@
+# Everything a newcomer, a hook or CI runs; `make` alone lists it.
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+LAB    := $(VENV)/.ready-lab
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types layers format lab bench fixtures schemas clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## two emulated hosts, the six steps on both, a guest doing I/O throughout
+	@$(BIN)/nvmelm demo
+
+test: $(READY) ## lint, types, layers, then the unit, replay and emulated tests
+	@$(MAKE) --no-print-directory check
+
+check: $(READY) lint types layers ## what `make test` runs
+	@$(BIN)/pytest
+
+lint: $(READY) ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy --strict
+	@$(BIN)/mypy
+
+layers: $(READY) ## import-linter: imports point downwards only
+	@$(BIN)/lint-imports
+
+format: $(READY) ## put the code into ruff's format
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+lab: $(LAB) ## steps 1-5 on a real kernel with an SR-IOV NVMe controller in QEMU (QEMU=… for another binary)
+	@$(BIN)/python -m tests.lab
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) .lab .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+
+$(READY): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; PYTHON=… names another Python >= 3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(LAB): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab]'
+	@touch $@

@@ -1,0 +1,198 @@
+"""Every error nvmelm raises, and the exit code each one ends the program with.
+
+::
+
+    NvmelmError                    exit 1   failed
+    |-- UsageError                 exit 2   the arguments cannot be meant
+    |-- NotSupportedError          exit 3   the device or the host cannot do it
+    |-- IncompatibleError          exit 4   source and destination do not fit
+    |-- BusyError                  exit 5   held by another process, driver or VM
+    |-- AdminCommandError          exit 6   a controller completed a command with an error status
+    |-- TimedOutError              exit 7   a deadline passed
+    |-- RolledBackError            exit 8   failed, and everything was put back
+    |-- UncertainError             exit 9   an operator must look
+    |-- HostError                  exit 1   the kernel refused; carries path and errno
+    |   |-- PermissionDeniedError  exit 1   needs root
+    |   `-- DeviceGoneError        exit 1   the device vanished
+    |-- MalformedError             exit 1   a device, file or peer sent bytes that mean nothing
+    |-- ImageError                 exit 1   a saved state that may not be used
+    |-- ReplayMismatchError        exit 1   a replay was asked something its recording does not hold
+    `-- InterruptedByUserError     exit 130 Ctrl-C; nothing was changed, or all of it was undone
+
+Each says what happened (the message), why (``cause``) and what to type next (``fix``). Branch on the type and its
+fields, never on the text. Only :mod:`nvmelm.cli` turns an error into an exit code.
+"""
+
+from __future__ import annotations
+
+import errno as errno_module
+import os
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every verb; the contract automation relies on."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_SUPPORTED = 3
+    INCOMPATIBLE = 4
+    BUSY = 5
+    REFUSED = 6
+    TIMED_OUT = 7
+    ROLLED_BACK = 8
+    UNCERTAIN = 9
+    INTERRUPTED = 128 + 2  # the shell's number for a program ended by SIGINT
+
+
+class NvmelmError(Exception):
+    """Something went wrong that nvmelm can name.
+
+    Args:
+        message: what happened, one line, no trailing full stop.
+        cause: why, or empty when the message says it.
+        fix: what to type or do next.
+        reason: a stable word for programs, such as ``image-truncated``; empty when the type says enough.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    kind: ClassVar[str] = "failed"
+
+    def __init__(self, message: str, *, cause: str = "", fix: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.cause = cause
+        self.fix = fix
+        self.reason = reason
+        self.rolled_back = False  # set by whoever undid every change of the failed verb
+
+
+class UsageError(NvmelmError):
+    """The arguments contradict each other or name nothing that exists."""
+
+    exit_code = ExitCode.USAGE
+    kind = "usage"
+
+
+class NotSupportedError(NvmelmError):
+    """The device or this host cannot do what was asked, now or ever."""
+
+    exit_code = ExitCode.NOT_SUPPORTED
+    kind = "not_supported"
+
+
+class IncompatibleError(NvmelmError):
+    """A state and its target, or a source and its destination, do not fit."""
+
+    exit_code = ExitCode.INCOMPATIBLE
+    kind = "incompatible"
+
+
+class BusyError(NvmelmError):
+    """Something else holds what was asked for; it is named in the message."""
+
+    exit_code = ExitCode.BUSY
+    kind = "busy"
+
+
+class TimedOutError(NvmelmError):
+    """A condition did not come true before its deadline."""
+
+    exit_code = ExitCode.TIMED_OUT
+    kind = "timed_out"
+
+
+class RolledBackError(NvmelmError):
+    """The verb failed and every change it had made was undone."""
+
+    exit_code = ExitCode.ROLLED_BACK
+    kind = "rolled_back"
+
+
+class UncertainError(NvmelmError):
+    """The outcome cannot be known from here; an operator must look before anything else is done."""
+
+    exit_code = ExitCode.UNCERTAIN
+    kind = "uncertain"
+
+
+class MalformedError(NvmelmError):
+    """Bytes from a device, a file or a peer do not have the shape their specification gives them."""
+
+    kind = "malformed"
+
+
+class ImageError(NvmelmError):
+    """A state image is truncated, altered, foreign or newer than this program."""
+
+    kind = "image"
+
+
+class ReplayMismatchError(NvmelmError):
+    """A verb asked a recording for something else than the recorded event."""
+
+    kind = "replay_mismatch"
+
+
+class InterruptedByUserError(NvmelmError):
+    """The operator pressed Ctrl-C."""
+
+    exit_code = ExitCode.INTERRUPTED
+    kind = "interrupted"
+
+
+class HostError(NvmelmError):
+    """The kernel refused a file operation or an ioctl.
+
+    Args:
+        path: the file, as the operator would type it.
+        errno: the kernel's error number, 0 when there is none.
+    """
+
+    kind = "host"
+
+    def __init__(
+        self, message: str, *, path: str = "", errno: int = 0, cause: str = "", fix: str = "", reason: str = ""
+    ) -> None:
+        super().__init__(message, cause=cause, fix=fix, reason=reason)
+        self.path = path
+        self.errno = errno
+
+    @property
+    def errno_name(self) -> str:
+        """Return the symbol of the errno (``EBUSY``), or its number when it has none."""
+        return errno_module.errorcode.get(self.errno, str(self.errno))
+
+
+class PermissionDeniedError(HostError):
+    """The operation needs root (CAP_SYS_ADMIN)."""
+
+    kind = "permission"
+
+
+class DeviceGoneError(HostError):
+    """A device that was there a moment ago is not there any more."""
+
+    kind = "device_gone"
+
+
+def host_error(what: str, path: str, error: OSError, *, fix: str = "") -> HostError:
+    """Turn an ``OSError`` met at the seam into the :class:`HostError` that says what it means here.
+
+    Args:
+        what: the operation, as a clause: ``cannot write '4'``.
+        path: the file it was tried on.
+    """
+    number = error.errno or 0
+    text = os.strerror(number) if number else str(error)
+    message = f"{what}: {path}: {text}"
+    if number in (errno_module.EACCES, errno_module.EPERM):
+        fix = fix or "run it as root"
+        return PermissionDeniedError(message, path=path, errno=number, cause="the kernel asks for root here", fix=fix)
+    if number in (errno_module.ENODEV, errno_module.ENXIO):
+        fix = fix or "nvmelm list"
+        cause = "the device, or its driver, is not there (any more)"
+        return DeviceGoneError(message, path=path, errno=number, cause=cause, fix=fix)
+    return HostError(message, path=path, errno=number, fix=fix)
