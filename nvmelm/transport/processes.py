@@ -1,0 +1,153 @@
+"""What ``/proc`` knows of devices in use: who has a node open, what is mounted, what this process may do."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nvmelm.errors import host_error
+from nvmelm.transport import Mount, Opener, Sysfs
+
+# Bits of the capability sets in /proc/PID/status (include/uapi/linux/capability.h).
+_CAP_DAC_OVERRIDE = 1
+_CAP_SYS_ADMIN = 21
+
+_Identity = tuple[int, int, int]
+
+_OCTAL_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+def read_proc(path: Path) -> str:
+    """Return a file of proc; empty when it is not there (a kernel without swap has no ``swaps``)."""
+    try:
+        return path.read_text(errors="backslashreplace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise host_error("cannot read", str(path), error) from error
+
+
+def privileged(proc: Path) -> bool:
+    """Return whether this process may write sysfs (root's files) and send any admin command (CAP_SYS_ADMIN)."""
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", read_proc(proc / "self/status"), re.MULTILINE)
+    capabilities = int(match[1], 16) if match else 0
+    writes = os.geteuid() == 0 or bool(capabilities >> _CAP_DAC_OVERRIDE & 1)
+    return writes and bool(capabilities >> _CAP_SYS_ADMIN & 1)
+
+
+def openers(proc: Path, dev: Path, nodes: Sequence[str]) -> list[Opener]:
+    """Return the processes that have any of the device nodes open, by pid, this one left out; one look for all nodes.
+
+    Processes end while they are looked at, and without root other users' cannot be looked at: neither is an error,
+    they are left out. A node of another mount namespace (a virtual machine's private ``/dev``) is recognised by its
+    device number, as long as it lies below ``/dev`` or has the same name.
+    """
+    wanted: dict[_Identity, str] = {}
+    for node in nodes:
+        about = _stat(dev / node)
+        if about is not None:
+            wanted[_identity(about)] = node
+    if not wanted:
+        return []
+    own, names = os.getpid(), {node.rpartition("/")[2] for node in wanted.values()}
+    found = []
+    for pid in sorted(int(entry) for entry in _names(proc) if entry.isdigit()):
+        if pid != own:
+            held = _held(proc / str(pid) / "fd", wanted, names)
+            found += [Opener(node, pid, _process_name(proc, pid)) for node in sorted(held)]
+    return found
+
+
+def mounts(proc: Path, dev: Path, sysfs: Sysfs) -> list[Mount]:
+    """Return mounted file systems of this mount namespace, and active swap, that lie on block devices."""
+    found = []
+    for line in read_proc(proc / "self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        words, source = left.split(" "), right.split(" ")
+        if len(words) < 5 or len(source) < 2:
+            continue
+        # File systems with device numbers of their own (btrfs) name the block device only as their source.
+        device = _by_number(sysfs, words[2]) or _by_path(sysfs, dev, _unescape(source[1]))
+        if device:
+            found.append(Mount(device, _unescape(words[4])))
+    for line in read_proc(proc / "swaps").splitlines()[1:]:
+        words = line.split()
+        device = _by_path(sysfs, dev, _unescape(words[0])) if words else ""
+        if device:  # a swap *file* lies on a mounted file system, which is in the list already
+            found.append(Mount(device, "swap"))
+    return found
+
+
+def _stat(node: Path) -> os.stat_result | None:
+    try:
+        return node.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise host_error("cannot look at", str(node), error) from error
+
+
+def _identity(about: os.stat_result) -> _Identity:
+    """Return what makes two names the same device: kind and number, or for any other file its inode."""
+    kind = stat.S_IFMT(about.st_mode)
+    if stat.S_ISCHR(about.st_mode) or stat.S_ISBLK(about.st_mode):
+        return (kind, about.st_rdev, 0)
+    return (kind, about.st_dev, about.st_ino)
+
+
+def _held(directory: Path, wanted: dict[_Identity, str], names: set[str]) -> set[str]:
+    """Return which of the wanted nodes a process's descriptors lead to."""
+    held = set()
+    for name in _names(directory):
+        try:
+            target = str((directory / name).readlink())
+            # Asking for a file on a dead network mount would hang, so only what may be a wanted node is asked for.
+            if target.startswith("/dev/") or target.rpartition("/")[2] in names:
+                held.add(wanted.get(_identity((directory / name).stat()), ""))
+        except OSError:  # closed meanwhile
+            continue
+    return held - {""}
+
+
+def _names(directory: Path) -> Iterator[str]:
+    try:
+        with os.scandir(directory) as entries:
+            yield from [entry.name for entry in entries]
+    except OSError:  # the process has ended, or belongs to somebody else
+        return
+
+
+def _process_name(proc: Path, pid: int) -> str:
+    """Return a process's name with nothing in it a terminal would obey, or ``?`` when the process has ended."""
+    try:
+        raw = (proc / str(pid) / "comm").read_text(errors="backslashreplace").rstrip("\n")
+    except OSError:
+        return "?"
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in raw)
+
+
+def _by_number(sysfs: Sysfs, number: str) -> str:
+    """Return the kernel name of block device ``259:1``, or empty; major 0 is a file system's own number."""
+    link = None if number.startswith("0:") else sysfs.readlink(f"dev/block/{number}")
+    return link.rpartition("/")[2] if link else ""
+
+
+def _by_path(sysfs: Sysfs, dev: Path, path: str) -> str:
+    """Return the kernel name of the block device behind a path such as ``/dev/disk/by-uuid/...``, or empty."""
+    if not path.startswith("/dev/"):
+        return ""
+    try:
+        about = (dev / path.removeprefix("/dev/")).stat()
+    except OSError:
+        return ""
+    if not stat.S_ISBLK(about.st_mode):
+        return ""
+    return _by_number(sysfs, f"{os.major(about.st_rdev)}:{os.minor(about.st_rdev)}")
+
+
+def _unescape(text: str) -> str:
+    r"""Undo proc's escapes: a blank in a path is ``\040``."""
+    return _OCTAL_ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
