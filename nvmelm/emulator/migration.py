@@ -1,0 +1,210 @@
+"""Migration Send and Migration Receive: suspend, resume, and a controller's state in and out.
+
+What has arrived of a state lies in a file until its last part succeeds; then the queues of the state exist all at
+once, and the file becomes the target's vendor specific state. A part that fails discards all of it, so that the whole
+structure has to come again.
+
+Source: NVM Express Base Specification 2.1, Migration Send command; Migration Receive command; Host Managed Live
+Migration.
+"""
+
+from __future__ import annotations
+
+import os
+
+from nvmelm.emulator import controller_state, data_queue, vendor
+from nvmelm.emulator.device import (
+    COMMAND_SEQUENCE_ERROR,
+    CONTROLLER_NOT_SUSPENDED,
+    DATA_TRANSFER_ERROR,
+    INTERNAL_ERROR,
+    INVALID_CONTROLLER_IDENTIFIER,
+    INVALID_FIELD,
+    Refusal,
+    Request,
+)
+from nvmelm.emulator.engine import Engine
+from nvmelm.emulator.resets import vendor_file
+from nvmelm.emulator.state import Controller, Transfer
+from nvmelm.wire.extents import Extent, merge
+from nvmelm.wire.migration import ControllerStateHeader, IoCompletionQueue, IoSubmissionQueue, NvmeStateHeader
+from nvmelm.wire.opcodes import MigrationReceiveSelect, MigrationSendSelect, Sequence, SuspendType
+
+_DELETE_QUEUE = 1 << 31  # DUDMQ
+_UNLIMITED = 1 << 32
+#: No NVMe part is larger than that of a controller with every queue there can be.
+_NVME_PART_MAX = NvmeStateHeader.size + 0xFFFF * (IoSubmissionQueue.size + IoCompletionQueue.size)
+
+
+def migration_send(request: Request) -> tuple[int, bytes]:
+    """Suspend, resume, or set state."""
+    controller = request.secondary(request.command.cdw11 & 0xFFFF, request.row.bad_cntlid_send)
+    match request.select:
+        case MigrationSendSelect.SUSPEND:
+            _suspend(request, controller)
+        case MigrationSendSelect.RESUME:
+            _resume(request, controller)
+        case MigrationSendSelect.SET_CONTROLLER_STATE:
+            _set_state(request, controller)
+        case _:
+            raise Refusal(INVALID_FIELD)
+    return 0, b""
+
+
+def _suspend(request: Request, controller: Controller) -> None:
+    kind = request.command.cdw11 >> 16 & 0xFF
+    if kind not in (SuspendType.SUSPEND_NOTIFICATION, SuspendType.SUSPEND):
+        raise Refusal(INVALID_FIELD)
+    if not controller["online"] and not request.row.suspends_offline:
+        raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
+    if kind == SuspendType.SUSPEND_NOTIFICATION:
+        controller["notified"] = True
+        return
+    if controller["suspended"]:
+        return
+    Engine(request.machine, request.primary, controller).complete(_UNLIMITED)
+    if controller["io"] is not None and controller["io"]["inflight"]:
+        # A full completion queue keeps a command from completing; a later try finds it read.
+        raise Refusal(INTERNAL_ERROR & ~0x4000)
+    controller["suspended"] = True
+    delete_queue = bool(request.command.cdw11 & _DELETE_QUEUE)
+    data_queue.suspended(request.machine, request.primary, controller, delete_queue=delete_queue)
+
+
+def _resume(request: Request, controller: Controller) -> None:
+    if not controller["suspended"]:
+        raise Refusal(CONTROLLER_NOT_SUSPENDED)
+    if controller["transfer"] is not None:
+        raise Refusal(COMMAND_SEQUENCE_ERROR)
+    controller["suspended"] = controller["notified"] = False
+    data_queue.resumed(request.machine, request.primary, controller)
+
+
+def migration_receive(request: Request) -> tuple[int, bytes]:
+    """Get Controller State."""
+    command, row = request.command, request.row
+    controller = request.secondary(command.cdw11 & 0xFFFF, row.bad_cntlid_receive)
+    version, format_ = request.operation & 0xFF, command.cdw11 >> 16 & 0xFF
+    offset, length = command.cdw12 | command.cdw13 << 32, 4 * (command.cdw15 + 1)
+    if request.select != MigrationReceiveSelect.GET_CONTROLLER_STATE:
+        raise Refusal(INVALID_FIELD)
+    if version > len(row.state_versions) or format_ > len(row.vendor_uuids) or offset % 4:
+        raise Refusal(INVALID_FIELD)
+    if command.data_in_length < length:
+        raise Refusal(DATA_TRANSFER_ERROR)
+    raw = controller_state.window(
+        request, controller, nvme=version > 0, vendor_part=format_ > 0, offset=offset, length=length
+    )
+    return int(controller["suspended"] and row.reports_csup), raw
+
+
+def _set_state(request: Request, controller: Controller) -> None:
+    row, sequence = request.row, request.operation & 3
+    if sequence != Sequence.ONLY and not row.multi_part:
+        raise Refusal(row.part_not_supported)
+    if row.needs_suspension and controller["online"] and not controller["suspended"]:
+        raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
+    try:
+        if sequence in (Sequence.FIRST, Sequence.ONLY):
+            _begin(request, controller)
+        _take(request, controller)
+        if sequence in (Sequence.LAST, Sequence.ONLY):
+            _commit(request, controller)
+    except Refusal:
+        _discard(request, controller)
+        raise
+
+
+def _formats(request: Request) -> tuple[int, int]:
+    """Return CSVI and CSUUIDI: which parts the data has, and in which format."""
+    version, format_ = request.command.cdw11 >> 16 & 0xFF, request.command.cdw11 >> 24
+    row = request.row
+    if version > len(row.state_versions) or format_ > len(row.vendor_uuids) or not (version or format_):
+        raise Refusal(INVALID_FIELD)
+    return version, format_
+
+
+def _begin(request: Request, controller: Controller) -> None:
+    version, format_ = _formats(request)
+    controller["transfer"] = Transfer(csvi=version, csuuidi=format_, covered=[])
+    path = vendor_file(request.machine, request.primary, controller, staging=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+
+
+def _take(request: Request, controller: Controller) -> None:
+    """Put the bytes of one part where they belong."""
+    transfer, command = controller["transfer"], request.command
+    if transfer is None:
+        raise Refusal(COMMAND_SEQUENCE_ERROR)
+    if _formats(request) != (transfer["csvi"], transfer["csuuidi"]):
+        raise Refusal(INVALID_FIELD)
+    offset, length = command.cdw12 | command.cdw13 << 32, 4 * command.cdw15
+    if offset % 4 or (length == 0 and request.operation & 3 != Sequence.LAST):
+        raise Refusal(INVALID_FIELD)
+    if offset > ControllerStateHeader.size + _NVME_PART_MAX + request.row.vendor_state_bytes:
+        raise Refusal(INVALID_FIELD)
+    data = request.data_out(length)
+    descriptor = _open_staging(request, controller, os.O_RDWR)
+    try:
+        os.pwrite(descriptor, data, offset)
+        covered = merge(Extent(*each) for each in [*transfer["covered"], [offset, offset + length]])
+        transfer["covered"] = [list(each) for each in covered]
+        header = _header(request, transfer, descriptor)
+    finally:
+        os.close(descriptor)
+    if header is not None and offset > header.total_bytes:
+        raise Refusal(INVALID_FIELD)
+
+
+def _header(request: Request, transfer: Transfer, descriptor: int) -> ControllerStateHeader | None:
+    """Return the header once it has arrived, checked against what the commands say."""
+    if not transfer["covered"] or transfer["covered"][0][0] or transfer["covered"][0][1] < ControllerStateHeader.size:
+        return None
+    header = ControllerStateHeader(os.pread(descriptor, ControllerStateHeader.size, 0))
+    if header.ver or header.nvme_bytes > _NVME_PART_MAX or header.vendor_bytes > request.row.vendor_state_bytes:
+        raise Refusal(INVALID_FIELD)
+    if bool(header.nvmecss) != bool(transfer["csvi"]) or (header.vss and not transfer["csuuidi"]):
+        raise Refusal(INVALID_FIELD)
+    return header
+
+
+def _commit(request: Request, controller: Controller) -> None:
+    """Make the state the target's: all of it, or nothing."""
+    transfer, row = controller["transfer"], request.row
+    if transfer is None:
+        raise Refusal(COMMAND_SEQUENCE_ERROR)
+    descriptor = _open_staging(request, controller, os.O_RDONLY)
+    try:
+        header = _header(request, transfer, descriptor)
+        if header is None or transfer["covered"][0][1] < header.total_bytes:
+            raise Refusal(INVALID_FIELD)
+        raw = os.pread(descriptor, header.nvme_bytes, ControllerStateHeader.size)
+    finally:
+        os.close(descriptor)
+    io = controller["io"]
+    if header.nvmecss:
+        io = controller_state.queues_from(request, controller, raw, row.state_versions[transfer["csvi"] - 1])
+    path = vendor_file(request.machine, request.primary, controller, staging=True)
+    at = ControllerStateHeader.size + header.nvme_bytes
+    if header.vss and not vendor.acceptable(row, path, at, header.vendor_bytes):
+        raise Refusal(INVALID_FIELD)
+    controller["io"] = io
+    controller["transfer"] = None
+    if header.vss:
+        os.replace(path, vendor_file(request.machine, request.primary, controller))  # noqa: PTH105 - names are strings
+        controller["vendor"] = at
+    else:
+        os.unlink(path)  # noqa: PTH108 - the name is a string
+
+
+def _open_staging(request: Request, controller: Controller, flags: int) -> int:
+    path = vendor_file(request.machine, request.primary, controller, staging=True)
+    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _discard(request: Request, controller: Controller) -> None:
+    controller["transfer"] = None
+    try:
+        os.unlink(vendor_file(request.machine, request.primary, controller, staging=True))  # noqa: PTH108 - a string
+    except FileNotFoundError:
+        return

@@ -1,0 +1,89 @@
+"""Resets, and what each of them undoes.
+
+==============================  ===============================================================================
+reset                           effect
+==============================  ===============================================================================
+a secondary's own (FLR, CC.EN)  queues and registers gone, suspension and unfinished transfer ended; stays Online
+                                with its resources
+Secondary Offline               the same, and the resources are given back
+any reset of the primary        every secondary Offline, Controller Data Queues deleted, tracking stopped
+all of those but CC.EN          the primary's own flexible resources change to what was last asked for
+==============================  ===============================================================================
+
+Source: NVM Express Base Specification 2.1, Controller Level Reset; Virtualization Enhancements, Secondary Controllers;
+Migration Send, Suspend.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from nvmelm.emulator.machine import Machine
+from nvmelm.emulator.state import Controller, Function, Primary, new_io
+
+CSTS_FATAL = 0x2  # CSTS.CFS
+
+
+def reset_controller(machine: Machine, primary: Primary, controller: Controller) -> None:
+    """Reset a secondary at controller level; its resources, its state (Online) and its persistent state stay."""
+    function = machine.function_of(primary, controller)
+    holder = machine.holder(function["bdf"]) if function else None
+    controller["suspended"] = controller["notified"] = False
+    controller["transfer"] = None
+    io = controller["io"] = None if holder is None else new_io()
+    if io is not None and holder is not None:
+        io["memory"] = holder["memory"]
+
+
+def offline(machine: Machine, primary: Primary, controller: Controller) -> None:
+    """Take a secondary Offline: resources given back, controller dead until it is Online again."""
+    was_online = controller["online"]
+    controller["online"] = False
+    controller["nvq"] = controller["nvi"] = 0
+    reset_controller(machine, primary, controller)
+    discard_vendor_state(machine, primary, controller)
+    if controller["io"] is not None and was_online:
+        controller["io"]["csts"] = CSTS_FATAL
+    function = machine.function_of(primary, controller)
+    if function is not None and function["driver"] == "nvme":
+        # The driver finds CSTS.CFS set, fails to reset the controller and lets go of it.
+        function["driver"], function["nvme"] = "", -1
+
+
+def reset_primary(machine: Machine, primary: Primary, kind: Literal["controller", "function"]) -> None:
+    """Reset the primary: by clearing CC.EN (``controller``, what the driver does) or a function level reset."""
+    primary["resets"] += 1
+    for controller in list(primary["secondaries"].values()):
+        offline(machine, primary, controller)
+        controller["tracking"] = None
+        controller["udmq"] = 0
+    primary["queues"].clear()
+    primary["own"]["io"] = None
+    if kind == "function":
+        primary["vq_primary"], primary["vi_primary"] = primary["vq_pending"], primary["vi_pending"]
+
+
+def reset_function(machine: Machine, function: Function) -> None:
+    """Reset one PCI function (FLR)."""
+    primary = machine.primary_of(function)
+    if function["index"] < 0:
+        reset_primary(machine, primary, "function")
+        return
+    reset_controller(machine, primary, machine.controller_of(function))
+
+
+def vendor_file(machine: Machine, primary: Primary, controller: Controller, *, staging: bool = False) -> str:
+    """Return the path of the file that holds a controller's vendor specific state, or what is being set."""
+    kind = "transfer" if staging else "vendor"
+    return os.fspath(machine.directory / f"{kind}-{primary['bdf'].replace(':', '-')}-{controller['cntlid']:04x}.bin")
+
+
+def discard_vendor_state(machine: Machine, primary: Primary, controller: Controller) -> None:
+    """Drop vendor specific state that was set, so that the controller has its own again."""
+    if controller["vendor"] >= 0:
+        controller["vendor"] = -1
+        try:
+            os.unlink(vendor_file(machine, primary, controller))  # noqa: PTH108 - the name is a string already
+        except FileNotFoundError:
+            return

@@ -1,0 +1,86 @@
+"""Vendor specific state: opaque to everybody but the device, as large as its generation says, kept in files.
+
+A device writes its own state the first time it is asked for: a header page, and one page in every 64 KiB whose
+content depends on the device and the place, so that parts that were lost, mixed up or put in the wrong order are
+noticed when the state is set somewhere. What lies between are zeros, and holes in the file.
+
+::
+
+    0       64 KiB   128 KiB                       size
+    |H .....|P1......|P2......  ...  |Pn.....|Tail|       H header page, Pn page n, Tail what is left of a page
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+
+from nvmelm.emulator.generations import Generation
+from nvmelm.emulator.machine import Machine
+from nvmelm.emulator.memory import PAGE
+from nvmelm.emulator.resets import vendor_file
+from nvmelm.emulator.state import Controller, Primary
+
+_MAGIC = b"EMULATED VENDOR STATE\0\0\0"
+_STRIDE = 64 * 1024
+_SEED_BYTES = 32
+
+
+def _page(seed: bytes, number: int, size: int) -> bytes:
+    digest = sha256(seed + number.to_bytes(8, "little")).digest()
+    return (digest * (PAGE // len(digest)))[:size]
+
+
+def _header(row: Generation, seed: bytes, size: int) -> bytes:
+    return _MAGIC + size.to_bytes(8, "little") + sha256(row.vendor_uuids[0].encode()).digest() + seed
+
+
+def _seed(primary: Primary, controller: Controller) -> bytes:
+    return sha256(f"{primary['serial']}/{controller['cntlid']}".encode()).digest()
+
+
+def ensure(machine: Machine, primary: Primary, controller: Controller) -> None:
+    """Write a controller's own vendor specific state, unless it has some already."""
+    if controller["vendor"] >= 0:
+        return
+    row = machine.generation(primary)
+    size, seed = row.vendor_state_bytes, _seed(primary, controller)
+    descriptor = os.open(
+        vendor_file(machine, primary, controller), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+    )
+    try:
+        os.ftruncate(descriptor, size)
+        os.pwrite(descriptor, _header(row, seed, size)[:size], 0)
+        for offset in range(_STRIDE, size, _STRIDE):
+            os.pwrite(descriptor, _page(seed, offset // _STRIDE, min(PAGE, size - offset)), offset)
+    finally:
+        os.close(descriptor)
+    controller["vendor"] = 0
+
+
+def read(machine: Machine, primary: Primary, controller: Controller, offset: int, length: int) -> bytes:
+    """Return part of a controller's vendor specific state, which :func:`ensure` has made sure of."""
+    descriptor = os.open(vendor_file(machine, primary, controller), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, length, controller["vendor"] + offset)
+    finally:
+        os.close(descriptor)
+
+
+def acceptable(row: Generation, path: str, offset: int, size: int) -> bool:
+    """Return whether bytes of a file are vendor specific state that this kind of device can use, whole and in order."""
+    if size != row.vendor_state_bytes:
+        return False
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fixed = len(_header(row, b"", size))
+        head = os.pread(descriptor, fixed + _SEED_BYTES, offset)[:size]
+        seed = head[fixed:]
+        if head != _header(row, seed, size)[:size]:
+            return False
+        return all(
+            os.pread(descriptor, min(PAGE, size - at), offset + at) == _page(seed, at // _STRIDE, min(PAGE, size - at))
+            for at in range(_STRIDE, size, _STRIDE)
+        )
+    finally:
+        os.close(descriptor)
