@@ -1,0 +1,60 @@
+"""Which world a verb works in: this machine, an emulated host or a recording, and whether the session is recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nvmelm.errors import UsageError
+from nvmelm.transport import Host
+
+
+def open_host(
+    spec: str, *, record: Path | None = None, redact: bool = False, keep_state: bool = False, about: str = ""
+) -> Host:
+    """Open the host that ``--host`` names; the caller closes it.
+
+    Args:
+        spec: ``local``, ``emulated:DIR`` or ``replay:FILE``.
+        record: write the session to this file.
+        redact: replace serial numbers and NQNs in the recording.
+        keep_state: keep controller state in the recording; only for devices that hold nobody's data.
+        about: one sentence for the head of the recording.
+
+    Raises:
+        UsageError: the argument has none of the three forms.
+        HostError: a directory or file cannot be read or written.
+        MalformedError: a file has not the format it should have.
+    """
+    host = _open(spec)
+    if record is None:
+        return host
+    from nvmelm.transport.record import RecordingHost  # the models of the format: only when they are needed
+
+    try:
+        return RecordingHost(host, record, about=about, redact=redact, keep_state=keep_state)
+    except BaseException:
+        host.close()
+        raise
+
+
+def _open(spec: str) -> Host:
+    """Import what the spec needs, and nothing else: every verb pays for what stands here."""
+    kind, _, rest = spec.partition(":")
+    if spec == "local":
+        from nvmelm.transport.local import LocalHost
+
+        return LocalHost()
+    if kind == "emulated" and rest:
+        from nvmelm.emulator.host import EmulatedHost
+
+        return EmulatedHost(Path(rest))
+    if kind == "replay" and rest:
+        from nvmelm.transport.replay import ReplayHost
+
+        return ReplayHost(Path(rest))
+    raise UsageError(
+        f"{spec!r} names no host",
+        cause="a host is this machine, an emulated host, or a recording",
+        fix="--host local, --host emulated:DIR or --host replay:FILE",
+        reason="host-unknown",
+    )

@@ -1,0 +1,178 @@
+"""The journal of a PF: every change written down before it is made, with what was there before.
+
+One file per PF, one line of JSON per record, appended and synced. A run of a verb looks like this::
+
+    {"record":"run","run":"5f0c…","verb":"source prepare","boot":"…","started_at":"…","serial":"…","target":{…}}
+    {"record":"begin","run":"5f0c…","phase":"sr-iov","summary":"enable 4 VFs","changes":[["vfs",0,4]]}
+    {"record":"begin",…}
+    {"record":"end","run":"5f0c…","outcome":"done"}
+
+A run without its ``end`` was interrupted. Whether its last changes were made does not matter: an undo goes by the
+values that were there *before*, which are all in the journal, and by what is there now, which the host tells. The
+first value a cell had since the last release is the one ``release`` brings back.
+
+A line that cannot be read (the disk filled up, the machine stopped in the middle of it) is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from nvmelm.errors import HostError
+from nvmelm.operations import store
+from nvmelm.operations.plan import Action, Cells, Change
+from nvmelm.transport import Host
+
+_RUN_FIELDS = ("run", "verb", "boot", "started_at", "serial")
+
+Outcome = Literal["done", "failed", "rolled back", "recovered"]
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a verb as the journal holds it.
+
+    Attributes:
+        target: the cells it wanted, so that it can be finished.
+        changes: what it changed or was about to change, in order.
+        outcome: how it ended, or None when it did not.
+    """
+
+    run: str
+    verb: str
+    boot: str
+    started_at: str
+    serial: str
+    target: Cells
+    changes: list[Change] = field(default_factory=list)
+    summaries: list[str] = field(default_factory=list)
+    outcome: str | None = None
+
+    def before(self) -> Cells:
+        """Return the value each cell had before the run."""
+        cells: Cells = {}
+        for change in self.changes:
+            cells.setdefault(change.cell, change.before)
+        return cells
+
+
+class Journal:
+    """The journal of one PF on one host."""
+
+    def __init__(self, host: Host, address: str) -> None:
+        self.address = address
+        self.path = journal_path(host, address)
+        self._host = host
+        self._run = ""
+
+    def begin(self, verb: str, serial: str, target: Cells) -> None:
+        """Open a run; what it changes is appended by :meth:`intend`."""
+        self._run = uuid.uuid4().hex
+        self._append(
+            {
+                "record": "run",
+                "run": self._run,
+                "verb": verb,
+                "boot": self._host.facts().boot_id,
+                "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "serial": serial,
+                "target": target,
+            }
+        )
+
+    def intend(self, actions: Iterable[Action]) -> None:
+        """Write down changes about to be made; they may be made once this returns.
+
+        Raises:
+            HostError: the journal cannot be written; nothing may be changed then.
+        """
+        lines = []
+        for action in actions:
+            changes = [[one.cell, one.before, one.after] for one in action.changes]
+            body = {"phase": action.phase, "summary": action.summary, "changes": changes}
+            lines.append({"record": "begin", "run": self._run, **body})
+        self._append(*lines)
+
+    def end(self, outcome: Outcome, run: str = "") -> None:
+        """Close the run that was begun, or another one by its id."""
+        self._append({"record": "end", "run": run or self._run, "outcome": outcome})
+
+    def try_end(self, outcome: Outcome) -> None:
+        """Close the run where the disk lets us; an unclosed run is found by ``recover``, which loses nothing."""
+        try:
+            self.end(outcome)
+        except HostError:
+            return
+
+    def runs(self) -> list[Run]:
+        """Return every run since the last release, oldest first."""
+        runs: dict[str, Run] = {}
+        for record in _records(store.read(self.path) or ""):
+            _take(runs, record)
+        return list(runs.values())
+
+    def unfinished(self) -> list[Run]:
+        """Return the runs that did not end."""
+        return [run for run in self.runs() if run.outcome is None]
+
+    def original(self) -> Cells:
+        """Return the first known value of every cell touched in this boot since the last release."""
+        boot = self._host.facts().boot_id
+        cells: Cells = {}
+        for run in self.runs():
+            if run.boot == boot:
+                for name, value in run.before().items():
+                    cells.setdefault(name, value)
+        return cells
+
+    def forget(self) -> None:
+        """Remove the journal: everything in it was undone."""
+        store.remove(self.path)
+
+    def _append(self, *records: dict[str, Any]) -> None:
+        # A leading newline parts the record from a line that a full disk or a lost machine may have torn.
+        lines = "".join(f"{json.dumps(record, separators=(',', ':'))}\n" for record in records)
+        store.append(self.path, "\n" + lines if records[0]["record"] == "run" else lines)
+
+
+def journal_path(host: Host, address: str) -> Path:
+    """Return the file of a PF's journal."""
+    return host.state_dir / "journal" / f"{address}.jsonl"
+
+
+def journals(host: Host) -> list[Journal]:
+    """Return the journals of every PF that has one."""
+    names = store.names(host.state_dir / "journal")
+    return [Journal(host, name.removesuffix(".jsonl")) for name in names if name.endswith(".jsonl")]
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def _take(runs: dict[str, Run], record: dict[str, Any]) -> None:
+    """Add one record to the runs; one that is not of our shape is passed over."""
+    try:
+        if record["record"] == "run":
+            run_id, verb, boot, started_at, serial = (str(record[name]) for name in _RUN_FIELDS)
+            runs[run_id] = Run(run_id, verb, boot, started_at, serial, dict(record["target"]))
+        elif record["record"] == "begin":
+            run = runs[record["run"]]
+            run.changes += [Change(str(name), before, after) for name, before, after in record["changes"]]
+            run.summaries.append(str(record["summary"]))
+        elif record["record"] == "end":
+            runs[record["run"]].outcome = str(record["outcome"])
+    except (KeyError, TypeError, ValueError):
+        return

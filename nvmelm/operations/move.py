@@ -1,0 +1,245 @@
+"""Step 6 on one host: the gates in front of suspend, save, restore and resume, and what each left to be remembered.
+
+Marks are asked here, never in :mod:`nvmelm.operations.state`, which only talks to the device::
+
+    state suspend   migratable or resumable    stops the controller: asks first
+    state save      migratable                 the controller must be suspended
+    state restore   resumable                  nobody's kernel driver may own the VF; leaves it suspended
+    state resume    migratable or resumable    asks when the state was saved: it may run elsewhere by now
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nvmelm.discovery import resolve
+from nvmelm.errors import BusyError, NotSupportedError, NvmelmError
+from nvmelm.model import Document, Picture, Role, Secondary
+from nvmelm.operations import marks, state, store
+from nvmelm.operations.apply import Confirm
+from nvmelm.operations.image import ImageSource, open_sink
+from nvmelm.operations.image_reader import open_image
+from nvmelm.operations.journal import Journal
+from nvmelm.operations.plan import Action, Phase
+from nvmelm.operations.session import Session
+from nvmelm.pci import VFIO_DRIVER, Bdf
+from nvmelm.transport import Progress
+
+
+class StateReport(Document):
+    """What a step-6 verb did to one controlled function."""
+
+    schema_name = "nvmelm.state"
+
+    verb: str
+    primary: str
+    cntlid: int
+    dry_run: bool
+    changed: bool
+    state_bytes: int | None = None
+    image_id: str | None = None
+    sha256: str | None = None
+    commands: int = 0
+    parts: int | None = None
+    attempts: int | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def suspend(
+    session: Session, which: Bdf | int, *, notify: bool = False, confirm: Confirm, dry_run: bool = False
+) -> StateReport:
+    """Suspend a marked controller, or with ``notify`` announce that it will be.
+
+    Raises:
+        UsageError: it bears no mark that holds.
+        AdminCommandError: the device refused.
+    """
+    picture, one = _gate(session, which, Role.MIGRATABLE, Role.RESUMABLE)
+    verb = "state suspend --notify" if notify else "state suspend"
+    if dry_run:
+        return _report(session, one, verb, dry_run=True)
+    if not notify:
+        confirm(f"controller {one.cntlid:#06x} stops all I/O until it is resumed. Go on?")
+    done = state.suspend(session.queue, one.cntlid, notify=notify, formats=state.formats_of(picture.primary))
+    return _report(session, one, verb, changed=done.changed, commands=done.commands, seconds=done.seconds)
+
+
+def resume(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> StateReport:
+    """Resume a suspended controller.
+
+    Raises:
+        UsageError: it bears no mark that holds.
+        AdminCommandError: the device refused, after an unfinished restore for example.
+    """
+    _, one = _gate(session, which, Role.MIGRATABLE, Role.RESUMABLE)
+    if dry_run:
+        return _report(session, one, "state resume", dry_run=True)
+    saved = _saved(session, one)
+    if saved and one.mark is not None and one.mark.role is Role.MIGRATABLE:
+        confirm(
+            f"the state of {one.cntlid:#06x} was saved at {saved}; if it was resumed elsewhere, resuming it here makes "
+            "two running copies of one controller. Resume it here?"
+        )
+    done = state.resume(session.queue, one.cntlid)
+    store.remove(_saved_path(session, one))
+    return _report(session, one, "state resume", changed=done.changed, commands=done.commands, seconds=done.seconds)
+
+
+def save(
+    session: Session, which: Bdf | int, file: Path, *, progress: Progress | None = None, dry_run: bool = False
+) -> StateReport:
+    """Save the state of a suspended, migratable controller to a file, or to standard output for ``-``.
+
+    Raises:
+        ImageError: it was not suspended throughout; nothing was kept.
+        UsageError: it bears no such mark, or the output is a terminal.
+        HostError: the file cannot be written, or the disk is full; nothing was kept.
+    """
+    picture, one = _gate(session, which, Role.MIGRATABLE)
+    if dry_run:
+        return _report(session, one, "state save", dry_run=True)
+    with open_sink(file) as sink:
+        done = state.save(
+            session.queue,
+            one.cntlid,
+            sink,
+            source=ImageSource.of(picture.primary, one),
+            formats=state.formats_of(picture.primary),
+            device_bytes=picture.primary.max_transfer_bytes,
+            progress=progress,
+        )
+    remembered = {"saved_at": datetime.now(UTC).isoformat(timespec="seconds"), "incarnation": one.incarnation}
+    store.write(_saved_path(session, one), json.dumps(remembered) + "\n")
+    return _report(
+        session,
+        one,
+        "state save",
+        changed=True,
+        state_bytes=done.header.state_bytes,
+        image_id=str(done.header.image_id),
+        sha256=done.sha256,
+        commands=done.commands,
+        seconds=done.seconds,
+    )
+
+
+def restore(
+    session: Session,
+    which: Bdf | int,
+    file: Path,
+    *,
+    progress: Progress | None = None,
+    confirm: Confirm,
+    dry_run: bool = False,
+) -> StateReport:
+    """Put a saved state into a resumable controller, and leave that suspended.
+
+    Raises:
+        ImageError: the image is not whole, not unaltered, or not ours; the device has not seen a byte of it.
+        IncompatibleError: it does not fit this device; the same.
+        BusyError, NotSupportedError: a driver that must not owns the VF.
+        AdminCommandError: the device refused the state; it holds none of it, and stays suspended.
+    """
+    picture, one = _gate(session, which, Role.RESUMABLE)
+    _require_free(one)
+    target = state.Target.of(picture.primary)
+    with open_image(file, spool_directory=_spool(session)) as image:
+        state.check_fits(image.header, target)
+        if dry_run:
+            return _report(session, one, "state restore", dry_run=True, state_bytes=image.header.state_bytes)
+        confirm(f"the state of controller {one.cntlid:#06x} will be replaced; what it does now is lost. Go on?")
+        with _journaled(session, one, f"image {image.header.image_id}"):
+            done = state.restore(
+                session.queue,
+                one.cntlid,
+                image,
+                target=target,
+                device_bytes=picture.primary.max_transfer_bytes,
+                progress=progress,
+            )
+    held = (
+        () if one.used_by else (f"nobody holds {one.address}: a VM that opens it later resets it and loses the state",)
+    )
+    return _report(
+        session,
+        one,
+        "state restore",
+        changed=True,
+        state_bytes=done.header.state_bytes,
+        image_id=str(done.header.image_id),
+        commands=done.commands,
+        parts=done.parts,
+        attempts=done.attempts,
+        seconds=done.seconds,
+        notes=(*done.warnings, *held),
+    )
+
+
+class _journaled:  # noqa: N801  # used as a verb: with _journaled(...)
+    """Write down that a controller's state is being replaced, so that ``recover`` can name a restore cut off."""
+
+    def __init__(self, session: Session, one: Secondary, what: str) -> None:
+        self.journal = Journal(session.host, session.address)
+        self.session = session
+        meaning = f"{one.cntlid:#06x} is suspended and may hold a part of {what}: restore it again or take it offline"
+        self.action = Action(Phase.STATE, meaning, (), (), one.cntlid)
+
+    def __enter__(self) -> None:
+        self.journal.begin("state restore", self.session.ref.serial, {})
+        self.journal.intend([self.action])
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self.journal.end("done")
+        elif isinstance(error, NvmelmError):
+            error.add_note(f"controller {self.action.cntlid:#06x} was left suspended")
+            self.journal.try_end("failed")
+
+
+def _gate(session: Session, which: Bdf | int, *roles: Role) -> tuple[Picture, Secondary]:
+    """Return the picture and the function, if its mark holds."""
+    picture = session.picture()
+    one = resolve(picture, which)
+    marks.require_live_migration(picture)
+    marks.require(picture, one, *roles)
+    return picture, one
+
+
+def _require_free(one: Secondary) -> None:
+    if one.driver == "nvme":
+        cause = f"the kernel's nvme driver owns it as {one.controller_node}, and state would change under its feet"
+        fix = f"nvmelm vfio bind {one.address}"
+        raise BusyError(f"state never goes into {one.address} now", cause=cause, fix=fix, reason="kernel-owned")
+    if one.driver not in (None, VFIO_DRIVER):
+        cause = f"its driver {one.driver} may migrate the function itself"
+        fix = f"leave the migration to {one.driver}, or bind the VF to vfio-pci"
+        raise NotSupportedError(f"state never goes into {one.address} now", cause=cause, fix=fix)
+
+
+def _report(session: Session, one: Secondary, verb: str, *, dry_run: bool = False, **values: object) -> StateReport:
+    body = {"changed": False, **values}
+    return StateReport.model_validate(
+        {"verb": verb, "primary": session.address, "cntlid": one.cntlid, "dry_run": dry_run, **body}
+    )
+
+
+def _spool(session: Session) -> Path:
+    """Return the directory a piped image is kept in while it is verified; it is as private as the image."""
+    return session.host.state_dir
+
+
+def _saved_path(session: Session, one: Secondary) -> Path:
+    return session.host.state_dir / "saved" / session.address / f"{one.cntlid:#06x}.json"
+
+
+def _saved(session: Session, one: Secondary) -> str:
+    """Return when this incarnation's state was last saved, or nothing."""
+    text = store.read(_saved_path(session, one))
+    try:
+        remembered = json.loads(text) if text else {}
+        return str(remembered["saved_at"]) if remembered.get("incarnation") == one.incarnation else ""
+    except (ValueError, KeyError, AttributeError):
+        return "a time that cannot be read"

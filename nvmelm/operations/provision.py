@@ -1,0 +1,250 @@
+"""Steps 1 to 4 of both sequences, one by one and together, and their undo.
+
+Each function says which cells its verb wants (:mod:`nvmelm.operations.plan`) and refuses what cannot be; carrying it
+out, asking, journaling and putting back are the same for all (:mod:`nvmelm.operations.apply`).
+
+==== ============================ ======================================================
+step source / destination         cells
+==== ============================ ======================================================
+1    enable SR-IOV                autoprobe, vfs
+2    list the secondaries         none; the picture
+3    allow migration / resume     vq, vi, online, then the mark
+4    bind to VFIO                 override, driver
+==== ============================ ======================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nvmelm.discovery import require_sriov, resolve
+from nvmelm.errors import NotSupportedError, UsageError
+from nvmelm.model import ChangeReport, Picture, Role, Secondary
+from nvmelm.operations import marks
+from nvmelm.operations.apply import Confirm, Request, apply, undo
+from nvmelm.operations.journal import Journal
+from nvmelm.operations.plan import Cells, cell
+from nvmelm.operations.resources import check_share, share
+from nvmelm.operations.session import Session
+from nvmelm.pci import VFIO_DRIVER, Bdf
+
+Which = Sequence[Bdf | int]
+
+
+def enable_sriov(session: Session, vfs: int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Step 1: enable a number of VFs, with driver autoprobe off first; a changed count goes by way of 0.
+
+    Raises:
+        UsageError: more VFs than the PF can have, or none.
+        NotSupportedError: the PF can have no VFs.
+    """
+    check_vfs(session.picture(users=False), vfs)
+    target: Cells = {"vfs": vfs, "autoprobe": False}
+    return apply(session, Request("sriov enable", target), confirm=confirm, dry_run=dry_run)
+
+
+def disable_sriov(session: Session, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Remove all VFs; marks, resources and bindings go with them, and autoprobe is as nvmelm found it."""
+    require_sriov(session.picture(users=False))
+    found = Journal(session.host, session.address).original().get("autoprobe")
+    target: Cells = {"vfs": 0} if found is None else {"vfs": 0, "autoprobe": found}
+    return apply(session, Request("sriov disable", target), confirm=confirm, dry_run=dry_run)
+
+
+def assign(
+    session: Session, which: Bdf | int, *, vq: int | None, vi: int | None, confirm: Confirm, dry_run: bool = False
+) -> ChangeReport:
+    """Assign VQ and VI resources to one secondary controller; an online one goes offline for it and comes back.
+
+    Raises:
+        UsageError: it does not fit; the message says what would.
+    """
+    picture = session.picture(users=False)
+    one = resolve(picture, which)
+    check_share(picture, [one], vq, vi)
+    wanted = {cell(one.cntlid, name): count for name, count in (("vq", vq), ("vi", vi)) if count is not None}
+    return apply(session, Request("secondary assign", {**wanted}), confirm=confirm, dry_run=dry_run)
+
+
+def online(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Bring one secondary controller online.
+
+    Raises:
+        UsageError: its VF is not enabled, or it lacks the least resources (2 VQ, 1 VI).
+    """
+    picture = session.picture(users=False)
+    one = resolve(picture, which)
+    if not one.online:
+        check_share(picture, [one], one.vq, one.vi)
+    return apply(
+        session, Request("secondary online", {cell(one.cntlid, "online"): True}), confirm=confirm, dry_run=dry_run
+    )
+
+
+def offline(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Take one secondary controller offline; it loses its resources and its mark."""
+    one = resolve(session.picture(users=False), which)
+    target: Cells = {cell(one.cntlid, "online"): False, cell(one.cntlid, "vq"): 0, cell(one.cntlid, "vi"): 0}
+    return apply(session, Request("secondary offline", target), confirm=confirm, dry_run=dry_run)
+
+
+def allow(
+    session: Session,
+    which: Which,
+    role: Role,
+    *,
+    valid_s: int | None = None,
+    confirm: Confirm,
+    dry_run: bool = False,
+) -> ChangeReport:
+    """Step 3: mark controlled functions migratable or resumable, once their facts were verified.
+
+    Raises:
+        NotSupportedError, UsageError, BusyError: a function may not be marked; see :func:`marks.verify`.
+    """
+    picture = session.picture(users=False)
+    chosen = [resolve(picture, one) for one in which]
+    for one in chosen:
+        marks.verify(picture, one)
+    verb = "secondary allow-migration" if role is Role.MIGRATABLE else "secondary allow-resume"
+    target: Cells = {cell(one.cntlid, "mark"): str(role) for one in chosen}
+    return apply(session, Request(verb, target, valid_s), confirm=confirm, dry_run=dry_run)
+
+
+def revoke(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Take the marks of controlled functions back; one that no longer holds is removed as well."""
+    picture = session.picture(users=False)
+    chosen = [resolve(picture, one) for one in which]
+    target: Cells = {cell(one.cntlid, "mark"): None for one in chosen}
+    report = apply(session, Request("secondary revoke", target), confirm=confirm, dry_run=dry_run)
+    broken = [one for one in chosen if one.mark is not None and not one.mark.holds]
+    for one in broken if not dry_run else []:
+        marks.revoke(session.host, session.address, one.cntlid)
+    return report.model_copy(update={"changed": report.changed or bool(broken and not dry_run)})
+
+
+def bind(
+    session: Session, which: Which, *, unmarked: bool = False, confirm: Confirm, dry_run: bool = False
+) -> ChangeReport:
+    """Step 4: bind VFs to vfio-pci by driver_override and drivers_probe.
+
+    Args:
+        unmarked: bind VFs that bear no mark, too; they cannot be migrated.
+
+    Raises:
+        UsageError: a VF is not enabled, or bears no mark.
+        NotSupportedError: a VF is in no IOMMU group.
+    """
+    picture = session.picture(users=False)
+    chosen = [resolve(picture, one) for one in which]
+    for one in chosen:
+        if not unmarked:
+            marks.require(picture, one, Role.MIGRATABLE, Role.RESUMABLE)
+    request = Request("vfio bind", _bound(chosen), notes=_shared_groups(session, chosen))
+    return apply(session, request, confirm=confirm, dry_run=dry_run)
+
+
+def unbind(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Undo step 4: unbind VFs from vfio-pci, and give them back to the driver and override nvmelm found them with."""
+    picture = session.picture(users=False)
+    original = Journal(session.host, session.address).original()
+    target: Cells = {}
+    for one in (resolve(picture, each) for each in which):
+        for name, unset in (("driver", None), ("override", "")):
+            target[cell(one.cntlid, name)] = original.get(cell(one.cntlid, name), unset)
+    return apply(session, Request("vfio unbind", target), confirm=confirm, dry_run=dry_run)
+
+
+def prepare(
+    session: Session,
+    role: Role,
+    vfs: int,
+    *,
+    vq: int | None = None,
+    vi: int | None = None,
+    unmarked: bool = False,
+    valid_s: int | None = None,
+    confirm: Confirm,
+    dry_run: bool = False,
+) -> ChangeReport:
+    """Steps 1 to 4 in one run: VFs enabled, resources shared out, controllers online and marked, bound to vfio-pci.
+
+    Args:
+        vq, vi: flexible resources for each VF, or None for an even share of what is free.
+        unmarked: leave the mark out; for controllers that cannot migrate.
+
+    Raises:
+        NotSupportedError: no SR-IOV, no live migration (without ``unmarked``), no IOMMU.
+        UsageError: more VFs or resources than there are.
+    """
+    picture = session.picture(users=False)
+    check_vfs(picture, vfs)
+    if not unmarked:
+        marks.require_live_migration(picture)
+    if not session.host.sysfs.listdir("kernel/iommu_groups"):
+        cause = "this host has no IOMMU group at all, so no VF can be given to a VM safely"
+        fix = "switch the IOMMU on; nvmelm host check tells how"
+        raise NotSupportedError("the IOMMU is off", cause=cause, fix=fix, reason="no-iommu")
+    chosen = [one for one in picture.secondaries if 1 <= one.vf_number <= vfs]
+    if len(chosen) != vfs:
+        cause = f"the Secondary Controller List names {len(chosen)} of them"
+        raise NotSupportedError(
+            f"not every one of {vfs} VFs has a secondary controller", cause=cause, fix="nvmelm show"
+        )
+    each_vq, each_vi = share(picture, chosen, vq, vi)
+    target: Cells = {"vfs": vfs, "autoprobe": False}
+    for one in chosen:
+        target |= {cell(one.cntlid, "vq"): each_vq, cell(one.cntlid, "vi"): each_vi, cell(one.cntlid, "online"): True}
+        if not unmarked:
+            target[cell(one.cntlid, "mark")] = str(role)
+    verb = "source prepare" if role is Role.MIGRATABLE else "destination prepare"
+    return apply(session, Request(verb, target | _bound(chosen), valid_s), confirm=confirm, dry_run=dry_run)
+
+
+def release(session: Session, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Undo all that nvmelm did to a PF: counts, autoprobe, resources, drivers and overrides as they were found.
+
+    After a reboot there is nothing to bring back: VFs and overrides do not survive one.
+    """
+    journal = Journal(session.host, session.address)
+    report = undo(session, journal.original(), "release", confirm=confirm, dry_run=dry_run)
+    if not dry_run:
+        remove_stale_marks(session)
+        journal.forget()
+    return report
+
+
+def remove_stale_marks(session: Session) -> None:
+    """Remove the marks that no longer hold; a mark must not outlive its VF."""
+    for one in session.picture(users=False).secondaries:
+        if one.mark is not None and not one.mark.holds:
+            marks.revoke(session.host, session.address, one.cntlid)
+
+
+def check_vfs(picture: Picture, vfs: int) -> None:
+    """Refuse a number of VFs the PF cannot have."""
+    require_sriov(picture)
+    total = picture.primary.vfs_total
+    if not 1 <= vfs <= total:
+        fix = f"ask for 1 to {total}"
+        raise UsageError(f"{picture.primary.address} cannot have {vfs} VFs", cause=f"it has {total} at most", fix=fix)
+
+
+def _bound(chosen: Sequence[Secondary]) -> Cells:
+    target: Cells = {}
+    for one in chosen:
+        target |= {cell(one.cntlid, "driver"): VFIO_DRIVER, cell(one.cntlid, "override"): VFIO_DRIVER}
+    return target
+
+
+def _shared_groups(session: Session, chosen: Sequence[Secondary]) -> tuple[str, ...]:
+    """Say which functions share an IOMMU group with others: a VM gets the whole group or nothing."""
+    notes = []
+    for one in chosen:
+        if one.iommu_group is not None:
+            members = session.host.sysfs.listdir(f"kernel/iommu_groups/{one.iommu_group}/devices")
+            others = [name for name in members if name != one.address]
+            if others:
+                names = ", ".join(others)
+                notes.append(f"{one.address} shares IOMMU group {one.iommu_group} with {names}: bind them as well")
+    return tuple(notes)

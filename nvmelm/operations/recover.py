@@ -1,0 +1,114 @@
+"""Find what was left unfinished on this host, say what it means, and undo or finish it.
+
+A run without an end in a journal was killed, or lost its machine. Undoing goes from what the host shows now to what
+each cell held before the run; finishing goes to what the run wanted. Both are plans like any other, so both can be
+looked at first, and done twice without harm. After a reboot there is nothing to undo: VFs, overrides and resources
+are gone with the boot, and the run is closed.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from nvmelm.discovery import find_primary
+from nvmelm.errors import UncertainError, UsageError
+from nvmelm.model import RecoverReport, Unfinished
+from nvmelm.operations.apply import Confirm, Request, apply, undo
+from nvmelm.operations.journal import Journal, Run, journal_path, journals
+from nvmelm.operations.plan import plan
+from nvmelm.operations.provision import remove_stale_marks
+from nvmelm.operations.session import Session, require_privilege, session
+from nvmelm.transport import Host
+
+
+def recover(host: Host, *, finish: bool = False, confirm: Confirm, dry_run: bool = False) -> RecoverReport:
+    """Undo every unfinished run of this host, or finish it.
+
+    Raises:
+        PermissionDeniedError: not root.
+        UncertainError: a PF that a journal speaks of is not there, so nothing can be said about it.
+    """
+    require_privilege(host)
+    found: list[Unfinished] = []
+    notes: list[str] = []
+    for journal in journals(host):
+        runs = journal.unfinished()
+        if not runs:
+            continue
+        earlier = [run for run in runs if run.boot != host.facts().boot_id]
+        found += [_of_earlier_boot(journal, run) for run in earlier]
+        if len(runs) > len(earlier):
+            found += _recover_now(host, journal, [run for run in runs if run not in earlier], finish, confirm, dry_run)
+        if not dry_run:
+            _close(journal, runs, finished=finish)
+            notes.append(f"{journal.address}: {len(runs)} unfinished, {'finished' if finish else 'undone'} or closed")
+    changed = bool(found) and not dry_run
+    return RecoverReport(changed=changed, dry_run=dry_run, unfinished=tuple(found), notes=tuple(notes))
+
+
+def _recover_now(
+    host: Host, journal: Journal, runs: list[Run], finish: bool, confirm: Confirm, dry_run: bool
+) -> list[Unfinished]:
+    with _session(host, journal) as opened:
+        _same_device(opened, runs[-1])
+        found = [_describe(opened, journal, run) for run in runs]
+        for run in reversed(runs):
+            if finish:  # journaled like any run: it may touch cells the interrupted one had not come to
+                apply(opened, Request(run.verb, run.target), confirm=confirm, dry_run=dry_run)
+            else:
+                undo(opened, run.before(), f"undo {run.verb}", confirm=confirm, dry_run=dry_run)
+        if not dry_run:
+            remove_stale_marks(opened)
+    return found
+
+
+def _session(host: Host, journal: Journal) -> AbstractContextManager[Session]:
+    try:
+        return session(host, find_primary(host, journal.address), change=True)
+    except UsageError as error:
+        cause = "the journal speaks of it, but the host shows no such function driven by the nvme driver"
+        fix = f"bind {journal.address} to the nvme driver again; if it is gone for good, remove {journal.path}"
+        raise UncertainError(f"{journal.address} is not there", cause=cause, fix=fix) from error
+
+
+def _same_device(opened: Session, run: Run) -> None:
+    if run.serial != opened.ref.serial:
+        cause = f"the journal was written for serial {run.serial}; {opened.ref.serial} is there now"
+        path = journal_path(opened.host, opened.address)
+        fix = f"look at {path}, and remove it when the old device is gone for good"
+        raise UncertainError(f"{opened.address} is another device", cause=cause, fix=fix)
+
+
+def _close(journal: Journal, runs: list[Run], *, finished: bool) -> None:
+    for run in runs:
+        journal.end("done" if finished else "recovered", run.run)
+    if all(run.outcome in ("recovered", "rolled back") for run in journal.runs()):
+        journal.forget()
+
+
+def _describe(opened: Session, journal: Journal, run: Run) -> Unfinished:
+    picture = opened.picture(users=False)
+    last = run.summaries[-1] if run.summaries else "before its first change"
+    return Unfinished(
+        run=run.run,
+        verb=run.verb,
+        primary=journal.address,
+        started_at=run.started_at,
+        boot="this",
+        meaning=f"{run.verb} on {journal.address} stopped at or after: {last}",
+        undo=tuple(action.view() for action in plan(picture, run.before())),
+        finish=tuple(action.view() for action in plan(picture, run.target)),
+    )
+
+
+def _of_earlier_boot(journal: Journal, run: Run) -> Unfinished:
+    return Unfinished(
+        run=run.run,
+        verb=run.verb,
+        primary=journal.address,
+        started_at=run.started_at,
+        boot="earlier",
+        meaning=f"{run.verb} on {journal.address} was cut off by a reboot, which undid it",
+        undo=(),
+        finish=(),
+    )

@@ -1,0 +1,213 @@
+"""Save the state of a suspended controller: header first, then the whole, then the proof that it is one state.
+
+What the device announces is never allocated: one command's data is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID, uuid4
+
+from nvmelm import __version__
+from nvmelm.errors import ImageError, MalformedError, NotSupportedError, UsageError
+from nvmelm.operations.image import MAX_STATE_BYTES, ImageHeader, ImageSource, ImageWriter, Proof, Sink
+from nvmelm.operations.state_transfer import StateReader, transfer_limit
+from nvmelm.transport import AdminQueue, Progress
+from nvmelm.wire.formats import StateFormats
+from nvmelm.wire.migration import KNOWN_VERSION, ControllerStateHeader, NvmeStateHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A state that was saved: the image's header, proof and digest, and what it took."""
+
+    header: ImageHeader
+    proof: Proof
+    sha256: str
+    commands: int
+    seconds: float
+
+
+def save(
+    queue: AdminQueue,
+    cntlid: int,
+    sink: Sink,
+    *,
+    source: ImageSource,
+    formats: StateFormats,
+    device_bytes: int = 0,
+    version: int = KNOWN_VERSION,
+    vendor_uuid: UUID | Literal["auto"] | None = "auto",
+    progress: Progress | None = None,
+    image_id: UUID | None = None,
+    created: datetime | None = None,
+) -> Saved:
+    """Read the state of a suspended controller, and write an image of it.
+
+    The header is read first. A state that fits one command is then read by one; a larger one in parts, and its
+    beginning is read once more at the end, and must be the same.
+
+    Args:
+        sink: from :func:`nvmelm.operations.image.open_sink`; committed here, when all is proven.
+        source: what the image says of where it comes from.
+        formats: what the primary controller supports.
+        device_bytes: see :func:`transfer_limit`.
+        version: of the NVMe Controller State, by value.
+        vendor_uuid: the vendor's format, by value; ``auto`` takes the only one there is; None leaves that part out.
+        progress: called with bytes of state.
+
+    Raises:
+        ImageError: the controller was not suspended throughout (``image-not-suspended``), or its state changed while
+            it was read (``image-torn``). Nothing was kept.
+        NotSupportedError: the device does not give the state in that format.
+        UsageError: ``auto``, and there are several vendor formats.
+        MalformedError: the device's sizes are impossible.
+        AdminCommandError: the device refused a command.
+    """
+    started = time.monotonic()
+    chosen = _choose_uuid(formats, vendor_uuid)
+    reader = StateReader(queue, cntlid, _version_index(formats, version), _uuid_index(formats, chosen))
+    state = _checked(reader.header(), cntlid, version, chosen)
+    header = ImageHeader(
+        image_id=image_id or uuid4(),
+        created_utc=created or datetime.now(UTC).replace(microsecond=0),
+        nvmelm_version=__version__,
+        source=source,
+        state_version=version,
+        vendor_uuid=chosen if state.vendor_bytes else None,
+        state_bytes=state.total_bytes,
+        nvme_bytes=state.nvme_bytes,
+        vendor_bytes=state.vendor_bytes,
+    )
+    writer = ImageWriter(sink, header)
+    _copy(reader, state, writer, transfer_limit(queue, device_bytes), progress)
+    proof = _proof(reader)
+    digest = writer.finish(proof)
+    return Saved(header, proof, digest.hex(), reader.commands, time.monotonic() - started)
+
+
+def _choose_uuid(formats: StateFormats, wanted: UUID | Literal["auto"] | None) -> UUID | None:
+    if wanted != "auto":
+        return wanted
+    if len(formats.uuids) > 1:
+        raise UsageError(
+            f"the device gives its vendor specific state in {len(formats.uuids)} formats",
+            cause="which of them the target takes cannot be known here",
+            fix=f"name one: {', '.join(map(str, formats.uuids))}",
+            reason="vendor-uuid-ambiguous",
+        )
+    return formats.uuids[0] if formats.uuids else None
+
+
+def _version_index(formats: StateFormats, version: int) -> int:
+    index = formats.version_index(version)
+    if index is None:
+        raise NotSupportedError(
+            f"the device does not give its state in version {version}",
+            cause=f"it knows {_list(formats.versions, 'version')}",
+            reason="state-version-unknown",
+        )
+    return index
+
+
+def _uuid_index(formats: StateFormats, value: UUID | None) -> int:
+    index = formats.uuid_index(value) if value is not None else 0
+    if index is None:
+        raise NotSupportedError(
+            f"the device does not give its vendor specific state in format {value}",
+            cause=f"it knows {_list(formats.uuids, 'vendor format')}",
+            reason="vendor-uuid-unknown",
+        )
+    return index
+
+
+def _list(values: tuple[object, ...], what: str) -> str:
+    return f"{what} {', '.join(map(str, values))}" if values else f"no {what}"
+
+
+def _checked(state: ControllerStateHeader, cntlid: int, version: int, vendor: UUID | None) -> ControllerStateHeader:
+    """Return the header, if it may be believed."""
+    if state.ver != KNOWN_VERSION:
+        raise NotSupportedError(f"the Controller State structure of 0x{cntlid:04x} has version {state.ver}, not 0")
+    if not state.suspended:
+        raise _not_suspended(cntlid)
+    if state.total_bytes > MAX_STATE_BYTES:
+        raise MalformedError(f"controller 0x{cntlid:04x} announces {state.total_bytes} bytes of state")
+    if state.nvme_bytes < NvmeStateHeader.size:
+        raise MalformedError(
+            f"controller 0x{cntlid:04x} returns no NVMe state", cause=f"version {version} was asked for"
+        )
+    if state.vendor_bytes and vendor is None:
+        raise MalformedError(f"controller 0x{cntlid:04x} returns vendor specific state that was not asked for")
+    return state
+
+
+def _not_suspended(cntlid: int) -> ImageError:
+    return ImageError(
+        f"controller 0x{cntlid:04x} is not suspended",
+        cause="it is still processing commands, so its state would be torn",
+        fix=f"nvmelm state suspend PF 0x{cntlid:04x}, then save again",
+        reason="image-not-suspended",
+    )
+
+
+def _copy(
+    reader: StateReader, state: ControllerStateHeader, writer: ImageWriter, limit: int, progress: Progress | None
+) -> None:
+    """Copy the whole state, and make sure that it did not change meanwhile."""
+    total = state.total_bytes
+    first = b""
+    for offset in range(0, total, limit):
+        data = reader.receive(offset, min(limit, total - offset))
+        if offset == 0:
+            # What a running controller changes, its queues, stands at the beginning.
+            first = data[: ControllerStateHeader.size + state.nvme_bytes]
+            _check_first(first, state, reader.cntlid)
+        writer.write(data)
+        if progress is not None:
+            progress(offset + len(data), total)
+    if total > limit:
+        again = reader.receive(0, len(first))
+        if not ControllerStateHeader.at(again).suspended:
+            raise _not_suspended(reader.cntlid)
+        if again != first:
+            raise _torn(reader.cntlid)
+
+
+def _proof(reader: StateReader) -> Proof:
+    """Return how it is known that the controller was suspended.
+
+    Some devices never set CSUP in a completion, and the structure decides; one that sets it sometimes says that the
+    controller was running the other times.
+    """
+    if 0 < reader.said_suspended < reader.commands:
+        raise _not_suspended(reader.cntlid)
+    proof = Proof.STATE_SAID_SO | Proof.SAME_AT_THE_END
+    return proof | Proof.EVERY_COMPLETION_SAID_SO if reader.said_suspended else proof
+
+
+def _check_first(first: bytes, state: ControllerStateHeader, cntlid: int) -> None:
+    """Compare the beginning of the state with the header that was read before."""
+    head = ControllerStateHeader.at(first)
+    if not head.suspended:
+        raise _not_suspended(cntlid)
+    if (head.ver, head.nvmecss, head.vss) != (state.ver, state.nvmecss, state.vss):
+        raise _torn(cntlid)
+    nvme = NvmeStateHeader.at(first, ControllerStateHeader.size)
+    if nvme.ver == KNOWN_VERSION and nvme.total_bytes != state.nvme_bytes:
+        raise MalformedError(
+            f"controller 0x{cntlid:04x} announces {state.nvme_bytes} bytes of NVMe state",
+            cause=f"its {nvme.niosq} submission and {nvme.niocq} completion queues need {nvme.total_bytes}",
+        )
+
+
+def _torn(cntlid: int) -> ImageError:
+    return ImageError(
+        f"the state of controller 0x{cntlid:04x} changed while it was read",
+        cause="it was resumed, reset or written to meanwhile",
+        fix=f"nvmelm state suspend PF 0x{cntlid:04x}, then save again",
+        reason="image-torn",
+    )

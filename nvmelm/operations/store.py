@@ -1,0 +1,108 @@
+"""Small files that must survive: written whole or not at all, root-only, and durable before the call returns.
+
+Everything nvmelm remembers lives below one directory per host (0700) as readable JSON (0600)::
+
+    marks/0000:01:00.0/0x0001.json      one mark a file
+    journal/0000:01:00.0.jsonl          what was changed on a PF, and what was there before
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from nvmelm.errors import host_error
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file's content atomically and durably.
+
+    Raises:
+        HostError: the directory cannot be written, or is full; the old content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    with _reported("cannot write", path):
+        _private_directory(path.parent)
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_directory(path.parent)
+
+
+def append(path: Path, text: str) -> None:
+    """Append to a file and wait until the disk has it.
+
+    Raises:
+        HostError: the file cannot be written, or the disk is full; a torn last line may be left.
+    """
+    with _reported("cannot write", path):
+        _private_directory(path.parent)
+        new = not path.exists()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            data = text.encode()
+            while data:
+                data = data[os.write(descriptor, data) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if new:
+            _sync_directory(path.parent)
+
+
+def read(path: Path) -> str | None:
+    """Return a file's text, or None when there is no such file; HostError when it cannot be read."""
+    with _reported("cannot read", path):
+        try:
+            return path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
+
+
+def remove(path: Path) -> None:
+    """Remove a file for good; nothing happens when it is not there."""
+    with _reported("cannot remove", path):
+        if path.exists():
+            path.unlink()
+            _sync_directory(path.parent)
+
+
+def names(directory: Path) -> list[str]:
+    """Return the sorted names in a directory, hidden ones left out; empty when it is not there."""
+    with _reported("cannot read", directory):
+        try:
+            return sorted(name for name in os.listdir(directory) if not name.startswith("."))  # noqa: PTH208
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def _private_directory(directory: Path) -> None:
+    """Make a directory and those above it, each for its owner alone; ``mkdir(parents=True)`` would do the last only."""
+    if not directory.is_dir():
+        _private_directory(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _reported(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise host_error(what, str(path), error) from error

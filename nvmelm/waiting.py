@@ -1,0 +1,31 @@
+"""Wait for a condition with a deadline, and say what is waited for. There are no fixed sleeps anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from nvmelm.errors import TimedOutError
+
+#: A look costs some microseconds; the pause between looks grows from 1 ms to 50 ms, so a wait is late by 50 ms at most.
+_FIRST_PAUSE_S = 0.001
+_LONGEST_PAUSE_S = 0.050
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, deadline_s: float, fix: str = "") -> None:
+    """Return as soon as a condition is true.
+
+    Args:
+        what: what is waited for, as a clause: ``4 VFs to appear below 0000:01:00.0``.
+        deadline_s: seconds.
+
+    Raises:
+        TimedOutError: it was not true in time.
+    """
+    end = time.monotonic() + deadline_s
+    pause = _FIRST_PAUSE_S
+    while not condition():
+        if time.monotonic() >= end:
+            raise TimedOutError(f"waited {deadline_s:g} s in vain for {what}", fix=fix)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -1,0 +1,390 @@
+"""Steps 1 to 4 on an emulated host: done, done again, undone, interrupted and recovered."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from nvmelm.commands import AdminCommandError
+from nvmelm.emulator.faults import EmulatedCrash
+from nvmelm.emulator.host import EmulatedHost
+from nvmelm.errors import (
+    BusyError,
+    HostError,
+    MalformedError,
+    NotSupportedError,
+    NvmelmError,
+    PermissionDeniedError,
+    RolledBackError,
+    UncertainError,
+    UsageError,
+)
+from nvmelm.model import Picture, Role
+from nvmelm.operations import marks, provision
+from nvmelm.operations.journal import Journal
+from nvmelm.operations.plan import Cells, cells_of
+from nvmelm.operations.recover import recover
+from nvmelm.operations.session import session
+from tests.emulated.conftest import MakeHost, agree, decline
+
+PF = "0000:01:00.0"
+
+
+def look(host: EmulatedHost) -> Picture:
+    with session(host, PF) as opened:
+        return opened.picture()
+
+
+def cells(host: EmulatedHost) -> Cells:
+    return cells_of(look(host))
+
+
+def prepare(host: EmulatedHost, vfs: int = 2, role: Role = Role.MIGRATABLE, **options: object) -> bool:
+    with session(host, PF, change=True) as opened:
+        return provision.prepare(opened, role, vfs, confirm=agree, **options).changed  # type: ignore[arg-type]
+
+
+def release(host: EmulatedHost) -> bool:
+    with session(host, PF, change=True) as opened:
+        return provision.release(opened, confirm=agree).changed
+
+
+def test_a_prepared_function_is_online_marked_and_bound_with_a_node_for_the_vm(make_host: MakeHost) -> None:
+    host = make_host()
+    assert prepare(host)
+    first = look(host).secondaries[0]
+    assert (first.online, first.driver, first.driver_override) == (True, "vfio-pci", "vfio-pci")
+    assert first.vfio_node == f"/dev/vfio/{first.iommu_group}"
+    assert first.mark is not None
+    assert (first.mark.role, first.mark.holds) == (Role.MIGRATABLE, True)
+
+
+def test_preparing_twice_changes_nothing_the_second_time(make_host: MakeHost) -> None:
+    host = make_host()
+    assert prepare(host)
+    before = cells(host)
+    assert not prepare(host)
+    assert cells(host) == before
+
+
+def test_a_dry_run_changes_nothing_and_shows_what_the_real_run_does(make_host: MakeHost) -> None:
+    host = make_host()
+    before = cells(host)
+    with session(host, PF, change=True) as opened:
+        planned = provision.prepare(opened, Role.MIGRATABLE, 2, confirm=decline, dry_run=True)
+        assert cells(host) == before
+        done = provision.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
+    assert planned.actions == done.actions
+    assert (planned.changed, done.changed) == (False, True)
+
+
+def test_release_brings_back_exactly_what_was_there(make_host: MakeHost) -> None:
+    host = make_host()
+    before = cells(host)
+    prepare(host, vfs=3)
+    assert release(host)
+    assert cells(host) == before
+    assert not release(host)
+    assert not (host.state_dir / "journal" / f"{PF}.jsonl").exists()
+
+
+def test_release_brings_back_vfs_that_were_there_with_their_resources_and_driver(make_host: MakeHost) -> None:
+    host = make_host()
+    with session(host, PF, change=True) as opened:  # somebody else's set-up: one online VF that the kernel drives
+        provision.enable_sriov(opened, 1, confirm=agree)
+        provision.assign(opened, 66, vq=4, vi=3, confirm=agree)
+        provision.online(opened, 66, confirm=agree)
+        host.sysfs.write("bus/pci/devices/0000:01:00.1/driver_override", "nvme")
+        host.sysfs.write("bus/pci/drivers_probe", "0000:01:00.1")
+        host.sysfs.write("bus/pci/devices/0000:01:00.1/driver_override", "\n")
+        host.sysfs.write(f"bus/pci/devices/{PF}/sriov_drivers_autoprobe", "1")
+        Journal(host, PF).forget()
+    before = cells(host)
+    assert before["0x0042/driver"] == "nvme"
+    prepare(host, vfs=4, vq=2, vi=1)
+    assert cells(host)["0x0042/vq"] == 2
+    release(host)
+    assert cells(host) == before
+
+
+def test_standalone_verbs_are_released_together(make_host: MakeHost) -> None:
+    host = make_host()
+    before = cells(host)
+    with session(host, PF, change=True) as opened:
+        provision.enable_sriov(opened, 4, confirm=agree)
+        provision.assign(opened, 66, vq=2, vi=1, confirm=agree)
+        provision.online(opened, 66, confirm=agree)
+        provision.allow(opened, [66], Role.RESUMABLE, confirm=agree)
+        provision.bind(opened, [66], confirm=agree)
+        provision.enable_sriov(opened, 5, confirm=agree)
+    release(host)
+    assert cells(host) == before
+
+
+def test_unbinding_gives_the_vf_back_to_the_driver_it_came_from(make_host: MakeHost) -> None:
+    host = make_host()
+    prepare(host)
+    with session(host, PF, change=True) as opened:
+        assert provision.unbind(opened, [66], confirm=agree).changed
+        assert not provision.unbind(opened, [66], confirm=agree).changed
+    first = look(host).secondaries[0]
+    assert (first.driver, first.driver_override) == (None, "")
+
+
+def test_an_unmarked_vf_is_not_bound_unless_that_is_wanted(make_host: MakeHost) -> None:
+    host = make_host()
+    with session(host, PF, change=True) as opened:
+        provision.enable_sriov(opened, 1, confirm=agree)
+        with pytest.raises(UsageError, match="is not marked") as caught:
+            provision.bind(opened, [66], confirm=agree)
+        assert "allow-migration" in caught.value.fix
+        assert provision.bind(opened, [66], unmarked=True, confirm=agree).changed
+
+
+def test_a_controller_without_live_migration_is_refused_before_anything_changes(make_host: MakeHost) -> None:
+    host = make_host("stock-qemu-7.2")
+    before = cells(host)
+    with pytest.raises(NotSupportedError, match="cannot migrate") as caught:
+        prepare(host)
+    assert "--unmarked" in caught.value.fix
+    assert cells(host) == before
+    assert prepare(host, unmarked=True)
+    assert look(host).secondaries[0].mark is None
+
+
+@pytest.mark.parametrize("vfs", [0, 17, 100_000])
+def test_a_number_of_vfs_the_pf_cannot_have_is_refused(make_host: MakeHost, vfs: int) -> None:
+    with pytest.raises(UsageError, match=f"cannot have {vfs} VFs"):
+        prepare(make_host(), vfs=vfs)
+
+
+def test_without_an_iommu_nothing_is_changed(make_host: MakeHost) -> None:
+    host = make_host(options={"iommu": False})
+    before = cells(host)
+    with pytest.raises(NotSupportedError, match="IOMMU"):
+        prepare(host)
+    assert cells(host) == before
+
+
+def test_without_root_nothing_is_changed(make_host: MakeHost) -> None:
+    host = make_host(options={"privileged": False})
+    with pytest.raises(PermissionDeniedError, match="root"):
+        prepare(host)
+
+
+# What happens when it goes wrong.
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        pytest.param("admin/0x1c#3=status:0x4122", AdminCommandError, id="device-refuses"),
+        pytest.param("sysfs/*/sriov_numvfs=errno:ENOMEM", RolledBackError, id="no-memory-for-vfs"),
+        pytest.param("sysfs/bus/pci/drivers_probe*9=silent", RolledBackError, id="nothing-binds"),
+    ],
+)
+def test_a_failed_preparation_puts_everything_back(make_host: MakeHost, fault: str, error: type[NvmelmError]) -> None:
+    host = make_host()
+    before = cells(host)
+    host.arm(fault)
+    if "silent" in fault:
+        host.arm("sysfs/bus/pci/drivers/vfio-pci/bind*9=errno:EINVAL")
+    with pytest.raises(error) as caught:
+        prepare(host)
+    assert caught.value.rolled_back
+    host.disarm()
+    assert cells(host) == before
+    assert not Journal(host, PF).runs()
+
+
+def test_a_reset_of_the_pf_in_the_middle_is_noticed_and_mended(make_host: MakeHost) -> None:
+    host = make_host()
+    host.arm("admin/0x1c#4=reset")
+    with suppress(NvmelmError):
+        prepare(host)
+    picture = look(host)
+    assert picture.primary.vfs_enabled == 0 or all(one.online for one in picture.secondaries[:2])
+
+
+def test_a_device_that_vanishes_leaves_a_run_that_recover_names(make_host: MakeHost) -> None:
+    host = make_host()
+    host.arm("admin/0x1c#3=vanish")
+    with pytest.raises(UncertainError) as caught:
+        prepare(host)
+    assert "nvmelm recover" in caught.value.fix
+    with pytest.raises(UncertainError, match="is not there"):
+        recover(host, confirm=agree)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "ones", "noise", "counts", "states", "endless"])
+def test_a_controller_that_answers_nonsense_is_an_error_and_no_traceback(make_host: MakeHost, kind: str) -> None:
+    host = make_host()
+    for cns in ("0x14", "0x15", "0x20", "0x01"):
+        host.disarm()
+        host.arm(f"admin/0x06/{cns}*40=nonsense:{kind}")
+        try:
+            prepare(host)
+        except (MalformedError, NvmelmError):
+            host.disarm()
+            release(host)
+        else:
+            host.disarm()
+            release(host)
+
+
+def test_a_full_disk_stops_before_the_first_change(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = make_host()
+    before = cells(host)
+
+    def full(path: object, text: str) -> None:
+        raise HostError("no space left on device", errno=28)
+
+    monkeypatch.setattr("nvmelm.operations.store.append", full)
+    with pytest.raises(HostError, match="no space"):
+        prepare(host)
+    assert cells(host) == before
+
+
+# Killed in the middle.
+
+
+def killed_at(host: EmulatedHost, fault: str) -> None:
+    host.arm(fault)
+    with pytest.raises(EmulatedCrash):
+        prepare(host)
+    host.disarm()
+
+
+KILLS = [
+    f"{where}#{number}={when}"
+    for where, count in (("admin/0x1c", 6), ("sysfs", 8))
+    for number in range(1, count + 1)
+    for when in ("raise-before", "raise-after")
+]
+
+
+@pytest.mark.parametrize("fault", KILLS)
+def test_killed_at_any_change_recover_undoes_the_run(make_host: MakeHost, fault: str) -> None:
+    host = make_host()
+    before = cells(host)
+    killed_at(host, fault)
+    planned = recover(host, confirm=decline, dry_run=True)
+    assert [one.verb for one in planned.unfinished] == ["source prepare"]
+    assert recover(host, confirm=agree).changed
+    assert cells(host) == before
+    assert not recover(host, confirm=agree).changed
+
+
+@pytest.mark.parametrize("fault", KILLS[::3])
+def test_killed_at_any_change_recover_can_finish_the_run(make_host: MakeHost, fault: str) -> None:
+    host = make_host()
+    killed_at(host, fault)
+    recover(host, finish=True, confirm=agree)
+    assert not prepare(host)
+    release(host)
+    assert cells(host)["vfs"] == 0
+
+
+def test_after_a_reboot_there_is_nothing_to_undo(make_host: MakeHost) -> None:
+    host = make_host()
+    before = cells(host)
+    killed_at(host, "admin/0x1c#5=raise-after")
+    host.reboot()
+    report = recover(host, confirm=decline)
+    assert [one.boot for one in report.unfinished] == ["earlier"]
+    assert cells(host) == before
+
+
+def test_recover_is_safe_when_nothing_happened(make_host: MakeHost) -> None:
+    report = recover(make_host(), confirm=decline)
+    assert (report.changed, report.unfinished) == (False, ())
+
+
+# Functions in use.
+
+
+def test_a_mounted_vf_is_named_and_not_taken_away(make_host: MakeHost) -> None:
+    host = make_host()
+    with session(host, PF, change=True) as opened:
+        provision.enable_sriov(opened, 1, confirm=agree)
+        provision.assign(opened, 66, vq=2, vi=1, confirm=agree)
+        provision.online(opened, 66, confirm=agree)
+    host.sysfs.write("bus/pci/devices/0000:01:00.1/driver_override", "nvme")
+    host.sysfs.write("bus/pci/drivers_probe", "0000:01:00.1")
+    node = look(host).secondaries[0].controller_node
+    namespace = next(name for name in host.sysfs.listdir(f"class/nvme/{node}") if name.startswith(f"{node}n"))
+    host.mount(namespace, "/srv/data")
+    with session(host, PF, change=True) as opened:
+        with pytest.raises(BusyError) as caught:
+            provision.bind(opened, [66], unmarked=True, confirm=decline)
+        assert "/srv/data" in caught.value.cause
+        assert provision.bind(opened, [66], unmarked=True, confirm=agree).changed
+
+
+# Marks.
+
+
+def test_a_mark_does_not_outlive_its_vf(make_host: MakeHost) -> None:
+    host = make_host()
+    prepare(host)
+    host.sysfs.write(f"bus/pci/devices/{PF}/sriov_numvfs", "0")
+    host.sysfs.write(f"bus/pci/devices/{PF}/sriov_numvfs", "2")
+    picture = look(host)
+    mark = picture.secondaries[0].mark
+    assert mark is not None
+    assert mark.broken_by == ("the VF was removed and made anew",)
+    with pytest.raises(UsageError, match="no longer holds"):
+        marks.require(picture, picture.secondaries[0], Role.MIGRATABLE)
+
+
+def test_a_reset_of_the_pf_breaks_the_marks(make_host: MakeHost) -> None:
+    host = make_host()
+    prepare(host)
+    host.reset_primary(PF)
+    mark = look(host).secondaries[0].mark
+    assert mark is not None
+    assert "the controller went offline" in mark.broken_by
+
+
+def test_an_expired_mark_does_not_hold(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    host = make_host()
+    prepare(host, valid_s=60)
+    later = datetime.now(UTC) + timedelta(seconds=61)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            return later
+
+    monkeypatch.setattr(marks, "datetime", Clock)
+    mark = look(host).secondaries[0].mark
+    assert mark is not None
+    assert not mark.holds
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not json", '{"format": 1}', '{"role": "root"}'])
+def test_a_mark_file_that_was_tampered_with_is_no_permission(make_host: MakeHost, text: str) -> None:
+    host = make_host()
+    prepare(host)
+    (host.state_dir / "marks" / PF / "0x0042.json").write_text(text)
+    assert look(host).secondaries[0].mark is None
+
+
+def test_changing_a_fact_in_a_mark_file_breaks_the_mark(make_host: MakeHost) -> None:
+    host = make_host()
+    prepare(host, vq=2)
+    path = host.state_dir / "marks" / PF / "0x0042.json"
+    path.write_text(path.read_text().replace('"vq": 2', '"vq": 3'))
+    mark = look(host).secondaries[0].mark
+    assert mark is not None
+    assert not mark.holds
+
+
+def test_what_nvmelm_remembers_is_for_root_alone(make_host: MakeHost) -> None:
+    host = make_host()
+    prepare(host)
+    for path in host.state_dir.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path

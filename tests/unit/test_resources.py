@@ -1,0 +1,66 @@
+"""Sharing resources out: even shares, explicit wishes, and what would fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from nvmelm.errors import NotSupportedError, UsageError
+from nvmelm.operations.resources import share
+from tests.unit.pictures import picture, resources, secondary
+
+
+def test_an_even_share_is_what_is_free_up_to_what_one_may_have() -> None:
+    start = picture()
+    assert share(start, start.secondaries[:2], None, None) == (3, 2)
+    assert share(start, start.secondaries, None, None) == (3, 2)
+
+
+def test_an_even_share_keeps_the_granularity() -> None:
+    start = picture(vq=resources(flexible_total=22, secondary_maximum=8, granularity=4))
+    assert share(start, start.secondaries[:4], None, 1) == (4, 1)
+
+
+def test_what_a_function_has_already_counts_for_itself_again() -> None:
+    one = secondary(1, vq=3, vi=2)
+    start = picture(one, vq=resources(assigned_to_secondaries=12, flexible_total=12))
+    assert share(start, [one], 3, 2) == (3, 2)
+
+
+def test_a_wish_that_does_not_fit_names_one_that_does() -> None:
+    start = picture()
+    with pytest.raises(UsageError) as caught:
+        share(start, start.secondaries, 4, None)
+    assert caught.value.fix == "--vq 3 fits"
+
+
+def test_a_wish_that_fits_fewer_functions_says_how_many() -> None:
+    start = picture(vq=resources(flexible_total=8, secondary_maximum=4))
+    with pytest.raises(UsageError) as caught:
+        share(start, start.secondaries, 4, None)
+    assert caught.value.fix == "--vq 2 fits, or --vq 4 for 2 VFs"
+
+
+def test_less_than_a_function_needs_to_go_online_is_refused() -> None:
+    start = picture()
+    with pytest.raises(UsageError, match="1 VQ resources"):
+        share(start, start.secondaries[:1], 1, None)
+
+
+def test_too_few_resources_for_all_say_how_many_functions_they_last_for() -> None:
+    start = picture(vq=resources(flexible_total=12, assigned_to_secondaries=7))
+    with pytest.raises(NotSupportedError) as caught:
+        share(start, start.secondaries, None, None)
+    assert caught.value.fix.startswith("prepare 2 VFs at most")
+
+
+def test_a_type_the_primary_does_not_support_is_left_out() -> None:
+    start = picture(vi=resources(supported=False, flexible_total=0))
+    assert share(start, start.secondaries[:1], None, None) == (3, 0)
+    with pytest.raises(NotSupportedError):
+        share(start, start.secondaries[:1], None, 1)
+
+
+def test_a_controller_that_claims_more_assigned_than_there_is_has_nothing_free() -> None:
+    start = picture(vq=resources(flexible_total=4, assigned_to_secondaries=0xFFFF_FFFF))
+    assert start.primary.vq is not None
+    assert start.primary.vq.free == 0
