@@ -74,7 +74,7 @@ def window(
     left = min(length, total - offset) - len(raw)
     if left > 0:
         vendor.ensure(request.machine, request.primary, controller)
-        raw += vendor.read(request.machine, request.primary, controller, max(offset - len(head), 0), left)
+        raw += vendor.read(request.machine, controller, max(offset - len(head), 0), left)
     return raw
 
 

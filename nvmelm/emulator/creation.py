@@ -12,7 +12,7 @@ from nvmelm.emulator import drivers
 from nvmelm.emulator.functions import add_function
 from nvmelm.emulator.generations import DEFAULT, GENERATIONS, Generation
 from nvmelm.emulator.machine import Machine, write_generation
-from nvmelm.emulator.state import FORMAT, HostState, Primary, new_controller, new_options
+from nvmelm.emulator.state import FORMAT, HostState, Options, Primary, new_controller, new_options
 from nvmelm.errors import UsageError
 
 _FIRST_INODE = 0x4000
@@ -36,10 +36,7 @@ def generation_named(name: str | Generation) -> Generation:
 def new_host(directory: Path, options: Mapping[str, Any], storage: Path | None) -> HostState:
     """Return a host without devices."""
     known = new_options()
-    unknown = set(options) - set(known)
-    if unknown:
-        raise UsageError(f"no such option of an emulated host: {', '.join(sorted(unknown))}")
-    known.update(options)  # type: ignore[typeddict-item]  # the names were checked above
+    change_options(known, options)
     return HostState(
         format=FORMAT,
         boot_id=str(uuid.uuid4()),
@@ -56,6 +53,28 @@ def new_host(directory: Path, options: Mapping[str, Any], storage: Path | None) 
         bus_autoprobe=True,
         faults=[],
     )
+
+
+def change_options(options: Options, changes: Mapping[str, Any]) -> None:
+    """Change options of a host; all of them or none.
+
+    Raises:
+        UsageError: there is no such option, or its value is of another kind.
+    """
+    before: dict[str, Any] = dict(options)
+    after = {name: _option(name, before.get(name), value) for name, value in changes.items()}
+    options.update(after)  # type: ignore[typeddict-item]  # names and kinds were checked above
+
+
+def _option(name: str, present: Any, value: Any) -> Any:
+    if present is None:
+        raise UsageError(f"no such option of an emulated host: {name}")
+    if isinstance(present, str):
+        return str(value)
+    fits = isinstance(value, bool) == isinstance(present, bool) and isinstance(value, (int, type(present)))
+    if not fits:
+        raise UsageError(f"{name}={value!r} is not like {present!r}")
+    return type(present)(value)
 
 
 def add_device(

@@ -143,6 +143,7 @@ def reap(machine: Machine) -> None:
     """Close what dead processes had open, as the kernel does when a process ends."""
     for holder in [each for each in machine.state["holders"] if not alive(each)]:
         close_vfio(machine, holder["bdf"])
+        machine.remove_memory(holder["memory"])
 
 
 def vanish(machine: Machine, primary: Primary) -> None:

@@ -28,6 +28,7 @@ from nvmelm.emulator.driver import ADMIN_CQ, ADMIN_SQ, AQA, CC, MAX_QUEUES, REME
 from nvmelm.emulator.driver import Sent as SentCommand
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.memory import PAGE, Memory
+from nvmelm.emulator.report import Report
 from nvmelm.emulator.vfio import VfioFunction
 from nvmelm.errors import MalformedError, UsageError
 from nvmelm.wire.opcodes import IoOpcode
@@ -36,35 +37,6 @@ from nvmelm.wire.queue_entry import CompletionQueueEntry
 _MAGIC = b"RECORD\0\0"
 _BLOCK = 512
 _ROUNDS_WITHOUT_PROGRESS = 64
-
-
-@dataclass(slots=True)
-class Report:
-    """What a guest has seen.
-
-    Attributes:
-        submitted, completed: commands.
-        verified: reads whose data was the newest written.
-        outstanding: commands whose completion has not been seen yet.
-        lost: commands whose completion never came; known after :meth:`Guest.finish`.
-        doubled: completions of commands that were complete already, or never sent.
-        misdirected: completions that came through the wrong queue.
-        errors: what went wrong otherwise: error statuses, wrong data, a controller that failed.
-    """
-
-    submitted: int = 0
-    completed: int = 0
-    verified: int = 0
-    outstanding: int = 0
-    lost: int = 0
-    doubled: int = 0
-    misdirected: int = 0
-    errors: list[str] = field(default_factory=list)
-
-    @property
-    def clean(self) -> bool:
-        """Return whether nothing was lost, doubled, misdirected or wrong."""
-        return not (self.lost or self.doubled or self.misdirected or self.errors)
 
 
 @dataclass(slots=True)
@@ -127,11 +99,14 @@ class Guest:
         software = _Software(seed=seed, nsid=nsid, records=records)
         return cls(name, memory_bytes, Driver(io_bytes, depth), software, wanted)
 
-    def attach(self, host: EmulatedHost, bdf: str) -> None:
+    def attach(self, host: EmulatedHost, bdf: str, *, start: bool = True) -> None:
         """Give the guest a function, and let it run on that host from now on.
 
         A function that the guest's virtual machine holds already (:meth:`hold`) stays as it is; any other is opened,
         which resets it, and the guest's driver starts if it never did.
+
+        Args:
+            start: let the driver start now; otherwise :meth:`start` does, when the machine runs.
         """
         if self._standby is not None and self._standby[0] is host and self._standby[1].bdf == bdf:
             function, self._standby = self._standby[1], None
@@ -141,8 +116,8 @@ class Guest:
             self._move_memory(function)
             self._close(self._host, self._function)
         self._function, self._host = function, host
-        if not self._driver.rings:
-            self._start()
+        if start:
+            self.start()
 
     def hold(self, host: EmulatedHost, bdf: str) -> None:
         """Let the virtual machine that waits at a destination open its function and set its registers.
@@ -153,10 +128,7 @@ class Guest:
         if self._standby is not None:
             self._close(*self._standby)
         function = self._open(host, bdf)
-        with function.port() as port:
-            if port is not None:
-                port.write_admin_queues(aqa=AQA, asq=ADMIN_SQ, acq=ADMIN_CQ)
-                port.write_cc(CC)
+        set_registers(function)
         self._standby = (host, function)
 
     def detach(self) -> None:
@@ -191,7 +163,10 @@ class Guest:
         if host is not None:
             host.machine.remove_memory(function.memory_name)
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Let the guest's driver enable the controller and create its queues; once is enough."""
+        if self._driver.rings:
+            return
         if self._function is None:
             raise UsageError("the guest has no function", fix="attach it to one")
         with self._function.port() as port:
@@ -387,3 +362,11 @@ class Guest:
         )
         guest._function, guest._host = function, host
         return guest
+
+
+def set_registers(function: VfioFunction) -> None:
+    """Set a function's registers to what a guest's driver had set them to, before state is set into it."""
+    with function.port() as port:
+        if port is not None:
+            port.write_admin_queues(aqa=AQA, asq=ADMIN_SQ, acq=ADMIN_CQ)
+            port.write_cc(CC)

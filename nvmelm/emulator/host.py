@@ -4,7 +4,7 @@
 
     DIR/state.json          everything small, replaced as a whole          DIR/nvmelm/   marks and journals of nvmelm
     DIR/generation-*.json   what its devices are                           DIR/memory/   memory of guests and queues
-    DIR/namespaces/         the media, sparse                              DIR/vendor-*  vendor specific state
+    DIR/namespaces/         the media, sparse                              DIR/vendor/   vendor specific state
 
 ``EmulatedHost(directory)`` on an empty or missing directory makes a host with one physical function of the newest
 generation; :func:`create` makes others.
@@ -24,7 +24,7 @@ from typing import Any, Literal, Self
 
 from nvmelm.emulator import creation, drivers, faults, functions, resets
 from nvmelm.emulator.generations import Generation
-from nvmelm.emulator.machine import Machine
+from nvmelm.emulator.machine import Machine, alive
 from nvmelm.emulator.memory import PAGE
 from nvmelm.emulator.queue import EmulatedQueue
 from nvmelm.emulator.state import Function, HostState, Primary
@@ -36,7 +36,7 @@ from nvmelm.transport import HostFacts, Mount, Opener
 from nvmelm.transport.locks import FileLocks
 
 _CONTROLLER = re.compile(r"nvme(\d{1,9})")
-_SUBDIRECTORIES = ("memory", "namespaces", "nvmelm")
+_SUBDIRECTORIES = ("memory", "namespaces", "nvmelm", "vendor")
 
 
 class EmulatedHost:
@@ -71,6 +71,10 @@ class EmulatedHost:
     def machine(self) -> Machine:
         """Return the emulated machine itself: for guests, for virtual machines, and for tests that look inside."""
         return self._machine
+
+    @property
+    def serial(self) -> bool:
+        return True
 
     @property
     def sysfs(self) -> EmulatedSysfs:
@@ -118,8 +122,11 @@ class EmulatedHost:
 
         An emulated virtual machine may live in this very process; it is another one as far as the emulation goes.
         """
-        with self._machine.change():
-            functions.reap(self._machine)
+        with self._machine.view() as state:
+            dead = not all(alive(holder) for holder in state["holders"])
+        if dead:
+            with self._machine.change():
+                functions.reap(self._machine)
         found = []
         with self._machine.view() as state:
             for holder in state["holders"]:
@@ -197,10 +204,7 @@ class EmulatedHost:
             UsageError: there is no such option.
         """
         with self._machine.change() as state:
-            for name, value in options.items():
-                if name not in state["options"]:
-                    raise UsageError(f"no such option of an emulated host: {name}")
-                state["options"][name] = value  # type: ignore[literal-required]  # the name was checked above
+            creation.change_options(state["options"], options)
 
     def mount(self, device: str, where: str) -> None:
         """Mount a file system on a block device."""

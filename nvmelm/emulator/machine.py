@@ -32,6 +32,7 @@ class Machine:
         self._state: HostState | None = None
         self._generations: dict[str, Generation] = {}
         self._memories: dict[str, Memory] = {}
+        self._doomed: list[str] = []
         self.media: dict[str, int] = {}  # descriptors of the namespaces' files by name
 
     @property
@@ -54,12 +55,16 @@ class Machine:
     @contextmanager
     def change(self) -> Iterator[HostState]:
         """Change the state."""
-        with self.store.change() as state:
-            before, self._state = self._state, state
-            try:
-                yield state
-            finally:
-                self._state = before
+        try:
+            with self.store.change() as state:
+                before, self._state = self._state, state
+                try:
+                    yield state
+                finally:
+                    self._state = before
+        finally:
+            if self._state is None:
+                self._remove_doomed()
 
     def generation(self, primary: Primary) -> Generation:
         """Return what kind of device a primary is."""
@@ -153,6 +158,33 @@ class Machine:
         """Remove a file of memory."""
         self.forget_memory(name)
         (self.directory / name).unlink(missing_ok=True)
+
+    def new_file(self) -> str:
+        """Make an empty file for a state and return its name."""
+        name = f"vendor/{uuid.uuid4().hex}"
+        write_private(self.directory / name, b"")
+        return name
+
+    def doom(self, name: str) -> None:
+        """Remove a file once the state that no longer names it has been kept."""
+        if name:
+            self._doomed.append(name)
+
+    def _remove_doomed(self) -> None:
+        """Remove files that nothing names any more; one that the kept state still names stays."""
+        if not self._doomed:
+            return
+        with self.store.view() as state:
+            named = {
+                name
+                for primary in state["primaries"].values()
+                for each in primary["secondaries"].values()
+                for name in (each["vendor"], each["transfer"]["file"] if each["transfer"] else "")
+            }
+            for name in self._doomed:
+                if name not in named:
+                    (self.directory / name).unlink(missing_ok=True)
+            self._doomed.clear()
 
     def registered(self, buffer: object) -> str:
         """Return the file behind a buffer that came from :meth:`register_memory`, or empty."""

@@ -24,7 +24,7 @@ from nvmelm.emulator.device import (
     Request,
 )
 from nvmelm.emulator.engine import Engine
-from nvmelm.emulator.resets import vendor_file
+from nvmelm.emulator.resets import discard_transfer, discard_vendor_state
 from nvmelm.emulator.state import Controller, Transfer
 from nvmelm.wire.extents import Extent, merge
 from nvmelm.wire.migration import ControllerStateHeader, IoCompletionQueue, IoSubmissionQueue, NvmeStateHeader
@@ -111,7 +111,7 @@ def _set_state(request: Request, controller: Controller) -> None:
         if sequence in (Sequence.LAST, Sequence.ONLY):
             _commit(request, controller)
     except Refusal:
-        _discard(request, controller)
+        discard_transfer(request.machine, controller)
         raise
 
 
@@ -126,9 +126,8 @@ def _formats(request: Request) -> tuple[int, int]:
 
 def _begin(request: Request, controller: Controller) -> None:
     version, format_ = _formats(request)
-    controller["transfer"] = Transfer(csvi=version, csuuidi=format_, covered=[])
-    path = vendor_file(request.machine, request.primary, controller, staging=True)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+    discard_transfer(request.machine, controller)
+    controller["transfer"] = Transfer(file=request.machine.new_file(), csvi=version, csuuidi=format_, covered=[])
 
 
 def _take(request: Request, controller: Controller) -> None:
@@ -144,7 +143,7 @@ def _take(request: Request, controller: Controller) -> None:
     if offset > ControllerStateHeader.size + _NVME_PART_MAX + request.row.vendor_state_bytes:
         raise Refusal(INVALID_FIELD)
     data = request.data_out(length)
-    descriptor = _open_staging(request, controller, os.O_RDWR)
+    descriptor = os.open(request.machine.directory / transfer["file"], os.O_RDWR | os.O_CLOEXEC)
     try:
         os.pwrite(descriptor, data, offset)
         covered = merge(Extent(*each) for each in [*transfer["covered"], [offset, offset + length]])
@@ -173,7 +172,8 @@ def _commit(request: Request, controller: Controller) -> None:
     transfer, row = controller["transfer"], request.row
     if transfer is None:
         raise Refusal(COMMAND_SEQUENCE_ERROR)
-    descriptor = _open_staging(request, controller, os.O_RDONLY)
+    path = request.machine.directory / transfer["file"]
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         header = _header(request, transfer, descriptor)
         if header is None or transfer["covered"][0][1] < header.total_bytes:
@@ -184,27 +184,13 @@ def _commit(request: Request, controller: Controller) -> None:
     io = controller["io"]
     if header.nvmecss:
         io = controller_state.queues_from(request, controller, raw, row.state_versions[transfer["csvi"] - 1])
-    path = vendor_file(request.machine, request.primary, controller, staging=True)
     at = ControllerStateHeader.size + header.nvme_bytes
     if header.vss and not vendor.acceptable(row, path, at, header.vendor_bytes):
         raise Refusal(INVALID_FIELD)
     controller["io"] = io
-    controller["transfer"] = None
-    if header.vss:
-        os.replace(path, vendor_file(request.machine, request.primary, controller))  # noqa: PTH105 - names are strings
-        controller["vendor"] = at
-    else:
-        os.unlink(path)  # noqa: PTH108 - the name is a string
-
-
-def _open_staging(request: Request, controller: Controller, flags: int) -> int:
-    path = vendor_file(request.machine, request.primary, controller, staging=True)
-    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _discard(request: Request, controller: Controller) -> None:
-    controller["transfer"] = None
-    try:
-        os.unlink(vendor_file(request.machine, request.primary, controller, staging=True))  # noqa: PTH108 - a string
-    except FileNotFoundError:
+    if not header.vss:
+        discard_transfer(request.machine, controller)
         return
+    discard_vendor_state(request.machine, controller)
+    controller["vendor"], controller["vendor_at"] = transfer["file"], at
+    controller["transfer"] = None

@@ -75,7 +75,10 @@ class EmulatedQueue:
             function = self._function()
             primary, controller = machine.primary_of(function), machine.controller_of(function)
             memory = machine.registered(command.data_out)
-            return device.execute(device.Request(machine, primary, controller, command, memory))
+            try:
+                return device.execute(device.Request(machine, primary, controller, command, memory))
+            except OSError as error:  # the real disk below the emulated one, not the emulated kernel
+                raise host_error("the emulated host cannot keep its state", str(machine.directory), error) from error
 
     def _wait(self, command: AdminCommand, fault: Fault | None) -> None:
         with self._machine.view() as state:

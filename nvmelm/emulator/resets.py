@@ -16,7 +16,6 @@ Migration Send, Suspend.
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 from nvmelm.emulator.machine import Machine
@@ -30,7 +29,7 @@ def reset_controller(machine: Machine, primary: Primary, controller: Controller)
     function = machine.function_of(primary, controller)
     holder = machine.holder(function["bdf"]) if function else None
     controller["suspended"] = controller["notified"] = False
-    controller["transfer"] = None
+    discard_transfer(machine, controller)
     io = controller["io"] = None if holder is None else new_io()
     if io is not None and holder is not None:
         io["memory"] = holder["memory"]
@@ -42,7 +41,7 @@ def offline(machine: Machine, primary: Primary, controller: Controller) -> None:
     controller["online"] = False
     controller["nvq"] = controller["nvi"] = 0
     reset_controller(machine, primary, controller)
-    discard_vendor_state(machine, primary, controller)
+    discard_vendor_state(machine, controller)
     if controller["io"] is not None and was_online:
         controller["io"]["csts"] = CSTS_FATAL
     function = machine.function_of(primary, controller)
@@ -73,17 +72,14 @@ def reset_function(machine: Machine, function: Function) -> None:
     reset_controller(machine, primary, machine.controller_of(function))
 
 
-def vendor_file(machine: Machine, primary: Primary, controller: Controller, *, staging: bool = False) -> str:
-    """Return the path of the file that holds a controller's vendor specific state, or what is being set."""
-    kind = "transfer" if staging else "vendor"
-    return os.fspath(machine.directory / f"{kind}-{primary['bdf'].replace(':', '-')}-{controller['cntlid']:04x}.bin")
+def discard_transfer(machine: Machine, controller: Controller) -> None:
+    """Drop a state that has not arrived whole."""
+    transfer, controller["transfer"] = controller["transfer"], None
+    if transfer is not None:
+        machine.doom(transfer["file"])
 
 
-def discard_vendor_state(machine: Machine, primary: Primary, controller: Controller) -> None:
+def discard_vendor_state(machine: Machine, controller: Controller) -> None:
     """Drop vendor specific state that was set, so that the controller has its own again."""
-    if controller["vendor"] >= 0:
-        controller["vendor"] = -1
-        try:
-            os.unlink(vendor_file(machine, primary, controller))  # noqa: PTH108 - the name is a string already
-        except FileNotFoundError:
-            return
+    machine.doom(controller["vendor"])
+    controller["vendor"], controller["vendor_at"] = "", 0

@@ -79,6 +79,7 @@ class Io(TypedDict):
 class Transfer(TypedDict):
     """A Set Controller State that has begun and is not committed."""
 
+    file: str  # where its bytes are put, relative to the host's directory
     csvi: int
     csuuidi: int
     covered: list[list[int]]  # [start, end), bytes received
@@ -96,7 +97,8 @@ class Controller(TypedDict):
     notified: bool
     io: Io | None
     transfer: Transfer | None
-    vendor: int  # offset of its vendor specific state in its file, -1: it was neither set nor read
+    vendor: str  # the file its vendor specific state lies in, empty: it was neither set nor read
+    vendor_at: int  # and where it begins there
     tracking: Tracking | None
     udmq: int  # the Controller Data Queue made for it, 0: none
 
@@ -230,7 +232,8 @@ def new_controller(cntlid: int, vfn: int) -> Controller:
         notified=False,
         io=None,
         transfer=None,
-        vendor=-1,
+        vendor="",
+        vendor_at=0,
         tracking=None,
         udmq=0,
     )

@@ -110,7 +110,7 @@ class Store:
 
     def _current(self) -> HostState:
         version = self._on_disk()
-        if self._state is None or (version != self._version and not self._writing):
+        if self._state is None or version != self._version:
             self._state = _parse(self._file)
             self._version = version
         return self._state

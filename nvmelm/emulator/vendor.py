@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import os
 from hashlib import sha256
+from pathlib import Path
 
 from nvmelm.emulator.generations import Generation
 from nvmelm.emulator.machine import Machine
 from nvmelm.emulator.memory import PAGE
-from nvmelm.emulator.resets import vendor_file
 from nvmelm.emulator.state import Controller, Primary
 
 _MAGIC = b"EMULATED VENDOR STATE\0\0\0"
@@ -41,13 +41,12 @@ def _seed(primary: Primary, controller: Controller) -> bytes:
 
 def ensure(machine: Machine, primary: Primary, controller: Controller) -> None:
     """Write a controller's own vendor specific state, unless it has some already."""
-    if controller["vendor"] >= 0:
+    if controller["vendor"]:
         return
     row = machine.generation(primary)
     size, seed = row.vendor_state_bytes, _seed(primary, controller)
-    descriptor = os.open(
-        vendor_file(machine, primary, controller), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
-    )
+    name = machine.new_file()
+    descriptor = os.open(machine.directory / name, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.ftruncate(descriptor, size)
         os.pwrite(descriptor, _header(row, seed, size)[:size], 0)
@@ -55,19 +54,19 @@ def ensure(machine: Machine, primary: Primary, controller: Controller) -> None:
             os.pwrite(descriptor, _page(seed, offset // _STRIDE, min(PAGE, size - offset)), offset)
     finally:
         os.close(descriptor)
-    controller["vendor"] = 0
+    controller["vendor"], controller["vendor_at"] = name, 0
 
 
-def read(machine: Machine, primary: Primary, controller: Controller, offset: int, length: int) -> bytes:
+def read(machine: Machine, controller: Controller, offset: int, length: int) -> bytes:
     """Return part of a controller's vendor specific state, which :func:`ensure` has made sure of."""
-    descriptor = os.open(vendor_file(machine, primary, controller), os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(machine.directory / controller["vendor"], os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.pread(descriptor, length, controller["vendor"] + offset)
+        return os.pread(descriptor, length, controller["vendor_at"] + offset)
     finally:
         os.close(descriptor)
 
 
-def acceptable(row: Generation, path: str, offset: int, size: int) -> bool:
+def acceptable(row: Generation, path: Path, offset: int, size: int) -> bool:
     """Return whether bytes of a file are vendor specific state that this kind of device can use, whole and in order."""
     if size != row.vendor_state_bytes:
         return False

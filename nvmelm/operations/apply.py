@@ -240,7 +240,7 @@ class _Executor:
         """Reset the functions, all at once where the kernel lets us: it waits 100 ms for each."""
         writes = [one for action in actions for one in action.operations if isinstance(one, SysfsWrite)]
         usable = [one for one in writes if self.host.sysfs.exists(one.path)]
-        if self.host.kind != "local" or len(usable) == 1:
+        if self.host.serial or len(usable) == 1:
             for write in usable:
                 self._do(write)
             return

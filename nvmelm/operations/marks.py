@@ -31,7 +31,7 @@ _WORDS = {
     "address": "the VF has another address",
     "formats": "the controller state formats changed",
     "live_migration": "the PF lost Host Managed Live Migration",
-    "serial": "the PF is another device",
+    "model": "the PF is another device",
     "firmware": "the PF's firmware changed",
 }
 
@@ -57,7 +57,6 @@ def facts_of(host: Host, picture: Picture, one: Secondary) -> dict[str, Any]:
     formats = primary.state_formats
     return {
         "boot": host.facts().boot_id,
-        "serial": primary.serial,
         "model": primary.model,
         "firmware": primary.firmware,
         "live_migration": primary.live_migration,

@@ -184,6 +184,11 @@ class Host(Protocol):
         ...
 
     @property
+    def serial(self) -> bool:
+        """Return whether work that could run in parallel has to keep one order here, as in a recording."""
+        ...
+
+    @property
     def state_dir(self) -> Path:
         """Return the directory (0700) that holds this host's marks and journals."""
         ...

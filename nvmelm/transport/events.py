@@ -172,10 +172,10 @@ class MountFact(Model):
 
 
 class FactsFact(Model):
-    """The kernel; the boot is an ordinal."""
+    """The kernel, and which boot of it this is."""
 
     kernel_release: str
-    boot: int
+    boot: str
     privileged: bool
 
 

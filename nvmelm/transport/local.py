@@ -22,7 +22,7 @@ from nvmelm.transport.locks import FileLocks, private_directory
 STATE_DIR_VARIABLE = "NVMELM_STATE_DIR"
 _STATE_DIR = "/var/lib/nvmelm"
 
-_MODULE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MODULE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 _MODPROBE_PLACES = ("/usr/sbin/modprobe", "/sbin/modprobe", "/usr/bin/modprobe", "/bin/modprobe")
 _MODPROBE_TIMEOUT_S = 60.0
 
@@ -59,6 +59,10 @@ class LocalHost:
     @property
     def name(self) -> str:
         return "local"
+
+    @property
+    def serial(self) -> bool:
+        return False
 
     @property
     def sysfs(self) -> Sysfs:

@@ -6,8 +6,8 @@ a time and written in the order in which they were answered; code whose order mu
 :attr:`RecordingHost.serial` and runs one after the other.
 
 What may not be written is not even kept: of a controller's state only the 48 bytes of the header, the length and the
-digest of the rest stay (``keep_state`` keeps all, for lab devices). Inodes, processes and boots become 1, 2, 3 … in the
-order in which they are met.
+digest of the rest stay (``keep_state`` keeps all, for lab devices). Processes become 1, 2, 3 … in the order in which
+they are met. Inodes and boot ids stay: the marks that the host kept before the session rest on them.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from nvmelm.transport.events import (
     clean,
 )
 from nvmelm.transport.redact import Redactor
+from nvmelm.transport.remembered import remembered
 from nvmelm.transport.transcript import MAX_EVENTS, MAX_FILE_BYTES, MiB, Source, Transcript
 from nvmelm.wire.migration import ControllerStateHeader
 from nvmelm.wire.opcodes import MigrationSendSelect, Opcode
@@ -71,7 +72,7 @@ class Recorder:
     def __init__(self, path: Path, *, redact: bool, keep_state: bool) -> None:
         self.lock = threading.RLock()
         self.keep_state = keep_state
-        self.inodes, self.pids, self.boots = Ordinals(), Ordinals(), Ordinals()
+        self.pids = Ordinals()
         self._file = AtomicFile(path)
         self._redact = redact
         self._events: list[Event] = []
@@ -108,7 +109,7 @@ class Recorder:
         else:
             self._events.append(made)
 
-    def write(self, about: str, source: Source) -> None:
+    def write(self, about: str, source: Source, before: dict[str, list[str]]) -> None:
         """Write the file.
 
         Raises:
@@ -118,8 +119,10 @@ class Recorder:
         with self.lock, self._file as file:
             events = self._events
             if self._redact:
-                events = list(map(Redactor(events).event, events))
-            text = Transcript(about=about, source=source, events=events).render().encode()
+                redactor = Redactor(events)
+                events = list(map(redactor.event, events))
+                before = {name: [redactor.text(line) for line in lines] for name, lines in before.items()}
+            text = Transcript(about=about, source=source, before=before, events=events).render().encode()
             if self._too_large or len(text) > MAX_FILE_BYTES:
                 raise NotSupportedError(
                     "the session was too long to be recorded, so there is no recording; the session itself went on",
@@ -169,7 +172,7 @@ class RecordingSysfs:
         return self._call("exists", path, lambda: self._sysfs.exists(path), bool)
 
     def inode(self, path: str) -> int:
-        return self._call("inode", path, lambda: self._sysfs.inode(path), self._recorder.inodes.__getitem__)
+        return self._call("inode", path, lambda: self._sysfs.inode(path), int)
 
     def devices(self, subsystem: str) -> list[str]:
         ask = lambda: self._sysfs.devices(subsystem)  # noqa: E731 - one line, as its neighbours
@@ -245,9 +248,6 @@ class RecordingHost:
         keep_state: write controller state down too; only for devices that hold nobody's data.
     """
 
-    #: Whether work that could run in parallel has to run in one order here.
-    serial = True
-
     def __init__(
         self, host: Host, path: Path, *, about: str = "", redact: bool = False, keep_state: bool = False
     ) -> None:
@@ -255,6 +255,7 @@ class RecordingHost:
         self._about = about
         self._recorder = Recorder(path, redact=redact, keep_state=keep_state)
         self._sysfs = RecordingSysfs(host.sysfs, self._recorder)
+        self._before = remembered(host.state_dir)
         self._closed = False
         self._kernel = ""
 
@@ -265,6 +266,10 @@ class RecordingHost:
     @property
     def name(self) -> str:
         return self._host.name
+
+    @property
+    def serial(self) -> bool:
+        return True
 
     @property
     def sysfs(self) -> Sysfs:
@@ -292,8 +297,7 @@ class RecordingHost:
     def facts(self) -> HostFacts:
         def written(facts: HostFacts) -> FactsFact:
             self._kernel = clean(facts.kernel_release)
-            boot = self._recorder.boots[facts.boot_id]
-            return FactsFact(kernel_release=self._kernel, boot=boot, privileged=facts.privileged)
+            return FactsFact(kernel_release=self._kernel, boot=clean(facts.boot_id), privileged=facts.privileged)
 
         return self._call("facts", self._host.facts, written)
 
@@ -325,7 +329,7 @@ class RecordingHost:
             if not self._kernel and self._host.kind != "replay":  # a replay was not asked when it was recorded either
                 self._kernel = clean(self._host.facts().kernel_release)
             source = Source(recorded_on=self._host.kind, kernel=self._kernel, nvmelm=__version__)
-            self._recorder.write(self._about, source)
+            self._recorder.write(self._about, source, self._before)
         finally:
             self._host.close()
 

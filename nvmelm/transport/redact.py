@@ -55,7 +55,7 @@ class Redactor:
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, str):
-            return self._text(value)
+            return self.text(value)
         if isinstance(value, list):
             return [self._value(item) for item in value]
         if isinstance(value, Block):
@@ -68,7 +68,8 @@ class Redactor:
             )
         return value
 
-    def _text(self, text: str) -> str:
+    def text(self, text: str) -> str:
+        """Return a text without the secrets."""
         for secret, stand_in_text in self._long():
             text = text.replace(secret, stand_in_text)
             # The kernel's wwid of a namespace without an identifier is made of the serial number in hexadecimal.

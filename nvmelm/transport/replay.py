@@ -30,6 +30,7 @@ from nvmelm.transport.events import (
     clean,
     command_request,
 )
+from nvmelm.transport.remembered import put_back
 from nvmelm.transport.transcript import Transcript
 
 E = TypeVar("E", SysfsEvent, HostEvent, AdminEvent)
@@ -194,12 +195,11 @@ class ReplayHost:
         MalformedError: it is no transcript.
     """
 
-    #: Whether work that could run in parallel has to run in one order here.
-    serial = True
-
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._tape = Tape(Transcript.load(path).events)
+        transcript = Transcript.load(path)
+        self._tape = Tape(transcript.events)
+        self._before = transcript.before
         self._sysfs = ReplaySysfs(self._tape)
         self._state_dir: Path | None = None
 
@@ -212,6 +212,10 @@ class ReplayHost:
         return f"replay:{self._path}"
 
     @property
+    def serial(self) -> bool:
+        return True
+
+    @property
     def sysfs(self) -> Sysfs:
         return self._sysfs
 
@@ -222,6 +226,7 @@ class ReplayHost:
                 self._state_dir = Path(tempfile.mkdtemp(prefix="nvmelm-replay-"))  # mkdtemp makes it 0700
             except OSError as error:
                 raise host_error("cannot make a directory", tempfile.gettempdir(), error) from error
+            put_back(self._state_dir, self._before)
         return self._state_dir
 
     def open_queue(self, controller: str) -> AdminQueue:
@@ -239,7 +244,7 @@ class ReplayHost:
         value = self._take("facts").value
         if not isinstance(value, FactsFact):
             raise ReplayMismatchError("the recorded facts are none")
-        return HostFacts(value.kernel_release, f"boot-{value.boot}", value.privileged)
+        return HostFacts(value.kernel_release, value.boot, value.privileged)
 
     def openers(self, nodes: Sequence[str]) -> list[Opener]:
         value = self._tape.take(HostEvent, {"host": "openers", "nodes": list(nodes)}).value

@@ -21,8 +21,9 @@
     }
 
 One event is one call of :class:`~nvmelm.transport.Sysfs` (``sysfs``), :class:`~nvmelm.transport.AdminQueue` (``admin``)
-or :class:`~nvmelm.transport.Host` (``host``), in the order of the calls. Clock times, process ids, inodes, boot ids,
-pointers and host names never stand in it. ``docs/fixture-format.md`` describes every field.
+or :class:`~nvmelm.transport.Host` (``host``), in the order of the calls. Process ids, pointers and host names never
+stand in it. ``before`` holds the marks and journals the host kept when the session began, since verbs depend on them.
+``docs/fixture-format.md`` describes every field.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from pydantic import Field, ValidationError
 
 from nvmelm.errors import MalformedError, host_error
 from nvmelm.transport.events import Event, Model, clean
+from nvmelm.transport.remembered import MAX_REMEMBERED, Remembered
 
 MiB = 1 << 20
 
@@ -70,6 +72,7 @@ class Transcript(Model):
     format: Literal[1] = 1
     about: str
     source: Source
+    before: dict[Remembered, list[str]] = Field(default_factory=dict, max_length=MAX_REMEMBERED)
     events: list[Event] = Field(max_length=MAX_EVENTS)
 
     def render(self) -> str:
@@ -78,7 +81,10 @@ class Transcript(Model):
 
     def _pieces(self) -> Iterator[str]:
         yield f'{{\n  "format": {self.format},\n  "about": {json.dumps(self.about)},\n'
-        yield f'  "source": {json.dumps(self.source.model_dump())},\n  "events": ['
+        yield f'  "source": {json.dumps(self.source.model_dump())},\n'
+        if self.before:
+            yield f'  "before": {json.dumps(self.before, indent=1).replace(chr(10), chr(10) + "  ")},\n'
+        yield '  "events": ['
         for number, event in enumerate(self.events):
             yield ",\n" if number else "\n"
             yield _render_event(event.model_dump(exclude_defaults=True, by_alias=True))

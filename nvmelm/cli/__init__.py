@@ -1,0 +1,32 @@
+"""The command line: parse, call one operation, render.
+
+A verb is a function in one of the modules here, registered with :func:`nvmelm.cli.run.verb`. The frame around it, and
+nothing else, opens the host, prints the answer (a table, or one JSON document), and turns errors into exit codes:
+
+- :mod:`nvmelm.cli.app`: the tree of verbs; a verb's module is imported when the verb is invoked, and not before;
+- :mod:`nvmelm.cli.run`: what every verb is run by;
+- :mod:`nvmelm.cli.report`: how errors are shown;
+- :mod:`nvmelm.cli.render`: tables, sentences, and text from devices made harmless.
+
+This module imports next to nothing, so that ``nvmelm --help`` costs what its help text costs.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; the console script ``nvmelm``.
+
+    Args:
+        arguments: the words after the program's name; ``sys.argv`` when left out.
+    """
+    # nvmelm has no use for plugins of pydantic: looking for them costs 10 ms, and one would run as root with the rest.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
+    try:
+        from nvmelm.cli.app import run  # here, so that Ctrl-C during the imports ends as quietly as later
+
+        return run(arguments)
+    except KeyboardInterrupt:
+        return 130

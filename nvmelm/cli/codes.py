@@ -1,0 +1,69 @@
+"""What ``nvmelm explain`` knows besides NVMe status codes: exit codes, and errnos as they are met here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nvmelm.errors import ExitCode
+
+
+class Row(NamedTuple):
+    """What a code means, and what to do about it."""
+
+    meaning: str
+    fix: str
+
+
+EXIT_CODES: dict[ExitCode, Row] = {
+    ExitCode.DONE: Row("done, or there was nothing to do", "nothing; the answer's `changed` tells which"),
+    ExitCode.FAILED: Row("it failed for a reason no other code names", "read the error's cause and fix"),
+    ExitCode.USAGE: Row("the arguments cannot be meant, or name nothing that exists", "the verb's --help; nvmelm list"),
+    ExitCode.NOT_SUPPORTED: Row("the device or this host cannot do it", "nvmelm host check PF; nvmelm show PF"),
+    ExitCode.INCOMPATIBLE: Row("a state and its target do not fit", "use a target like the source; nvmelm show PF"),
+    ExitCode.BUSY: Row("another process, driver or VM holds it; the message names it", "let it go, then run it again"),
+    ExitCode.REFUSED: Row("the controller completed a command with an error", "nvmelm explain with the status it gave"),
+    ExitCode.TIMED_OUT: Row("a deadline passed; the message says what was waited for", "dmesg | tail; nvmelm recover"),
+    ExitCode.ROLLED_BACK: Row("it failed, and every change was undone", "mend the cause, then run it again"),
+    ExitCode.UNCERTAIN: Row(
+        "the outcome cannot be known from here; two running copies are ruled out, two stopped ones are not",
+        "look at both sides before anything else: nvmelm recover --dry-run",
+    ),
+    ExitCode.INTERRUPTED: Row("Ctrl-C ended it; the message says what was undone", "nvmelm recover, then run it again"),
+}
+
+#: What the kernel means by an errno where nvmelm meets it.
+ERRNOS: dict[str, Row] = {
+    "EPERM": Row(
+        "the kernel wants root, or the platform has no interrupt remapping", "run it with sudo; nvmelm host check"
+    ),
+    "EACCES": Row("the kernel wants root", "run it with sudo"),
+    "ENOENT": Row(
+        "there is no such file; for sriov_numvfs: no driver with SR-IOV support is bound to the PF",
+        "bind the PF to the nvme driver; nvmelm list",
+    ),
+    "ENODEV": Row(
+        "the device is gone, or the driver does not take it: driver_override names another one, or autoprobe is off",
+        "nvmelm show PF; nvmelm vfio bind sets the override and probes in one step",
+    ),
+    "ENXIO": Row("the device is not there any more", "nvmelm list"),
+    "EBUSY": Row(
+        "somebody holds it: a VM has the VF open, it is bound already, or VFs are enabled with another count",
+        "nvmelm secondary list PF names who has a VF in use",
+    ),
+    "EINVAL": Row(
+        "the kernel cannot take the value; when binding to vfio-pci: the function is in no IOMMU group",
+        "nvmelm host check",
+    ),
+    "ERANGE": Row("more VFs than the PF can have", "nvmelm show PF tells how many it can have"),
+    "ENOMEM": Row(
+        "the platform's firmware left no room for the VFs: no memory window or bus number below the bridge",
+        "enable SR-IOV (and large BARs) in the firmware set-up, or boot with pci=realloc",
+    ),
+    "EIO": Row("the controller is dead or being reset", "dmesg | tail; nvmelm list"),
+    "EINTR": Row(
+        "the driver gave up on the command and reset the controller: every VF is offline now", "nvmelm recover"
+    ),
+    "ENOTTY": Row("the device node does not know the request; it is not a controller's", "nvmelm list names the nodes"),
+    "ENOSPC": Row("the disk is full", "make room, then run it again"),
+    "EPIPE": Row("the reader of a pipe has gone", "run the whole pipe again"),
+}

@@ -1,0 +1,50 @@
+"""A preparation that goes on to step 5: every prepared VF is passed to one VM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from nvmelm.cli import changes, render
+from nvmelm.cli.answers import changed
+from nvmelm.cli.run import Answer, Run
+from nvmelm.model import ChangeReport, Document
+from nvmelm.operations import vm
+from nvmelm.operations.session import Session
+from nvmelm.operations.vm_report import VmReport
+
+if TYPE_CHECKING:
+    from nvmelm.cli.prepare import Wish
+
+
+class Prepared(Document):
+    """A preparation that went on to step 5."""
+
+    schema_name = "nvmelm.prepared"
+
+    changed: bool
+    prepared: ChangeReport
+    passed: tuple[VmReport, ...] = Field(description="step 5, one for each VF")
+
+
+def go_on(run: Run, session: Session, report: ChangeReport, wish: Wish) -> Answer:
+    """Pass every prepared VF to the VM; a dry run says which."""
+    chosen = [one for one in session.picture().secondaries if 1 <= one.vf_number <= wish.vfs]
+    if run.dry_run:
+        notes = tuple(f"then {one.address} would be passed to the VM at {wish.qmp}" for one in chosen)
+        return changed(report.model_copy(update={"notes": (*report.notes, *notes)}))
+    passed = tuple(
+        vm.attach(session, one.cntlid, qmp=str(wish.qmp), unmarked=wish.unmarked, confirm=run.confirm) for one in chosen
+    )
+    document = Prepared(changed=report.changed or any(one.changed for one in passed), prepared=report, passed=passed)
+    return Answer(document, lambda: _lines(document))
+
+
+def _lines(document: Prepared) -> Iterator[str]:
+    yield from changes.change(document.prepared)
+    yield ""
+    for one in document.passed:
+        done = f"passed to the VM as {one.device_id}" if one.changed else "the VM had it already"
+        yield f"{render.cntlid(one.cntlid)} ({one.address}): {render.plain(done)}"

@@ -1,0 +1,239 @@
+"""What every verb is run by: it opens the host, prints the answer, and turns errors into exit codes.
+
+A verb is a function that takes a :class:`Run` and what the operator typed, and returns an :class:`Answer`::
+
+    @verb(app, "enable", changes=True)
+    def enable(run: Run, pf: Pf, vfs: Vfs) -> Answer:
+        '''Enable virtual functions.'''
+        with run.primary(pf, change=True) as session:
+            return change(provision.enable_sriov(session, vfs, confirm=run.confirm, dry_run=run.dry_run))
+
+``--json`` (and on verbs that change something ``--dry-run`` and ``--yes``) are added here: no verb can lack one.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NamedTuple, ParamSpec, Self
+
+import typer
+
+from nvmelm.cli import render, report
+from nvmelm.cli.options import DryRunOption, HostOption, JsonOption, RecordOption, RedactOption, Settings, YesOption
+from nvmelm.cli.parser import VerbCommand
+from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError, UsageError
+
+if TYPE_CHECKING:  # what a verb without a host, `explain` say, need not import
+    from nvmelm.cli.progress import ProgressBar
+    from nvmelm.discovery import PrimaryRef
+    from nvmelm.model import Document
+    from nvmelm.operations.session import Session
+    from nvmelm.transport import Host
+
+P = ParamSpec("P")
+
+
+class Answer(NamedTuple):
+    """What a verb has to say.
+
+    Attributes:
+        document: for ``--json``, or what makes it then: models cost more to import than ``nvmelm list`` takes.
+        text: makes the lines for people, when they are wanted.
+        exit_code: not always 0: ``host check`` says "not supported" with an answer, not with an error.
+    """
+
+    document: Document | Callable[[], Document]
+    text: Callable[[], Iterable[str]]
+    exit_code: ExitCode = ExitCode.DONE
+
+
+class Run:
+    """One run of one verb: its settings, its host, and the operator at the other end.
+
+    Attributes:
+        command: the verb, ``sriov enable``.
+        aside: stdout carries data, so answer and errors go to stderr.
+        typed: what stands for ``PF`` and ``CNTLID`` in this run, so that a fix can be typed as it stands.
+    """
+
+    def __init__(self, command: str, settings: Settings, *, dry_run: bool = False, yes: bool = False) -> None:
+        self.command = command
+        self.settings = settings
+        self.dry_run = dry_run
+        self.yes = yes
+        self.aside = False
+        self.typed: dict[str, str] = {}
+        self._stack = ExitStack()
+        self._host: Host | None = None
+
+    def host(self) -> Host:
+        """Open the host that ``--host`` names; it is closed when the verb ends."""
+        if self._host is None:
+            self._host = self._stack.enter_context(self._open(self.settings.record, self.command))
+        return self._host
+
+    def _open(self, record: Path | None, about: str) -> Host:
+        from nvmelm.hosts import open_host
+
+        return open_host(self.settings.host, record=record, redact=self.settings.redact, about=f"nvmelm {about}")
+
+    @contextmanager
+    def recording(self, file: Path, about: str) -> Iterator[None]:
+        """Record all that happens in this block to a file, which is there when it ends."""
+        with self._open(file, about) as host:
+            self._host = host
+            yield
+        self._host = None
+
+    @contextmanager
+    def primary(self, which: str | PrimaryRef, *, change: bool = False) -> Iterator[Session]:
+        """Open a controlling function; ``change`` holds its lock, but not for a dry run."""
+        from nvmelm.operations.session import session
+
+        with session(self.host(), which, change=change and not self.dry_run) as opened:
+            yield opened
+
+    def confirm(self, question: str) -> None:
+        """Ask before something is lost; return when that is meant. ``--yes`` answers beforehand.
+
+        Raises:
+            UsageError: nobody is there to ask.
+            InterruptedByUserError: the answer is no.
+        """
+        if self.yes:
+            return
+        if not (render.is_terminal(sys.stdin) and render.is_terminal(sys.stderr)):
+            raise UsageError(
+                f"not confirmed: {question}",
+                cause="nobody can be asked: the input is not a terminal",
+                fix="pass --yes when that is meant",
+                reason="confirmation",
+            )
+        if not typer.confirm(render.plain(question), err=True):
+            raise InterruptedByUserError(
+                "not confirmed", cause="the answer was no; nothing was changed", reason="declined"
+            )
+
+    def progress(self, label: str) -> ProgressBar:
+        """Return a progress bar; it shows on a terminal only, and never with ``--json``."""
+        from nvmelm.cli.progress import ProgressBar
+
+        return self._stack.enter_context(ProgressBar(label, quiet=self.settings.json))
+
+    def say(self, line: str) -> None:
+        """Print a line for the operator while the verb runs, on stderr."""
+        render.print_lines([render.plain(line)], sys.stderr)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+
+def verb(
+    app: typer.Typer, name: str, *, changes: bool = False
+) -> Callable[[Callable[Concatenate[Run, P], Answer | int]], Callable[..., None]]:
+    """Register a function as a verb of a group.
+
+    Args:
+        changes: the verb changes something, so it takes ``--dry-run`` and ``--yes``.
+    """
+
+    def register(function: Callable[Concatenate[Run, P], Answer | int]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def invoke(ctx: typer.Context, **values: Any) -> None:
+            run = _from_options(ctx, values, changes=changes)
+            raise typer.Exit(_finish(run, functools.partial(function, run, **values), changes=changes))
+
+        invoke.__signature__ = _signature(function, changes=changes)  # type: ignore[attr-defined]
+        app.command(name, cls=VerbCommand)(invoke)
+        return invoke
+
+    return register
+
+
+def _signature(function: Callable[..., Any], *, changes: bool) -> inspect.Signature:
+    """Return what the parser sees: the verb's own arguments and the options every verb has."""
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    options: list[tuple[str, Any, Any]] = [("json", JsonOption, False)]
+    if changes:
+        options += [("dry_run", DryRunOption, False), ("yes", YesOption, False)]
+    options += [("host", _hidden(HostOption), None), ("record", _hidden(RecordOption), None)]
+    options += [("redact", _hidden(RedactOption), False)]
+    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+        for name, kind, default in options
+    ]
+    return inspect.Signature([one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + added + [context])
+
+
+def _hidden(option: Any) -> Any:
+    """Return an option of the root that a verb takes too, but does not list: ``nvmelm --help`` does."""
+    import copy
+
+    (info,) = option.__metadata__
+    info = copy.copy(info)
+    info.hidden, info.envvar = True, None
+    return Annotated[option.__origin__, info]
+
+
+def _from_options(ctx: typer.Context, values: dict[str, Any], *, changes: bool) -> Run:
+    before: Settings = ctx.obj or Settings()
+    settings = Settings(
+        host=values.pop("host") or before.host,
+        record=values.pop("record") or before.record,
+        redact=values.pop("redact") or before.redact,
+        json=values.pop("json") or before.json,
+    )
+    command = ctx.command_path.removeprefix("nvmelm").strip()
+    dry_run, yes = (values.pop("dry_run"), values.pop("yes")) if changes else (False, False)
+    run = Run(command, settings, dry_run=dry_run, yes=yes)
+    run.typed = _typed(values)
+    return run
+
+
+def _typed(values: dict[str, Any]) -> dict[str, str]:
+    typed = {}
+    if isinstance(values.get("pf"), str):
+        typed["PF"] = render.quote(values["pf"])
+    if isinstance(values.get("cntlid"), int):
+        typed["CNTLID"] = render.cntlid(values["cntlid"])
+    return typed
+
+
+def _finish(run: Run, function: Callable[[], Answer | int], *, changes: bool) -> int:
+    try:
+        with run:
+            answer = function()
+        return _print(run, answer) if isinstance(answer, Answer) else answer
+    except KeyboardInterrupt:
+        error: NvmelmError = _interrupted(changes=changes)
+    except NvmelmError as met:
+        error = met
+    report.fill_in(error, run.typed)
+    return report.failed(error, json=run.settings.json, command=run.command, aside=run.aside)
+
+
+def _print(run: Run, answer: Answer) -> int:
+    stream = sys.stderr if run.aside else sys.stdout
+    if run.settings.json:
+        document = answer.document() if callable(answer.document) else answer.document
+        render.print_json(document.to_json(), stream)
+    else:
+        render.print_lines(answer.text(), stream)
+    return int(answer.exit_code)
+
+
+def _interrupted(*, changes: bool) -> InterruptedByUserError:
+    if changes:
+        return InterruptedByUserError(
+            "interrupted", cause="Ctrl-C; what was begun may be unfinished", fix="nvmelm recover", reason="interrupted"
+        )
+    return InterruptedByUserError("interrupted", cause="Ctrl-C; nothing was changed", reason="interrupted")

@@ -1,0 +1,204 @@
+"""Step 5 on an emulated host with an emulated machine: attach, who holds the VF, detach, and every refusal between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvmelm.emulator.host import EmulatedHost
+from nvmelm.emulator.vmm import EmulatedVmm
+from nvmelm.errors import BusyError, HostError, NotSupportedError, TimedOutError, UsageError
+from nvmelm.model import Role, Secondary
+from nvmelm.operations import provision, vm
+from nvmelm.operations.session import session
+from nvmelm.operations.vm_report import VmArguments, VmReport
+from tests.emulated.conftest import MakeHost, agree, decline
+
+Start = Callable[..., EmulatedVmm]
+
+
+class Bench:
+    """An emulated host with two VFs ready for a VM."""
+
+    def __init__(self, host: EmulatedHost, directory: Path) -> None:
+        self.host = host
+        self.socket = directory / "qmp"
+        with session(host, "nvme0", change=True) as opened:
+            provision.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
+
+    def attach(self, cntlid: int = 1, **options: Any) -> VmReport:
+        with session(self.host, "nvme0", change=True) as opened:
+            return vm.attach(opened, cntlid, **{"qmp": str(self.socket), "confirm": agree, **options})
+
+    def detach(self, cntlid: int = 1, **options: Any) -> VmReport:
+        with session(self.host, "nvme0", change=True) as opened:
+            return vm.detach(opened, cntlid, **{"qmp": str(self.socket), "confirm": agree, **options})
+
+    def arguments(self, cntlid: int = 1, **options: Any) -> VmArguments:
+        with session(self.host, "nvme0") as opened:
+            return vm.arguments(opened, cntlid, **options)
+
+    def secondary(self, cntlid: int = 1) -> Secondary:
+        with session(self.host, "nvme0") as opened:
+            found = opened.picture().secondary(cntlid)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def bench(make_host: MakeHost, tmp_path: Path) -> Bench:
+    return Bench(make_host(), tmp_path)
+
+
+@pytest.fixture
+def start(bench: Bench) -> Iterator[Start]:
+    made: list[EmulatedVmm] = []
+
+    def _start(**values: Any) -> EmulatedVmm:
+        made.append(EmulatedVmm(bench.host, **{"socket": bench.socket, **values}))
+        return made[-1]
+
+    yield _start
+    for one in made:
+        one.close()
+
+
+def test_a_vm_that_waits_takes_the_vf_and_the_host_names_it(bench: Bench, start: Start) -> None:
+    start(running=False, name="qemu-system-x86")
+    report = bench.attach()
+    assert (report.changed, report.attached, report.bus) == (True, True, "rp1")
+    assert report.device_id == "nvmelm-" + str(report.address).replace(":", "-").replace(".", "-")
+    assert [user for user in bench.secondary().used_by if "qemu-system-x86" in user]
+    assert bench.attach().changed is False
+
+
+def test_two_vfs_get_two_ports_and_a_third_place_there_is_not(bench: Bench, start: Start) -> None:
+    start(ports=("rp1", "rp2"))
+    assert [bench.attach(number).bus for number in (1, 2)] == ["rp1", "rp2"]
+    bench.detach(1)
+    assert bench.attach(1).bus == "rp1"
+
+
+def test_a_vm_without_ports_is_told_how_to_start(bench: Bench, start: Start) -> None:
+    start(ports=())
+    with pytest.raises(NotSupportedError) as caught:
+        bench.attach()
+    assert "pcie-root-port" in caught.value.fix
+    assert bench.secondary().used_by == ()
+
+
+def test_the_report_says_that_the_vmm_itself_will_not_migrate(bench: Bench, start: Start) -> None:
+    start()
+    report = bench.attach()
+    assert len(report.migration_blockers) == 1
+    assert "through the PF" in report.migration_note
+
+
+def test_a_dry_run_takes_nothing(bench: Bench, start: Start) -> None:
+    start()
+    assert "device_add" in bench.attach(dry_run=True).commands[0]
+    assert bench.secondary().used_by == ()
+
+
+def test_a_vf_another_vm_has_is_refused_and_that_vm_named(bench: Bench, start: Start, tmp_path: Path) -> None:
+    start(name="first-vm")
+    bench.attach()
+    bench.socket = tmp_path / "other"
+    start(name="second-vm")
+    with pytest.raises(BusyError) as caught:
+        bench.attach()
+    assert "first-vm" in caught.value.cause
+    report = bench.detach()
+    assert (report.changed, report.attached) == (False, False)
+    assert "first-vm" in report.notes[0]
+
+
+def test_a_vf_is_given_back_and_can_be_unbound_at_once(bench: Bench, start: Start) -> None:
+    start()
+    bench.attach()
+    report = bench.detach()
+    assert (report.changed, report.attached) == (True, False)
+    assert bench.secondary().used_by == ()
+    with session(bench.host, "nvme0", change=True) as opened:
+        provision.unbind(opened, [1], confirm=decline)
+    assert bench.detach().changed is False
+
+
+def test_a_running_guest_loses_its_disk_only_when_the_operator_agrees(bench: Bench, start: Start) -> None:
+    start()
+    bench.attach()
+    with pytest.raises(UsageError):
+        bench.detach(confirm=decline)
+    assert bench.secondary().used_by
+
+
+def test_a_guest_that_refuses_keeps_the_vf(bench: Bench, start: Start) -> None:
+    start(refuse_unplug=True)
+    bench.attach()
+    with pytest.raises(BusyError) as caught:
+        bench.detach()
+    assert caught.value.reason == "unplug-refused"
+    assert bench.secondary().used_by
+
+
+def test_nothing_happens_until_the_guest_runs_and_the_request_stays(bench: Bench, start: Start) -> None:
+    machine = start(running=False)
+    bench.attach()
+    with pytest.raises(TimedOutError) as caught:
+        bench.detach(timeout_s=0.1)
+    assert "until the guest runs" in caught.value.cause
+    machine.cont({})
+    assert bench.detach().attached is False
+    assert bench.secondary().used_by == ()
+
+
+def test_a_resumable_vf_goes_into_a_running_vm_only_when_the_operator_agrees(
+    make_host: MakeHost, bench: Bench, start: Start
+) -> None:
+    with session(bench.host, "nvme0", change=True) as opened:
+        provision.revoke(opened, [1], confirm=agree)
+        provision.allow(opened, [1], Role.RESUMABLE, confirm=agree)
+    start()
+    with pytest.raises(UsageError):
+        bench.attach(confirm=decline)
+    assert bench.secondary().used_by == ()
+    assert bench.attach().changed
+
+
+def test_a_vm_that_has_ended_is_told_apart_from_one_that_never_was(bench: Bench, start: Start) -> None:
+    with pytest.raises(HostError) as caught:
+        bench.attach()
+    assert caught.value.reason == "qmp-no-socket"
+
+
+def test_an_offline_an_unbound_and_an_unmarked_vf_are_refused_by_attach_and_print(bench: Bench, start: Start) -> None:
+    start()
+    with session(bench.host, "nvme0", change=True) as opened:
+        provision.revoke(opened, [1], confirm=agree)
+    for verb in (bench.attach, bench.arguments):
+        with pytest.raises(UsageError) as caught:
+            verb()
+        assert caught.value.reason == "unmarked"
+    assert bench.attach(unmarked=True, dry_run=True).commands
+    with session(bench.host, "nvme0", change=True) as opened:
+        provision.unbind(opened, [1], confirm=agree)
+    for verb in (bench.attach, bench.arguments):
+        with pytest.raises((UsageError, BusyError)) as refused:
+            verb(unmarked=True)
+        assert refused.value.reason == "not-bound"  # type: ignore[attr-defined]
+    with session(bench.host, "nvme0", change=True) as opened:
+        provision.offline(opened, 1, confirm=agree)
+    for verb in (bench.attach, bench.arguments):
+        with pytest.raises(UsageError) as caught:
+            verb(unmarked=True)
+        assert caught.value.reason == "offline"
+
+
+def test_the_printed_arguments_name_the_vf_that_was_prepared(bench: Bench) -> None:
+    address = bench.secondary().address
+    found = bench.arguments(device_id="vf1", bus="rp1")
+    assert found.qemu_arguments == ("-device", f"vfio-pci,host={address},id=vf1,bus=rp1")
+    assert 'managed="no"' in found.libvirt_xml

@@ -1,0 +1,52 @@
+"""``python -m tests.lab``: boot the lab's guest and run the lab's tests, or any command, inside it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tests.lab.guest import Guest, LabError, run
+
+
+def main() -> int:
+    """Parse, boot, run, and end with the exit status of what ran inside."""
+    parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
+    parser.add_argument("--qemu", default=os.environ.get("QEMU") or Guest.qemu, help="emulator (default: $QEMU)")
+    parser.add_argument("--kernel", type=Path, help="kernel image (default: the newest in /boot)")
+    parser.add_argument(
+        "--vfs", type=int, default=Guest.vfs, help="VFs each controller can have (default: %(default)s)"
+    )
+    parser.add_argument("--memory", type=int, default=Guest.memory_mib, help="MiB (default: %(default)s)")
+    parser.add_argument("--deadline", type=float, default=Guest.deadline_s, help="seconds (default: %(default)g)")
+    parser.add_argument("--scratch", type=Path, help="keep the writable share (images, kernel log) in this directory")
+    parser.add_argument(
+        "--exec", action="store_true", help="run the words as a command instead of giving them to pytest"
+    )
+    parser.add_argument("words", nargs="*", help="arguments for pytest, or with --exec a command")
+    arguments = parser.parse_args()
+    guest = Guest(
+        vfs=arguments.vfs,
+        qemu=arguments.qemu,
+        kernel=arguments.kernel,
+        memory_mib=arguments.memory,
+        deadline_s=arguments.deadline,
+    )
+    command = arguments.words if arguments.exec else pytest_command(arguments.words)
+    scratch = arguments.scratch.absolute() if arguments.scratch else None
+    try:
+        return run(command, guest, scratch=scratch)
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+
+
+def pytest_command(words: list[str]) -> list[str]:
+    """Return the command that runs the lab's tests; the repository is read-only inside, so pytest writes elsewhere."""
+    places = [] if any("tests/lab" in word for word in words) else ["tests/lab"]
+    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp=/run/pytest", *words, *places]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
