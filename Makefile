@@ -37,6 +37,15 @@ format: $(READY) ## put the code into ruff's format
 lab: $(LAB) ## steps 1-5 on a real kernel with an SR-IOV NVMe controller in QEMU (QEMU=… for another binary)
 	@$(BIN)/python -m tests.lab
 
+bench: $(LAB) ## what it costs, side by side with what a user would use instead
+	@$(BIN)/python -m tests.bench
+
+fixtures: $(LAB) ## record the lab's verbs anew into fixtures/; look at the difference before you keep it
+	@$(BIN)/python -m tests.lab.fixtures
+
+schemas: $(READY) ## write the JSON Schema of every document to docs/schemas
+	@$(BIN)/python -m nvmelm.cli.schemas docs/schemas
+
 clean: ## remove what the targets made
 	rm -rf $(VENV) .lab .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 

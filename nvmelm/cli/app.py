@@ -169,6 +169,4 @@ def run(arguments: list[str] | None = None) -> int:
         return report.usage(error, words)
     except NvmelmError as error:  # an argument that could not be read
         return report.failed(error, json=report.wants_json(words), command=report.verb_of(words))
-    except typer.Abort:  # typer's word for end of input at a prompt
-        return report.aborted(words)
     return outcome if isinstance(outcome, int) else 0

@@ -13,14 +13,15 @@ from nvmelm.operations.move import StateReport
 
 def report(done: StateReport) -> Iterator[str]:
     """Show what a step-6 verb did to a controlled function."""
-    paint = render.Paint(sys.stderr if done.verb == "state save" else sys.stdout)
     head = f"{done.verb} {done.primary} {cntlid(done.cntlid)}"
     if done.dry_run:
         yield f"{head}: would be done, nothing was changed"
     elif not done.changed:
         yield f"{head}: nothing to do, it was so already"
     else:
-        yield paint.good(f"{head}: done in {render.duration(done.seconds)}, {render.count(done.commands, 'command')}")
+        yield render.Paint(sys.stdout).good(
+            f"{head}: done in {render.duration(done.seconds)}, {render.count(done.commands, 'command')}"
+        )
     known: list[tuple[str, object]] = []
     if done.state_bytes is not None:
         known.append(("state", size(done.state_bytes)))

@@ -22,7 +22,7 @@ from typing import Any
 import typer
 
 from nvmelm.cli import render
-from nvmelm.errors import ExitCode, HostError, InterruptedByUserError, NvmelmError, UsageError
+from nvmelm.errors import ExitCode, HostError, NvmelmError, UsageError
 
 #: The root of the command-line parser's own errors. Typer carries its parser under a private name in some releases and
 #: depends on click in others; its public ``BadParameter`` derives from the class in all of them.
@@ -93,10 +93,11 @@ def usage(error: Any, words: list[str]) -> int:
     """Show what the parser could not understand."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "nvmelm"
-    if type(error).__name__ == "NoArgsIsHelpError":
+    no_verb = type(error).__name__ == "NoArgsIsHelpError"
+    if no_verb and not wants_json(words):
         render.print_lines([context.get_help() if context else str(error)], sys.stderr)
         return int(ExitCode.USAGE)
-    text = " ".join(error.format_message().split()).rstrip(".")
+    text = "missing verb" if no_verb else " ".join(error.format_message().split()).rstrip(".")
     meant = UsageError(
         text[:1].lower() + text[1:],
         cause=" ".join(context.get_usage().split()).replace("Usage:", "usage:", 1) if context else "",
@@ -104,12 +105,6 @@ def usage(error: Any, words: list[str]) -> int:
         reason="arguments",
     )
     return failed(meant, json=wants_json(words), command=command.removeprefix("nvmelm").strip())
-
-
-def aborted(words: list[str]) -> int:
-    """Show that the input ended where an answer was expected."""
-    error = InterruptedByUserError("no answer: the input ended", fix="run it again and answer, or pass --yes")
-    return failed(error, json=wants_json(words), command=verb_of(words))
 
 
 def catch_bugs(words: list[str]) -> None:

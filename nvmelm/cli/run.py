@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # what a verb without a host, `explain` say, need not import
 
 P = ParamSpec("P")
 
+_ALSO = "--host, --record and --redact may stand here too: nvmelm --help."
+
 
 class Answer(NamedTuple):
     """What a verb has to say.
@@ -114,9 +116,13 @@ class Run:
                 fix="pass --yes when that is meant",
                 reason="confirmation",
             )
-        if not typer.confirm(render.plain(question), err=True):
+        try:
+            agreed = typer.confirm(render.plain(question), err=True)
+        except typer.Abort:  # Ctrl-C or the end of the input
+            agreed = False
+        if not agreed:
             raise InterruptedByUserError(
-                "not confirmed", cause="the answer was no; nothing was changed", reason="declined"
+                "not confirmed", cause="the answer was not yes; nothing was changed", reason="declined"
             )
 
     def progress(self, label: str) -> ProgressBar:
@@ -152,7 +158,7 @@ def verb(
             raise typer.Exit(_finish(run, functools.partial(function, run, **values), changes=changes))
 
         invoke.__signature__ = _signature(function, changes=changes)  # type: ignore[attr-defined]
-        app.command(name, cls=VerbCommand)(invoke)
+        app.command(name, cls=VerbCommand, epilog=_ALSO)(invoke)
         return invoke
 
     return register
