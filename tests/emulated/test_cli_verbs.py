@@ -473,3 +473,14 @@ _PROGRAM = [sys.executable, "-m", "nvmelm"]
 
 def run(words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env=os.environ)
+
+
+def test_the_documentation_names_every_verb_and_every_exit_code() -> None:
+    from nvmelm.cli.app import VERBS, _Commands
+
+    text = (ROOT / "docs" / "cli.md").read_text()
+    commands = _Commands()
+    for words in (words for name in VERBS for words in _paths(commands[name], [name])):
+        assert re.search(rf"\| `{' '.join(words)}[ `]", text), words
+    for code in ExitCode:
+        assert f"\n| {code.value} | " in text

@@ -27,23 +27,25 @@ class Bench:
         self.host = host
         self.socket = directory / "qmp"
         with session(host, "nvme0", change=True) as opened:
-            provision.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
+            picture = provision.prepare(opened, Role.MIGRATABLE, 2, confirm=agree).picture
+        assert picture is not None
+        self.cntlids = {one.vf_number: one.cntlid for one in picture.secondaries}
 
-    def attach(self, cntlid: int = 1, **options: Any) -> VmReport:
+    def attach(self, number: int = 1, **options: Any) -> VmReport:
         with session(self.host, "nvme0", change=True) as opened:
-            return vm.attach(opened, cntlid, **{"qmp": str(self.socket), "confirm": agree, **options})
+            return vm.attach(opened, self.cntlids[number], **{"qmp": str(self.socket), "confirm": agree, **options})
 
-    def detach(self, cntlid: int = 1, **options: Any) -> VmReport:
+    def detach(self, number: int = 1, **options: Any) -> VmReport:
         with session(self.host, "nvme0", change=True) as opened:
-            return vm.detach(opened, cntlid, **{"qmp": str(self.socket), "confirm": agree, **options})
+            return vm.detach(opened, self.cntlids[number], **{"qmp": str(self.socket), "confirm": agree, **options})
 
-    def arguments(self, cntlid: int = 1, **options: Any) -> VmArguments:
+    def arguments(self, **options: Any) -> VmArguments:
         with session(self.host, "nvme0") as opened:
-            return vm.arguments(opened, cntlid, **options)
+            return vm.arguments(opened, self.cntlids[1], **options)
 
-    def secondary(self, cntlid: int = 1) -> Secondary:
+    def secondary(self) -> Secondary:
         with session(self.host, "nvme0") as opened:
-            found = opened.picture().secondary(cntlid)
+            found = opened.picture().secondary(self.cntlids[1])
         assert found is not None
         return found
 
@@ -123,7 +125,7 @@ def test_a_vf_is_given_back_and_can_be_unbound_at_once(bench: Bench, start: Star
     assert (report.changed, report.attached) == (True, False)
     assert bench.secondary().used_by == ()
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.unbind(opened, [1], confirm=decline)
+        provision.unbind(opened, [bench.cntlids[1]], confirm=decline)
     assert bench.detach().changed is False
 
 
@@ -159,8 +161,8 @@ def test_a_resumable_vf_goes_into_a_running_vm_only_when_the_operator_agrees(
     make_host: MakeHost, bench: Bench, start: Start
 ) -> None:
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.revoke(opened, [1], confirm=agree)
-        provision.allow(opened, [1], Role.RESUMABLE, confirm=agree)
+        provision.revoke(opened, [bench.cntlids[1]], confirm=agree)
+        provision.allow(opened, [bench.cntlids[1]], Role.RESUMABLE, confirm=agree)
     start()
     with pytest.raises(UsageError):
         bench.attach(confirm=decline)
@@ -177,20 +179,20 @@ def test_a_vm_that_has_ended_is_told_apart_from_one_that_never_was(bench: Bench,
 def test_an_offline_an_unbound_and_an_unmarked_vf_are_refused_by_attach_and_print(bench: Bench, start: Start) -> None:
     start()
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.revoke(opened, [1], confirm=agree)
+        provision.revoke(opened, [bench.cntlids[1]], confirm=agree)
     for verb in (bench.attach, bench.arguments):
         with pytest.raises(UsageError) as caught:
             verb()
         assert caught.value.reason == "unmarked"
     assert bench.attach(unmarked=True, dry_run=True).commands
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.unbind(opened, [1], confirm=agree)
+        provision.unbind(opened, [bench.cntlids[1]], confirm=agree)
     for verb in (bench.attach, bench.arguments):
         with pytest.raises((UsageError, BusyError)) as refused:
             verb(unmarked=True)
         assert refused.value.reason == "not-bound"  # type: ignore[attr-defined]
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.offline(opened, 1, confirm=agree)
+        provision.offline(opened, bench.cntlids[1], confirm=agree)
     for verb in (bench.attach, bench.arguments):
         with pytest.raises(UsageError) as caught:
             verb(unmarked=True)

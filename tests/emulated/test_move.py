@@ -1,0 +1,297 @@
+"""Step 6 on one host, with its gates: marks, drivers, proofs, and a guest that must not notice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nvmelm.commands import AdminCommandError
+from nvmelm.emulator.generations import GENERATIONS
+from nvmelm.emulator.guest import Guest
+from nvmelm.emulator.host import EmulatedHost
+from nvmelm.errors import (
+    BusyError,
+    ImageError,
+    IncompatibleError,
+    NotSupportedError,
+    NvmelmError,
+    TimedOutError,
+    UncertainError,
+    UsageError,
+)
+from nvmelm.model import Role
+from nvmelm.operations import move, provision
+from nvmelm.operations.recover import recover
+from nvmelm.operations.session import session
+from tests.emulated.conftest import MakeHost, agree, decline
+
+PF = "0000:01:00.0"
+FIRST, SECOND = 0x42, 0x43
+MiB = 1 << 20
+
+
+def ready(host: EmulatedHost, role: Role, vfs: int = 2) -> EmulatedHost:
+    with session(host, PF, change=True) as opened:
+        provision.prepare(opened, role, vfs, vq=2, vi=1, confirm=agree)
+    return host
+
+
+def saved(host: EmulatedHost, file: Path, cntlid: int = FIRST) -> move.StateReport:
+    with session(host, PF, change=True) as opened:
+        move.suspend(opened, cntlid, confirm=agree)
+        return move.save(opened, cntlid, file)
+
+
+def restored(host: EmulatedHost, file: Path, cntlid: int = FIRST) -> move.StateReport:
+    with session(host, PF, change=True) as opened:
+        return move.restore(opened, cntlid, file, confirm=agree)
+
+
+def suspended(host: EmulatedHost, cntlid: int = FIRST) -> bool:
+    """Ask the emulated device itself."""
+    with host.machine.view() as state:
+        return any(
+            controller["suspended"]
+            for controller in state["primaries"][PF]["secondaries"].values()
+            if controller["cntlid"] == cntlid
+        )
+
+
+def test_a_guest_moves_between_hosts_with_commands_in_flight(make_host: MakeHost, tmp_path: Path) -> None:
+    source = ready(make_host(storage=tmp_path / "media"), Role.MIGRATABLE)
+    destination = ready(make_host(storage=tmp_path / "media"), Role.RESUMABLE)
+    guest = Guest.create(source, "0000:01:00.1")
+    guest.attach(source, "0000:01:00.1")
+    guest.step(50)
+    while not guest.report().outstanding:
+        guest.step()
+    guest.hold(destination, "0000:01:00.1")
+    saved(source, tmp_path / "image")
+    restored(destination, tmp_path / "image")
+    assert suspended(destination)
+    guest.attach(destination, "0000:01:00.1")
+    with session(destination, PF, change=True) as opened:
+        assert move.resume(opened, FIRST, confirm=agree).changed
+    guest.step(50)
+    report = guest.finish()
+    assert report.clean
+    assert report.submitted == report.completed
+    assert report.verified
+
+
+def test_an_image_is_for_root_alone_and_written_whole_or_not_at_all(make_host: MakeHost, tmp_path: Path) -> None:
+    host = ready(make_host(), Role.MIGRATABLE)
+    report = saved(host, tmp_path / "image")
+    assert (tmp_path / "image").stat().st_mode & 0o777 == 0o600
+    assert report.state_bytes
+    host.arm("admin/0x42#2=status:0x4006")
+    with session(host, PF, change=True) as opened, pytest.raises(AdminCommandError):
+        move.save(opened, FIRST, tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["image"]
+
+
+def test_a_running_controller_is_not_saved(make_host: MakeHost, tmp_path: Path) -> None:
+    host = ready(make_host(), Role.MIGRATABLE)
+    with session(host, PF, change=True) as opened, pytest.raises(ImageError) as caught:
+        move.save(opened, FIRST, tmp_path / "image")
+    assert caught.value.reason == "image-not-suspended"
+    assert not (tmp_path / "image").exists()
+
+
+@pytest.mark.parametrize("role", [None, Role.RESUMABLE])
+def test_saving_needs_the_migratable_mark(make_host: MakeHost, tmp_path: Path, role: Role | None) -> None:
+    host = ready(make_host(), role or Role.MIGRATABLE)
+    with session(host, PF, change=True) as opened:
+        if role is None:
+            provision.revoke(opened, [FIRST], confirm=agree)
+        with pytest.raises(UsageError) as caught:
+            move.save(opened, FIRST, tmp_path / "image")
+    assert "allow-migration" in caught.value.fix
+
+
+def test_restoring_needs_the_resumable_mark(make_host: MakeHost, tmp_path: Path) -> None:
+    host = ready(make_host(), Role.MIGRATABLE)
+    saved(host, tmp_path / "image")
+    with pytest.raises(UsageError) as caught:
+        restored(host, tmp_path / "image", SECOND)
+    assert "allow-resume" in caught.value.fix
+
+
+def test_state_never_goes_into_a_function_the_kernel_drives(make_host: MakeHost, tmp_path: Path) -> None:
+    saved(ready(make_host(), Role.MIGRATABLE), tmp_path / "image")
+    host = ready(make_host(), Role.RESUMABLE)
+    before = admin_commands(host)
+    host.sysfs.write("bus/pci/devices/0000:01:00.1/driver/unbind", "0000:01:00.1")
+    host.sysfs.write("bus/pci/devices/0000:01:00.1/driver_override", "nvme")
+    host.sysfs.write("bus/pci/drivers_probe", "0000:01:00.1")
+    with pytest.raises((BusyError, UsageError)):
+        restored(host, tmp_path / "image")
+    assert not suspended(host)
+    assert admin_commands(host) == before
+
+
+def admin_commands(host: EmulatedHost) -> int:
+    """Return how many VQ resources the device says are assigned: what a stray command would have changed."""
+    with session(host, PF) as opened:
+        return sum(one.vq for one in opened.picture().secondaries)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "foreign", "newer", "trailing", "empty"])
+def test_a_damaged_image_is_refused_before_the_device_sees_a_byte(
+    make_host: MakeHost, tmp_path: Path, damage: str
+) -> None:
+    image = tmp_path / "image"
+    saved(ready(make_host(), Role.MIGRATABLE), image)
+    raw = image.read_bytes()
+    image.write_bytes(
+        {
+            "truncated": raw[:-9],
+            "altered": raw[:-200] + bytes([raw[-200] ^ 1]) + raw[-199:],
+            "foreign": b"\x7fELF" + raw[4:],
+            "newer": raw[:8] + (99).to_bytes(4, "little") + raw[12:],
+            "trailing": raw + b"\0",
+            "empty": b"",
+        }[damage]
+    )
+    host = ready(make_host(), Role.RESUMABLE)
+    with pytest.raises(ImageError):
+        restored(host, image)
+    assert not suspended(host)
+
+
+def test_a_state_of_another_model_is_incompatible(make_host: MakeHost, tmp_path: Path) -> None:
+    saved(ready(make_host(), Role.MIGRATABLE), tmp_path / "image")
+    other = GENERATIONS["nvme-2.1"].with_(model="another controller")
+    host = ready(make_host(other), Role.RESUMABLE)
+    with pytest.raises(IncompatibleError, match="does not fit"):
+        restored(host, tmp_path / "image")
+    assert not suspended(host)
+
+
+def test_resuming_a_source_whose_state_was_saved_asks_first(make_host: MakeHost, tmp_path: Path) -> None:
+    host = ready(make_host(), Role.MIGRATABLE)
+    saved(host, tmp_path / "image")
+    with session(host, PF, change=True) as opened:
+        with pytest.raises(UsageError, match="two running copies"):
+            move.resume(opened, FIRST, confirm=decline)
+        assert suspended(host)
+        assert move.resume(opened, FIRST, confirm=agree).changed
+        assert not move.resume(opened, FIRST, confirm=decline).changed
+
+
+def test_a_lost_completion_is_a_time_out_and_says_what_the_driver_did(make_host: MakeHost, tmp_path: Path) -> None:
+    host = ready(make_host(), Role.MIGRATABLE)
+    host.arm("admin/0x42=lose")
+    with session(host, PF, change=True) as opened, pytest.raises((TimedOutError, NvmelmError)):
+        move.suspend(opened, FIRST, confirm=agree)
+        move.save(opened, FIRST, tmp_path / "image")
+    assert not (tmp_path / "image").exists()
+
+
+@pytest.mark.parametrize("kind", ["zeros", "ones", "noise", "huge", "states"])
+def test_nonsense_for_a_state_is_refused_and_nothing_is_kept(make_host: MakeHost, tmp_path: Path, kind: str) -> None:
+    host = ready(make_host(), Role.MIGRATABLE)
+    with session(host, PF, change=True) as opened:
+        move.suspend(opened, FIRST, confirm=agree)
+        host.arm(f"admin/0x42*20=nonsense:{kind}")
+        with pytest.raises(NvmelmError):
+            move.save(opened, FIRST, tmp_path / "image")
+    assert not (tmp_path / "image").exists()
+
+
+def test_a_device_that_takes_one_command_only_gets_one(make_host: MakeHost, tmp_path: Path) -> None:
+    source = ready(make_host("tp4159"), Role.MIGRATABLE)
+    saved(source, tmp_path / "image", 1)
+    host = ready(make_host("tp4159"), Role.RESUMABLE)
+    assert restored(host, tmp_path / "image", 2).parts == 1
+
+
+def test_a_restore_cut_off_is_named_by_recover(make_host: MakeHost, tmp_path: Path) -> None:
+    from nvmelm.emulator.faults import EmulatedCrash
+
+    saved(ready(make_host(), Role.MIGRATABLE), tmp_path / "image")
+    host = ready(make_host(), Role.RESUMABLE)
+    host.arm("admin/0x41/2=raise-before")
+    with pytest.raises(EmulatedCrash):
+        restored(host, tmp_path / "image")
+    report = recover(host, confirm=decline, dry_run=True)
+    assert [one.verb for one in report.unfinished] == ["state restore"]
+    assert "suspended" in report.unfinished[0].meaning
+
+
+def test_a_stock_controller_is_refused_with_the_reason(make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host("stock-qemu-7.2")
+    with session(host, PF, change=True) as opened, pytest.raises(NotSupportedError, match="cannot migrate"):
+        move.save(opened, 1, tmp_path / "image")
+
+
+MEMORY = """
+import resource, sys
+from nvmelm import cli
+code = cli.main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def peak_kib(*words: str, stdin: int | None = None, stdout: int | None = None) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, *words],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    return int(done.stderr.splitlines()[-1])
+
+
+def test_a_large_vendor_state_goes_through_in_constant_memory(make_host: MakeHost, tmp_path: Path) -> None:
+    large = GENERATIONS["nvme-2.1-vendor"].with_(vendor_state_bytes=256 * MiB)
+    source, destination = ready(make_host(large), Role.MIGRATABLE), ready(make_host(large), Role.RESUMABLE)
+    with session(source, PF, change=True) as opened:
+        move.suspend(opened, FIRST, confirm=agree)
+    image = tmp_path / "image"
+    least = peak_kib("--host", source.name, "state", "save", PF, hex(FIRST), str(image), "--dry-run")
+    save = peak_kib("--host", source.name, "state", "save", PF, hex(FIRST), str(image))
+    assert image.stat().st_size > 256 * MiB
+    descriptor = os.open(image, os.O_RDONLY)
+    restore = peak_kib(
+        "--host", destination.name, "state", "restore", PF, hex(FIRST), str(image), "--yes", stdin=descriptor
+    )
+    os.close(descriptor)
+    assert max(save, restore) - least < 64 * 1024
+
+
+def test_a_state_streams_through_a_pipe_into_another_host(make_host: MakeHost, tmp_path: Path) -> None:
+    source, destination = ready(make_host(), Role.MIGRATABLE), ready(make_host(), Role.RESUMABLE)
+    with session(source, PF, change=True) as opened:
+        move.suspend(opened, FIRST, confirm=agree)
+    nvmelm = [sys.executable, "-m", "nvmelm"]
+    save = subprocess.Popen(
+        [*nvmelm, "--host", source.name, "state", "save", PF, hex(FIRST), "-"], stdout=subprocess.PIPE
+    )
+    restore = subprocess.run(
+        [*nvmelm, "--host", destination.name, "state", "restore", PF, hex(FIRST), "-", "--yes", "--json"],
+        stdin=save.stdout,
+        capture_output=True,
+        check=False,
+    )
+    if save.stdout is not None:
+        save.stdout.close()
+    assert (save.wait(), restore.returncode) == (0, 0), restore.stderr
+    assert json.loads(restore.stdout)["changed"] is True
+    assert suspended(destination)
+
+
+def test_a_full_disk_while_saving_is_an_error_and_leaves_nothing(make_host: MakeHost) -> None:
+    host = ready(make_host(), Role.MIGRATABLE)
+    with session(host, PF, change=True) as opened:
+        move.suspend(opened, FIRST, confirm=agree)
+        with pytest.raises((NvmelmError, UncertainError), match="space"):
+            move.save(opened, FIRST, Path("/dev/full"))
