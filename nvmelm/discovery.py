@@ -12,14 +12,12 @@ VF Number is 1-based, ``virtfn`` 0-based. The list exists, VF Numbers and all, w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 from nvmelm import pci
 from nvmelm.commands import execute, identify, listing
 from nvmelm.errors import MalformedError, NotSupportedError, UsageError
-from nvmelm.model import Picture, Primary, PrimaryList, PrimarySummary, Resources, Secondary, StateFormats, Tracking
+from nvmelm.inventory import PrimaryRef
+from nvmelm.model import Picture, Primary, Resources, Secondary, StateFormats, Tracking
 from nvmelm.pci import Bdf
 from nvmelm.transport import AdminQueue, Host
 from nvmelm.wire.identify import (
@@ -36,89 +34,6 @@ KIB = 1024
 MINIMUM_PAGE_BYTES = 4 * KIB
 
 _SCS_ONLINE = 0x01
-_CNTLID = re.compile(r"0[xX][0-9a-fA-F]{1,4}|[0-9a-fA-F]{1,4}[hH]|\d{1,5}")
-
-
-@dataclass(frozen=True, slots=True)
-class PrimaryRef:
-    """A controlling function found on a host: its kernel name, never kept, and its address and serial, which are."""
-
-    node: str
-    address: Bdf
-    serial: str
-
-
-def primaries(host: Host) -> list[PrimaryRef]:
-    """Return the NVMe PCI functions of a host that are nobody's VF and that the nvme driver drives."""
-    found = []
-    for node in host.sysfs.devices("nvme"):
-        target = pci.link_name(host.sysfs, f"class/nvme/{node}/device")
-        if target is None or not Bdf.looks_like(target):
-            continue  # a fabrics controller has no PCI function
-        address = Bdf.parse(target)
-        if pci.physical_function(host.sysfs, address) is None:
-            found.append(PrimaryRef(node, address, host.sysfs.read(f"class/nvme/{node}/serial").strip()))
-    return found
-
-
-def find_primary(host: Host, text: str) -> PrimaryRef:
-    """Find a controlling function by kernel name, device node, PCI address or serial number.
-
-    Raises:
-        UsageError: nothing, more than one, or a controlled function has that name.
-    """
-    known = primaries(host)
-    name = text.removeprefix("/dev/")
-    matches = [ref for ref in known if name == ref.node or text == ref.serial]
-    if not matches and Bdf.looks_like(text):
-        wanted = Bdf.parse(text)
-        matches = [ref for ref in known if ref.address == wanted]
-        parent = pci.physical_function(host.sysfs, wanted)
-        if parent is not None:
-            cause = "a controlled function takes no part in its own migration; everything is asked of its PF"
-            raise UsageError(f"{wanted} is a VF, not a controlling function", cause=cause, fix=f"name its PF, {parent}")
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        names = ", ".join(str(ref.address) for ref in matches)
-        raise UsageError(f"more than one controlling function is called {text!r}", fix=f"use an address: {names}")
-    cause = "no NVMe controller driven by the kernel's nvme driver has this name, address or serial number"
-    raise UsageError(f"there is no controlling function {text!r} on {host.name}", cause=cause, fix="nvmelm list")
-
-
-def parse_cntlid(text: str) -> int:
-    """Read a controller id: ``0x0041``, ``41h`` or ``65``.
-
-    Raises:
-        UsageError: not a controller id, 0 to 0xFFEF (the ids above are reserved).
-    """
-    if _CNTLID.fullmatch(text):
-        value = int(text[:-1], 16) if text[-1] in "hH" else int(text, 0 if text[:2] in ("0x", "0X") else 10)
-        if value <= 0xFFEF:
-            return value
-    raise UsageError(f"{text!r} is not a controller id", fix="write it like 0x0041; nvmelm secondary list shows them")
-
-
-def find_function(host: Host, text: str) -> tuple[PrimaryRef, Bdf | int]:
-    """Find a controlled function by its PCI address, or as ``PF/CNTLID``.
-
-    Returns:
-        Its controlling function, and the VF's address or the controller id it was named by.
-
-    Raises:
-        UsageError: not of either form, or not a VF.
-    """
-    if Bdf.looks_like(text):
-        address = Bdf.parse(text)
-        parent = pci.physical_function(host.sysfs, address)
-        if parent is None:
-            raise UsageError(f"{address} is not an enabled VF", fix="nvmelm secondary list PF shows the VFs of a PF")
-        return find_primary(host, str(parent)), address
-    name, slash, cntlid = text.rpartition("/")
-    if not slash or not name or name == "/dev":
-        fix = "name it by its address, 0000:01:00.1, or as PF/CNTLID, nvme0/0x0001"
-        raise UsageError(f"{text!r} does not name a controlled function", fix=fix)
-    return find_primary(host, name), parse_cntlid(cntlid)
 
 
 def resolve(picture: Picture, which: Bdf | int) -> Secondary:
@@ -131,43 +46,6 @@ def resolve(picture: Picture, which: Bdf | int) -> Secondary:
     cause = f"its secondary controllers are {known}{', …' if len(picture.secondaries) > 8 else ''}"
     fix = f"nvmelm secondary list {picture.primary.node}"
     raise UsageError(f"{name} is not a controlled function of {picture.primary.address}", cause=cause, fix=fix)
-
-
-@contextmanager
-def opened(host: Host, ref: PrimaryRef) -> Iterator[AdminQueue]:
-    """Open the admin queue of a controlling function and close it again."""
-    queue = host.open_queue(ref.node)
-    try:
-        yield queue
-    finally:
-        queue.close()
-
-
-def summaries(host: Host) -> PrimaryList:
-    """List the controlling functions of a host; sysfs alone, and one Identify each where this process may send it."""
-    rows = []
-    privileged = host.facts().privileged
-    for ref in primaries(host):
-        facts = pci.sriov(host.sysfs, ref.address)
-        live_migration, cntlid = None, None
-        if privileged:
-            with opened(host, ref) as queue:
-                identity = IdentifyController(execute(queue, identify.controller()).data)
-            live_migration, cntlid = identity.host_managed_live_migration, identity.cntlid
-        rows.append(
-            PrimarySummary(
-                node=ref.node,
-                address=str(ref.address),
-                serial=ref.serial,
-                model=host.sysfs.read(f"class/nvme/{ref.node}/model").strip(),
-                firmware=host.sysfs.read(f"class/nvme/{ref.node}/firmware_rev").strip(),
-                cntlid=cntlid,
-                vfs_total=facts.total if facts else 0,
-                vfs_enabled=facts.enabled if facts else 0,
-                live_migration=live_migration,
-            )
-        )
-    return PrimaryList(host=host.name, primaries=tuple(rows))
 
 
 def read_picture(host: Host, queue: AdminQueue, ref: PrimaryRef, *, users: bool = True) -> Picture:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from nvmelm.cli import changes
 from nvmelm.cli.run import Answer, Run
-from nvmelm.discovery import PrimaryRef, find_function
+from nvmelm.inventory import PrimaryRef, find_function
 from nvmelm.model import ChangeReport
 from nvmelm.operations.session import Session
 from nvmelm.pci import Bdf

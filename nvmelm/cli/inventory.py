@@ -12,10 +12,11 @@ app = group("What is there.")
 @verb(app, "list")
 def list_primaries(run: Run) -> Answer:
     """List the controlling functions on this host."""
-    from nvmelm import discovery
+    from nvmelm import inventory
 
-    found = discovery.summaries(run.host())
-    return Answer(found, lambda: views.primary_list(found))
+    host = run.host()
+    rows = inventory.summaries(host)
+    return Answer(lambda: views.primary_document(host.name, rows), lambda: views.primary_list(rows))
 
 
 @verb(app, "show")

@@ -41,7 +41,7 @@ Vf = Annotated[str, typer.Argument(metavar="VF", show_default=False, help="A PCI
 
 
 def _read_cntlid(text: str) -> int:
-    from nvmelm.discovery import parse_cntlid  # here: help and usage errors need no discovery
+    from nvmelm.inventory import parse_cntlid  # here: help and usage errors need no commands
 
     return parse_cntlid(str(text))
 

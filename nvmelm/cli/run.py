@@ -30,7 +30,7 @@ from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError, UsageEr
 
 if TYPE_CHECKING:  # what a verb without a host, `explain` say, need not import
     from nvmelm.cli.progress import ProgressBar
-    from nvmelm.discovery import PrimaryRef
+    from nvmelm.inventory import PrimaryRef
     from nvmelm.model import Document
     from nvmelm.operations.session import Session
     from nvmelm.transport import Host

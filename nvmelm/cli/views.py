@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nvmelm.cli import render
 from nvmelm.cli.render import Column, cntlid, count, facts, table
 
 if TYPE_CHECKING:  # `list` is quick because it needs no models
+    from nvmelm.inventory import PrimaryRow
     from nvmelm.model import Picture, Primary, PrimaryList, Resources, Secondary, StateFormats, Tracking
 
 _YES_NO = {True: "yes", False: "no", None: "?"}
 
 
-def primary_list(document: PrimaryList) -> Iterator[str]:
+def primary_document(host: str, rows: Sequence[PrimaryRow]) -> PrimaryList:
+    """Return the document of the controlling functions of a host."""
+    from nvmelm.model import PrimaryList, PrimarySummary
+
+    return PrimaryList(host=host, primaries=tuple(PrimarySummary(**row._asdict()) for row in rows))
+
+
+def primary_list(rows: Sequence[PrimaryRow]) -> Iterator[str]:
     """Show the controlling functions of a host."""
-    if not document.primaries:
+    if not rows:
         yield "no NVMe controller with the kernel's nvme driver is on this host"
         yield "nvmelm host check tells what is missing; nvmelm emulate create DIR makes a host to practise on"
         return
@@ -44,10 +52,10 @@ def primary_list(document: PrimaryList) -> Iterator[str]:
                 f"{one.vfs_enabled}/{one.vfs_total}",
                 _YES_NO[one.live_migration],
             )
-            for one in document.primaries
+            for one in rows
         ),
     )
-    if any(one.live_migration is None for one in document.primaries):
+    if any(one.live_migration is None for one in rows):
         yield ""
         yield "?: only root may ask the controllers whether they can migrate"
 

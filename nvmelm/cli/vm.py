@@ -11,8 +11,8 @@ import typer
 from nvmelm.cli import render
 from nvmelm.cli.options import Unmarked, Vf, group
 from nvmelm.cli.run import Answer, Run, verb
-from nvmelm.discovery import find_function
 from nvmelm.errors import UsageError
+from nvmelm.inventory import find_function
 from nvmelm.operations import vm
 from nvmelm.operations.vm_report import VmArguments, VmReport
 

@@ -130,7 +130,7 @@ class EmulatedHost:
         found = []
         with self._machine.view() as state:
             for holder in state["holders"]:
-                held = _vfio_nodes(state["functions"][holder["bdf"]])
+                held = self._nodes(state["functions"][holder["bdf"]])
                 found += [Opener(node, holder["pid"], holder["name"]) for node in nodes if node in held]
         return found
 

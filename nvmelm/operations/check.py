@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 from nvmelm import pci
 from nvmelm.commands import execute, identify
-from nvmelm.discovery import primaries
 from nvmelm.errors import NvmelmError
+from nvmelm.inventory import primaries
 from nvmelm.model import Finding, HostCheck, Picture, Secondary
 from nvmelm.operations.journal import journal_path
 from nvmelm.operations.session import Session, session

@@ -344,7 +344,8 @@ def _no_connection(path: str, error: OSError) -> HostError:
     if number == errno.ECONNREFUSED:
         cause = "the VM has ended and left its socket behind, or this is no socket"
         message = f"nobody listens at {path}"
-        return HostError(message, path=path, errno=number, cause=cause, fix="start the VM", reason="qmp-refused")
+        fix = "start the VM; one that has ended holds no VF any more"
+        return HostError(message, path=path, errno=number, cause=cause, fix=fix, reason="qmp-refused")
     return host_error("cannot connect to", path, error)
 
 

@@ -3,7 +3,7 @@
 QMP has error classes, and nearly everything is a ``GenericError``: the sentence is all there is to tell one refusal
 from another. So this is the one place that looks at sentences; what it makes of them carries a stable ``reason``.
 
-Sources: QEMU 7.2.22 (Debian 12), each sentence provoked there unless its row says otherwise.
+Sources: QEMU 7.2.22 (Debian 12), each sentence provoked there; those of rows marked *by source* are QEMU's source's.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "nvmelm secondary list PF names who has it; stop that first",
     ),
     _row(
-        r"group \d+ is not viable",  # QEMU's source; a group of several functions was not at hand
+        r"group \d+ is not viable",  # by source: a group of several functions was not at hand
         BusyError,
         "group-not-viable",
         "another function of the VF's IOMMU group is driven by the host",
@@ -130,21 +130,21 @@ REFUSALS: tuple[Refusal, ...] = (
         "nvmelm secondary list PF",
     ),
     _row(
-        r"no iommu_group found",
+        r"no iommu_group found",  # by source
         NotSupportedError,
         "no-iommu",
         "nothing translates the VF's DMA",
         "switch the IOMMU on; nvmelm host check tells how",
     ),
     _row(
-        r"No available IOMMU models",
+        r"No available IOMMU models",  # by source
         NotSupportedError,
         "no-iommu-type1",
         "the kernel module vfio_iommu_type1 is not loaded",
         "modprobe vfio_iommu_type1",
     ),
     _row(
-        r"ailed to set ?(?:up|iommu).*not permitted",
+        r"ailed to set ?(?:up|iommu).*not permitted",  # by source
         NotSupportedError,
         "no-interrupt-remapping",
         "the IOMMU does not remap interrupts, so a guest could raise any of the host's",
@@ -165,7 +165,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "let the guest run; the VMM finishes the removal at the guest's next reset at the latest",
     ),
     _row(
-        r"[Gg]uest is busy|power indicator",
+        r"[Gg]uest is busy|power indicator",  # by source
         BusyError,
         "unplug-refused",
         "the guest is just powering the slot up or down",
@@ -179,7 +179,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "wait for the migration to end, or cancel it",
     ),
     _row(
-        r"permitted in 'preconfig'",
+        r"permitted only after machine initialization",
         UsageError,
         "vm-preconfig",
         "the VM was started with --preconfig and has no machine yet",

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from nvmelm.discovery import find_primary
 from nvmelm.errors import UncertainError, UsageError
+from nvmelm.inventory import find_primary
 from nvmelm.model import RecoverReport, Unfinished
 from nvmelm.operations.apply import Confirm, Request, apply, undo
 from nvmelm.operations.journal import Journal, Run, journal_path, journals

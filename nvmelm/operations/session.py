@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from nvmelm.discovery import PrimaryRef, find_primary, opened, read_picture
+from nvmelm.discovery import read_picture
 from nvmelm.errors import PermissionDeniedError
+from nvmelm.inventory import PrimaryRef, find_primary, opened
 from nvmelm.model import Picture
 from nvmelm.operations import marks
 from nvmelm.transport import AdminQueue, Host

@@ -102,11 +102,11 @@ def taken(monitor: Monitor, known: list[Device], bus: str) -> bool:
 
 
 def blockers(monitor: Monitor) -> tuple[str, ...]:
-    """Return why the VM would refuse to be migrated, in its VMM's words; empty when it would not."""
+    """Return why the VM would refuse to be migrated, in its VMM's words, each once; empty when it would not."""
     reasons = _object(monitor, "query-migrate").get("blocked-reasons", [])
     if not isinstance(reasons, list):
         raise _nonsense("its blocked-reasons are no list")
-    return tuple(printable(one) for one in reasons[:_MOST_BLOCKERS])
+    return tuple(dict.fromkeys(printable(one) for one in reasons[:_MOST_BLOCKERS]))
 
 
 def _free(monitor: Monitor, port: Device) -> bool:

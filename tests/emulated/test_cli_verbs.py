@@ -457,7 +457,7 @@ def test_every_verb_documents_itself_within_80_columns(nvmelm: Cli) -> None:
         for words in _paths(command, [name]):
             result = nvmelm(*words, "--help")
             assert result.code == 0
-            assert max(map(len, result.out.splitlines())) <= 110, words
+            assert max(map(len, result.out.splitlines())) <= 80, words
 
 
 def _paths(command: Any, words: list[str]) -> Iterator[list[str]]:

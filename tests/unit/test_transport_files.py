@@ -53,7 +53,12 @@ def test_a_write_neither_truncates_nor_creates(root: Path, sysfs: DirectorySysfs
 
 def test_a_write_is_one_system_call(sysfs: DirectorySysfs, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bytes] = []
-    monkeypatch.setattr(os, "write", lambda descriptor, data: calls.append(data) or len(data))
+
+    def write(descriptor: int, data: bytes) -> int:
+        calls.append(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
     sysfs.write(f"{PF}/driver_override", "vfio-pci")
     assert calls == [b"vfio-pci"]
 

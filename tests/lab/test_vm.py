@@ -1,0 +1,203 @@
+"""Step 5 for real: a nested QEMU takes a VF by device_add, is named as its holder, and gives it back.
+
+The nested machines are started with ``-S`` and hold no guest: what is tested is the hand-over and QEMU's own answers.
+On q35, removal goes through the guest's ACPI unless that is switched off, so a machine that waits lets go at its next
+reset only; with native hot-plug, a port no guest has powered lets go at once.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvmelm.errors import BusyError, HostError, NotSupportedError, TimedOutError, UsageError
+from nvmelm.model import Role
+from nvmelm.operations import provision, vm
+from nvmelm.operations.qmp import Monitor
+from nvmelm.operations.session import Session, session
+from nvmelm.transport.local import LocalHost
+from tests.lab import machine
+from tests.lab.machine import Cli, Pf, Snapshot, put, wait_for
+
+#: Each test prepares VFs and starts emulated machines inside an emulated machine.
+pytestmark = pytest.mark.timeout(600)
+
+NATIVE = ("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
+NOBODY = 65534
+
+Start = Callable[..., str]
+
+
+def agree(question: str) -> None:
+    """Say yes."""
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start nested machines that wait with -S; they end with the test. A path below pytest's may be too long."""
+    with ExitStack() as stack:
+        sockets: list[str] = []
+
+        def _start(*arguments: str, ports: int = 1, user: int = 0) -> str:
+            sockets.append(f"/run/nvmelm-lab-{os.getpid()}-{len(sockets)}.qmp")
+            stack.enter_context(_machine(sockets[-1], *arguments, *_ports(ports), user=user))
+            return sockets[-1]
+
+        yield _start
+
+
+def _ports(count: int) -> list[str]:
+    rows = (f"pcie-root-port,id=rp{number},chassis={number},slot={number}" for number in range(1, count + 1))
+    return [word for row in rows for word in ("-device", row)]
+
+
+@contextmanager
+def _machine(socket: str, *arguments: str, user: int) -> Iterator[None]:
+    words = [
+        *("qemu-system-x86_64", "-S", "-machine", "q35", "-accel", "tcg", "-m", "64M"),
+        *("-nodefaults", "-display", "none", "-qmp", f"unix:{socket},server=on,wait=off", *arguments),
+    ]
+    if user:
+        directory = Path(socket).with_suffix("")
+        directory.mkdir()
+        os.chown(directory, user, user)
+        Path(socket).symlink_to(directory / "s")
+        words[words.index("-qmp") + 1] = f"unix:{directory}/s,server=on,wait=off"
+        words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--", *words]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
+        try:
+            wait_for(lambda: Path(socket).exists(), f"{socket}")
+            yield
+        finally:
+            one.kill()
+            Path(socket).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def opened(host: LocalHost, pf_a: Pf, clean_host: Snapshot) -> Iterator[Session]:
+    """Return the source with two VFs online and bound, unmarked; afterwards it is released."""
+    with session(host, pf_a.address, change=True) as one:
+        provision.prepare(one, Role.MIGRATABLE, 2, vq=2, vi=1, unmarked=True, confirm=agree)
+        yield one
+    with session(host, pf_a.address, change=True) as one:
+        provision.release(one, confirm=agree)
+
+
+def first(opened: Session) -> tuple[int, str, str]:
+    """Return controller id, address and VFIO node of the first VF."""
+    one = opened.picture(users=False).secondaries[0]
+    return one.cntlid, str(one.address), f"/dev/vfio/{machine.group_of(str(one.address))}"
+
+
+def attach(opened: Session, socket: str, cntlid: int, **options: Any) -> Any:
+    return vm.attach(opened, cntlid, **{"qmp": socket, "unmarked": True, "confirm": agree, **options})
+
+
+def detach(opened: Session, socket: str, cntlid: int, **options: Any) -> Any:
+    return vm.detach(opened, cntlid, qmp=socket, confirm=agree, **options)
+
+
+def test_a_waiting_machine_takes_a_vf_and_keeps_it_until_its_reset(opened: Session, start: Start) -> None:
+    cntlid, address, node = first(opened)
+    socket = start(ports=2)
+    report = attach(opened, socket, cntlid)
+    assert (report.changed, report.attached, report.bus, report.vmm.status) == (True, True, "rp1", "prelaunch")
+    assert report.migration_blockers
+    assert "through the PF" in report.migration_note
+    assert attach(opened, socket, cntlid).changed is False
+    holders = opened.host.openers([node.removeprefix("/dev/")])
+    assert [one.name for one in holders] == ["qemu-system-x86"]
+    picture = opened.picture()
+    assert str(holders[0]) in picture.secondaries[0].used_by[0]
+    with pytest.raises(BusyError) as busy:
+        vm.arguments(opened, cntlid, unmarked=True)
+    assert str(holders[0]) in busy.value.cause
+    with pytest.raises(TimedOutError) as caught:
+        detach(opened, socket, cntlid, timeout_s=2)
+    assert "until the guest runs" in caught.value.cause
+    with (
+        Monitor(socket) as monitor,
+        monitor.listening("DEVICE_DELETED", wanted=lambda data: "device" in data) as events,
+    ):
+        monitor.execute("system_reset")
+        event = events.next(deadline_s=60)
+        assert event is not None
+        assert event.data["device"] == report.device_id
+    assert detach(opened, socket, cntlid).changed is False
+    assert opened.host.openers([node.removeprefix("/dev/")]) == []
+    assert machine.driver_of(address) == "vfio-pci"
+
+
+def test_with_native_hot_plug_a_waiting_machine_lets_go_at_once(opened: Session, start: Start) -> None:
+    cntlid, _, node = first(opened)
+    socket = start(*NATIVE)
+    attach(opened, socket, cntlid, device_id="vf1", bus="rp1")
+    report = detach(opened, socket, cntlid)
+    assert (report.changed, report.attached, report.device_id, report.notes) == (True, False, "vf1", ())
+    assert opened.host.openers([node.removeprefix("/dev/")]) == []
+
+
+def test_a_vf_has_one_machine_and_a_machine_without_ports_takes_none(opened: Session, start: Start) -> None:
+    cntlid, _, _ = first(opened)
+    holder, other = start(*NATIVE), start(ports=0)
+    with pytest.raises(NotSupportedError) as caught:
+        attach(opened, other, cntlid)
+    assert caught.value.reason == "no-hotplug-bus"
+    attach(opened, holder, cntlid)
+    with pytest.raises(BusyError) as busy:
+        attach(opened, other, cntlid)
+    assert "qemu-system-x86" in busy.value.cause
+    second = opened.picture(users=False).secondaries[1].cntlid
+    with pytest.raises(BusyError) as taken:
+        attach(opened, holder, second, bus="rp1")
+    assert taken.value.reason == "bus-taken"
+
+
+def test_qemu_refuses_in_the_words_the_table_knows(opened: Session, start: Start) -> None:
+    _, address, node = first(opened)
+    words = {"driver": "vfio-pci", "host": address, "id": "vf1", "bus": "rp1"}
+    with Monitor(start(user=NOBODY)) as monitor:
+        with pytest.raises(HostError) as caught:
+            monitor.execute("device_add", words)
+        assert caught.value.reason == "vfio-permission"
+        os.chown(node, NOBODY, NOBODY)
+        with pytest.raises(HostError) as caught:
+            monitor.execute("device_add", words, deadline_s=60)
+        assert caught.value.reason == "locked-memory"
+        os.chown(node, 0, 0)
+    with Monitor(start()) as monitor:
+        group = os.open(node, os.O_RDWR)
+        with pytest.raises(BusyError) as busy:
+            monitor.execute("device_add", words)
+        os.close(group)
+        assert busy.value.reason == "in-use"
+        put("/sys/bus/pci/drivers/vfio-pci/unbind", address)
+        with pytest.raises(HostError) as caught:
+            monitor.execute("device_add", words)
+        assert caught.value.reason == "no-vfio-node"
+        with pytest.raises(UsageError) as absent:
+            monitor.execute("device_add", {**words, "host": "0000:77:00.1"})
+        assert absent.value.reason == "no-such-vf"
+        put("/sys/bus/pci/drivers_probe", address)
+
+
+def test_step_5_by_the_command_line(nvmelm: Cli, pf_a: Pf, clean_host: Snapshot, start: Start) -> None:
+    nvmelm("source", "prepare", pf_a.address, "--vfs", "1", "--vq", "2", "--vi", "1", "--unmarked", check=True)
+    address, socket = pf_a.vfs[0], start(*NATIVE)
+    refused = nvmelm("vm", "attach", address, "--qmp", socket)
+    assert refused.code == 2
+    assert "allow-migration" in refused.stderr
+    done = nvmelm("vm", "attach", address, "--qmp", socket, "--unmarked", "--json", check=True)
+    assert done.json["changed"] is True
+    held = nvmelm("release", pf_a.address)
+    assert held.code == 5
+    assert "qemu-system-x86" in held.stderr
+    back = nvmelm("vm", "detach", address, "--qmp", socket, "--json", check=True)
+    assert (back.json["changed"], back.json["attached"]) == (True, False)
+    nvmelm("release", pf_a.address, "--yes", check=True)
