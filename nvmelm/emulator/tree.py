@@ -174,10 +174,18 @@ def _class(machine: Machine) -> dict[str, Node]:
     entries: dict[str, Node] = {
         name: Directory(partial(_links_of, machine, name)) for name in ("nvme", "block", "vfio", "vfio-dev")
     }
-    entries["iommu"] = Directory(
-        lambda: {"dmar0": Directory(dict)} if machine.state["options"]["iommu"] else {},
-    )
+    entries["iommu"] = Directory(lambda: _iommu_units(machine))
     return entries
+
+
+def _iommu_units(machine: Machine) -> dict[str, Node]:
+    options = machine.state["options"]
+    if not options["iommu"]:
+        return {}
+    # Intel VT-d, Extended Capability Register: bit 3 is Interrupt Remapping support; the rest as QEMU's unit has it.
+    register = 0xF00F4A if options["interrupt_remapping"] else 0xF00F42
+    registers: dict[str, Node] = {"ecap": constant(f"{register:x}")}
+    return {"dmar0": Directory(lambda: {"intel-iommu": Directory(lambda: registers)})}
 
 
 def _links_of(machine: Machine, kind: str, depth: int = 2) -> dict[str, Node]:
