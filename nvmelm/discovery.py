@@ -173,8 +173,8 @@ def _secondary(
     predicted = _predict(ref, sriov, index) if address is None else None
     states = {0: "offline", _SCS_ONLINE: "online"}
     group = pci.iommu_group(host.sysfs, address) if address else None
-    vfio = pci.vfio_device(host.sysfs, address) if address else None
     driver = pci.driver(host.sysfs, address) if address else None
+    vfio = pci.vfio_device(host.sysfs, address) if address and driver not in (None, pci.NVME_DRIVER) else None
     return Secondary(
         cntlid=entry.scid,
         primary_cntlid=entry.pcid,

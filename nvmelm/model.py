@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class Part(BaseModel):
     """A part of a document: immutable, and nothing in it is unknown."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built when first used: a verb answers with one or two of these, and every start would pay for all.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Document(Part):
@@ -174,7 +175,7 @@ class ActionView(Part):
 
     step: str
     summary: str
-    operations: tuple[str, ...]
+    operations: tuple[str, ...] = Field(default=(), description="exact writes and commands; of a plan only")
 
 
 class ChangeReport(Document):

@@ -129,6 +129,11 @@ def virtual_functions(sysfs: Sysfs, pf: Bdf) -> dict[int, Bdf]:
     return found
 
 
+def count_virtual_functions(sysfs: Sysfs, pf: Bdf) -> int:
+    """Return how many VFs are there, by their links alone."""
+    return sum(1 for name in sysfs.listdir(pf.path) if name.startswith("virtfn"))
+
+
 def physical_function(sysfs: Sysfs, function: Bdf) -> Bdf | None:
     """Return the PF of a VF, or None when the function is not a VF."""
     target = link_name(sysfs, f"{function.path}/physfn")

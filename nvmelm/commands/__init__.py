@@ -12,12 +12,11 @@ lists the statuses to expect. :func:`execute` knows nothing of a command's meani
 
 from __future__ import annotations
 
-from nvmelm.commands.describe import describe, target_controller
 from nvmelm.errors import ExitCode, MalformedError, NvmelmError
 from nvmelm.transport import AdminCommand, AdminQueue, Completion
 from nvmelm.wire.status import Status
 
-__all__ = ["AdminCommandError", "describe", "execute", "target_controller"]
+__all__ = ["AdminCommandError", "execute"]
 
 
 class AdminCommandError(NvmelmError):
@@ -33,6 +32,8 @@ class AdminCommandError(NvmelmError):
     kind = "refused"
 
     def __init__(self, command: AdminCommand, status: Status, *, result: int = 0) -> None:
+        from nvmelm.commands.describe import target_controller  # knows every command; only an error has to ask
+
         cause, fix = status.explain(cntlid=target_controller(command), opcode=command.opcode)
         if status.by_driver:
             cause += " (the driver says this, not the controller)"

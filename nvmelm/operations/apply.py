@@ -10,7 +10,7 @@ A failure anywhere in between plans the way back from what the host shows then t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -71,8 +71,13 @@ class Request:
     notes: tuple[str, ...] = ()
 
 
-def apply(session: Session, request: Request, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+def apply(
+    session: Session, request: Request, *, picture: Picture | None = None, confirm: Confirm, dry_run: bool = False
+) -> ChangeReport:
     """Bring a controlling function to the wanted cells, or show how that would be done.
+
+    Args:
+        picture: the function as the caller has just read it, if it has.
 
     Raises:
         BusyError: a VF that must be idle is in use and the operator did not agree to take it.
@@ -80,11 +85,11 @@ def apply(session: Session, request: Request, *, confirm: Confirm, dry_run: bool
         RolledBackError: it failed for a reason without an exit code of its own, and all was put back.
         UncertainError: it failed and so did the way back; the journal knows what is left.
     """
-    picture = session.picture()
+    picture = picture or session.picture(users=False)
     actions = plan(picture, request.target)
     if dry_run or not actions:
         return _report(session, request, actions, picture, dry_run=dry_run)
-    _ask(picture, actions, confirm)
+    picture = _ask(session, picture, actions, confirm)
     journal = Journal(session.host, session.address)
     journal.begin(request.verb, session.ref.serial, request.target)
     try:
@@ -100,12 +105,12 @@ def undo(session: Session, target: Cells, verb: str, *, confirm: Confirm, dry_ru
 
     Unlike :func:`apply` it writes no new run: the journal that is being undone already holds every earlier value.
     """
-    picture = session.picture()
+    picture = session.picture(users=False)
     request = Request(verb, _known(picture, target))
     actions = plan(picture, request.target)
     if dry_run or not actions:
         return _report(session, request, actions, picture, dry_run=dry_run)
-    _ask(picture, actions, confirm)
+    picture = _ask(session, picture, actions, confirm)
     done = _converge(session, request, actions, picture, None)
     return _report(session, request, actions, done, changed=True)
 
@@ -160,10 +165,11 @@ def _put_back(session: Session, journal: Journal, error: NvmelmError | KeyboardI
     return failure
 
 
-def _ask(picture: Picture, actions: Iterable[Action], confirm: Confirm) -> None:
-    """Name every user and every loss, and go on only when the operator agrees."""
-    actions = list(actions)
+def _ask(session: Session, picture: Picture, actions: list[Action], confirm: Confirm) -> Picture:
+    """Name every user and every loss, go on only when the operator agrees, and return the picture with its users."""
     idle = {cntlid for action in actions for cntlid in action.needs_idle}
+    if idle:
+        picture = session.picture()
     users = [f"{one.address}: {user}" for one in picture.secondaries if one.cntlid in idle for user in one.used_by]
     losses = [action.loses for action in actions if action.loses]
     if users:
@@ -175,6 +181,7 @@ def _ask(picture: Picture, actions: Iterable[Action], confirm: Confirm) -> None:
             raise BusyError("a VF that would be taken away is in use", cause=cause, fix=fix) from error
     elif losses:
         confirm(f"{'; '.join(losses)}. Go on?")
+    return picture
 
 
 def _report(
@@ -191,7 +198,7 @@ def _report(
         primary=session.address,
         dry_run=dry_run,
         changed=changed,
-        actions=tuple(action.view() for action in actions),
+        actions=tuple(action.view(exact=not changed) for action in actions),
         notes=request.notes,
         picture=picture,
     )
@@ -213,6 +220,8 @@ class _Executor:
         if phase is Phase.MARK:
             self._mark(actions)
             return
+        if phase is Phase.BIND:
+            self._load_drivers(actions)
         for action in actions:
             if phase is Phase.BIND:
                 self._bind(action)
@@ -283,32 +292,29 @@ class _Executor:
         address = self.session.ref.address
         what = f"{wanted} VFs to appear below {address}"
         sysfs = self.host.sysfs
-        wait_until(lambda: len(pci.virtual_functions(sysfs, address)) == wanted, what, deadline_s=_VFS_DEADLINE_S)
+        wait_until(lambda: pci.count_virtual_functions(sysfs, address) == wanted, what, deadline_s=_VFS_DEADLINE_S)
+
+    def _load_drivers(self, actions: list[Action]) -> None:
+        wanted = {change.after for action in actions for change in action.changes if change.cell.endswith("/driver")}
+        if pci.VFIO_DRIVER in wanted and not self.host.sysfs.exists(f"{pci.DRIVERS}/{pci.VFIO_DRIVER}"):
+            self.host.load_module(pci.VFIO_DRIVER)
 
     def _bind(self, action: Action) -> None:
         bound = [change for change in action.changes if change.cell.endswith("/driver")]
         writes = [one for one in action.operations if isinstance(one, SysfsWrite)]
-        if bound:
-            self._before_binding(str(bound[0].after), pci.Bdf.parse(writes[1].value))
         for number, write in enumerate(writes):
             self._do(write)
             if bound and number == 1:
                 self._check_bound(pci.Bdf.parse(write.value), str(bound[0].after))
 
-    def _before_binding(self, driver: str, function: pci.Bdf) -> None:
-        if driver != pci.VFIO_DRIVER:
-            return
-        if pci.iommu_group(self.host.sysfs, function) is None:
-            cause = "it is in no IOMMU group: the IOMMU is off or absent, and a VM's DMA could reach all memory"
-            fix = "switch the IOMMU on in the firmware and on the kernel command line; nvmelm host check tells which"
-            raise NotSupportedError(f"{function} cannot be bound to {driver}", cause=cause, fix=fix, reason="no-iommu")
-        if not self.host.sysfs.exists(f"{pci.DRIVERS}/{driver}"):
-            self.host.load_module(driver)
-
     def _check_bound(self, function: pci.Bdf, driver: str) -> None:
         """Believe the driver link only: drivers_probe reports success whether anything was bound or not."""
         if pci.driver(self.host.sysfs, function) == driver:
             return
+        if driver == pci.VFIO_DRIVER and pci.iommu_group(self.host.sysfs, function) is None:
+            cause = "it is in no IOMMU group: the IOMMU is off or absent, and a VM's DMA could reach all memory"
+            fix = "switch the IOMMU on in the firmware and on the kernel command line; nvmelm host check tells which"
+            raise NotSupportedError(f"{function} cannot be bound to {driver}", cause=cause, fix=fix, reason="no-iommu")
         self.host.sysfs.write(driver_bind_path(driver), str(function))  # this one reports the probe's errno
         if pci.driver(self.host.sysfs, function) != driver:
             message = f"{function} was not bound to {driver}"

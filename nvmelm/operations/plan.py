@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nvmelm.commands import virtualization
-from nvmelm.commands.describe import describe
 from nvmelm.errors import UsageError
 from nvmelm.model import ActionView, Picture, Role, Secondary
 from nvmelm.pci import DRIVERS, VFIO_DRIVER
@@ -102,15 +101,17 @@ class Action:
     loses: str = ""
     needs_idle: tuple[int, ...] = ()
 
-    def view(self) -> ActionView:
-        """Return the action as a reader sees it."""
-        operations = tuple(operation_text(one) for one in self.operations)
+    def view(self, *, exact: bool = True) -> ActionView:
+        """Return the action as a reader sees it, with its exact writes and commands or without."""
+        operations = tuple(operation_text(one) for one in self.operations) if exact else ()
         return ActionView(step=self.phase, summary=self.summary, operations=operations)
 
 
 def operation_text(operation: Operation) -> str:
     """Return an operation as one exact line: the write as a shell would do it, the command with its words."""
     if isinstance(operation, AdminCommand):
+        from nvmelm.commands.describe import describe  # knows every command; only a dry run needs it
+
         words = " ".join(f"{word:08x}" for word in operation.words)
         return f"admin {operation.opcode:#04x} cdw10-15 {words}  ({describe(operation)})"
     return str(operation)

@@ -38,17 +38,19 @@ def enable_sriov(session: Session, vfs: int, *, confirm: Confirm, dry_run: bool 
         UsageError: more VFs than the PF can have, or none.
         NotSupportedError: the PF can have no VFs.
     """
-    check_vfs(session.picture(users=False), vfs)
+    picture = session.picture(users=False)
+    check_vfs(picture, vfs)
     target: Cells = {"vfs": vfs, "autoprobe": False}
-    return apply(session, Request("sriov enable", target), confirm=confirm, dry_run=dry_run)
+    return apply(session, Request("sriov enable", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def disable_sriov(session: Session, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Remove all VFs; marks, resources and bindings go with them, and autoprobe is as nvmelm found it."""
-    require_sriov(session.picture(users=False))
+    picture = session.picture(users=False)
+    require_sriov(picture)
     found = Journal(session.host, session.address).original().get("autoprobe")
     target: Cells = {"vfs": 0} if found is None else {"vfs": 0, "autoprobe": found}
-    return apply(session, Request("sriov disable", target), confirm=confirm, dry_run=dry_run)
+    return apply(session, Request("sriov disable", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def assign(
@@ -63,7 +65,7 @@ def assign(
     one = resolve(picture, which)
     check_share(picture, [one], vq, vi)
     wanted = {cell(one.cntlid, name): count for name, count in (("vq", vq), ("vi", vi)) if count is not None}
-    return apply(session, Request("secondary assign", {**wanted}), confirm=confirm, dry_run=dry_run)
+    return apply(session, Request("secondary assign", {**wanted}), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def online(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
@@ -108,7 +110,7 @@ def allow(
         marks.verify(picture, one)
     verb = "secondary allow-migration" if role is Role.MIGRATABLE else "secondary allow-resume"
     target: Cells = {cell(one.cntlid, "mark"): str(role) for one in chosen}
-    return apply(session, Request(verb, target, valid_s), confirm=confirm, dry_run=dry_run)
+    return apply(session, Request(verb, target, valid_s), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def revoke(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
@@ -116,7 +118,7 @@ def revoke(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = 
     picture = session.picture(users=False)
     chosen = [resolve(picture, one) for one in which]
     target: Cells = {cell(one.cntlid, "mark"): None for one in chosen}
-    report = apply(session, Request("secondary revoke", target), confirm=confirm, dry_run=dry_run)
+    report = apply(session, Request("secondary revoke", target), picture=picture, confirm=confirm, dry_run=dry_run)
     broken = [one for one in chosen if one.mark is not None and not one.mark.holds]
     for one in broken if not dry_run else []:
         marks.revoke(session.host, session.address, one.cntlid)
@@ -141,7 +143,7 @@ def bind(
         if not unmarked:
             marks.require(picture, one, Role.MIGRATABLE, Role.RESUMABLE)
     request = Request("vfio bind", _bound(chosen), notes=_shared_groups(session, chosen))
-    return apply(session, request, confirm=confirm, dry_run=dry_run)
+    return apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def unbind(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
@@ -152,7 +154,7 @@ def unbind(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = 
     for one in (resolve(picture, each) for each in which):
         for name, unset in (("driver", None), ("override", "")):
             target[cell(one.cntlid, name)] = original.get(cell(one.cntlid, name), unset)
-    return apply(session, Request("vfio unbind", target), confirm=confirm, dry_run=dry_run)
+    return apply(session, Request("vfio unbind", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def prepare(
@@ -198,7 +200,9 @@ def prepare(
         if not unmarked:
             target[cell(one.cntlid, "mark")] = str(role)
     verb = "source prepare" if role is Role.MIGRATABLE else "destination prepare"
-    return apply(session, Request(verb, target | _bound(chosen), valid_s), confirm=confirm, dry_run=dry_run)
+    return apply(
+        session, Request(verb, target | _bound(chosen), valid_s), picture=picture, confirm=confirm, dry_run=dry_run
+    )
 
 
 def release(session: Session, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:

@@ -6,6 +6,7 @@ second half runs in the lab's guest (32 VFs on a real kernel); without QEMU it i
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import nvmelm
 from tests.bench.rows import Row, table
 
 MiB = 1 << 20
@@ -53,22 +55,22 @@ def median_ms(words: list[str]) -> float:
 
 def starts(place: Path) -> list[Row]:
     """Measure what a verb costs before it does anything."""
-    python, nvmelm = sys.executable, str(Path(sys.executable).with_name("nvmelm"))
+    python, verb = sys.executable, str(Path(sys.executable).with_name("nvmelm"))
     program = place / "two.py"
     program.write_text(TYPER)
     host = f"emulated:{place / 'host'}"
-    subprocess.run([nvmelm, "--host", host, "list"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([verb, "--host", host, "list"], check=True, stdout=subprocess.DEVNULL)
     return [
         Row(
             "nvmelm --help",
-            median_ms([nvmelm, "--help"]),
+            median_ms([verb, "--help"]),
             "typer, two commands",
             median_ms([python, str(program), "--help"]),
             1.3,
         ),
         Row(
             "nvmelm list, emulated",
-            median_ms([nvmelm, "--host", host, "list"]),
+            median_ms([verb, "--host", host, "list"]),
             "import of 4 packages",
             median_ms([python, "-c", IMPORTS]),
             1.5,
@@ -85,14 +87,14 @@ def stream(place: Path) -> list[Row]:
     from nvmelm.operations.session import session
 
     row = GENERATIONS["nvme-2.1-vendor"].with_(vendor_state_bytes=STATE_BYTES)
-    nvmelm = str(Path(sys.executable).with_name("nvmelm"))
+    verb = str(Path(sys.executable).with_name("nvmelm"))
     words = []
     for name, role in (("source", Role.MIGRATABLE), ("destination", Role.RESUMABLE)):
         with create(place / name, [row]) as host, session(host, "nvme0", change=True) as opened:
             provision.prepare(opened, role, 1, confirm=lambda _: None)
             if role is Role.MIGRATABLE:
                 move.suspend(opened, 0x42, confirm=lambda _: None)
-        words.append([nvmelm, "--host", f"emulated:{place / name}", "state"])
+        words.append([verb, "--host", f"emulated:{place / name}", "state"])
     image = place / "image"
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     saved = piped([*words[0], "save", "nvme0", "0x42", str(image)], None)
@@ -122,6 +124,8 @@ def lab(place: Path) -> list[Row]:
     """Run the other half in a guest with 32 VFs."""
     from tests.lab.guest import Guest, LabError, run
 
+    # Inside, the repository is read-only; an installed program has its byte code already.
+    compileall.compile_dir(Path(nvmelm.__file__).parent, quiet=1)
     results = place / "lab" / "results.json"
     try:
         status = run([sys.executable, "-m", "tests.bench.inside", str(results)], Guest(vfs=32), scratch=results.parent)

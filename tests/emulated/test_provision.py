@@ -75,7 +75,8 @@ def test_a_dry_run_changes_nothing_and_shows_what_the_real_run_does(make_host: M
         planned = provision.prepare(opened, Role.MIGRATABLE, 2, confirm=decline, dry_run=True)
         assert cells(host) == before
         done = provision.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
-    assert planned.actions == done.actions
+    assert [one.summary for one in planned.actions] == [one.summary for one in done.actions]
+    assert all(one.operations for one in planned.actions)
     assert (planned.changed, done.changed) == (False, True)
 
 

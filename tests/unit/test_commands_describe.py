@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvmelm.commands import (
-    data_queue,
-    describe,
-    identify,
-    migration,
-    namespace,
-    target_controller,
-    tracking,
-    virtualization,
-)
+from nvmelm.commands import data_queue, identify, migration, namespace, tracking, virtualization
+from nvmelm.commands.describe import describe, target_controller
 from nvmelm.transport import AdminCommand
 from nvmelm.wire.opcodes import Opcode, ResourceType, Sequence, SuspendType
 from nvmelm.wire.tracking import TrackMemoryChanges
