@@ -98,7 +98,8 @@ def _lines(report: VmReport) -> Iterator[str]:
         yield from (f"  {render.plain(command)}" for command in report.commands)
         return
     where = f" at {render.plain(report.bus)}" if report.bus else ""
-    yield f"{name}: {'done' if report.changed else 'nothing to do'}, {render.plain(report.device_id or '')}{where}"
+    device = f", {render.plain(report.device_id)}{where}" if report.device_id else ""
+    yield f"{name}: {'done' if report.changed else 'nothing to do'}{device}"
     for reason in report.migration_blockers:
         yield f"  QEMU's own migration is blocked: {render.plain(reason)}"
     yield from (f"  {note}" for note in (report.migration_note, *report.notes) if note)

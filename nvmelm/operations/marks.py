@@ -39,7 +39,7 @@ _WORDS = {
 class StoredMark(BaseModel):
     """A mark as it is kept on the host."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     format: int = 1
     role: Role
