@@ -24,15 +24,22 @@ Data = Annotated[
 ]
 
 
+def _parse_digits(text: str, digits: int) -> int:
+    """Return a number of exactly so many hexadecimal digits; ``int()`` alone would take signs and underscores too."""
+    if len(text) != digits or not set(text) <= set("0123456789abcdef"):
+        raise ValueError(f"is {digits} hexadecimal digits")
+    return int(text, 16)
+
+
 def _hex(digits: int) -> Any:
     """Return the pydantic type of an integer written ``0x`` with a fixed number of digits."""
 
     def read(value: object) -> int:
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, str) and value.startswith("0x"):
+            return _parse_digits(value[2:], digits)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 4 * digits:
             return value
-        if not isinstance(value, str) or len(value) != digits + 2 or not value.startswith("0x"):
-            raise ValueError(f"is 0x and {digits} hexadecimal digits")
-        return int(value[2:], 16)
+        raise ValueError(f"is 0x and {digits} hexadecimal digits")
 
     return Annotated[
         int,
@@ -42,14 +49,12 @@ def _hex(digits: int) -> Any:
 
 
 def _read_words(value: object) -> tuple[int, ...]:
-    words = value.split(" ") if isinstance(value, str) else value
-    if not isinstance(words, list | tuple) or len(words) != 6:
+    if isinstance(value, tuple):  # from a command, not from a file
+        return value
+    words = value.split(" ") if isinstance(value, str) else []
+    if len(words) != 6:
         raise ValueError("is six words")
-    if all(isinstance(word, int) for word in words):
-        return tuple(words)
-    if any(len(word) != 8 for word in words):
-        raise ValueError("is six words of 8 hexadecimal digits")
-    return tuple(int(word, 16) for word in words)
+    return tuple(_parse_digits(word, 8) for word in words)
 
 
 Words = Annotated[
