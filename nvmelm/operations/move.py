@@ -101,18 +101,26 @@ def save(
     picture, one = _gate(session, which, Role.MIGRATABLE)
     if dry_run:
         return _report(session, one, "state save", dry_run=True)
-    with open_sink(file) as sink:
-        done = state.save(
-            session.queue,
-            one.cntlid,
-            sink,
-            source=ImageSource.of(picture.primary, one),
-            formats=state.formats_of(picture.primary),
-            device_bytes=picture.primary.max_transfer_bytes,
-            progress=progress,
-        )
+    # Before the image can exist: a save cut off must not leave one that `state resume` knows nothing of.
+    noted = _saved_path(session, one)
+    earlier = store.read(noted)
     remembered = {"saved_at": datetime.now(UTC).isoformat(timespec="seconds"), "incarnation": one.incarnation}
-    store.write(_saved_path(session, one), json.dumps(remembered) + "\n")
+    store.write(noted, json.dumps(remembered) + "\n")
+    try:
+        with open_sink(file) as sink:
+            done = state.save(
+                session.queue,
+                one.cntlid,
+                sink,
+                source=ImageSource.of(picture.primary, one),
+                formats=state.formats_of(picture.primary),
+                device_bytes=picture.primary.max_transfer_bytes,
+                progress=progress,
+            )
+    except NvmelmError:
+        if earlier is None and str(file) != "-":  # what went into a pipe cannot be taken back
+            store.remove(noted)
+        raise
     return _report(
         session,
         one,

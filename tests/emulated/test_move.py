@@ -184,6 +184,36 @@ def test_resuming_a_source_whose_state_was_saved_asks_first(make_host: MakeHost,
         assert not move.resume(opened, FIRST, confirm=decline).changed
 
 
+def test_a_save_killed_as_its_image_appears_still_warns_at_the_resume(
+    make_host: MakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = ready(make_host(), Role.MIGRATABLE)
+    with session(host, PF, change=True) as opened:
+        move.suspend(opened, FIRST, confirm=agree)
+        real = move.state.save
+
+        def killed(*words: object, **values: object) -> None:
+            real(*words, **values)  # type: ignore[arg-type]
+            raise SystemExit(137)
+
+        monkeypatch.setattr(move.state, "save", killed)
+        with pytest.raises(SystemExit):
+            move.save(opened, FIRST, tmp_path / "image")
+        assert (tmp_path / "image").exists()
+        with pytest.raises(UsageError, match="two running copies"):
+            move.resume(opened, FIRST, confirm=decline)
+
+
+def test_a_save_that_failed_leaves_no_warning_behind(make_host: MakeHost, tmp_path: Path) -> None:
+    host = ready(make_host(), Role.MIGRATABLE)
+    with session(host, PF, change=True) as opened:
+        move.suspend(opened, FIRST, confirm=agree)
+        host.arm("admin/0x42#2=status:0x4006")
+        with pytest.raises(AdminCommandError):
+            move.save(opened, FIRST, tmp_path / "image")
+        assert move.resume(opened, FIRST, confirm=decline).changed
+
+
 def test_a_lost_completion_is_a_time_out_and_says_what_the_driver_did(make_host: MakeHost, tmp_path: Path) -> None:
     host = ready(make_host(), Role.MIGRATABLE)
     host.arm("admin/0x42=lose")
