@@ -155,7 +155,7 @@ def look(host: Host, picture: Picture, one: Secondary) -> Mark | None:
     broken = list(_changes(stored.facts, facts_of(host, picture, one)))
     if stored.facts_digest != digest(stored.facts):
         broken.append("the mark's file was altered")
-    if stored.expires_at and datetime.now(UTC) >= datetime.fromisoformat(stored.expires_at):
+    if stored.expires_at and _expired(stored.expires_at):
         broken.append(f"it expired at {stored.expires_at}")
     return Mark(
         role=stored.role,
@@ -193,6 +193,14 @@ def require(picture: Picture, one: Secondary, *roles: Role) -> None:
         raise UsageError(f"the mark of {name} no longer holds", cause=cause, fix=fix, reason="mark-broken")
     if one.mark.role not in roles:
         raise UsageError(f"{name} is marked {one.mark.role}, not {wanted}", cause="", fix=fix, reason="wrong-mark")
+
+
+def _expired(when: str) -> bool:
+    """Return whether a time has come; one that cannot be read has."""
+    try:
+        return datetime.now(UTC) >= datetime.fromisoformat(when)
+    except (ValueError, TypeError):  # TypeError: a time without its zone
+        return True
 
 
 def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

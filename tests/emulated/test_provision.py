@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 
 import pytest
@@ -372,6 +373,18 @@ def test_a_mark_file_that_was_tampered_with_is_no_permission(make_host: MakeHost
     prepare(host)
     (host.state_dir / "marks" / PF / "0x0042.json").write_text(text)
     assert look(host).secondaries[0].mark is None
+
+
+@pytest.mark.parametrize("when", ["soon", "9999-12-31T00:00:00"])
+def test_an_expiry_that_cannot_be_read_has_come(make_host: MakeHost, when: str) -> None:
+    host = make_host()
+    prepare(host, valid_s=3600)
+    path = host.state_dir / "marks" / PF / "0x0042.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"expires_at": when}))
+    mark = look(host).secondaries[0].mark
+    assert mark is not None
+    assert not mark.holds
 
 
 def test_changing_a_fact_in_a_mark_file_breaks_the_mark(make_host: MakeHost) -> None:
