@@ -15,6 +15,7 @@ from nvmelm.cli.documents import Explanation, Meaning
 from nvmelm.cli.options import group
 from nvmelm.cli.reasons import REASONS
 from nvmelm.cli.run import Answer, Run, verb
+from nvmelm.compat.verdict import explanation
 from nvmelm.errors import ExitCode, UsageError
 from nvmelm.wire.status import Status, lookup
 
@@ -50,6 +51,9 @@ def _meanings(code: str) -> Iterator[Meaning]:
         yield _of("errno", str(value), name, row)
     if code in REASONS:
         yield _of("reason", code, code, codes.Row(*REASONS[code]))
+    judged = explanation(code)
+    if judged is not None:
+        yield _of("reason", code, code, codes.Row(*judged))
     status = _status(code)
     if status is not None and (number is None or status.known):
         yield _of("nvme_status", status.text, status.name, codes.Row(status.cause, status.fix))

@@ -28,10 +28,11 @@ class Sparing:
 def _value(parameter: Any, convert: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
     descriptor = getattr(parameter, "type_descriptor", None)  # releases that have none convert text at no cost
     is_text = isinstance(value, str) and getattr(descriptor, "annotation", None) is str
-    one = parameter.nargs == 1 and not getattr(parameter, "multiple", False)
-    is_nothing = value is None and one and not parameter.required
+    is_nothing = value is None and parameter.nargs == 1 and not parameter.required
     if not is_text and not is_nothing:
         return convert(ctx, value)
+    if is_nothing and getattr(parameter, "multiple", False):
+        value = ()
     return parameter.callback(ctx, parameter, value) if parameter.callback else value
 
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NamedTuple, ParamSpec, Self
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NamedTuple, ParamSpec, Protocol, Self
 
 import typer
 
@@ -31,13 +31,20 @@ from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError, UsageEr
 if TYPE_CHECKING:  # what a verb without a host, `explain` say, need not import
     from nvmelm.cli.progress import ProgressBar
     from nvmelm.inventory import PrimaryRef
-    from nvmelm.model import Document
     from nvmelm.operations.session import Session
     from nvmelm.transport import Host
 
 P = ParamSpec("P")
 
 _ALSO = "--host, --record and --redact may stand here too: nvmelm --help."
+
+
+class Jsonable(Protocol):
+    """What ``--json`` prints: a document, or what says the same without the models' cost."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document with its ``schema`` and ``version`` in front."""
+        ...
 
 
 class Answer(NamedTuple):
@@ -49,7 +56,7 @@ class Answer(NamedTuple):
         exit_code: not always 0: ``host check`` says "not supported" with an answer, not with an error.
     """
 
-    document: Document | Callable[[], Document]
+    document: Jsonable | Callable[[], Jsonable]
     text: Callable[[], Iterable[str]]
     exit_code: ExitCode = ExitCode.DONE
 

@@ -34,6 +34,8 @@ _STRUCTURES = {
     Cns.IDENTIFY_CTRL: "Identify Controller",
     Cns.ACTIVE_NS_LIST: "Active Namespace ID list",
     Cns.CSI_IDENTIFY_CTRL: "I/O Command Set specific Identify Controller",
+    Cns.ALLOCATED_NS_LIST: "Allocated Namespace ID list",
+    Cns.ALLOCATED_NS: "Identify Namespace, allocated",
     Cns.NS_ATTACHED_CTRL_LIST: "Namespace Attached Controller list",
     Cns.CTRL_LIST: "Controller list",
     Cns.PRIMARY_CTRL_CAP: "Primary Controller Capabilities",
@@ -79,7 +81,7 @@ def _identify(command: AdminCommand) -> list[str]:
     word = identify.CDW10.unpack(command.cdw10)
     cns, cntid = word["cns"], word["cntid"]
     parts = [_STRUCTURES[Cns(cns)] if cns in _STRUCTURES else f"structure {cns:02X}h"]
-    if cns == Cns.ACTIVE_NS_LIST:
+    if cns in (Cns.ACTIVE_NS_LIST, Cns.ALLOCATED_NS_LIST):
         parts.append(f"above namespace {command.nsid}" if command.nsid else "")
     elif command.nsid:
         parts.append(_namespace(command.nsid))

@@ -72,6 +72,32 @@ def active_namespaces(start: int = 0) -> AdminCommand:
     return _identify("Active Namespace ID list", Cns.ACTIVE_NS_LIST, nsid=start)
 
 
+def allocated_namespaces(start: int = 0) -> AdminCommand:
+    """Build Identify, Allocated Namespace ID list (CNS 10h): up to 1024 ids above ``start``, attached or not.
+
+    Args:
+        start: 0 for the first list, then the last id of the list before; up to FFFFFFFDh.
+
+    Status to expect:
+        Invalid Field in Command: the controller has no namespace management.
+
+    Source: NVM Express Base Specification 2.1, "Allocated Namespace ID list".
+    """
+    return _identify("Allocated Namespace ID list", Cns.ALLOCATED_NS_LIST, nsid=start)
+
+
+def allocated_namespace(nsid: int) -> AdminCommand:
+    """Build Identify, Identify Namespace for an allocated Namespace ID (CNS 11h): attached to this controller or not.
+
+    Status to expect:
+        Invalid Field in Command: the controller has no namespace management.
+        Invalid Namespace or Format: no namespace can have this id.
+
+    Source: NVM Express Base Specification 2.1, "Identify Namespace data structure for an Allocated Namespace ID".
+    """
+    return _identify("Identify Namespace, allocated", Cns.ALLOCATED_NS, nsid=nsid)
+
+
 def attached_controllers(nsid: int, first: int = 0) -> AdminCommand:
     """Build Identify, Namespace Attached Controller list (CNS 12h): up to 2047 ids from ``first`` on.
 

@@ -72,15 +72,29 @@ def all_active_namespaces(queue: AdminQueue) -> list[int]:
         AdminCommandError: the controller refused.
         MalformedError: the lists contradict themselves, or name more than 65536 namespaces.
     """
+    return _namespaces(queue, identify.active_namespaces, "Active Namespace ID list")
+
+
+def all_allocated_namespaces(queue: AdminQueue) -> list[int]:
+    """Return the ids of the subsystem's namespaces, attached to a controller or not, ascending.
+
+    Raises:
+        AdminCommandError: the controller refused; it may have no namespace management.
+        MalformedError: the lists contradict themselves, or name more than 65536 namespaces.
+    """
+    return _namespaces(queue, identify.allocated_namespaces, "Allocated Namespace ID list")
+
+
+def _namespaces(queue: AdminQueue, build: Callable[[int], AdminCommand], name: str) -> list[int]:
     found: list[int] = []
     while True:
         above = found[-1] if found else 0
-        answer = execute(queue, identify.active_namespaces(above))
+        answer = execute(queue, build(above))
         page = parse_namespace_list(answer.data)
-        _check_ascending(page, above + 1, "Active Namespace ID list")
+        _check_ascending(page, above + 1, name)
         found += page
         if len(found) > MAX_NAMESPACES:
-            raise _nonsense("Active Namespace ID list", f"it names more than {MAX_NAMESPACES} namespaces")
+            raise _nonsense(name, f"it names more than {MAX_NAMESPACES} namespaces")
         # The command cannot ask above FFFFFFFDh, and there is no namespace beyond FFFFFFFEh.
         if len(page) < MAX_NAMESPACES_PER_LIST or page[-1] >= 0xFFFF_FFFE:
             return found

@@ -15,6 +15,12 @@ from nvmelm.emulator.state import Function, Primary
 _CLASS_NVME = "0x010802"
 _RESET_METHODS_PF = "flr bus"
 _RESET_METHODS_VF = "flr"
+_BAR_BYTES = 16 * 1024  # registers and doorbells in BAR 0 and 1, as QEMU's controllers have them; no other BAR
+_FIRST_BAR = 0xFE00_0000
+_MEMORY_64 = 0x140204  # IORESOURCE_MEM, _MEM_64, _SIZEALIGN and the type bits of the BAR
+_RESOURCES = 13  # lines of ``resource``: BAR 0 to 5, expansion ROM, the six BARs of all VFs together
+_FIRST_VF_RESOURCE = 7
+_DRIVER_QUEUE_DEPTH = 1024  # io_queue_depth of the nvme module
 _DRIVER_CAP_KIB = 4096  # what the nvme driver of 6.1 allows, NVME_MAX_KB_SZ
 
 
@@ -24,6 +30,7 @@ def function_directory(machine: Machine, function: Function) -> dict[str, Node]:
     row = machine.generation(primary)
     entries = _identity(function, row)
     entries |= _driver_entries(machine, function)
+    entries["resource"] = constant(_resource(function, row))
     entries["reset"] = Attribute(None, lambda text: functions.write_reset(machine, function, text))
     methods = _RESET_METHODS_VF if function["index"] >= 0 else _RESET_METHODS_PF
     entries["reset_method"] = Attribute(lambda: methods, lambda text: _write_reset_method(methods, text))
@@ -60,6 +67,20 @@ def _identity(function: Function, row: Generation) -> dict[str, Node]:
         "uevent": constant("\n".join(uevent)),
         "subsystem": Link("../../../../bus/pci"),
     }
+
+
+def _resource(function: Function, row: Generation) -> str:
+    """Return start, end and flags of each memory region; the VFs' BARs stand in their PF's lines too, all in one."""
+    start = _FIRST_BAR + _BAR_BYTES * (function["index"] + 1)
+    regions = {0: (start, _BAR_BYTES)}
+    if function["index"] < 0:
+        regions[_FIRST_VF_RESOURCE] = (start + _BAR_BYTES, row.max_vfs * _BAR_BYTES)
+    lines = []
+    for number in range(_RESOURCES):
+        first, size = regions.get(number, (0, 0))
+        last, flags = (first + size - 1, _MEMORY_64) if size else (0, 0)
+        lines.append(f"0x{first:016x} 0x{last:016x} 0x{flags:016x}")
+    return "\n".join(lines)
 
 
 def _driver_entries(machine: Machine, function: Function) -> dict[str, Node]:
@@ -129,6 +150,7 @@ def _controller(machine: Machine, function: Function) -> dict[str, Node]:
         "numa_node": constant("-1"),
         "reset_controller": Attribute(None, reset),
         "serial": constant(primary["serial"]),
+        "sqsize": constant(str(min(row.queue_entries_max, _DRIVER_QUEUE_DEPTH) - 1)),
         "state": constant("live"),
         "subsysnqn": constant(row.subnqn.format(serial=primary["serial"])),
         "subsystem": Link("../../../../../../class/nvme"),

@@ -37,6 +37,8 @@ def identify(request: Request) -> tuple[int, bytes]:
         Cns.IDENTIFY_CTRL: _controller,
         Cns.ACTIVE_NS_LIST: _active_namespaces,
         Cns.CSI_IDENTIFY_CTRL: _nvm_controller,
+        Cns.ALLOCATED_NS_LIST: _allocated_namespaces,
+        Cns.ALLOCATED_NS: _namespace,
         Cns.NS_ATTACHED_CTRL_LIST: _attached_controllers,
         Cns.CTRL_LIST: _controllers,
         Cns.PRIMARY_CTRL_CAP: _capabilities,
@@ -113,6 +115,14 @@ def _active_namespaces(request: Request) -> bytes:
     own = request.controller["cntlid"]
     active = sorted(int(nsid) for nsid, ids in request.primary["attached"].items() if own in ids)
     return build_namespace_list([nsid for nsid in active if nsid > start][:MAX_NAMESPACES_PER_LIST])
+
+
+def _allocated_namespaces(request: Request) -> bytes:
+    start = request.command.nsid
+    if start >= ALL_NAMESPACES - 1:
+        raise Refusal(INVALID_NAMESPACE)
+    allocated = sorted(spec.nsid for spec in request.row.namespaces if spec.nsid > start)
+    return build_namespace_list(allocated[:MAX_NAMESPACES_PER_LIST])
 
 
 def _attached_controllers(request: Request) -> bytes:

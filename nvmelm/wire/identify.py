@@ -113,6 +113,11 @@ class IdentifyController(Layout, size=IDENTIFY_BYTES):
         return (self.ver >> 16, self.ver >> 8 & 0xFF, self.ver & 0xFF)
 
     @property
+    def write_cache(self) -> int:
+        """Return VWC, byte 525: bit 0 a volatile write cache is present, 2:1 what a flush of all namespaces does."""
+        return self.raw[525]
+
+    @property
     def namespace_management(self) -> bool:
         """Return whether Namespace Management and Namespace Attachment are supported (OACS bit 3)."""
         return bool(self.oacs >> 3 & 1)
@@ -198,6 +203,21 @@ class IdentifyNamespace(Layout, size=IDENTIFY_BYTES):
     def format_index(self) -> int:
         """Return the index of the LBA format in use, 0 to 63."""
         return (self.flbas >> 5 & 0b11) << 4 | self.flbas & 0b1111
+
+    @property
+    def metadata_bytes(self) -> int:
+        """Return the metadata that goes with each block, bytes."""
+        return int.from_bytes(self.lbaf[4 * self.format_index : 4 * self.format_index + 2], "little")
+
+    @property
+    def metadata_extended(self) -> bool:
+        """Return whether the metadata follows the data of its block (FLBAS bit 4)."""
+        return bool(self.flbas >> 4 & 1)
+
+    @property
+    def write_protected(self) -> bool:
+        """Return whether the namespace is write protected now (NSATTR bit 0)."""
+        return bool(self.raw[99] & 1)
 
     @property
     def block_bytes(self) -> int:
