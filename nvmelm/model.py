@@ -226,6 +226,23 @@ class Unfinished(Part):
     finish: tuple[ActionView, ...]
 
 
+class SessionView(Part):
+    """A migration that was cut off, as this host has written it down."""
+
+    session: str = Field(description="32 hexadecimal digits, the same on both hosts")
+    side: Literal["source", "destination"]
+    state: str = Field(description="what this host had written when recover began; docs/ownership.md")
+    settled: str | None = Field(description="what it has written now; null: nothing was decided")
+    peer: str = Field(description="where the other host is reached, or empty")
+    peer_state: str | None = Field(description="what the other host has written; null: it could not be asked")
+    primary: str
+    cntlids: tuple[int, ...]
+    opened_at: str
+    meaning: str
+    note: str = ""
+    resolved: bool = Field(description="nothing is left to be decided here")
+
+
 class RecoverReport(Document):
     """What was left unfinished on this host, and what was done about it."""
 
@@ -235,3 +252,4 @@ class RecoverReport(Document):
     dry_run: bool
     unfinished: tuple[Unfinished, ...]
     notes: tuple[str, ...] = ()
+    sessions: tuple[SessionView, ...] = Field(default=(), description="migrations between two hosts")

@@ -51,8 +51,13 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "vm": Entry("vm", "attach, detach: pass a virtual function to a virtual machine."),
     },
     "Migrate": {
+        "migrate": Entry("migrate", "Step 6 on two hosts: move controlled functions.", verb="migrate"),
         "state": Entry("state", "suspend, resume, save, restore, show: a controller's state."),
         "recover": Entry("release", "What was left unfinished, and finish or undo it.", verb="recover"),
+        "serve": Entry("serve", "The other end of migrate, started by it through ssh.", verb="serve"),
+    },
+    "Compatibility": {
+        "compat": Entry("compat", "export, check, …: know before anything stops."),
     },
     "Without hardware": {
         "demo": Entry("demo", "Two emulated hosts, the six steps on both, under I/O.", verb="demo"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from nvmelm.cli import render, views
-from nvmelm.model import ActionView, ChangeReport, HostCheck, RecoverReport, Unfinished
+from nvmelm.model import ActionView, ChangeReport, HostCheck, RecoverReport, SessionView, Unfinished
 
 
 def change(report: ChangeReport) -> Iterator[str]:
@@ -65,14 +65,33 @@ def host_check(check: HostCheck) -> Iterator[str]:
 
 def recover(report: RecoverReport) -> Iterator[str]:
     """Show what was left unfinished, and what was done about it."""
-    if not report.unfinished:
+    if not report.unfinished and not report.sessions:
         yield "nothing was left unfinished"
+    for session in report.sessions:
+        yield from _session(session)
     for one in report.unfinished:
         yield from _unfinished(one)
-    if report.unfinished and report.changed:
+    if report.changed and all(one.resolved for one in report.sessions):
         yield render.Paint(sys.stdout).good("recovered")
     for note in report.notes:
         yield from render.wrapped("", render.plain(note), sys.stdout)
+
+
+def _session(one: SessionView) -> Iterator[str]:
+    paint = render.Paint(sys.stdout)
+    which = ", ".join(render.cntlid(number) for number in one.cntlids)
+    there = f" {'to' if one.side == 'source' else 'from'} {render.plain(one.peer)}" if one.peer else ""
+    yield paint.bold(f"migration of {which} on {one.primary}{there}, begun {one.opened_at}")
+    yield f"  session {one.session}"
+    yield from render.wrapped("  ", f"{one.state} here: {one.meaning}", sys.stdout)
+    if one.peer_state:
+        yield f"  {one.peer_state} at the other host"
+    if one.note:
+        yield from render.wrapped("  ", render.plain(one.note), sys.stdout)
+    if one.settled:
+        yield (paint.good if one.resolved else paint.warn)(f"  now {one.settled} here")
+    elif not one.resolved:
+        yield paint.warn("  undecided; --take or --give-up decides it on your word")
 
 
 def _unfinished(one: Unfinished) -> Iterator[str]:

@@ -133,3 +133,19 @@ def guest(
     from nvmelm.cli.emulated import guest_answer, guest_report
 
     return guest_answer(guest_report(socket))
+
+
+@verb(app, "rsh")
+def rsh(
+    _: Run,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the emulated hosts are, by name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The host.")],
+    command: Annotated[str, typer.Argument(metavar="COMMAND", help="One shell line.")],
+) -> int:
+    """Stand for ssh between emulated hosts: run a command where NVMELM_HOST is emulated:DIR/NAME.
+
+    For: nvmelm migrate ... --to ssh://NAME/PF --rsh "nvmelm emulate rsh DIR"
+    """
+    from nvmelm.cli.emulated_shell import run_there
+
+    return run_there(directory, name, command)

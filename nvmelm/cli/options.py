@@ -46,10 +46,10 @@ def _read_cntlid(text: str) -> int:
     return parse_cntlid(str(text))
 
 
-_CNTLID: dict[str, Any] = {"metavar": "CNTLID", "show_default": False, "parser": _read_cntlid}
-Cntlid = Annotated[int, typer.Argument(**_CNTLID, help="Controller identifier: 0x0041, 65 or 41h.")]
+CNTLID: dict[str, Any] = {"metavar": "CNTLID", "show_default": False, "parser": _read_cntlid}
+Cntlid = Annotated[int, typer.Argument(**CNTLID, help="Controller identifier: 0x0041, 65 or 41h.")]
 CntlidList = Annotated[
-    list[int], typer.Argument(**_CNTLID | {"metavar": "CNTLID..."}, help="Controller identifiers: 0x0041, 65 or 41h.")
+    list[int], typer.Argument(**CNTLID | {"metavar": "CNTLID..."}, help="Controller identifiers: 0x0041, 65 or 41h.")
 ]
 
 
@@ -60,7 +60,7 @@ def group(help_text: str, name: str | None = None) -> typer.Typer:
     )
 
 
-def _read_span(text: str) -> int:
+def read_span(text: str) -> int:
     """Read a time span, ``90``, ``90s``, ``15min``, ``8h`` or ``2d``, as seconds."""
     units = {"s": 1, "min": 60, "h": 3600, "d": 86400}
     digits = str(text).rstrip("dhimns")
@@ -78,5 +78,10 @@ Unmarked = Annotated[
 ]
 Expires = Annotated[
     int | None,
-    typer.Option("--expires", metavar="SPAN", parser=_read_span, help="The mark holds for 90s, 15min, 8h or 2d."),
+    typer.Option("--expires", metavar="SPAN", parser=read_span, help="The mark holds for 90s, 15min, 8h or 2d."),
+]
+
+Rsh = Annotated[str, typer.Option("--rsh", metavar="COMMAND", help="What replaces ssh, as in rsync.")]
+Program = Annotated[
+    str, typer.Option("--program", metavar="COMMAND", help="What to run on the other host, such as: sudo nvmelm.")
 ]

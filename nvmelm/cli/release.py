@@ -8,8 +8,10 @@ import typer
 
 from nvmelm.cli import changes
 from nvmelm.cli.answers import changed
-from nvmelm.cli.options import Pf, group
+from nvmelm.cli.callouts import CalloutDirectory
+from nvmelm.cli.options import Pf, Program, Rsh, group
 from nvmelm.cli.run import Answer, Run, verb
+from nvmelm.errors import ExitCode
 
 app = group("Back to what was there before.")
 
@@ -23,13 +25,31 @@ def release(run: Run, pf: Pf) -> Answer:
         return changed(provision.release(session, confirm=run.confirm, dry_run=run.dry_run))
 
 
+Take = Annotated[str, typer.Option("--take", metavar="SESSION", help="Run its controllers here, on your word.")]
+GiveUp = Annotated[
+    str, typer.Option("--give-up", metavar="SESSION", help="Never run its controllers here, on your word.")
+]
+Peer = Annotated[str, typer.Option("--peer", metavar="URL", help="Where the other host is, ssh://[user@]HOST[:port].")]
+Alone = Annotated[bool, typer.Option("--alone", help="Do not ask the other host.")]
+
+
 @verb(app, "recover", changes=True)
 def recover(
     run: Run,
     finish: Annotated[bool, typer.Option("--finish", help="Finish what was begun instead of undoing it.")] = False,
+    take: Take = "",
+    give_up: GiveUp = "",
+    peer: Peer = "",
+    rsh: Rsh = "",
+    program: Program = "nvmelm",
+    alone: Alone = False,
+    callouts: CalloutDirectory = None,
 ) -> Answer:
-    """Show what was left unfinished on this host, and undo it, or finish it."""
-    from nvmelm.operations.recover import recover as operation
+    """Show what was left unfinished on this host, and undo it, or finish it; ask the other host about migrations."""
+    from nvmelm.cli.recovery import Ways
+    from nvmelm.cli.recovery import recover as everything
 
-    report = operation(run.host(), finish=finish, confirm=run.confirm, dry_run=run.dry_run)
-    return Answer(report, lambda: changes.recover(report))
+    ways = Ways(take, give_up, peer, rsh, program, alone, callouts)
+    report = everything(run, ways, finish=finish)
+    undecided = any(not one.resolved for one in report.sessions) and not report.dry_run
+    return Answer(report, lambda: changes.recover(report), ExitCode.UNCERTAIN if undecided else ExitCode.DONE)

@@ -18,6 +18,8 @@ _MODULES = (
     "nvmelm.operations.move",
     "nvmelm.operations.image_view",
     "nvmelm.operations.vm_report",
+    "nvmelm.compat.documents",
+    "nvmelm.migrate.outcome",
     "nvmelm.demo",
     "nvmelm.cli.documents",
     "nvmelm.cli.prepared",

@@ -74,7 +74,12 @@ class EmulatedHost:
 
     @property
     def serial(self) -> bool:
-        return True
+        """Return whether work keeps one order: it costs no time here, and faults strike at the n-th command of it.
+
+        A host whose commands take time is worked on as a real one is.
+        """
+        with self._machine.view() as state:
+            return not state["options"]["latency_ms"]
 
     @property
     def sysfs(self) -> EmulatedSysfs:

@@ -11,6 +11,8 @@ Migration.
 from __future__ import annotations
 
 import os
+import struct
+from pathlib import Path
 
 from nvmelm.emulator import controller_state, data_queue, vendor
 from nvmelm.emulator.device import (
@@ -32,6 +34,7 @@ from nvmelm.wire.opcodes import MigrationReceiveSelect, MigrationSendSelect, Seq
 
 _DELETE_QUEUE = 1 << 31  # DUDMQ
 _UNLIMITED = 1 << 32
+_PART = struct.Struct("<QQ")  # where a part begins and ends
 #: No NVMe part is larger than that of a controller with every queue there can be.
 _NVME_PART_MAX = NvmeStateHeader.size + 0xFFFF * (IoSubmissionQueue.size + IoCompletionQueue.size)
 
@@ -143,16 +146,38 @@ def _take(request: Request, controller: Controller) -> None:
     if offset > ControllerStateHeader.size + _NVME_PART_MAX + request.row.vendor_state_bytes:
         raise Refusal(INVALID_FIELD)
     data = request.data_out(length)
-    descriptor = os.open(request.machine.directory / transfer["file"], os.O_RDWR | os.O_CLOEXEC)
+    directory = request.machine.directory
+    descriptor = os.open(directory / transfer["file"], os.O_RDWR | os.O_CLOEXEC)
     try:
         os.pwrite(descriptor, data, offset)
-        covered = merge(Extent(*each) for each in [*transfer["covered"], [offset, offset + length]])
-        transfer["covered"] = [list(each) for each in covered]
         header = _header(request, transfer, descriptor)
+        _note(request, transfer, directory, offset, offset + length, known=header is not None)
+        header = header or _header(request, transfer, descriptor)
     finally:
         os.close(descriptor)
     if header is not None and offset > header.total_bytes:
         raise Refusal(INVALID_FIELD)
+
+
+def _note(request: Request, transfer: Transfer, directory: Path, start: int, end: int, *, known: bool) -> None:
+    """Remember which bytes have arrived.
+
+    Once the header is there, parts in the middle are noted beside the state: replacing the state as a whole for each
+    of thousands of parts would be most of their cost.
+    """
+    if known and request.operation & 3 == Sequence.MIDDLE:
+        with (directory / f"{transfer['file']}.parts").open("ab") as parts:
+            parts.write(_PART.pack(start, end))
+        request.machine.store.untouched()
+        return
+    transfer["covered"] = [list(each) for each in merge([*_covered(transfer, directory), Extent(start, end)])]
+
+
+def _covered(transfer: Transfer, directory: Path) -> list[Extent]:
+    """Return the bytes that have arrived of a state."""
+    path = directory / f"{transfer['file']}.parts"
+    noted = [Extent(*each) for each in _PART.iter_unpack(path.read_bytes())] if path.exists() else []
+    return merge([*(Extent(*each) for each in transfer["covered"]), *noted])
 
 
 def _header(request: Request, transfer: Transfer, descriptor: int) -> ControllerStateHeader | None:
@@ -191,6 +216,7 @@ def _commit(request: Request, controller: Controller) -> None:
     if not header.vss:
         discard_transfer(request.machine, controller)
         return
+    request.machine.doom(f"{transfer['file']}.parts")
     discard_vendor_state(request.machine, controller)
     controller["vendor"], controller["vendor_at"] = transfer["file"], at
     controller["transfer"] = None

@@ -77,6 +77,7 @@ def discard_transfer(machine: Machine, controller: Controller) -> None:
     transfer, controller["transfer"] = controller["transfer"], None
     if transfer is not None:
         machine.doom(transfer["file"])
+        machine.doom(f"{transfer['file']}.parts")
 
 
 def discard_vendor_state(machine: Machine, controller: Controller) -> None:

@@ -41,6 +41,7 @@ class Store:
         self._guard = threading.RLock()
         self._depth = 0
         self._writing = False
+        self._untouched = False
         self._version = -1
         self._state: HostState | None = None
         try:
@@ -68,6 +69,8 @@ class Store:
         """
         with self._guard, self._locked():
             outermost, self._writing = not self._writing, True
+            if outermost:
+                self._untouched = False
             state = self._current()
             try:
                 yield state
@@ -79,11 +82,15 @@ class Store:
                 self._state = None
                 raise
             else:
-                if outermost:
+                if outermost and not self._untouched:
                     self._replace(state)
             finally:
                 if outermost:
                     self._writing = False
+
+    def untouched(self) -> None:
+        """Say that this transaction has changed nothing in the state: replacing it is most of what a command costs."""
+        self._untouched = True
 
     def close(self) -> None:
         """Let go of the lock file; a second time does nothing."""

@@ -67,7 +67,7 @@ class Part:
     """Some bytes of a controller state, and where they belong."""
 
     offset: int
-    data: bytes
+    data: bytes | memoryview
     last: bool
 
 
@@ -119,26 +119,12 @@ class Image:
             raise refuse("image-trailing-data", f"{self.name} is longer than the image in it", cause)
 
     def _check_trailer(self, trailer: Trailer) -> None:
-        if trailer.proof & ~int(KNOWN_PROOF) or trailer.reserved:  # ~ of an IntFlag knows no other bits
-            raise refuse("image-newer", f"{self.name} was written by a newer nvmelm", fix="use that version to read it")
-        if (trailer.state_bytes, trailer.image_bytes) != (self.header.state_bytes, self.image_bytes):
-            raise refuse("image-sizes-disagree", f"{self.name}: header and trailer announce different sizes")
-        self.proof = Proof(trailer.proof)
-        if self.proof & REQUIRED_PROOF != REQUIRED_PROOF:
-            raise _not_suspended(self.name)
+        self.proof = check_trailer(trailer, self.header, self.image_bytes, self.name)
 
     def _check_state(self) -> None:
         """Compare the controller state's own words with the header's."""
-        self.state = ControllerStateHeader(self._read_at(self._state_at, ControllerStateHeader.size))
-        if self.state.ver != KNOWN_VERSION:
-            cause = f"the Controller State structure has version {self.state.ver}"
-            raise refuse("image-newer", f"{self.name} holds a state of a newer kind", cause, "use a newer nvmelm")
-        if not self.state.suspended:
-            raise _not_suspended(self.name)
-        sizes = (self.state.nvme_bytes, self.state.vendor_bytes)
-        if sizes != (self.header.nvme_bytes, self.header.vendor_bytes):
-            raise refuse("image-sizes-disagree", f"{self.name}: the header and the state in it have different sizes")
-        check_nvme_size(self._nvme_head(), self.header, self.name)
+        head = self._read_at(self._state_at, ControllerStateHeader.size) + self._nvme_head()
+        self.state = check_state(head, self.header, self.name)
 
     def _nvme_head(self) -> bytes:
         length = min(self.header.nvme_bytes, NvmeStateHeader.size)
@@ -263,6 +249,43 @@ def parse_header(raw: bytes, name: str) -> ImageHeader:
         where = ".".join(map(str, first["loc"]))[:60]
         cause = f"its header cannot be read: {where or 'document'}: {first['msg'][:120]}"
         raise refuse("image-altered", f"{name} was altered", cause) from error
+
+
+def check_trailer(trailer: Trailer, header: ImageHeader, image_bytes: int, name: str) -> Proof:
+    """Check what stands behind a state, all but its digest.
+
+    Args:
+        image_bytes: the length of the image as it was counted.
+
+    Raises:
+        ImageError: no proof of suspension, other sizes, or of a newer kind.
+    """
+    if trailer.proof & ~int(KNOWN_PROOF) or trailer.reserved:  # ~ of an IntFlag knows no other bits
+        raise refuse("image-newer", f"{name} was written by a newer nvmelm", fix="use that version to read it")
+    if (trailer.state_bytes, trailer.image_bytes) != (header.state_bytes, image_bytes):
+        raise refuse("image-sizes-disagree", f"{name}: header and trailer announce different sizes")
+    proof = Proof(trailer.proof)
+    if proof & REQUIRED_PROOF != REQUIRED_PROOF:
+        raise _not_suspended(name)
+    return proof
+
+
+def check_state(head: bytes, header: ImageHeader, name: str) -> ControllerStateHeader:
+    """Compare the beginning of a controller state, its header and the NVMe part's, with what the image announces.
+
+    Raises:
+        ImageError: it was not suspended, or the sizes disagree.
+    """
+    state = ControllerStateHeader(head[: ControllerStateHeader.size])
+    if state.ver != KNOWN_VERSION:
+        cause = f"the Controller State structure has version {state.ver}"
+        raise refuse("image-newer", f"{name} holds a state of a newer kind", cause, "use a newer nvmelm")
+    if not state.suspended:
+        raise _not_suspended(name)
+    if (state.nvme_bytes, state.vendor_bytes) != (header.nvme_bytes, header.vendor_bytes):
+        raise refuse("image-sizes-disagree", f"{name}: the header and the state in it have different sizes")
+    check_nvme_size(head[ControllerStateHeader.size :][: header.nvme_bytes], header, name)
+    return state
 
 
 def check_nvme_size(head: bytes, header: ImageHeader, name: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from nvmelm.discovery import resolve
 from nvmelm.errors import BusyError, NotSupportedError, NvmelmError
 from nvmelm.model import Document, Picture, Role, Secondary
-from nvmelm.operations import marks, state, store
+from nvmelm.operations import marks, ownership, state, store
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.image import ImageSource, open_sink
 from nvmelm.operations.image_reader import open_image
@@ -72,9 +72,11 @@ def resume(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: boo
 
     Raises:
         UsageError: it bears no mark that holds.
+        UncertainError: a migration gave it away, or holds it: another copy may run.
         AdminCommandError: the device refused, after an unfinished restore for example.
     """
     _, one = _gate(session, which, Role.MIGRATABLE, Role.RESUMABLE)
+    ownership.require_ours(session.host, session.address, one.cntlid, one.incarnation)
     if dry_run:
         return _report(session, one, "state resume", dry_run=True)
     saved = _saved(session, one)
@@ -152,7 +154,7 @@ def restore(
         AdminCommandError: the device refused the state; it holds none of it, and stays suspended.
     """
     picture, one = _gate(session, which, Role.RESUMABLE)
-    _require_free(one)
+    require_free(one)
     target = state.Target.of(picture.primary)
     with open_image(file, spool_directory=_spool(session)) as image:
         state.check_fits(image.header, target)
@@ -216,7 +218,13 @@ def _gate(session: Session, which: Bdf | int, *roles: Role) -> tuple[Picture, Se
     return picture, one
 
 
-def _require_free(one: Secondary) -> None:
+def require_free(one: Secondary) -> None:
+    """Refuse a function that a driver owns which would change its state, or migrate it by itself.
+
+    Raises:
+        BusyError: the kernel's NVMe driver owns it.
+        NotSupportedError: another VFIO driver than vfio-pci does.
+    """
     if one.driver == "nvme":
         cause = f"the kernel's nvme driver owns it as {one.controller_node}, and state would change under its feet"
         fix = f"nvmelm vfio bind {one.address}"

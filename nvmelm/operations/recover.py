@@ -8,6 +8,7 @@ are gone with the boot, and the run is closed.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 
 from nvmelm.errors import UncertainError, UsageError
@@ -21,8 +22,18 @@ from nvmelm.operations.session import Session, require_privilege, session
 from nvmelm.transport import Host
 
 
-def recover(host: Host, *, finish: bool = False, confirm: Confirm, dry_run: bool = False) -> RecoverReport:
+def recover(
+    host: Host,
+    *,
+    finish: bool = False,
+    leave: Collection[str] = (),
+    confirm: Confirm,
+    dry_run: bool = False,
+) -> RecoverReport:
     """Undo every unfinished run of this host, or finish it.
+
+    Args:
+        leave: addresses of PFs that must not be touched: a session between two hosts is undecided there.
 
     Raises:
         PermissionDeniedError: not root.
@@ -34,6 +45,9 @@ def recover(host: Host, *, finish: bool = False, confirm: Confirm, dry_run: bool
     for journal in journals(host):
         runs = journal.unfinished()
         if not runs:
+            continue
+        if journal.address in leave:
+            notes.append(f"{journal.address}: {len(runs)} unfinished, left alone until its session is decided")
             continue
         earlier = [run for run in runs if run.boot != host.facts().boot_id]
         found += [_of_earlier_boot(journal, run) for run in earlier]

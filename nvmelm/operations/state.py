@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from nvmelm.commands import AdminCommandError, execute, migration
 from nvmelm.operations.image_view import ImageDescription, show
 from nvmelm.operations.state_restore import Refusal, Restored, Target, check_fits, refusals, restore
-from nvmelm.operations.state_save import Saved, save
+from nvmelm.operations.state_save import Saved, bounded_size, save
 from nvmelm.operations.state_transfer import StateReader, formats_of, transfer_limit
 from nvmelm.transport import AdminQueue
 from nvmelm.wire.formats import StateFormats
@@ -29,6 +29,7 @@ __all__ = [
     "Saved",
     "Target",
     "Transition",
+    "bounded_size",
     "check_fits",
     "formats_of",
     "is_suspended",

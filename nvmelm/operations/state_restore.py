@@ -15,6 +15,7 @@ from nvmelm.errors import ImageError, IncompatibleError, MalformedError, NotSupp
 from nvmelm.model import Primary
 from nvmelm.operations.image import ImageHeader
 from nvmelm.operations.image_reader import Image, Part
+from nvmelm.operations.image_stream import StreamedImage
 from nvmelm.operations.state_transfer import StateReader, formats_of, transfer_limit
 from nvmelm.transport import AdminCommand, AdminQueue, Progress
 from nvmelm.wire.formats import StateFormats
@@ -105,11 +106,13 @@ def _listed(values: tuple[int, ...] | tuple[UUID, ...], what: str) -> str:
 def restore(
     queue: AdminQueue,
     cntlid: int,
-    image: Image,
+    image: Image | StreamedImage,
     *,
     target: Target,
     device_bytes: int = 0,
     progress: Progress | None = None,
+    suspended: bool = False,
+    retries: int = RETRIES,
 ) -> Restored:
     """Put a verified image's state into a controller, and leave the controller suspended.
 
@@ -118,6 +121,8 @@ def restore(
         target: the primary controller behind ``queue``.
         device_bytes: see :func:`~nvmelm.operations.state_transfer.transfer_limit`.
         progress: called with bytes of state; starts again at 0 when a transfer is repeated.
+        suspended: the caller has suspended the controller.
+        retries: how often a failed transfer is sent again; 0 for a state that arrives once.
 
     Raises:
         IncompatibleError: the state does not fit; the device has not seen a byte of it.
@@ -129,14 +134,15 @@ def restore(
     started = time.monotonic()
     check_fits(image.header, target)
     transfer = _Transfer(queue, cntlid, image, transfer_limit(queue, device_bytes), _indexes(image.header, target))
-    execute(queue, migration.suspend(cntlid))
-    attempts = transfer.run(progress)
+    if not suspended:
+        execute(queue, migration.suspend(cntlid))
+    attempts = transfer.run(progress, retries)
     _verify(queue, cntlid, image, transfer.indexes)
     return Restored(
         header=image.header,
         cntlid=cntlid,
         parts=transfer.parts,
-        commands=transfer.commands + 2,  # the suspend before, the header after
+        commands=transfer.commands + 1 + (not suspended),  # the header after, the suspend before
         attempts=attempts,
         seconds=time.monotonic() - started,
         warnings=_warnings(image.header, target),
@@ -175,7 +181,9 @@ def _warnings(header: ImageHeader, target: Target) -> tuple[str, ...]:
 class _Transfer:
     """One state on its way into a controller."""
 
-    def __init__(self, queue: AdminQueue, cntlid: int, image: Image, limit: int, indexes: tuple[int, int]) -> None:
+    def __init__(
+        self, queue: AdminQueue, cntlid: int, image: Image | StreamedImage, limit: int, indexes: tuple[int, int]
+    ) -> None:
         self._queue = queue
         self._cntlid = cntlid
         self._image = image
@@ -185,14 +193,14 @@ class _Transfer:
         self.commands = 0
         self.parts = 0
 
-    def run(self, progress: Progress | None) -> int:
+    def run(self, progress: Progress | None, retries: int) -> int:
         """Send the state, again when that may help, and return how often it was sent."""
         attempt = 1
         while True:
             try:
                 self._send(progress)
             except AdminCommandError as error:
-                if error.status.dnr or attempt > RETRIES:
+                if error.status.dnr or attempt > retries:
                     raise self._explained(error) from error
                 attempt += 1
             except ImageError as error:
@@ -243,7 +251,7 @@ def _sequence(part: Part) -> Sequence:
     return Sequence.LAST if part.last else Sequence.MIDDLE
 
 
-def _verify(queue: AdminQueue, cntlid: int, image: Image, indexes: tuple[int, int]) -> None:
+def _verify(queue: AdminQueue, cntlid: int, image: Image | StreamedImage, indexes: tuple[int, int]) -> None:
     """Read the header of what the controller holds now."""
     problem = ""
     try:

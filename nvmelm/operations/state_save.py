@@ -1,11 +1,12 @@
 """Save the state of a suspended controller: header first, then the whole, then the proof that it is one state.
 
-What the device announces is never allocated: one command's data is in memory at a time.
+What the device announces is never allocated: two commands' data are in memory at a time.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -134,8 +135,7 @@ def _checked(state: ControllerStateHeader, cntlid: int, version: int, vendor: UU
         raise NotSupportedError(f"the Controller State structure of 0x{cntlid:04x} has version {state.ver}, not 0")
     if not state.suspended:
         raise _not_suspended(cntlid)
-    if state.total_bytes > MAX_STATE_BYTES:
-        raise MalformedError(f"controller 0x{cntlid:04x} announces {state.total_bytes} bytes of state")
+    bounded_size(state, cntlid)
     if state.nvme_bytes < NvmeStateHeader.size:
         raise MalformedError(
             f"controller 0x{cntlid:04x} returns no NVMe state", cause=f"version {version} was asked for"
@@ -143,6 +143,17 @@ def _checked(state: ControllerStateHeader, cntlid: int, version: int, vendor: UU
     if state.vendor_bytes and vendor is None:
         raise MalformedError(f"controller 0x{cntlid:04x} returns vendor specific state that was not asked for")
     return state
+
+
+def bounded_size(state: ControllerStateHeader, cntlid: int) -> int:
+    """Return the bytes of a state as its header announces them, of a controller that may be running.
+
+    Raises:
+        MalformedError: no state is that large.
+    """
+    if not ControllerStateHeader.size <= state.total_bytes <= MAX_STATE_BYTES:
+        raise MalformedError(f"controller 0x{cntlid:04x} announces {state.total_bytes} bytes of state")
+    return state.total_bytes
 
 
 def _not_suspended(cntlid: int) -> ImageError:
@@ -160,8 +171,7 @@ def _copy(
     """Copy the whole state, and make sure that it did not change meanwhile."""
     total = state.total_bytes
     first = b""
-    for offset in range(0, total, limit):
-        data = reader.receive(offset, min(limit, total - offset))
+    for offset, data in _parts(reader, total, limit):
         if offset == 0:
             # What a running controller changes, its queues, stands at the beginning.
             first = data[: ControllerStateHeader.size + state.nvme_bytes]
@@ -175,6 +185,23 @@ def _copy(
             raise _not_suspended(reader.cntlid)
         if again != first:
             raise _torn(reader.cntlid)
+
+
+def _parts(reader: StateReader, total: int, limit: int) -> Iterator[tuple[int, bytes]]:
+    """Read a state part by part, one command at a time; of a large one each part while the last is being written."""
+    offsets = range(0, total, limit)
+    if len(offsets) == 1:
+        yield 0, reader.receive(0, total)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # only a state of several parts has something to overlap
+
+    with ThreadPoolExecutor(1, "nvmelm-get") as pool:
+        ahead = pool.submit(reader.receive, 0, limit)
+        for offset in offsets:
+            data = ahead.result()
+            if offset + limit < total:
+                ahead = pool.submit(reader.receive, offset + limit, min(limit, total - offset - limit))
+            yield offset, data
 
 
 def _proof(reader: StateReader) -> Proof:

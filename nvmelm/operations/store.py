@@ -24,7 +24,7 @@ def write(path: Path, text: str) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     with _reported("cannot write", path):
-        _private_directory(path.parent)
+        private_directory(path.parent)
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -45,7 +45,7 @@ def append(path: Path, text: str) -> None:
         HostError: the file cannot be written, or the disk is full; a torn last line may be left.
     """
     with _reported("cannot write", path):
-        _private_directory(path.parent)
+        private_directory(path.parent)
         new = not path.exists()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -85,10 +85,10 @@ def names(directory: Path) -> list[str]:
             return []
 
 
-def _private_directory(directory: Path) -> None:
+def private_directory(directory: Path) -> None:
     """Make a directory and those above it, each for its owner alone; ``mkdir(parents=True)`` would do the last only."""
     if not directory.is_dir():
-        _private_directory(directory.parent)
+        private_directory(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
 
 

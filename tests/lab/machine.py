@@ -62,6 +62,14 @@ class Cli:
             )
         return result
 
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start one verb and let it run."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "nvmelm", *words],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "NVMELM_STATE_DIR": str(self.state_dir)},
+        )
+
 
 @dataclass(frozen=True)
 class Pf:

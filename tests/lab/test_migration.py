@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.lab.machine import Cli, Pf
+from tests.lab.machine import Cli, Pf, wait_for
+from tests.lab.vfio_driver import Function, Memory, block, get, put
 
 
 def prepared(nvmelm: Cli, role: str, pf: Pf) -> str:
@@ -37,3 +38,45 @@ def test_a_running_controller_is_not_saved(
     refused = nvmelm("state", "save", pf_a.address, source, str(tmp_path / "state"), "--json")
     assert (refused.code, refused.json["reason"]) == (1, "image-not-suspended")
     assert not (tmp_path / "state").exists()
+
+
+def test_a_driver_in_user_space_does_io_on_a_prepared_function(nvmelm: Cli, pf_a: Pf, scratch_host: None) -> None:
+    """What the move below rests on: the VF that steps 1 to 4 hand to vfio-pci works, with its own queues."""
+    nvmelm("source", "prepare", pf_a.address, "--vfs", "1", "--unmarked", check=True)
+    with Function(pf_a.vfs[0], Memory()) as function:
+        function.enable()
+        pair = function.create_queues()
+        for number in range(10):
+            put(function, pair, number)
+        assert function.complete(pair, 10) == [0] * 10
+        assert [get(function, pair, number) for number in range(10)] == [block(number) for number in range(10)]
+        assert function.nothing_more(pair)
+
+
+def test_writes_submitted_while_the_source_is_suspended_complete_once_at_the_destination(
+    hmlms: None, nvmelm: Cli, pf_a: Pf, pf_b: Pf, scratch_host: None, tmp_path: Path
+) -> None:
+    source, destination = prepared(nvmelm, "source", pf_a), prepared(nvmelm, "destination", pf_b)
+    rsh = tmp_path / "rsh"
+    rsh.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
+    rsh.chmod(0o700)
+    told, go_on = tmp_path / "suspended", tmp_path / "go-on"
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ncat >/dev/null\n: >{told}\nwhile [ ! -e {go_on} ]; do sleep 0.05; done\n")
+    hook.chmod(0o700)
+    memory = Memory()
+    with Function(pf_a.vfs[0], memory) as here, Function(pf_b.vfs[0], memory) as there:
+        here.enable()
+        pair = here.create_queues()
+        there.enable()
+        words = ["migrate", pf_a.address, source, "--to", f"ssh://here/{pf_b.address}/{destination}", "--yes"]
+        moving = nvmelm.start(*words, "--rsh", str(rsh), "--callout", f"source-suspended={hook}", "--json")
+        wait_for(told.exists, "the source to be suspended", 120)
+        for number in range(8):
+            put(here, pair, number)
+        assert here.nothing_more(pair)
+        go_on.touch()
+        assert moving.wait(timeout=300) == 0
+        assert there.complete(pair, 8) == [0] * 8
+        assert there.nothing_more(pair)
+        assert [get(there, pair, number) for number in range(8)] == [block(number) for number in range(8)]

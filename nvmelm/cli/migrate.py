@@ -1,0 +1,121 @@
+"""``nvmelm migrate``: step 6 on two hosts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nvmelm.cli.callouts import DEADLINE, CalloutDeadline, CalloutDirectory, CalloutList, points_of
+from nvmelm.cli.options import CNTLID, Pf, Program, Rsh, group
+from nvmelm.cli.run import Answer, Run, verb
+from nvmelm.errors import UsageError
+
+if TYPE_CHECKING:
+    from nvmelm.migrate.address import Address
+    from nvmelm.operations.session import Session
+
+app = group("Step 6: move controlled functions to another host.")
+
+Cntlids = Annotated[
+    list[int] | None, typer.Argument(**CNTLID | {"metavar": "[CNTLID]..."}, help="What moves: 0x0041, 65 or 41h.")
+]
+To = Annotated[
+    str, typer.Option("--to", metavar="URL", show_default=False, help="ssh://[user@]HOST[:port]/PF[/CNTLID,...]")
+]
+AllMigratable = Annotated[bool, typer.Option("--all-migratable", help="Everything that is marked migratable moves.")]
+PolicyFile = Annotated[Path | None, typer.Option("--policy", metavar="FILE", help="The site's rules; nvmelm compat.")]
+VerdictFile = Annotated[
+    Path | None, typer.Option("--verdict", metavar="FILE", help="Move only what this verdict of compat check is about.")
+]
+MaxDowntime = Annotated[
+    float | None, typer.Option("--max-downtime", metavar="SECONDS", min=0.0, help="Refuse when it would take longer.")
+]
+ReachedAt = Annotated[str, typer.Option("--from", metavar="URL", help="Where the other host reaches this one.")]
+NoNotify = Annotated[bool, typer.Option("--no-notify", help="Do not announce the suspend to the device.")]
+
+
+@verb(app, "migrate", changes=True)
+def migrate(
+    run: Run,
+    pf: Pf,
+    to: To,
+    cntlid: Cntlids = None,
+    all_migratable: AllMigratable = False,
+    rsh: Rsh = "",
+    program: Program = "nvmelm",
+    policy: PolicyFile = None,
+    verdict: VerdictFile = None,
+    callouts: CalloutDirectory = None,
+    callout: CalloutList = None,
+    callout_deadline: CalloutDeadline = DEADLINE,  # type: ignore[assignment]  # typer parses it
+    max_downtime: MaxDowntime = None,
+    reached_at: ReachedAt = "",
+    no_notify: NoNotify = False,
+) -> Answer:
+    """Move the state of controlled functions to another host, and run them there."""
+    from nvmelm.cli.migration import Migration, agreed_of, policy_of
+    from nvmelm.migrate.address import Address
+    from nvmelm.migrate.source import Wishes
+
+    address = Address.parse(to)
+    if not address.pf:
+        raise UsageError(f"{to} names no PF", fix="write it as ssh://HOST/PF or ssh://HOST/PF/CNTLID")
+    rules, agreed = policy_of(policy), agreed_of(verdict)
+    points = points_of("source", callouts, callout or (), callout_deadline)
+    with run.primary(pf, change=True) as session:
+        chosen = _chosen(session, cntlid or [], all_migratable)
+        wishes = Wishes(
+            to=str(address),
+            pf=address.pf,
+            pairs=_pairs(chosen, address),
+            reached_at=reached_at or f"ssh://{os.uname().nodename}",
+            policy=rules,
+            agreed=agreed,
+            notify=not no_notify,
+            max_downtime_s=max_downtime,
+        )
+        return Migration(run, session, address, points, rsh=rsh, program=program).move(wishes)
+
+
+def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:
+    """Return the controllers that are to move.
+
+    Raises:
+        UsageError: none, or both ways of naming them.
+    """
+    if bool(named) == every:
+        raise UsageError(
+            "name the controllers that move, or all of them" if not named else "name controllers or all, not both",
+            fix="nvmelm migrate PF CNTLID --to URL, or nvmelm migrate PF --all-migratable --to URL",
+            reason="arguments",
+        )
+    if named:
+        return list(named)
+    from nvmelm.model import Role
+
+    marked = [one for one in session.picture().secondaries if one.mark is not None and one.mark.holds]
+    chosen = [one.cntlid for one in marked if one.mark is not None and one.mark.role is Role.MIGRATABLE]
+    if not chosen:
+        raise UsageError(
+            f"no controller of {session.address} is migratable",
+            cause="step 3 was not done, or its marks do not hold any more",
+            fix=f"nvmelm source prepare {session.ref.node} --vfs N; nvmelm secondary list {session.ref.node}",
+            reason="unmarked",
+        )
+    return chosen
+
+
+def _pairs(chosen: Sequence[int], address: Address) -> list[tuple[int, int | None]]:
+    there = address.cntlids
+    if there and len(there) != len(chosen):
+        raise UsageError(
+            f"{len(chosen)} controllers cannot move to {len(there)}",
+            cause="--to names another number of controllers",
+            fix="name as many there, or none: ssh://HOST/PF takes the first that are resumable",
+            reason="arguments",
+        )
+    return list(zip(chosen, there or [None] * len(chosen), strict=True))

@@ -1,0 +1,83 @@
+"""What ``nvmelm recover`` does: sessions between two hosts first, then runs of verbs on this one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from nvmelm.cli.callouts import points_of
+from nvmelm.cli.run import Run
+from nvmelm.errors import UncertainError, UsageError
+from nvmelm.migrate import recovery
+from nvmelm.migrate.address import Address
+from nvmelm.migrate.link import Link
+from nvmelm.migrate.remote import connected
+from nvmelm.model import RecoverReport, SessionView
+from nvmelm.operations import recover as runs
+from nvmelm.operations.ownership import Record
+
+
+class Ways(NamedTuple):
+    """How the operator wants sessions to be decided; see the verb's options."""
+
+    take: str
+    give_up: str
+    peer: str
+    rsh: str
+    program: str
+    alone: bool
+    callouts: Path | None
+
+
+def recover(run: Run, ways: Ways, *, finish: bool) -> RecoverReport:
+    """Decide what is unfinished on this host, or show it.
+
+    Raises:
+        UsageError: options that contradict each other, or a session that is not there.
+        PermissionDeniedError: not root.
+    """
+    host = run.host()
+    means = recovery.Means(
+        connect=None if ways.alone else lambda record: _connected(record, ways),
+        name=os.uname().nodename,
+        points=lambda side: points_of(side, ways.callouts),
+        confirm=run.confirm,
+    )
+    if ways.take or ways.give_up:
+        view = _on_a_word(run, ways, means)
+        return RecoverReport(changed=view.settled is not None, dry_run=run.dry_run, unfinished=(), sessions=(view,))
+    found = recovery.recover_sessions(host, means, dry_run=run.dry_run)
+    undecided = {one.primary for one in found if not one.resolved}
+    report = runs.recover(host, finish=finish, leave=undecided, confirm=run.confirm, dry_run=run.dry_run)
+    changed = report.changed or any(one.settled for one in found)
+    return report.model_copy(update={"changed": changed, "sessions": tuple(found)})
+
+
+def _on_a_word(run: Run, ways: Ways, means: recovery.Means) -> SessionView:
+    if ways.take and ways.give_up:
+        raise UsageError("a session is taken or given up", cause="both were asked for", reason="arguments")
+    if run.dry_run:
+        raise UsageError(
+            "an operator's word has no dry run",
+            fix="nvmelm recover --dry-run shows what is known of the session",
+            reason="arguments",
+        )
+    decide = recovery.take if ways.take else recovery.give_up
+    return decide(run.host(), ways.take or ways.give_up, means)
+
+
+@contextmanager
+def _connected(record: Record, ways: Ways) -> Iterator[Link]:
+    """Open a link to the other host of a session."""
+    where = ways.peer or record.peer
+    if not where:
+        raise UncertainError(
+            f"session {record.id}: where the other host is was not written down",
+            fix="nvmelm recover --peer ssh://HOST",
+            reason="peer-unknown",
+        )
+    with connected(Address.parse(where), rsh=ways.rsh, program=ways.program) as link:
+        yield link

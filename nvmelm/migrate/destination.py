@@ -1,0 +1,325 @@
+"""The destination's part of a migration: started by the source through ssh, it serves one session and ends.
+
+Everything that can be done before the source is suspended is done in :meth:`Destination._prepare`; what remains for the
+time in which the guest stands still is to take the states, to write down that they are in, and to resume.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from nvmelm import __version__
+from nvmelm.discovery import resolve
+from nvmelm.errors import BusyError, InterruptedByUserError, MalformedError, NvmelmError, UncertainError, UsageError
+from nvmelm.migrate import messages, target
+from nvmelm.migrate.address import Address
+from nvmelm.migrate.gate import manifest_of
+from nvmelm.migrate.link import DATA, Link, LinkLostError
+from nvmelm.migrate.loading import Loading, SourceGaveUpError
+from nvmelm.migrate.messages import expect, send
+from nvmelm.migrate.points import Point, Points
+from nvmelm.migrate.settle import answer
+from nvmelm.migrate.streams import Rehearsal, WrongDigestError
+from nvmelm.model import Picture, Role, Secondary
+from nvmelm.operations import marks, state
+from nvmelm.operations.move import require_free
+from nvmelm.operations.ownership import Record, Sessions, Side, State, new_record
+from nvmelm.operations.session import Session, session
+from nvmelm.transport import Host
+
+
+def serve(host: Host, link: Link, *, points: Points, name: str) -> None:
+    """Serve one session on a link.
+
+    Args:
+        points: the callouts of this host.
+        name: what this host calls itself.
+
+    Raises:
+        NvmelmError: it failed; the source was told as far as it could be.
+        UncertainError: contact was lost when the states were in; this host's copy stays suspended.
+    """
+    try:
+        link.shake_hands()
+        hello = expect(link, messages.Hello)
+        send(link, messages.Hello(program=f"nvmelm {__version__}", host=name))
+        first = link.receive()
+        opening = messages.parse(first, link.peer) if first is not None else None
+        if isinstance(opening, messages.Open):
+            with session(host, opening.pf, change=True) as opened, Sessions(host) as sessions:
+                Destination(opened, sessions, link, points, opening, hello).run()
+        elif isinstance(opening, messages.Settle):
+            answer(host, link, opening, points)
+        elif opening is not None and not isinstance(opening, messages.Bye):
+            raise messages.unexpected(opening, link.peer)
+    except NvmelmError as error:
+        if not error.rolled_back:  # then it was told already
+            with suppress(LinkLostError):
+                send(link, messages.failed(error))
+        raise
+
+
+class Destination:
+    """One session, from *Open* to *Running*."""
+
+    def __init__(
+        self,
+        opened: Session,
+        sessions: Sessions,
+        link: Link,
+        points: Points,
+        opening: messages.Open,
+        hello: messages.Hello,
+    ) -> None:
+        self.session = opened
+        self.sessions = sessions
+        self.link = link
+        self.points = points
+        self.opening = opening
+        self.hello = hello
+        self.touched = False
+        self.record: Record | None = None
+        self.notes: list[str] = []
+
+    def run(self) -> None:
+        """Serve the session; see :func:`serve`."""
+        picture, chosen = self._choose()
+        self._send_opened(picture, chosen)
+        message = self._next()
+        if not isinstance(message, messages.Prepare):
+            if isinstance(message, messages.Abort | messages.Bye):
+                return
+            raise messages.unexpected(message, self.link.peer)
+        self._check_unchanged(picture, chosen, message)
+        try:
+            self._prepare(picture, chosen)
+            self._load(picture)
+        except (NvmelmError, KeyboardInterrupt) as error:
+            raise self._put_back(error) from error
+        self._await_decision()
+
+    @property
+    def known(self) -> Record:
+        """Return the session's record."""
+        if self.record is None:
+            raise UncertainError("the session has no record")
+        return self.record
+
+    def _choose(self) -> tuple[Picture, list[Secondary]]:
+        """Return the targets: those that were named, or the first ones that are ready and free."""
+        picture = self.session.picture()
+        marks.require_live_migration(picture)
+        named = [pair.destination for pair in self.opening.pairs]
+        taken = {one for one in named if one is not None}
+        chosen = []
+        for which in named:
+            one = resolve(picture, which) if which is not None else self._free_one(picture, taken)
+            taken.add(one.cntlid)
+            marks.require(picture, one, Role.RESUMABLE)
+            require_free(one)
+            chosen.append(one)
+        self.sessions.require_free(self.session.address, [one.cntlid for one in chosen])
+        if len({one.cntlid for one in chosen}) != len(chosen):
+            raise UsageError("two controllers cannot move into one", fix="name each destination once")
+        return picture, chosen
+
+    def _free_one(self, picture: Picture, taken: set[int]) -> Secondary:
+        busy = {
+            one.cntlid
+            for record in self.sessions.unfinished()
+            if record.primary == picture.primary.address
+            for one in record.controllers
+        }
+        for one in picture.secondaries:
+            usable = one.mark is not None and one.mark.holds and one.mark.role is Role.RESUMABLE
+            if usable and one.cntlid not in taken | busy:
+                return one
+        raise BusyError(
+            f"{picture.primary.address} has no resumable controller left",
+            cause=f"{len(self.opening.pairs)} are to be moved there",
+            fix=f"nvmelm destination prepare {picture.primary.node} --vfs N, on the destination",
+            reason="no-target",
+        )
+
+    def _send_opened(self, picture: Picture, chosen: list[Secondary]) -> None:
+        pairs = [
+            messages.Pair(source=pair.source, destination=one.cntlid)
+            for pair, one in zip(self.opening.pairs, chosen, strict=True)
+        ]
+        send(
+            self.link,
+            messages.Opened(
+                primary=picture.primary.address,
+                pairs=pairs,
+                addresses=[str(one.address) for one in chosen],
+                manifests=[manifest_of(self.session, picture, one).dumps(indent=None) for one in chosen],
+                held=["; ".join(one.used_by)[:1024] for one in chosen],
+            ),
+        )
+
+    def _check_unchanged(self, picture: Picture, chosen: list[Secondary], prepare: messages.Prepare) -> None:
+        digests = [manifest_of(self.session, picture, one).digest for one in chosen]
+        if digests != prepare.digests:
+            cause = "what it says of itself is not what the two hosts compared"
+            raise UsageError("the destination changed meanwhile", cause=cause, fix="migrate again")
+
+    def _prepare(self, picture: Picture, chosen: list[Secondary]) -> None:
+        """Suspend the targets, and let a transfer of the right size pass through once."""
+        formats = state.formats_of(picture.primary)
+        pairs = zip(self.opening.pairs, chosen, strict=True)
+        controllers = tuple(target.moving(self.session, formats, one, pair.source) for pair, one in pairs)
+        peer = _peer(self.opening.peer)
+        self.record = self.sessions.open(
+            new_record(
+                self.session.host,
+                self.opening.session,
+                Side.DESTINATION,
+                peer=peer,
+                primary=self.session.address,
+                serial=self.session.ref.serial,
+                controllers=controllers,
+            )
+        )
+        self.points.describe(self.opening.session, peer, self._described(chosen))
+        target.suspend(self.session, controllers)
+        messages.warm_up()
+        self._rehearse()
+        self.points.call(Point.PREPARED)
+        send(self.link, messages.Prepared())
+
+    def _rehearse(self) -> None:
+        passed = Rehearsal()
+        while True:
+            frame = self.link.receive()
+            if frame is None:
+                continue
+            if frame.kind == DATA:
+                passed.write(frame.payload)
+                continue
+            message = messages.parse(frame, self.link.peer)
+            if isinstance(message, messages.Abort):
+                raise SourceGaveUpError(message.why)
+            if not isinstance(message, messages.Rehearsed):
+                raise messages.unexpected(message, self.link.peer)
+            if (passed.bytes, passed.sha256) != (message.bytes, message.sha256):
+                cause = f"{passed.bytes} of {message.bytes} bytes arrived, or others than were sent"
+                raise WrongDigestError("the dry transfer did not arrive as it was sent", cause=cause)
+            return
+
+    def _load(self, picture: Picture) -> None:
+        """Take the states, and write down that they are in."""
+        message = self._next()
+        if isinstance(message, messages.Abort):
+            raise SourceGaveUpError(message.why)
+        if not isinstance(message, messages.Suspended):
+            raise messages.unexpected(message, self.link.peer)
+        self.points.call(Point.SOURCE_SUSPENDED)
+        self.touched = True
+        with Loading(self.session, picture, self.link, self.known.controllers) as loading:
+            loaded = loading.run()
+        self.record = self.sessions.move(self.known, State.LOADED)
+        self._tell(messages.Loaded(states=loaded))  # from here on only the source, or an operator, decides
+
+    def _await_decision(self) -> None:
+        """Wait for the source's word; without it both copies stand still."""
+        try:
+            message = self._next()
+        except (LinkLostError, MalformedError, KeyboardInterrupt) as error:
+            raise self._uncertain(error) from error
+        if isinstance(message, messages.Abort):
+            self._abandon(message.why)
+            self._tell(messages.Aborted())
+        elif isinstance(message, messages.Give):
+            self._take()
+        else:
+            raise self._uncertain(messages.unexpected(message, self.link.peer))
+
+    def _take(self) -> None:
+        """The controllers are ours: write it down, resume them, say so."""
+        self.record = self.sessions.move(self.known, State.ACCEPTED)
+        self.notes += self.points.report(Point.BEFORE_RESUME)
+        started = time.monotonic()
+        try:
+            self.notes += target.resume(self.session, self.known.controllers)
+        except (NvmelmError, KeyboardInterrupt) as error:
+            raise self._uncertain(error) from error
+        taken_s = time.monotonic() - started
+        # What runs must not wait for the disk: that it was about to run is written already.
+        self._tell(messages.Running(resume_s=taken_s, notes=[note[:4096] for note in self.notes[:64]]))
+        self.record = self.sessions.move(self.known, State.RUNNING)
+        target.use_up(self.session, self.known.controllers)
+        self.points.report(Point.DESTINATION_RUNNING)
+        with suppress(LinkLostError, MalformedError):
+            self._next()  # Bye
+
+    def _put_back(self, error: NvmelmError | KeyboardInterrupt) -> NvmelmError:
+        """Undo what was done here, and return the error to end with.
+
+        The source is told first: it can run its controllers again while this side still tidies up.
+        """
+        failure = error if isinstance(error, NvmelmError) else InterruptedByUserError("interrupted")
+        if self.record is None:
+            return failure
+        if self.record.state is not State.PREPARING:
+            return self._uncertain(failure)
+        if not isinstance(failure, SourceGaveUpError):
+            self._tell(messages.failed(failure))
+        try:
+            self._abandon(failure.message)
+        except (NvmelmError, KeyboardInterrupt) as second:
+            reason = second.message if isinstance(second, NvmelmError) else "interrupted"
+            failure.add_note(f"the destination could not be put back: {reason}; nvmelm recover there")
+            return failure
+        self._tell(messages.Aborted())
+        failure.rolled_back = True
+        return failure
+
+    def _abandon(self, why: str) -> None:
+        target.discard(self.session, self.known.controllers, touched=self.touched)
+        self.record = self.sessions.move(self.known, State.ABANDONED, why[:500])
+        self.points.report(Point.ROLLED_BACK)
+
+    def _uncertain(self, error: NvmelmError | KeyboardInterrupt) -> UncertainError:
+        why = error.message if isinstance(error, NvmelmError) else "interrupted"
+        self.points.report(Point.UNCERTAIN)
+        return UncertainError(
+            f"session {self.known.id} is {self.known.state} here; the controllers {self.known.names} stay suspended",
+            cause=why,
+            fix="nvmelm recover, on either host, as soon as the two can speak",
+            reason="session-uncertain",
+        )
+
+    def _tell(self, message: messages.Message) -> None:
+        """Say something that changes nothing here when it does not arrive."""
+        with suppress(LinkLostError):
+            send(self.link, message)
+
+    def _next(self) -> messages.AnyMessage:
+        """Return the next message; the source may take its time, as long as it gives signs of life."""
+        while True:
+            frame = self.link.receive()
+            if frame is not None:
+                return messages.parse(frame, self.link.peer)
+
+    def _described(self, chosen: list[Secondary]) -> list[Mapping[str, Any]]:
+        return [
+            {
+                "primary": self.session.address,
+                "cntlid": one.cntlid,
+                "address": one.address,
+                "vfio_node": one.vfio_node,
+                "peer_cntlid": pair.source,
+            }
+            for pair, one in zip(self.opening.pairs, chosen, strict=True)
+        ]
+
+
+def _peer(text: str) -> str:
+    """Return where the source says it can be reached, if that is an address."""
+    try:
+        return str(Address.parse(text)) if text else ""
+    except UsageError:
+        return ""

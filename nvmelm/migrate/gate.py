@@ -1,0 +1,38 @@
+"""The gate in front of a migration: manifests of both ends, judged before anything stops.
+
+Both hosts describe their own end; the source judges, since it has the most to lose. What was compared is named by its
+digest, and each side looks again before the source is suspended: what changed meanwhile was never judged.
+"""
+
+from __future__ import annotations
+
+from nvmelm.compat.manifest import Manifest
+from nvmelm.compat.policy import Policy
+from nvmelm.compat.read import of_function
+from nvmelm.compat.verdict import Severity, Verdict, judge
+from nvmelm.errors import IncompatibleError
+from nvmelm.model import Picture, Secondary
+from nvmelm.operations.session import Session
+
+
+def manifest_of(session: Session, picture: Picture, one: Secondary) -> Manifest:
+    """Return what a controlled function is, as its host sees it now."""
+    return of_function(session.host, session.queue, picture, one)
+
+
+def require_compatible(source: Manifest, destination: Manifest, policy: Policy | None, name: str) -> Verdict:
+    """Judge one pair.
+
+    Raises:
+        IncompatibleError: with every reason that blocks; nothing was touched.
+    """
+    verdict = judge(source, destination, policy)
+    if verdict.compatible:
+        return verdict
+    blocking = [reason for reason in verdict.reasons if reason.severity is Severity.BLOCKS]
+    raise IncompatibleError(
+        f"{name} cannot move there: source and destination do not fit",
+        cause="; ".join(reason.message for reason in blocking[:8]),
+        fix=blocking[0].fix,
+        reason=blocking[0].code,
+    )

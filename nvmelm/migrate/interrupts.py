@@ -1,0 +1,46 @@
+"""Signals that ask to stop, held back where stopping would leave two hosts in doubt."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: What asks a program to end: Ctrl-C, a service manager, a lost terminal.
+_ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let every request to end be a Ctrl-C, so that what was begun is put back."""
+    with _handled(_interrupt):
+        yield
+
+
+@contextmanager
+def undisturbed() -> Iterator[list[int]]:
+    """Hold requests to end back until the block is done; the list holds those that came."""
+    came: list[int] = []
+    with _handled(lambda number, _frame: came.append(number)):
+        yield came
+
+
+@contextmanager
+def _handled(handler: object) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only that one has handlers to set
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _ASKING}
+    for number, earlier in before.items():
+        if earlier is not signal.SIG_IGN:  # nohup, or a parent that wants to be the one who decides
+            signal.signal(number, handler)  # type: ignore[arg-type]  # a plain function or lambda
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

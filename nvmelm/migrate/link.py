@@ -1,0 +1,309 @@
+r"""The link between two hosts: frames over two file descriptors, bounded in every field.
+
+::
+
+    preamble, once in each direction, the same in every version of the protocol
+    +----+------------------------------------------------------+
+    |  0 | magic            89 4E 56 4D 4C 4E 4B 0A (.NVMLNK\n)  |
+    |  8 | lowest version   2 bytes                             |
+    | 10 | highest version  2 bytes                             |
+    | 12 | zero             4 bytes                             |
+    +----+------------------------------------------------------+
+
+    frame
+    +----+------------------------------------------------------+
+    |  0 | kind             1 byte; 1 message, 2 data, 3 alive  |
+    |  1 | zero             1 byte                              |
+    |  2 | stream           2 bytes; of data, 0 otherwise       |
+    |  4 | length L         4 bytes; at most 1 MiB of a message,|
+    |    |                  8 MiB of data, 0 of alive           |
+    |  8 | payload          L bytes                             |
+    +----+------------------------------------------------------+
+
+Integers are little-endian. A side that has nothing to say sends *alive* frames, so that silence means a lost link and
+not a long command. The protocol above the frames is in :mod:`nvmelm.migrate.messages` and ``docs/protocol.md``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from typing import NamedTuple, Self
+
+from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
+from nvmelm.wire.layout import U8, U16, U32, Buffer, Layout, Raw
+
+MAGIC = b"\x89NVMLNK\n"
+#: The versions of the protocol this program speaks.
+LOWEST, HIGHEST = 1, 1
+KiB, MiB = 1 << 10, 1 << 20
+MAX_MESSAGE_BYTES = 1 * MiB
+MAX_DATA_BYTES = 8 * MiB
+#: A link that says nothing for so long is lost; *alive* frames come several times as often.
+SILENCE_S = 30.0
+_ALIVE_PER_SILENCE = 5
+#: Up to this size header and payload are sent by one call.
+_TOGETHER_BYTES = 64 * KiB
+_F_SETPIPE_SZ = 1031
+_PIPE_BYTES = 1 * MiB
+
+MESSAGE, DATA, ALIVE = 1, 2, 3
+_LIMITS = {MESSAGE: MAX_MESSAGE_BYTES, DATA: MAX_DATA_BYTES, ALIVE: 0}
+
+
+class Preamble(Layout, size=16):
+    """What each side sends first, in every version of the protocol."""
+
+    magic = Raw(0, 8, "Magic")
+    lowest = U16(8, "Lowest version of the protocol this side speaks")
+    highest = U16(10, "Highest version")
+    zero = U32(12, "Zero")
+
+
+class FrameHeader(Layout, size=8):
+    """What stands in front of each payload."""
+
+    kind = U8(0, "Kind")
+    zero = U8(1, "Zero")
+    stream = U16(2, "Stream")
+    length = U32(4, "Length of the payload, bytes")
+
+
+class Frame(NamedTuple):
+    """One frame that arrived."""
+
+    kind: int
+    stream: int
+    payload: bytearray
+
+
+class LinkLostError(NvmelmError):
+    """The other side is not there any more: its end was closed, or it said nothing for too long."""
+
+    kind = "link_lost"
+
+    def __init__(self, message: str, *, cause: str = "") -> None:
+        super().__init__(message, cause=cause, fix="nvmelm recover, on either host", reason="link-lost")
+
+
+class Link:
+    """Frames to and from the other side.
+
+    Args:
+        incoming, outgoing: descriptors; the link makes them non-blocking, and closes them at its end.
+        peer: what the other side is called in messages.
+        silence_s: seconds without a frame after which the link is lost.
+    """
+
+    def __init__(self, incoming: int, outgoing: int, peer: str, *, silence_s: float = SILENCE_S) -> None:
+        self.peer = peer
+        self.version = 0
+        self.sent_bytes = 0
+        self._incoming, self._outgoing = incoming, outgoing
+        self._silence_s = silence_s
+        self._writing = threading.Lock()
+        self._broken: LinkLostError | None = None
+        self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._closing = threading.Event()
+        self._alive = threading.Thread(target=self._say_alive, name="nvmelm-alive", daemon=True)
+        for descriptor in {incoming, outgoing}:
+            os.set_blocking(descriptor, False)
+            _widen(descriptor)
+
+    def shake_hands(self) -> int:
+        """Exchange preambles and return the version of the protocol both speak.
+
+        Raises:
+            NotSupportedError: there is none; both sides' versions are named.
+            MalformedError: the other side is no nvmelm.
+            LinkLostError: it ended, or says nothing.
+        """
+        self._write(Preamble.pack(magic=MAGIC, lowest=LOWEST, highest=HIGHEST))
+        theirs = Preamble(bytes(self._read_preamble()))
+        if theirs.lowest > HIGHEST or theirs.highest < LOWEST or theirs.lowest > theirs.highest:
+            raise NotSupportedError(
+                f"{self.peer} speaks version {_span(theirs.lowest, theirs.highest)} of the protocol, "
+                f"this nvmelm version {_span(LOWEST, HIGHEST)}",
+                cause="one of the two is too old for the other",
+                fix="install the same nvmelm on both hosts",
+                reason="protocol-version",
+            )
+        self.version = min(HIGHEST, theirs.highest)
+        self._alive.start()
+        return self.version
+
+    def send(self, kind: int, payload: Buffer, stream: int = 0) -> None:
+        """Send one frame, from any thread.
+
+        Raises:
+            LinkLostError: it could not be sent; whether the other side has got it is not known.
+        """
+        header = FrameHeader.pack(kind=kind, stream=stream, length=len(payload))
+        with self._writing:
+            if len(payload) <= _TOGETHER_BYTES:
+                self._write(header + bytes(payload))
+            else:
+                self._write(header)
+                self._write(payload)
+
+    def receive(self, *, deadline_s: float | None = None) -> Frame | None:
+        """Return the next frame; None when :meth:`wake` was called first.
+
+        Args:
+            deadline_s: seconds until a frame must be there, whatever *alive* frames come; None: no such limit.
+
+        Raises:
+            LinkLostError: the other side ended or is silent.
+            MalformedError: what it sent is no frame.
+        """
+        until = None if deadline_s is None else time.monotonic() + deadline_s
+        while True:
+            if not self._readable(until):
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._waker)
+                return None
+            header = FrameHeader(bytes(self._read(FrameHeader.size)))
+            if header.zero or header.length > _LIMITS.get(header.kind, -1):
+                cause = f"kind {header.kind}, {header.length} bytes"
+                raise MalformedError(f"{self.peer} sent what is no frame", cause=cause, reason="protocol")
+            payload = self._read(header.length)
+            if header.kind != ALIVE:
+                return Frame(header.kind, header.stream, payload)
+
+    def pending(self) -> bool:
+        """Return whether something has arrived, or the link was cut; :meth:`receive` then says which."""
+        return _poll(self._incoming, select.POLLIN, 0)
+
+    def wake(self) -> None:
+        """Let :meth:`receive` return, from another thread."""
+        os.eventfd_write(self._waker, 1)
+
+    def close(self) -> None:
+        """Close both directions; a second time does nothing."""
+        if self._waker < 0:
+            return
+        self._closing.set()
+        if self._alive.ident is not None:
+            self._alive.join()
+        for descriptor in {self._incoming, self._outgoing, self._waker}:
+            os.close(descriptor)
+        self._waker = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _say_alive(self) -> None:
+        """Send a sign of life now and then; a link that cannot take one is found lost by whoever uses it."""
+        while not self._closing.wait(self._silence_s / _ALIVE_PER_SILENCE):
+            if self._writing.acquire(blocking=False):  # whoever is sending is alive
+                try:
+                    self._write(FrameHeader.pack(kind=ALIVE))
+                except LinkLostError:
+                    return
+                finally:
+                    self._writing.release()
+
+    def _readable(self, until: float | None) -> bool:
+        """Wait for input; False when it was woken."""
+        silent_at = time.monotonic() + self._silence_s
+        deadline = silent_at if until is None else min(until, silent_at)
+        poller = select.poll()
+        poller.register(self._incoming, select.POLLIN)
+        poller.register(self._waker, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poller.poll(max(0.0, deadline - time.monotonic()) * 1000)}
+        if not ready:
+            raise self._silent("does not answer")
+        return self._incoming in ready
+
+    def _read_preamble(self) -> bytearray:
+        """Read the other side's first bytes; what a login script printed instead is shown."""
+        seen = bytearray()
+        while len(seen) < Preamble.size and MAGIC.startswith(bytes(seen[: len(MAGIC)])):
+            seen += self._read(1)
+        if bytes(seen[: len(MAGIC)]) != MAGIC:
+            with contextlib.suppress(LinkLostError):  # some more of it, for the message
+                while len(seen) < 80 and b"\n" not in seen and self.pending():
+                    seen += self._read(1)
+            raise MalformedError(
+                f"{self.peer} is no nvmelm: it said {_printable(bytes(seen))!r}",
+                cause="a login script that prints something, or another program, answers there",
+                fix="try: ssh HOST nvmelm --version; it must print its version and nothing else",
+                reason="protocol",
+            )
+        return seen
+
+    def _read(self, length: int) -> bytearray:
+        """Read exactly so many bytes."""
+        buffer = bytearray(length)
+        view, done = memoryview(buffer), 0
+        while done < length:
+            try:
+                got = os.readv(self._incoming, [view[done:]])
+            except BlockingIOError:
+                if not _poll(self._incoming, select.POLLIN, self._silence_s):
+                    raise self._silent("does not answer") from None
+                continue
+            except OSError as error:
+                raise self._cut(error.strerror or "") from error
+            if not got:
+                raise self._cut("its end was closed")
+            done += got
+        return buffer
+
+    def _write(self, data: Buffer) -> None:
+        """Write all of it; after a failure nothing may follow, since half a frame may be out."""
+        if self._broken is not None:
+            raise LinkLostError(self._broken.message, cause=self._broken.cause)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._write_some(view) :]
+        except LinkLostError as error:
+            self._broken = error
+            raise
+
+    def _write_some(self, view: memoryview) -> int:
+        try:
+            count = os.write(self._outgoing, view)
+        except BlockingIOError:
+            if not _poll(self._outgoing, select.POLLOUT, self._silence_s):
+                raise self._silent("does not take what is sent") from None
+            return 0
+        except OSError as error:
+            raise self._cut(error.strerror or "") from error
+        self.sent_bytes += count
+        return count
+
+    def _silent(self, what: str) -> LinkLostError:
+        return LinkLostError(f"{self.peer} {what}", cause=f"nothing moved for {self._silence_s:g} s")
+
+    def _cut(self, cause: str) -> LinkLostError:
+        return LinkLostError(f"the link to {self.peer} was cut", cause=cause)
+
+
+def _poll(descriptor: int, events: int, timeout_s: float) -> bool:
+    poller = select.poll()
+    poller.register(descriptor, events)
+    return bool(poller.poll(timeout_s * 1000))
+
+
+def _widen(descriptor: int) -> None:
+    """Give a pipe more room than the 64 KiB it has; what is no pipe stays as it is."""
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def _span(lowest: int, highest: int) -> str:
+    return str(lowest) if lowest == highest else f"{lowest} to {highest}"
+
+
+def _printable(data: bytes) -> str:
+    return "".join(chr(byte) if 32 <= byte < 127 else " " for byte in data).strip()

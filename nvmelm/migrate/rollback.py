@@ -1,0 +1,148 @@
+"""A migration that failed before the give-away: the source runs again first, then everybody else is told."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from nvmelm.errors import ExitCode, InterruptedByUserError, MalformedError, NvmelmError, RolledBackError, UncertainError
+from nvmelm.migrate import messages, target
+from nvmelm.migrate.link import Link, LinkLostError
+from nvmelm.migrate.messages import send
+from nvmelm.migrate.points import Point
+from nvmelm.migrate.settle import ask
+from nvmelm.operations.ownership import DOUBTFUL, Record, State
+
+if TYPE_CHECKING:
+    from nvmelm.migrate.source import Source
+
+#: How long the destination gets to put itself back; the guest runs again by then.
+_ABORT_S = 60.0
+#: How much of what was on its way is looked through for the destination's own reason.
+_MAX_LATE_MESSAGES = 64
+
+
+def roll_back(source: Source, error: NvmelmError | KeyboardInterrupt) -> NvmelmError:
+    """Resume the source's controllers, write that down, have the destination put back, and return how to end.
+
+    Returns:
+        The error that caused it, with its own exit code 3 to 7, or a RolledBackError; an UncertainError when the
+        controllers were given away after all, or could not be resumed.
+    """
+    failure = _reason(source.link, error)
+    if source.record is None:
+        with suppress(LinkLostError):
+            send(source.link, messages.Bye())
+        return failure
+    record = _latest(source)
+    if record.state is State.GIVEN_AWAY:
+        return UncertainError(
+            f"session {record.id}: given away, and then: {failure.message}",
+            cause=failure.cause,
+            fix="nvmelm recover, on either host",
+            reason="session-uncertain",
+        )
+    notes: list[str] = []
+    stood_still = 0.0
+    if failure.reason == DOUBTFUL:
+        # The give-away may be on the disk. Running again has to be there first, or a crash would bring that back.
+        try:
+            record = source.record = source.sessions.move(record, State.ROLLED_BACK, failure.message[:500])
+        except NvmelmError as second:
+            return _not_resumed(record, failure, second)
+    if source.suspended_at is not None:
+        try:
+            notes += target.resume(source.session, record.controllers)
+        except NvmelmError as second:
+            return _not_resumed(record, failure, second)
+        stood_still = time.monotonic() - source.suspended_at
+        source.measured.downtime_s = stood_still
+    try:
+        if record.state is not State.ROLLED_BACK:
+            source.record = source.sessions.move(record, State.ROLLED_BACK, failure.message[:500])
+    except NvmelmError as second:
+        notes.append(f"that it was rolled back could not be written: {second.message}; nvmelm recover here")
+    notes += source.points.report(Point.ROLLED_BACK)
+    if not _abort(source.link, failure) and not _told_again(source):
+        notes.append("the destination may still hold its targets suspended: nvmelm recover there, or here")
+    return _ending(failure, stood_still, notes)
+
+
+def _reason(link: Link, error: NvmelmError | KeyboardInterrupt) -> NvmelmError:
+    """Return why it failed: of a link that was cut, the destination's last words when there are any."""
+    if not isinstance(error, NvmelmError):
+        return InterruptedByUserError("interrupted", cause="Ctrl-C, or a signal that asks to end", reason="interrupted")
+    if isinstance(error, LinkLostError):
+        with suppress(LinkLostError, MalformedError):
+            for _ in range(_MAX_LATE_MESSAGES):
+                if not link.pending():
+                    break
+                frame = link.receive(deadline_s=1.0)
+                message = messages.parse(frame, link.peer) if frame is not None else None
+                if isinstance(message, messages.Failed):
+                    return messages.remote_error(message, link.peer)
+    return error
+
+
+def _latest(source: Source) -> Record:
+    """Return the record as the disk has it: a write that failed may have been made all the same."""
+    record = source.known
+    with suppress(NvmelmError):
+        record = source.sessions.get(record.id, record.side) or record
+    return record
+
+
+def _not_resumed(record: Record, failure: NvmelmError, second: NvmelmError) -> UncertainError:
+    uncertain = UncertainError(
+        f"{failure.message}; then {record.names} could not be resumed: {second.message}",
+        cause=f"{failure.cause}; {second.cause}".strip("; "),
+        fix="nvmelm recover, once what is named here is repaired; the destination does not run them",
+        reason="not-resumed",
+    )
+    uncertain.add_note(f"session {record.id} is {record.state} here")
+    return uncertain
+
+
+def _abort(link: Link, failure: NvmelmError) -> bool:
+    """Have the destination put itself back; return whether it has."""
+    deadline = time.monotonic() + _ABORT_S
+    with suppress(LinkLostError, MalformedError):
+        if not isinstance(failure, messages.RemoteError):
+            send(link, messages.Abort(why=failure.message[:4096]))
+        while (left := deadline - time.monotonic()) > 0:
+            frame = link.receive(deadline_s=left)
+            message = messages.parse(frame, link.peer) if frame is not None else None
+            if isinstance(message, messages.Aborted | messages.Failed):
+                return isinstance(message, messages.Aborted)
+    return False
+
+
+def _told_again(source: Source) -> bool:
+    """Tell the destination over a new link; return whether it has put itself back."""
+    if source.reconnect is None or not source.known.over:
+        return False
+    with suppress(NvmelmError), source.reconnect() as link:
+        settled = ask(link, source.known, source.name)
+        return settled.state in (State.ABANDONED, None)  # None: it had not begun
+    return False
+
+
+def _ending(failure: NvmelmError, stood_still_s: float, notes: list[str]) -> NvmelmError:
+    ended = failure
+    if failure.exit_code in (ExitCode.FAILED, ExitCode.INTERRUPTED, ExitCode.ROLLED_BACK, ExitCode.UNCERTAIN):
+        ended = RolledBackError(
+            f"{failure.message}; the source runs as before",
+            cause=failure.cause,
+            fix=failure.fix if failure.reason != "link-lost" else "look at the network and the destination; try again",
+            reason=failure.reason,
+        )
+        for note in getattr(failure, "__notes__", ()):
+            ended.add_note(note)
+    ended.rolled_back = True
+    ended.add_note(
+        f"the guest stood still for {stood_still_s * 1000:.1f} ms" if stood_still_s else "the guest was not stopped"
+    )
+    for note in notes:
+        ended.add_note(note)
+    return ended

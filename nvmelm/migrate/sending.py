@@ -1,0 +1,148 @@
+"""The states of a session on their way from the suspended controllers to the link.
+
+Several controllers are read at the same time. The main thread meanwhile listens: a destination that cannot go on says
+so at once, and the guest need not wait until the last byte of a large state was sent in vain. Threads that still send
+when it is over are left alone; they end with the link.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from nvmelm.errors import ImageError, MalformedError
+from nvmelm.migrate import messages
+from nvmelm.migrate.link import Link
+from nvmelm.migrate.messages import send
+from nvmelm.migrate.streams import SMALL_BYTES, LinkSink
+from nvmelm.model import Picture, Secondary
+from nvmelm.operations import state
+from nvmelm.operations.image import ImageSource
+from nvmelm.operations.ownership import Moving
+from nvmelm.operations.session import Session
+from nvmelm.transport import Progress
+
+#: So often one state may be asked for again; the destination gives up earlier.
+_REPEATS = 8
+
+
+class Sending:
+    """All states of a session, in its order.
+
+    Attributes:
+        saved: what was sent, by controller; of the last time when one was sent again.
+        seconds: from the first command to the destination's word that all states are in.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        picture: Picture,
+        chosen: Sequence[Secondary],
+        link: Link,
+        controllers: Sequence[Moving],
+    ) -> None:
+        self.saved: dict[int, state.Saved] = {}
+        self.seconds = 0.0
+        self._session = session
+        self._picture = picture
+        self._chosen = {one.cntlid: one for one in chosen}
+        self._link = link
+        self._controllers = controllers
+        self._wire = threading.Lock()
+        self._formats = state.formats_of(picture.primary)
+        self._threads: list[threading.Thread] = []
+        self._errors: list[BaseException] = []
+        self._repeats: Counter[int] = Counter()
+        self._progress: Progress | None = None
+
+    def run(self, progress: Progress | None, sizes: Mapping[int, int]) -> messages.Loaded:
+        """Send every state, and return what the destination says when all are in.
+
+        Args:
+            progress: called with bytes of the first state.
+            sizes: bytes of each state as they were a moment ago.
+
+        Raises:
+            RemoteError: the destination cannot take them.
+            NvmelmError: a state could not be read, or is not proven.
+        """
+        started = time.monotonic()
+        self._progress = progress
+        few = len(self._controllers) == 1 or self._session.host.serial
+        if few and max(sizes.values(), default=0) <= SMALL_BYTES // 2:
+            for number, one in enumerate(self._controllers):
+                self._send(one, number)
+        else:
+            for number, one in enumerate(self._controllers):
+                self._start(one, number)
+        loaded = self._await_loaded()
+        self._check(loaded)
+        self.seconds = time.monotonic() - started
+        return loaded
+
+    def _start(self, one: Moving, stream: int) -> None:
+        thread = threading.Thread(target=self._try, args=(one, stream), name=f"nvmelm-get-{one.cntlid:#06x}")
+        thread.daemon = True
+        thread.start()
+        self._threads.append(thread)
+
+    def _try(self, one: Moving, stream: int) -> None:
+        try:
+            self._send(one, stream)
+        except BaseException as error:  # raised again by the thread that waits for this one
+            self._errors.append(error)
+        self._link.wake()
+
+    def _send(self, one: Moving, stream: int) -> None:
+        """Read one state and send it as an image."""
+        with LinkSink(self._link, stream, self._wire) as sink:
+            self.saved[one.cntlid] = state.save(
+                self._session.queue,
+                one.cntlid,
+                sink,
+                source=ImageSource.of(self._picture.primary, self._chosen[one.cntlid]),
+                formats=self._formats,
+                device_bytes=self._picture.primary.max_transfer_bytes,
+                progress=self._progress if one is self._controllers[0] else None,
+            )
+            send(self._link, messages.Sent(stream=stream))
+
+    def _await_loaded(self) -> messages.Loaded:
+        while True:
+            if self._errors:
+                raise self._errors[0]
+            frame = self._link.receive()
+            if frame is None:
+                continue
+            message = messages.parse(frame, self._link.peer)
+            if isinstance(message, messages.Loaded):
+                return message
+            if isinstance(message, messages.Failed):
+                raise messages.remote_error(message, self._link.peer)
+            if not isinstance(message, messages.Again):
+                raise messages.unexpected(message, self._link.peer)
+            self._again(message)
+
+    def _again(self, message: messages.Again) -> None:
+        """Send a state once more that the destination's device lost in the middle."""
+        numbers = [number for number, one in enumerate(self._controllers) if one.cntlid == message.source]
+        self._repeats[message.source] += 1
+        repeat = self._repeats[message.source]
+        if not numbers or repeat > _REPEATS:
+            raise MalformedError(f"{self._link.peer} asks for a state too often", cause=message.why, reason="protocol")
+        self._start(self._controllers[numbers[0]], numbers[0] + repeat * len(self._controllers))
+
+    def _check(self, loaded: messages.Loaded) -> None:
+        """Compare what is in with what was sent."""
+        theirs = {one.source: one.sha256 for one in loaded.states}
+        ours = {cntlid: one.sha256 for cntlid, one in self.saved.items()}
+        if theirs != ours:
+            raise ImageError(
+                f"{self._link.peer} holds other states than were sent",
+                cause="the digests are not the same",
+                fix="migrate again; this must not happen on an ssh connection",
+                reason="wrong-digest",
+            )

@@ -1,0 +1,395 @@
+"""The source's part of a migration: it leads, and it decides.
+
+::
+
+    open      who goes where; both ends compared; nothing is touched before they fit
+    prepare   the destination suspends its targets; a dry transfer of the right size warms the path and measures it
+    track     memory that changes is reported in rounds, where the device can and the caller wants it
+    suspend   from here to the answer to the resume the guest stands still
+    send      each state, proven, into its target
+    give      written here first; from then on the source does not run them again
+    take down the controllers here, once they run there
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from nvmelm import __version__
+from nvmelm.compat.manifest import Manifest
+from nvmelm.compat.policy import Policy
+from nvmelm.compat.verdict import Verdict
+from nvmelm.discovery import resolve
+from nvmelm.errors import IncompatibleError, MalformedError, NvmelmError, UncertainError, UsageError
+from nvmelm.migrate import messages, target
+from nvmelm.migrate.gate import manifest_of, require_compatible
+from nvmelm.migrate.interrupts import undisturbed
+from nvmelm.migrate.link import DATA, Link, LinkLostError
+from nvmelm.migrate.messages import expect, send
+from nvmelm.migrate.points import Point, Points
+from nvmelm.migrate.rollback import roll_back
+from nvmelm.migrate.sending import Sending
+from nvmelm.migrate.streams import Rehearsal
+from nvmelm.model import Picture, Role, Secondary
+from nvmelm.operations import marks, provision, state
+from nvmelm.operations.ownership import Moving, Record, Sessions, Side, State, new_record
+from nvmelm.operations.session import Session
+from nvmelm.operations.state_transfer import StateReader
+from nvmelm.transport import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the caller wants of a migration.
+
+    Attributes:
+        to: where the destination is, as it is written down and printed.
+        pf: the PF there, in any of its names.
+        pairs: source and, where one was named, destination controllers.
+        reached_at: where this host can be reached by ``recover`` there; may be empty.
+        policy: the site's rules of compatibility.
+        agreed: digests of a verdict that was given before: source, destination; None: none was.
+        notify: announce the suspend to the device.
+        max_downtime_s: refuse when the dry transfer says that it would take longer; None: no such limit.
+    """
+
+    to: str
+    pf: str
+    pairs: Sequence[tuple[int, int | None]]
+    reached_at: str = ""
+    policy: Policy | None = None
+    agreed: tuple[str, str] | None = None
+    notify: bool = True
+    max_downtime_s: float | None = None
+
+
+@dataclass(slots=True)
+class Measured:
+    """What a migration took; times in seconds, ``None`` where it did not come to it.
+
+    Attributes:
+        downtime_s: from the suspend being sent to the answer to the resume, or to the resume of a roll-back.
+        send_s: all states on their way; made up of get, transfer and set.
+    """
+
+    downtime_s: float | None = None
+    drain_s: float = 0.0
+    send_s: float = 0.0
+    get_s: float = 0.0
+    transfer_s: float = 0.0
+    set_s: float = 0.0
+    resume_s: float = 0.0
+    rehearsal_s: float = 0.0
+    state_bytes: int = 0
+    commands: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+Track = Callable[[Session, Sequence[Moving]], Any]
+"""Starts dirty tracking; what it returns has ``converge()``, ``final()`` and ``close()``."""
+
+Reconnect = Callable[[], AbstractContextManager[Link]]
+
+
+class Source:
+    """One migration, from *Hello* to *Bye*.
+
+    Args:
+        opened: the PF here, locked.
+        link: to a destination that was just started.
+        name: what this host calls itself.
+        reconnect: starts the destination again; for a roll-back whose link was cut.
+    """
+
+    def __init__(
+        self,
+        opened: Session,
+        sessions: Sessions,
+        link: Link,
+        wishes: Wishes,
+        points: Points,
+        *,
+        name: str,
+        reconnect: Reconnect | None = None,
+    ) -> None:
+        self.session = opened
+        self.sessions = sessions
+        self.link = link
+        self.wishes = wishes
+        self.points = points
+        self.name = name
+        self.reconnect = reconnect
+        self.id = uuid.uuid4().hex
+        self.measured = Measured()
+        self.verdicts: list[Verdict] = []
+        self.opened: messages.Opened | None = None
+        self.record: Record | None = None
+        self.suspended_at: float | None = None
+        self._sizes: dict[int, int] = {}
+
+    # The three parts of a run; the first changes nothing anywhere.
+
+    def open(self) -> None:
+        """Agree with the destination on who goes where, and compare both ends.
+
+        Raises:
+            IncompatibleError: they do not fit, with every reason.
+            RemoteError: the destination cannot take them.
+        """
+        self.link.shake_hands()
+        send(self.link, messages.Hello(program=f"nvmelm {__version__}", host=self.name))
+        expect(self.link, messages.Hello)
+        picture, chosen = self._choose()
+        pairs = [messages.Pair(source=source, destination=there) for source, there in self.wishes.pairs]
+        opening = messages.Open(session=self.id, pf=self.wishes.pf, pairs=pairs, peer=self.wishes.reached_at)
+        send(self.link, opening)
+        self.opened = expect(self.link, messages.Opened)
+        self._check_answer(self.opened)
+        theirs = [Manifest.parse(text) for text in self.opened.manifests]
+        for one, there in zip(chosen, theirs, strict=True):
+            here = manifest_of(self.session, picture, one)
+            self._check_agreed(here, there)
+            self.verdicts.append(require_compatible(here, there, self.wishes.policy, f"{one.cntlid:#06x}"))
+        self.points.describe(self.id, self.wishes.to, self._described(chosen))
+        self.points.call(Point.COMPATIBLE)
+
+    def leave(self) -> None:
+        """End after :meth:`open`, as a dry run does."""
+        with suppress(LinkLostError):
+            send(self.link, messages.Bye())
+
+    def move(self, *, track: Track | None = None, progress: Progress | None = None) -> None:
+        """Move the controllers; :attr:`measured` and :attr:`record` tell the rest.
+
+        Raises:
+            NvmelmError: it failed, and the controllers run here as before; ``rolled_back`` says so.
+            UncertainError: contact was lost after the give-away; both copies stand still.
+        """
+        try:
+            self._prepare()
+            self._suspend_and_send(track, progress)
+            with undisturbed():
+                self.record = self.sessions.move(self.known, State.GIVEN_AWAY)
+        except (NvmelmError, KeyboardInterrupt) as error:
+            with undisturbed():
+                raise roll_back(self, error) from error
+        with undisturbed():
+            self._give()
+            self._take_down()
+
+    @property
+    def known(self) -> Record:
+        """Return the session's record."""
+        if self.record is None:
+            raise UncertainError("the session has no record")
+        return self.record
+
+    def _choose(self) -> tuple[Picture, list[Secondary]]:
+        picture = self.session.picture()
+        marks.require_live_migration(picture)
+        chosen = [resolve(picture, source) for source, _ in self.wishes.pairs]
+        if len({one.cntlid for one in chosen}) != len(chosen):
+            raise UsageError("a controller cannot move twice", fix="name each controller once")
+        for one in chosen:
+            marks.require(picture, one, Role.MIGRATABLE)
+        if self.record is None:
+            self.sessions.require_free(self.session.address, [one.cntlid for one in chosen])
+        return picture, chosen
+
+    def _check_answer(self, opened: messages.Opened) -> None:
+        """Do not believe an answer to something else than what was asked."""
+        asked = list(self.wishes.pairs)
+        fits = len(opened.pairs) == len(asked) == len(opened.manifests) == len(opened.addresses) == len(opened.held)
+        for pair, (source, there) in zip(opened.pairs, asked, strict=False):
+            fits = fits and pair.source == source and pair.destination is not None and there in (None, pair.destination)
+        if not fits or len({pair.destination for pair in opened.pairs}) != len(asked):
+            raise MalformedError(f"{self.link.peer} offers other controllers than were asked for", reason="protocol")
+
+    def _check_agreed(self, here: Manifest, there: Manifest) -> None:
+        """Refuse what a verdict given before did not speak of."""
+        agreed = self.wishes.agreed
+        if agreed is None or agreed == (here.digest, there.digest):
+            return
+        changed = "the source" if agreed[0] != here.digest else "the destination"
+        raise IncompatibleError(
+            f"{changed} is not what the verdict was given for",
+            cause=f"the verdict speaks of {agreed[0]} and {agreed[1]}; now they are {here.digest} and {there.digest}",
+            fix="nvmelm compat check again",
+            reason="verdict-outdated",
+        )
+
+    def _prepare(self) -> None:
+        """Let the destination do all it can do beforehand, and measure the way there."""
+        picture, chosen = self._choose()
+        formats = state.formats_of(picture.primary)
+        there = [pair.destination or 0 for pair in (self.opened.pairs if self.opened else [])]
+        pairs = zip(chosen, there, strict=True)
+        controllers = tuple(target.moving(self.session, formats, one, peer) for one, peer in pairs)
+        self.record = self.sessions.open(
+            new_record(
+                self.session.host,
+                self.id,
+                Side.SOURCE,
+                peer=self.wishes.to,
+                primary=self.session.address,
+                serial=self.session.ref.serial,
+                controllers=controllers,
+            )
+        )
+        digests = [verdict.destination_digest for verdict in self.verdicts]
+        send(self.link, messages.Prepare(digests=digests))
+        self._rehearse(picture, controllers)
+        messages.warm_up()
+        expect(self.link, messages.Prepared)
+        self.points.call(Point.PREPARED)
+        self._check_downtime()
+
+    def _rehearse(self, picture: Picture, controllers: Sequence[Moving]) -> None:
+        """Read the running controllers' states as they will be read, and send them to be thrown away."""
+        started = time.monotonic()
+        passed = Rehearsal()
+        limit = state.transfer_limit(self.session.queue, picture.primary.max_transfer_bytes)
+        formats = state.formats_of(picture.primary)
+        for one in controllers:
+            reader = StateReader(
+                self.session.queue, one.cntlid, min(1, len(formats.versions)), min(1, len(formats.uuids))
+            )
+            total = state.bounded_size(reader.header(), one.cntlid)
+            self._sizes[one.cntlid] = total
+            for offset in range(0, total, limit):
+                piece = reader.receive(offset, min(limit, total - offset))
+                passed.write(piece)
+                self.link.send(DATA, piece)
+        send(self.link, messages.Rehearsed(bytes=passed.bytes, sha256=passed.sha256))
+        self.measured.rehearsal_s = time.monotonic() - started
+
+    def _check_downtime(self) -> None:
+        limit = self.wishes.max_downtime_s
+        if limit is not None and self.measured.rehearsal_s > limit:
+            raise NvmelmError(
+                f"the guest would stand still for more than {limit:g} s",
+                cause=f"the dry transfer of {sum(self._sizes.values())} bytes took {self.measured.rehearsal_s:.3f} s",
+                fix="allow a longer --max-downtime, or use a faster link",
+                reason="downtime",
+            )
+
+    def _suspend_and_send(self, track: Track | None, progress: Progress | None) -> None:
+        controllers = self.known.controllers
+        self.points.call(Point.BEFORE_SUSPEND)
+        if self.wishes.notify:
+            self.measured.notes += target.notify(self.session, controllers)
+        tracker = track(self.session, controllers) if track is not None else None
+        try:
+            if tracker is not None:
+                tracker.converge()
+            picture, chosen = self._look_again()
+            self._suspend()
+            if tracker is not None:
+                tracker.final()
+        finally:
+            if tracker is not None:
+                tracker.close()
+        self.points.call(Point.SOURCE_SUSPENDED)
+        send(self.link, messages.Suspended())
+        sending = Sending(self.session, picture, chosen, self.link, controllers)
+        loaded = sending.run(progress, self._sizes)
+        self._account(sending, loaded)
+        self.points.call(Point.BEFORE_GIVE_AWAY)
+
+    def _look_again(self) -> tuple[Picture, list[Secondary]]:
+        """Compare the source once more with what was judged: the last moment before it stands still."""
+        picture, chosen = self._choose()
+        for one, verdict in zip(chosen, self.verdicts, strict=True):
+            digest = manifest_of(self.session, picture, one).digest
+            if digest != verdict.source_digest:
+                cause = f"{one.cntlid:#06x} was {verdict.source_digest}, and is {digest} now"
+                raise IncompatibleError("the source changed after it was judged", cause=cause, fix="migrate again")
+        return picture, chosen
+
+    def _suspend(self) -> None:
+        self.record = self.sessions.move(self.known, State.SUSPENDING)
+        self.suspended_at = time.monotonic()
+        target.suspend(self.session, self.known.controllers)
+        self.measured.drain_s = time.monotonic() - self.suspended_at
+
+    def _account(self, sending: Sending, loaded: messages.Loaded) -> None:
+        measured = self.measured
+        measured.state_bytes = sum(one.header.state_bytes for one in sending.saved.values())
+        measured.commands += sum(one.commands for one in sending.saved.values()) + sum(
+            one.commands for one in loaded.states
+        )
+        # Reading, sending and setting overlap; the parts are what each one added to the time that passed.
+        measured.send_s = sending.seconds
+        measured.get_s = min(max((one.seconds for one in sending.saved.values()), default=0.0), sending.seconds)
+        measured.set_s = min(max((one.set_s for one in loaded.states), default=0.0), sending.seconds - measured.get_s)
+        measured.transfer_s = sending.seconds - measured.get_s - measured.set_s
+
+    def _give(self) -> None:
+        """Tell the destination that the controllers are its own, and wait until it runs them."""
+        self.points.report(Point.GIVEN_AWAY)
+        try:
+            send(self.link, messages.Give())
+            running = expect(self.link, messages.Running)
+        except NvmelmError as error:
+            self.points.report(Point.UNCERTAIN)
+            raise self._uncertain(error) from error
+        if self.suspended_at is not None:
+            self.measured.downtime_s = time.monotonic() - self.suspended_at
+        self.measured.resume_s = running.resume_s
+        self.measured.notes += running.notes
+
+    def _uncertain(self, error: NvmelmError) -> UncertainError:
+        here = f"here: {self.known.state}, {self.known.names} stay suspended"
+        uncertain = UncertainError(
+            f"the controllers were given away, and {self.link.peer} does not say that they run",
+            cause=f"{error.message}; {here}; there: last known to hold every state, suspended",
+            fix="nvmelm recover, on either host, as soon as the two can speak",
+            reason="session-uncertain",
+        )
+        uncertain.add_note(f"session {self.id}")
+        return uncertain
+
+    def _take_down(self) -> None:
+        """Take the controllers down here: they run there, and would be a second copy if anybody resumed them."""
+        try:
+            take_down(self.session, self.known.controllers)
+            self.record = self.sessions.move(self.known, State.DONE)
+        except NvmelmError as error:
+            self.measured.notes.append(
+                f"they run at the destination, but were not taken down here: {error.message}; nvmelm recover does it"
+            )
+        with suppress(LinkLostError):
+            send(self.link, messages.Bye())
+        self.measured.notes += self.points.report(Point.DESTINATION_RUNNING)
+
+    def _described(self, chosen: Sequence[Secondary]) -> list[Mapping[str, Any]]:
+        there = self.opened.pairs if self.opened else []
+        return [
+            {
+                "primary": self.session.address,
+                "cntlid": one.cntlid,
+                "address": one.address,
+                "vfio_node": one.vfio_node,
+                "peer_cntlid": pair.destination,
+            }
+            for one, pair in zip(chosen, there, strict=True)
+        ]
+
+
+def take_down(session: Session, controllers: Sequence[Moving]) -> None:
+    """Take given-away controllers offline at the source, with their marks.
+
+    Raises:
+        NvmelmError: it failed; it can be done again.
+    """
+    for one in controllers:
+        provision.offline(session, one.cntlid, confirm=_agreed)
+
+
+def _agreed(question: str) -> None:
+    """Agree: what would be lost here runs elsewhere."""

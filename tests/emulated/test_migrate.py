@@ -1,0 +1,215 @@
+"""Migrations between two emulated hosts, with a guest that must not notice, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvmelm.emulator.generations import GENERATIONS
+from nvmelm.errors import BusyError, ExitCode, NvmelmError, RolledBackError, UncertainError, UsageError
+from nvmelm.migrate.points import Points
+from nvmelm.operations import move, provision
+from nvmelm.operations.plan import cells_of
+from nvmelm.operations.session import session
+from tests.emulated.conftest import agree
+from tests.emulated.two_hosts import FIRST, PF, VF, Cut, World, build, copy
+
+SEND = "0x41"
+#: The source's frames: Hello, Open, Prepare, rehearsal, Rehearsed, Suspended, the state, Sent, Give, Bye.
+GIVE = 8
+SUSPEND, RESUME, SET = f"admin/{SEND}/0", f"admin/{SEND}/1", f"admin/{SEND}/2"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("hosts") / "template")
+
+
+@pytest.fixture
+def world(prepared: Path, tmp_path: Path) -> Iterator[World]:
+    found = copy(prepared, tmp_path / "world")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def guarded(world: World) -> World:
+    """A world with a guest that has commands in flight."""
+    world.start_guest(depth=8)
+    return world
+
+
+def goes_on(world: World, side: str) -> None:
+    """Let the guest work where its controller is, and check that it lost nothing."""
+    assert world.guest is not None
+    if side == "destination":
+        world.guest.attach(world.destination, VF)
+    world.guest.step(30)
+    report = world.guest.finish()
+    assert report.clean, report
+    assert report.submitted == report.completed
+
+
+def cells(world: World, side: str) -> dict[str, Any]:
+    with session(world.host(side), PF) as opened:
+        return cells_of(opened.picture())
+
+
+def test_a_move_leaves_one_running_copy_and_a_guest_that_noticed_nothing(guarded: World) -> None:
+    moved = guarded.migrate()
+    assert guarded.runs("destination")
+    assert not guarded.holds("source")
+    assert guarded.states("source") == ["done"]
+    assert guarded.states("destination") == ["running"]
+    assert moved.measured.state_bytes > 48
+    assert moved.measured.downtime_s is not None
+    goes_on(guarded, "destination")
+
+
+@pytest.mark.parametrize("generation", [name for name in GENERATIONS if name != "stock-qemu-7.2"])
+def test_every_generation_moves(generation: str, tmp_path: Path) -> None:
+    world = copy(build(tmp_path / "template", generation), tmp_path / "world")
+    first = 2 if generation == "tp4159" else FIRST
+    with session(world.source, PF) as opened:
+        first = opened.picture().secondaries[0].cntlid
+    world.migrate(pairs=[(first, None)])
+    assert world.states("destination") == ["running"]
+    world.close()
+
+
+def test_several_controllers_move_together(tmp_path: Path) -> None:
+    world = copy(build(tmp_path / "template", controllers=4), tmp_path / "world")
+    world.controllers = 4
+    moved = world.migrate()
+    assert len(moved.known.controllers) == 4
+    assert world.states("destination") == ["running"]
+    world.close()
+
+
+def test_what_was_prepared_is_where_it_was_after_a_failed_move(guarded: World) -> None:
+    before = cells(guarded, "source"), cells(guarded, "destination")
+    guarded.destination.arm(f"{SET}=status:0x4006")
+    with pytest.raises(NvmelmError) as met:
+        guarded.migrate()
+    assert met.value.exit_code is ExitCode.REFUSED
+    assert met.value.rolled_back
+    assert (cells(guarded, "source"), cells(guarded, "destination")) == before
+    assert guarded.states("source") == ["rolled-back"]
+    assert guarded.states("destination") == ["abandoned"]
+    assert not guarded.holds("destination")
+    goes_on(guarded, "source")
+
+
+def test_a_device_that_loses_a_state_once_gets_it_again(guarded: World) -> None:
+    guarded.destination.arm(f"{SET}#1=status:0x0006")
+    guarded.migrate()
+    goes_on(guarded, "destination")
+
+
+def test_a_source_that_does_not_suspend_runs_as_before(guarded: World) -> None:
+    guarded.source.arm(f"{SUSPEND}#2=status:0x4006")  # the first one announces only
+    with pytest.raises(NvmelmError) as met:
+        guarded.migrate()
+    assert met.value.exit_code is ExitCode.REFUSED
+    goes_on(guarded, "source")
+
+
+def test_a_failed_callout_before_the_give_away_rolls_back(guarded: World) -> None:
+    def run(point: str, told: Any) -> None:
+        if point == "before-give-away":
+            raise NvmelmError("the site says no")
+
+    with pytest.raises(RolledBackError, match="the site says no"):
+        guarded.migrate(points=lambda side: Points(run if side == "source" else None, side))
+    goes_on(guarded, "source")
+
+
+def test_a_failed_callout_after_the_give_away_changes_nothing(guarded: World) -> None:
+    def run(point: str, told: Any) -> None:
+        if point in ("before-resume", "destination-running", "given-away"):
+            raise NvmelmError("too late")
+
+    guarded.migrate(points=lambda side: Points(run, side))
+    goes_on(guarded, "destination")
+
+
+def test_ctrl_c_before_the_give_away_rolls_back_with_exit_8(guarded: World) -> None:
+    def run(point: str, told: Any) -> None:
+        if point == "source-suspended":
+            raise KeyboardInterrupt
+
+    with pytest.raises(RolledBackError) as met:
+        guarded.migrate(points=lambda side: Points(run if side == "source" else None, side))
+    assert met.value.exit_code is ExitCode.ROLLED_BACK
+    assert any("stood still" in note for note in met.value.__notes__)
+    goes_on(guarded, "source")
+
+
+def test_lost_contact_after_the_give_away_stops_both_and_recover_at_the_source_ends_it(guarded: World) -> None:
+    with pytest.raises(UncertainError) as met:
+        guarded.migrate(Cut("source", GIVE))
+    assert met.value.exit_code is ExitCode.UNCERTAIN
+    assert not guarded.runs("source")
+    assert not guarded.runs("destination")
+    assert (guarded.states("source")[-1], guarded.states("destination")[-1]) == ("given-away", "loaded")
+    (seen,) = guarded.recover("source")
+    assert seen.resolved
+    assert (guarded.states("source")[-1], guarded.states("destination")[-1]) == ("done", "running")
+    assert guarded.recover("source") == guarded.recover("destination") == []
+    goes_on(guarded, "destination")
+
+
+def test_lost_contact_after_the_give_away_is_ended_by_recover_at_the_destination_too(guarded: World) -> None:
+    with pytest.raises(UncertainError):
+        guarded.migrate(Cut("source", GIVE))
+    (seen,) = guarded.recover("destination")
+    assert seen.resolved
+    assert (guarded.states("source")[-1], guarded.states("destination")[-1]) == ("done", "running")
+    goes_on(guarded, "destination")
+
+
+def test_a_given_away_controller_is_not_resumed_by_hand(guarded: World) -> None:
+    with pytest.raises(UncertainError):
+        guarded.migrate(Cut("source", GIVE))
+    for side in ("source", "destination"):
+        with session(guarded.host(side), PF, change=True) as opened, pytest.raises(UncertainError, match="not resumed"):
+            move.resume(opened, FIRST, confirm=agree)
+
+
+def test_a_controller_in_an_unfinished_session_does_not_move_again(guarded: World) -> None:
+    with pytest.raises(UncertainError):
+        guarded.migrate(Cut("source", GIVE))
+    with pytest.raises(BusyError, match="not over"):
+        guarded.migrate()
+
+
+def test_an_unmarked_controller_does_not_move(world: World) -> None:
+    with session(world.source, PF, change=True) as opened:
+        provision.revoke(opened, [FIRST], confirm=agree)
+    with pytest.raises(UsageError, match="not marked"):
+        world.migrate()
+    assert world.states("source") == world.states("destination") == []
+
+
+def test_a_destination_without_a_resumable_controller_is_refused(world: World) -> None:
+    with session(world.destination, PF, change=True) as opened:
+        provision.revoke(opened, [FIRST], confirm=agree)
+    with pytest.raises(NvmelmError) as met:
+        world.migrate()
+    assert met.value.exit_code is ExitCode.BUSY
+    assert "no resumable controller left" in met.value.message
+
+
+def test_a_link_cut_when_the_states_are_in_leaves_nothing_behind_once_the_destination_is_told_again(
+    guarded: World,
+) -> None:
+    """The cut comes when the destination says loaded: it must not decide by itself, and is told over a new link."""
+    loaded = 3  # Hello, Opened, Prepared, Loaded
+    with pytest.raises(RolledBackError) as met:
+        guarded.migrate(Cut("destination", loaded), reconnect=True)
+    assert not any("may still hold" in note for note in met.value.__notes__)
+    assert guarded.states("destination") == ["abandoned"]
+    goes_on(guarded, "source")

@@ -1,0 +1,158 @@
+"""The record of who owns what: only the steps of the table, on the disk before anything follows, private, and found."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nvmelm.emulator.host import EmulatedHost
+from nvmelm.errors import BusyError, HostError, MalformedError, UncertainError
+from nvmelm.operations.ownership import (
+    FIRST,
+    NEXT,
+    Moving,
+    Record,
+    Sessions,
+    Side,
+    State,
+    new_record,
+    require_ours,
+    sessions_path,
+)
+from tests.emulated.conftest import MakeHost
+
+PF = "0000:01:00.0"
+SOURCE = (State.OPEN, State.SUSPENDING, State.GIVEN_AWAY)
+
+
+def record(host: EmulatedHost, side: Side = Side.SOURCE, *, session: str = "a" * 32, cntlid: int = 0x42) -> Record:
+    moving = Moving(cntlid=cntlid, peer_cntlid=0x43, incarnation=7, vq=2, vi=1)
+    return new_record(host, session, side, peer="ssh://b", primary=PF, serial="SN", controllers=(moving,))
+
+
+def test_a_session_is_what_it_was_when_it_is_read_again(make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        opened = sessions.open(record(host))
+        moved = sessions.move(opened, State.SUSPENDING, "why")
+    with Sessions(host) as sessions:
+        assert sessions.get("a" * 32, Side.SOURCE) == moved
+        assert sessions.unfinished() == [moved]
+        assert [state for state, _ in moved.history] == ["open", "suspending"]
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(State, State)))
+def test_only_the_steps_of_the_table_can_be_written(before: State, after: State, make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        side = Side.SOURCE if before in reachable(FIRST[Side.SOURCE]) else Side.DESTINATION
+        opened = replace(record(host, side), state=before)
+        sessions.open(opened)
+        if after in NEXT[before]:
+            assert sessions.move(opened, after).state is after
+        else:
+            with pytest.raises(UncertainError):
+                sessions.move(opened, after)
+            assert sessions.get(opened.id, opened.side) == opened
+
+
+def reachable(first: State) -> set[State]:
+    found, more = set(), {first}
+    while more:
+        found |= more
+        more = {after for state in more for after in NEXT[state]} - found
+    return found
+
+
+def test_the_two_sides_share_no_state() -> None:
+    assert not reachable(State.OPEN) & reachable(State.PREPARING)
+    assert reachable(State.OPEN) | reachable(State.PREPARING) == set(State)
+
+
+def test_of_two_that_decide_at_once_one_is_refused(make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as one, Sessions(host) as other:
+        opened = one.open(record(host))
+        one.move(opened, State.SUSPENDING)
+        with pytest.raises(UncertainError, match="not open any more"):
+            other.move(opened, State.ROLLED_BACK)
+
+
+def test_a_controller_is_in_one_unfinished_session_at_most(make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        first = sessions.open(record(host))
+        with pytest.raises(BusyError, match="not over"):
+            sessions.open(record(host, session="b" * 32))
+        sessions.move(first, State.ROLLED_BACK)
+        sessions.open(record(host, session="b" * 32))
+
+
+@pytest.mark.parametrize("state", SOURCE)
+def test_a_controller_that_was_given_away_is_not_ours(state: State, make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        moved = sessions.open(record(host))
+        for step in SOURCE[1 : SOURCE.index(state) + 1]:
+            moved = sessions.move(moved, step)
+    if state is State.GIVEN_AWAY:
+        with pytest.raises(UncertainError) as met:
+            require_ours(host, PF, 0x42, 7)
+        assert met.value.reason == "owned-elsewhere"
+    else:
+        require_ours(host, PF, 0x42, 7)
+    require_ours(host, PF, 0x42, 8)  # made anew since
+    require_ours(host, PF, 0x44, 7)
+
+
+def test_a_reboot_leaves_nothing_that_could_be_resumed(make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        sessions.open(record(host, Side.DESTINATION))
+    host.reboot()
+    require_ours(host, PF, 0x42, 7)
+
+
+def test_the_records_are_for_their_owner_alone(make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        sessions.open(record(host))
+        files = list(host.state_dir.glob("sessions.db*"))
+        assert len(files) == 3  # the database and its log, which is written first
+        assert all(file.stat().st_mode & 0o777 == 0o600 for file in files)
+
+
+def test_a_damaged_database_is_named_and_never_taken_for_an_empty_one(make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        sessions.open(record(host))
+    sessions_path(host).write_bytes(b"not a database" * 1000)
+    with pytest.raises(MalformedError, match="cannot be read"), Sessions(host) as sessions:
+        sessions.all()
+
+
+def test_a_record_of_a_later_version_is_refused(make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        sessions.open(record(host))
+    with sqlite3.connect(sessions_path(host)) as database:
+        database.execute("UPDATE sessions SET record = replace(record, '\"format\":1', '\"format\":2')")
+    database.close()
+    with pytest.raises(MalformedError), Sessions(host) as sessions:
+        sessions.all()
+
+
+def test_a_disk_that_takes_nothing_is_an_error_before_anything_follows(make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        opened = sessions.open(record(host))
+        sessions._connection.execute("PRAGMA max_page_count = 1")  # type: ignore[union-attr]  # as full as it gets
+        with pytest.raises(HostError) as met:
+            sessions.move(opened, State.SUSPENDING, "x" * 100_000)
+        assert met.value.reason == "sessions-unwritable"
+    with Sessions(host) as sessions:
+        assert sessions.get(opened.id, opened.side) == opened

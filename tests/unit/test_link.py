@@ -1,0 +1,192 @@
+"""The link between two hosts: frames, bounds, versions, and what a hostile or dying peer can do: end the session."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nvmelm.errors import MalformedError, NotSupportedError
+from nvmelm.migrate.link import ALIVE, DATA, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, MESSAGE, Link, LinkLostError
+
+MAGIC = b"\x89NVMLNK\n"
+
+
+def preamble(lowest: int, highest: int) -> bytes:
+    return MAGIC + struct.pack("<HHI", lowest, highest, 0)
+
+
+def frame(kind: int, payload: bytes, stream: int = 0, *, zero: int = 0, length: int | None = None) -> bytes:
+    return struct.pack("<BBHI", kind, zero, stream, len(payload) if length is None else length) + payload
+
+
+class Peer:
+    """The raw other end of a link."""
+
+    def __init__(self, silence_s: float = 2.0) -> None:
+        ours, theirs = socket.socketpair()
+        self.raw = theirs
+        self.link = Link(os.dup(ours.fileno()), ours.detach(), "peer", silence_s=silence_s)
+
+    def greeted(self) -> Link:
+        self.raw.sendall(preamble(1, 1))
+        assert self.link.shake_hands() == 1
+        return self.link
+
+
+@contextmanager
+def quiet(silence_s: float) -> Iterator[Peer]:
+    found = Peer(silence_s)
+    try:
+        yield found
+    finally:
+        found.link.close()
+        found.raw.close()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with quiet(2.0) as found:
+        yield found
+
+
+def test_the_preamble_says_which_versions_this_program_speaks(peer: Peer) -> None:
+    peer.greeted()
+    assert peer.raw.recv(16) == preamble(1, 1)
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(2, 3), (9, 9), (3, 1)])
+def test_a_peer_of_other_versions_is_refused_with_both_spans(peer: Peer, lowest: int, highest: int) -> None:
+    peer.raw.sendall(preamble(lowest, highest))
+    with pytest.raises(NotSupportedError) as met:
+        peer.link.shake_hands()
+    assert met.value.reason == "protocol-version"
+    assert f"{lowest}" in met.value.message
+    assert "this nvmelm version 1" in met.value.message
+
+
+def test_a_newer_peer_that_still_speaks_ours_is_spoken_to_in_ours(peer: Peer) -> None:
+    peer.raw.sendall(preamble(1, 7))
+    assert peer.link.shake_hands() == 1
+
+
+def test_what_a_login_script_printed_is_shown_without_control_characters(peer: Peer) -> None:
+    peer.raw.sendall(b"Welcome to \x1b[31mhost\n and more")
+    with pytest.raises(MalformedError) as met:
+        peer.link.shake_hands()
+    assert "Welcome to" in met.value.message
+    assert "\x1b" not in met.value.message
+
+
+def test_a_message_arrives_as_it_was_sent(peer: Peer) -> None:
+    link = peer.greeted()
+    peer.raw.sendall(frame(MESSAGE, b'{"type":"bye"}'))
+    received = link.receive()
+    assert received is not None
+    assert (received.kind, bytes(received.payload)) == (MESSAGE, b'{"type":"bye"}')
+
+
+def test_alive_frames_are_passed_over(peer: Peer) -> None:
+    link = peer.greeted()
+    peer.raw.sendall(frame(ALIVE, b"") * 3 + frame(DATA, b"x", 9))
+    received = link.receive()
+    assert received is not None
+    assert (received.kind, received.stream) == (DATA, 9)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        frame(7, b""),
+        frame(0, b""),
+        frame(MESSAGE, b"", zero=1),
+        frame(MESSAGE, b"", length=MAX_MESSAGE_BYTES + 1),
+        frame(DATA, b"", length=MAX_DATA_BYTES + 1),
+        frame(ALIVE, b"", length=1),
+    ],
+)
+def test_a_frame_out_of_bounds_ends_the_session_before_anything_is_allocated(peer: Peer, raw: bytes) -> None:
+    link = peer.greeted()
+    peer.raw.sendall(raw)
+    with pytest.raises(MalformedError):
+        link.receive()
+
+
+@given(raw=st.binary(max_size=64))
+@settings(max_examples=60, deadline=None)
+def test_random_bytes_end_the_session_with_a_clear_error(raw: bytes) -> None:
+    peer = Peer()
+    try:
+        link = peer.greeted()
+        peer.raw.sendall(raw)
+        peer.raw.shutdown(socket.SHUT_WR)
+        with pytest.raises((MalformedError, LinkLostError)):
+            while True:
+                link.receive()
+    finally:
+        peer.link.close()
+        peer.raw.close()
+
+
+@pytest.mark.parametrize("cut", range(0, 24, 3))
+def test_an_end_in_the_middle_of_a_frame_is_a_lost_link(peer: Peer, cut: int) -> None:
+    link = peer.greeted()
+    peer.raw.sendall(frame(MESSAGE, b"0123456789abcdef")[:cut])
+    peer.raw.close()
+    with pytest.raises(LinkLostError):
+        link.receive()
+
+
+def test_a_silent_peer_is_a_lost_link() -> None:
+    with quiet(0.2) as peer, pytest.raises(LinkLostError, match="does not answer"):
+        peer.greeted().receive()
+
+
+def test_a_peer_that_gives_signs_of_life_is_waited_for() -> None:
+    done = threading.Event()
+    with quiet(0.3) as peer:
+        link = peer.greeted()
+
+        def live() -> None:
+            while not done.wait(0.1):
+                peer.raw.sendall(frame(ALIVE, b""))
+
+        thread = threading.Thread(target=live)
+        thread.start()
+        try:
+            with pytest.raises(LinkLostError):
+                link.receive(deadline_s=1.0)  # longer than the silence that would end it
+        finally:
+            done.set()
+            thread.join()
+
+
+def test_a_link_says_by_itself_that_it_lives() -> None:
+    with quiet(0.25) as peer:
+        peer.greeted()
+        peer.raw.settimeout(5)
+        assert peer.raw.recv(16) == preamble(1, 1)
+        assert peer.raw.recv(8) == frame(ALIVE, b"")
+
+
+def test_nothing_follows_half_a_frame() -> None:
+    with quiet(0.2) as peer:
+        link = peer.greeted()
+        with pytest.raises(LinkLostError):
+            for _ in range(64):
+                link.send(DATA, bytes(1 << 20))  # nobody reads
+        with pytest.raises(LinkLostError):
+            link.send(MESSAGE, b"x")
+
+
+def test_a_waiting_receiver_can_be_woken(peer: Peer) -> None:
+    link = peer.greeted()
+    threading.Timer(0.05, link.wake).start()
+    assert link.receive() is None
