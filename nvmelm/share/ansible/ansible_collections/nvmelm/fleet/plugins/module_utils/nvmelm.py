@@ -1,0 +1,118 @@
+"""Run nvmelm on a managed host and read its answer: one JSON document, one exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePath
+from typing import Any
+
+COMMON_ARGUMENTS: dict[str, Any] = {
+    "executable": {"type": "str", "default": "nvmelm"},
+    "host": {"type": "str"},
+    "agree": {"type": "bool", "default": False},
+}
+
+
+def words(module: Any, *verb: str, **options: Any) -> list[str]:
+    """Return a command line: the verb, its options, and what every module adds."""
+    found = [module.params["executable"]]
+    if module.params.get("host"):
+        found += ["--host", module.params["host"]]
+    found += verb
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            found.append(flag)
+        elif value is not None and value is not False:
+            found += [flag, str(value)]
+    return [*found, "--json"]
+
+
+def run(module: Any, command: list[str], *, good: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    """Run a command and return its document; anything but a good exit code fails the module with nvmelm's own words."""
+    if module.check_mode and "--dry-run" not in command and _changes(command):
+        command = [*command, "--dry-run"]
+    if module.params.get("agree") and _changes(command) and "--dry-run" not in command:
+        command = [*command, "--yes"]
+    code, out, err = module.run_command(command, environ_update={"LC_ALL": "C.UTF-8", "NO_COLOR": "1"})
+    document = _document(out)
+    if code in good and document is not None:
+        return document
+    failed = document or {}
+    module.fail_json(
+        msg=_told(failed) or err.strip() or f"{PurePath(command[0]).name} ended with {code}",
+        rc=code,
+        cmd=command,
+        stderr=err,
+        nvmelm=failed,
+        **{name: failed[name] for name in ("reason", "rolled_back") if name in failed},
+    )
+    raise AssertionError("fail_json does not return")
+
+
+def prepare(module_type: Any, side: str) -> None:
+    """Be the module ``nvmelm_source`` or ``nvmelm_destination``: the two differ in the verb alone."""
+    module = module_type(
+        argument_spec={
+            **COMMON_ARGUMENTS,
+            "pf": {"type": "str", "required": True},
+            "vfs": {"type": "int"},
+            "vq": {"type": "int"},
+            "vi": {"type": "int"},
+            "unmarked": {"type": "bool", "default": False},
+            "expires": {"type": "str"},
+            "state": {"type": "str", "choices": ["prepared", "released"], "default": "prepared"},
+        },
+        required_if=[("state", "prepared", ("vfs",))],
+        supports_check_mode=True,
+    )
+    asked = module.params
+    if asked["state"] == "released":
+        command = words(module, "release", asked["pf"])
+    else:
+        options = {name: asked[name] for name in ("vfs", "vq", "vi", "unmarked", "expires")}
+        command = words(module, side, "prepare", asked["pf"], **options)
+    document = run(module, command)
+    picture = document.get("picture") or {}
+    module.exit_json(
+        changed=changed_by(document),
+        diff=diff_of(document),
+        nvmelm=document,
+        controllers=[one for one in picture.get("secondaries", []) if one["present"]],
+    )
+
+
+def diff_of(document: dict[str, Any]) -> dict[str, str]:
+    """Return what ``--diff`` shows: the plan of a change, step by step, with the exact writes and commands."""
+    lines = []
+    for action in document.get("actions", []):
+        lines.append(f"{action['step']}: {action['summary']}")
+        lines += [f"    {operation}" for operation in action.get("operations", [])]
+    after = "".join(f"{line}\n" for line in lines)
+    return {"before": "", "after": after, "before_header": "as it is", "after_header": "what nvmelm does"}
+
+
+def changed_by(document: dict[str, Any]) -> bool:
+    """Return nvmelm's own answer; of a dry run, whether there is anything to do."""
+    if document.get("dry_run"):
+        return bool(document.get("actions"))
+    return bool(document.get("changed"))
+
+
+def _changes(command: list[str]) -> bool:
+    return not {"list", "show", "check", "export"} & set(command)
+
+
+def _document(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _told(document: dict[str, Any]) -> str:
+    """Return nvmelm's three lines as one: what happened, why, what to do next."""
+    parts = [document.get("message", ""), document.get("cause", "")]
+    told = ": ".join(part for part in parts if part)
+    return f"{told}. Next: {document['fix']}" if told and document.get("fix") else told

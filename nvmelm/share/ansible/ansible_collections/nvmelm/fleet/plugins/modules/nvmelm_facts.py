@@ -1,0 +1,54 @@
+"""What a host has: its controlling functions and what is below them, and whether it is ready."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nvmelm_facts
+short_description: Gather what nvmelm knows of a host
+description:
+  - Returns the controlling functions of a host with their controlled functions, and the findings of C(nvmelm host
+    check), as facts below C(nvmelm). Changes nothing.
+options:
+  pf:
+    description: Controlling functions to look into; all of them when it is left out.
+    type: list
+    elements: str
+extends_documentation_fragment: nvmelm.fleet.nvmelm
+author: the nvmelm project
+"""
+
+EXAMPLES = r"""
+- name: What is there
+  nvmelm.fleet.nvmelm_facts:
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: C(nvmelm.primaries) by PCI address (schema nvmelm.primary), C(nvmelm.check) (schema nvmelm.host_check).
+  type: dict
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.nvmelm.fleet.plugins.module_utils import nvmelm
+
+_NOT_READY = 3
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={**nvmelm.COMMON_ARGUMENTS, "pf": {"type": "list", "elements": "str"}}, supports_check_mode=True
+    )
+    names = module.params["pf"]
+    if names is None:
+        listed = nvmelm.run(module, nvmelm.words(module, "list"))
+        names = [one["address"] for one in listed["primaries"]]
+    pictures = [nvmelm.run(module, nvmelm.words(module, "show", name)) for name in names]
+    check = nvmelm.run(module, nvmelm.words(module, "host", "check"), good=(0, _NOT_READY))
+    found = {"primaries": {one["primary"]["address"]: one for one in pictures}, "check": check}
+    module.exit_json(changed=False, ansible_facts={"nvmelm": found})
+
+
+if __name__ == "__main__":
+    main()

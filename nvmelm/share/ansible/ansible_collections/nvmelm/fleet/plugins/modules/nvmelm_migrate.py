@@ -1,0 +1,98 @@
+"""Step 6: move controlled functions from this host to another."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nvmelm_migrate
+short_description: Move controlled functions to another host
+description:
+  - Runs C(nvmelm migrate) on the source. A move that fails leaves the controllers running here, and the task fails with
+    nvmelm's exit code; 9 says that an operator must look.
+  - Check mode compares both ends and chooses the targets. With I(all_migratable) a host with nothing marked changes
+    nothing.
+options:
+  pf:
+    description: Controlling function here.
+    type: str
+    required: true
+  cntlid:
+    description: Controllers to move.
+    type: list
+    elements: str
+  all_migratable:
+    description: Move everything that is marked migratable.
+    type: bool
+    default: false
+  to:
+    description: C(ssh://[user@]HOST[:port]/PF[/CNTLID,...]).
+    type: str
+    required: true
+  rsh:
+    description: What replaces ssh.
+    type: str
+  program:
+    description: What to run on the other host, such as C(sudo nvmelm).
+    type: str
+  policy:
+    description: File with the site's rules, on the managed host.
+    type: path
+  max_downtime:
+    description: Refuse when the dry transfer took longer, seconds.
+    type: float
+extends_documentation_fragment: nvmelm.fleet.nvmelm
+author: the nvmelm project
+"""
+
+EXAMPLES = r"""
+- name: Move everything
+  nvmelm.fleet.nvmelm_migrate:
+    pf: "0000:01:00.0"
+    all_migratable: true
+    to: ssh://other/0000:01:00.0
+"""
+
+RETURN = r"""
+nvmelm:
+  description: The report (schema nvmelm.migrate); empty when there was nothing to move.
+  type: dict
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.nvmelm.fleet.plugins.module_utils import nvmelm
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **nvmelm.COMMON_ARGUMENTS,
+            "pf": {"type": "str", "required": True},
+            "cntlid": {"type": "list", "elements": "str"},
+            "all_migratable": {"type": "bool", "default": False},
+            "to": {"type": "str", "required": True},
+            "rsh": {"type": "str"},
+            "program": {"type": "str"},
+            "policy": {"type": "path"},
+            "max_downtime": {"type": "float"},
+        },
+        required_one_of=[("cntlid", "all_migratable")],
+        supports_check_mode=True,
+    )
+    asked = module.params
+    if asked["all_migratable"] and not _migratable(module, asked["pf"]):
+        module.exit_json(changed=False, nvmelm={})
+    options = {name: asked[name] for name in ("all_migratable", "to", "rsh", "program", "policy", "max_downtime")}
+    command = nvmelm.words(module, "migrate", asked["pf"], *(asked["cntlid"] or ()), **options)
+    report = nvmelm.run(module, command)
+    module.exit_json(changed=True, nvmelm=report)
+
+
+def _migratable(module: AnsibleModule, pf: str) -> bool:
+    picture = nvmelm.run(module, nvmelm.words(module, "show", pf))
+    marks = [one["mark"] for one in picture["secondaries"] if one["mark"]]
+    return any(mark["holds"] and mark["role"] == "migratable" for mark in marks)
+
+
+if __name__ == "__main__":
+    main()
