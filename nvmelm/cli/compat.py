@@ -93,7 +93,7 @@ def check(
     from nvmelm.compat.verdict import Judged, judge
 
     wanted = compat_ends.Wanted(vq, vi, tuple(nsid) if nsid else None, rsh, program, float(read_span(timeout)))
-    rules = _policy(policy)
+    rules = policy_of(policy)
     here = compat_ends.manifest_of(run, source, wanted)
     there = compat_ends.manifest_of(run, destination, wanted)
     if wanted.prospective and "prospective" not in (here.level, there.level):
@@ -108,7 +108,12 @@ def check(
     return Answer(Judged(found, here, there), lambda: compat_views.verdict(found, here, there), code)
 
 
-def _policy(file: Path | None) -> Any:
+def policy_of(file: Path | None) -> Any:
+    """Read the site's rules, when a file was named.
+
+    Raises:
+        HostError, MalformedError: it cannot be read, or is none.
+    """
     if file is None:
         return None
     from nvmelm.compat import policy
@@ -127,3 +132,6 @@ def _labels(words: list[str]) -> dict[str, str]:
             raise UsageError(f"{word!r} is no label", fix="write it as --label rack=r1", reason="arguments")
         labels[key] = value
     return labels
+
+
+from nvmelm.cli import compat_dialects as _dialects  # noqa: E402, F401  # its verbs register with the group above

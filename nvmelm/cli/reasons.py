@@ -134,6 +134,12 @@ REASONS: dict[str, tuple[str, str]] = {
     "recording-too-large": ("the session was too long to be recorded", "record a shorter one"),
     "recording-without-state": ("recordings leave a controller's state out", "use the emulated host"),
     "replay-mismatch": ("the verb asked something the recording does not hold", "replay the verb that was recorded"),
+    "parameters-list": ("the file is no list of parameters", "nvmelm compat parameters list PF/CNTLID --json > FILE"),
+    "parameters-refused": ("the destination cannot have these parameters", "nvmelm compat parameters check"),
+    "parameters-unknown": ("a fact is not known, so no list of parameters can be made", "nvmelm compat check"),
+    "token": ("the string is no version string of nvmelm, or damaged", "nvmelm compat token PF CNTLID prints one"),
+    "token-newer": ("the version string is of another nvmelm", "install the same nvmelm on both hosts"),
+    "token-too-long": ("the facts do not fit a version string of 4096 characters", "nvmelm compat export and check"),
     "tree": ("the directory is no tree of a manifest", "nvmelm compat export PF CNTLID --tree DIR"),
     # migrations between two hosts
     "another-device": ("another device sits where the session's was", "put it back, or recover --give-up SESSION"),

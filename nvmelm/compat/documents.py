@@ -73,3 +73,90 @@ class VerdictDocument(Document):
     destination: EndView
     reasons: tuple[ReasonView, ...] = Field(description="those that block first")
     policy_uses: tuple[PolicyUseView, ...]
+
+
+class TokenDocument(Document):
+    """The opaque version string of a function."""
+
+    schema_name = "nvmelm.token"
+
+    token: str = Field(description="ASCII, at most 4096 characters")
+    level: Literal["device", "type"] = Field(description="type: of a function to come")
+    digest: str = Field(description="of the manifest the string carries")
+
+
+class TokenTestDocument(Document):
+    """Whether a source's version string was accepted."""
+
+    schema_name = "nvmelm.token_test"
+
+    accepted: bool
+    errno: int = Field(description="0 when it was accepted")
+    errno_name: str
+    why: str = Field(description="for the log; empty when it was accepted")
+
+
+class StepReason(Part):
+    """What stands against a step, or should be known of it."""
+
+    code: str
+    severity: Severity
+    message: str
+
+
+class StepView(Part):
+    """One step of a comparison."""
+
+    step: int
+    name: str
+    rule: str
+    passed: bool
+    reasons: list[StepReason]
+
+
+class StepsDocument(Document):
+    """A comparison step by step."""
+
+    schema_name = "nvmelm.steps"
+
+    compatible: bool
+    source_digest: str
+    destination_digest: str
+    steps: list[StepView]
+
+
+class MigrationInfoDocument(Document):
+    """A destination's models and parameters, as the proposal's migration_info.json has them."""
+
+    schema_name = "nvmelm.migration_info"
+
+    models: dict[str, dict[str, dict[str, dict[str, bool | int | str | list[bool | int | str]]]]]
+
+
+class ParameterListDocument(Document):
+    """A source's model, and every parameter of it that is not switched off."""
+
+    schema_name = "nvmelm.parameter_list"
+
+    model: str
+    params: dict[str, bool | int | str]
+
+
+class ParameterCheckDocument(Document):
+    """Whether a source's list fits a destination."""
+
+    schema_name = "nvmelm.parameter_check"
+
+    compatible: bool
+    reasons: list[str]
+    to_set: dict[str, bool | int | str] = Field(description="what compat parameters apply would write, each once")
+
+
+class ParameterApplyDocument(Document):
+    """What was written to a destination."""
+
+    schema_name = "nvmelm.parameter_apply"
+
+    changed: bool
+    dry_run: bool
+    written: dict[str, bool | int | str]

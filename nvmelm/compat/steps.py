@@ -1,0 +1,69 @@
+"""The stepwise dialect, as C. Huck proposed in August 2020: five steps, each reported, from the general to the special.
+
+====  =========================================================================================================
+1     device_api: the same interface towards the VM
+2     the attributes of that api: for PCI the ids a guest's driver binds to
+3     type: strictly the same; another attribute never makes up for another type
+4     software_version: the same major, the destination's minor at least the source's, the rest ignored
+5     the attributes of the type: everything else, aggregation (how many resources one function has) included
+====  =========================================================================================================
+
+A destination may have more than the source, never less. All steps are gone through, so that all reasons are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nvmelm.compat.facts import FACTS
+from nvmelm.compat.manifest import Manifest
+from nvmelm.compat.policy import Policy
+from nvmelm.compat.verdict import Reason, Severity, Verdict, judge
+
+#: The facts of the first four steps; every other fact belongs to the fifth.
+_FACTS: tuple[tuple[str, str, frozenset[str]], ...] = (
+    ("device_api", "the same interface towards the VM", frozenset({"host.vfio_driver"})),
+    (
+        "device_api attributes",
+        "the PCI ids that a guest's driver binds to",
+        frozenset({"identity.vendor_id", "identity.subsystem_vendor_id", "identity.vf_device_id"}),
+    ),
+    ("type", "strictly the same model", frozenset({"identity.model"})),
+    (
+        "software_version",
+        "the same major, a minor at least the source's",
+        frozenset({"identity.nvme_version"}),
+    ),
+)
+_LAST = ("type attributes", "everything else, aggregation included")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what is compared, and what stands against it or should be known."""
+
+    number: int
+    name: str
+    rule: str
+    facts: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Return whether nothing in it blocks."""
+        return not any(reason.severity is Severity.BLOCKS for reason in self.reasons)
+
+
+def steps(source: Manifest, destination: Manifest, policy: Policy | None = None) -> tuple[Verdict, tuple[Step, ...]]:
+    """Go through the steps; the verdict is the same as any other dialect's."""
+    verdict = judge(source, destination, policy)
+    early = frozenset().union(*(facts for _, _, facts in _FACTS))
+    rows = [(name, rule, facts) for name, rule, facts in _FACTS]
+    rest = frozenset({*FACTS, *source.facts, *destination.facts, *(one.fact for one in verdict.reasons)}) - early
+    rows.append((*_LAST, rest))
+    return verdict, tuple(_step(number, *row, verdict.reasons) for number, row in enumerate(rows, 1))
+
+
+def _step(number: int, name: str, rule: str, facts: frozenset[str], reasons: Sequence[Reason]) -> Step:
+    return Step(number, name, rule, tuple(sorted(facts)), tuple(one for one in reasons if one.fact in facts))

@@ -1,0 +1,99 @@
+"""The dialects from the command line, between two emulated hosts; what a destination can be set to is really set."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from nvmelm.emulator.host import EmulatedHost, create
+from nvmelm.model import Role
+from nvmelm.operations import provision
+from nvmelm.operations.session import session
+from tests.emulated.conftest import agree
+
+NVMELM = str(Path(sys.executable).with_name("nvmelm"))
+SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
+PF = "0000:01:00.0"
+FIRST = 0x42
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    place = tmp_path_factory.mktemp("dialects")
+    for name, role, vq in (("a", Role.MIGRATABLE, 2), ("b", Role.RESUMABLE, 4), ("c", Role.RESUMABLE, 1)):
+        with create(place / name, ("nvme-2.1",), storage=place / "media") as host:
+            with session(host, PF, change=True) as opened:
+                if vq > 1:
+                    provision.prepare(opened, role, 1, vq=vq, vi=2, confirm=agree)
+    yield place
+
+
+def run(hosts: Path, host: str, *words: str, code: int = 0) -> Any:
+    command = [NVMELM, "--host", f"emulated:{hosts / host}", "compat", *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.returncode == code, done.stdout + done.stderr
+    body = json.loads(done.stdout)
+    jsonschema.validate(body, json.loads((SCHEMAS / f"{body['schema']}.json").read_text()))
+    return body
+
+
+def test_a_token_of_one_host_is_tested_on_another(hosts: Path) -> None:
+    told = run(hosts, "a", "token", f"{PF}/0x42")
+    assert told["level"] == "device"
+    assert run(hosts, "b", "token", f"{PF}/0x42", "--test", told["token"])["accepted"]
+    refused = run(hosts, "b", "token", f"{PF}/0x42", "--test", told["token"][:-1], code=4)
+    assert refused["errno_name"] == "EBADMSG"
+    refused = run(hosts, "a", "token", f"{PF}/0x42", "--test", run(hosts, "b", "token", f"{PF}/0x42")["token"], code=4)
+    assert refused["errno_name"] == "EINVAL"
+    assert "vq" in refused["why"]
+
+
+def test_a_token_exists_before_its_function_does(hosts: Path) -> None:
+    told = run(hosts, "c", "token", PF, "--vq", "2", "--vi", "2")
+    assert told["level"] == "type"
+    assert run(hosts, "b", "token", f"{PF}/0x42", "--test", told["token"])["accepted"]
+
+
+def test_the_steps_are_reported_one_by_one(hosts: Path, tmp_path: Path) -> None:
+    for host in ("a", "b"):
+        run(hosts, host, "export", PF, "0x42", "-o", str(tmp_path / host))
+    told = run(hosts, "a", "steps", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert [step["passed"] for step in told["steps"]] == [True] * 5
+    told = run(hosts, "a", "steps", str(tmp_path / "b"), str(tmp_path / "a"), code=4)
+    assert [step["passed"] for step in told["steps"]] == [True, True, True, True, False]
+
+
+def test_a_destination_is_given_the_sources_resources_once(hosts: Path, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(json.dumps(run(hosts, "a", "parameters", "list", f"{PF}/0x42")))
+    info = run(hosts, "b", "parameters", "info", f"{PF}/0x42")
+    ((_, body),) = info["models"].items()
+    assert body["params"]["resources.vq"]["allowed_values"] == ["0-4"]
+    told = run(hosts, "b", "parameters", "check", str(tmp_path / "list"), f"{PF}/0x42")
+    assert told["to_set"] == {"resources.vq": 2}
+    planned = run(hosts, "b", "parameters", "apply", str(tmp_path / "list"), PF, "0x42", "--dry-run")
+    assert (planned["changed"], planned["written"]) == (False, {"resources.vq": 2})
+    done = run(hosts, "b", "parameters", "apply", str(tmp_path / "list"), PF, "0x42", "--yes")
+    assert done["changed"]
+    with EmulatedHost(hosts / "b") as host, session(host, PF) as opened:
+        one = opened.picture().secondary(FIRST)
+        assert one is not None
+        assert (one.vq, one.vi, one.online) == (2, 2, True)
+    again = run(hosts, "b", "parameters", "apply", str(tmp_path / "list"), PF, "0x42", "--yes")
+    assert (again["changed"], again["written"]) == (False, {})
+
+
+def test_a_list_that_does_not_fit_is_refused_before_anything_is_written(hosts: Path, tmp_path: Path) -> None:
+    wanted = run(hosts, "a", "parameters", "list", f"{PF}/0x42")
+    wanted["params"]["resources.vq"] = 99
+    (tmp_path / "list").write_text(json.dumps(wanted))
+    refused = run(hosts, "b", "parameters", "apply", str(tmp_path / "list"), PF, "0x42", "--yes", code=4)
+    assert refused["reason"] == "parameters-refused"
+    (tmp_path / "list").write_text("[]")
+    assert run(hosts, "b", "parameters", "check", str(tmp_path / "list"), f"{PF}/0x42", code=1)["kind"] == "malformed"
