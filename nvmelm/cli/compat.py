@@ -135,3 +135,4 @@ def _labels(words: list[str]) -> dict[str, str]:
 
 
 from nvmelm.cli import compat_dialects as _dialects  # noqa: E402, F401  # its verbs register with the group above
+from nvmelm.cli import compat_match as _match  # noqa: E402, F401

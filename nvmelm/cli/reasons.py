@@ -134,6 +134,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "recording-too-large": ("the session was too long to be recorded", "record a shorter one"),
     "recording-without-state": ("recordings leave a controller's state out", "use the emulated host"),
     "replay-mismatch": ("the verb asked something the recording does not hold", "replay the verb that was recorded"),
+    "no-manifest": ("the file or directory holds no manifest", "nvmelm compat export PF CNTLID --json writes one"),
     "parameters-list": ("the file is no list of parameters", "nvmelm compat parameters list PF/CNTLID --json > FILE"),
     "parameters-refused": ("the destination cannot have these parameters", "nvmelm compat parameters check"),
     "parameters-unknown": ("a fact is not known, so no list of parameters can be made", "nvmelm compat check"),

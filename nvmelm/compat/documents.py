@@ -160,3 +160,49 @@ class ParameterApplyDocument(Document):
     changed: bool
     dry_run: bool
     written: dict[str, bool | int | str]
+
+
+class MatchGroup(Part):
+    """Sources for which the same destinations come into question."""
+
+    sources: list[str]
+    destinations: list[str]
+
+
+class MatchPair(Part):
+    """Who goes where."""
+
+    source: str
+    destination: str
+
+
+class MatchReason(Part):
+    """What stands between a source and its nearest destination."""
+
+    code: str
+    fact: str
+    message: str
+
+
+class MatchLeft(Part):
+    """A source without a place."""
+
+    source: str
+    why: Literal["nothing-fits", "labels", "no-room"]
+    nearest: str
+    reasons: list[MatchReason] = Field(description="of nothing-fits only")
+
+
+class MatchDocument(Document):
+    """Which destinations of a fleet can take which sources, and a proposal who goes where."""
+
+    schema_name = "nvmelm.match"
+
+    sources: int
+    source_profiles: int = Field(description="kinds of sources: those with the same facts are one")
+    destinations: int
+    destination_profiles: int
+    groups: list[MatchGroup]
+    assignment: list[MatchPair]
+    unplaced: list[MatchLeft]
+    unreadable: list[str] = Field(description="lines and files that are no manifests")

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import nvmelm
+from tests.bench import fleet, moves
 from tests.bench.rows import Row, table
 
 MiB = 1 << 20
@@ -142,7 +143,13 @@ def main() -> int:
     """Measure everything and print one table."""
     with tempfile.TemporaryDirectory(prefix="nvmelm-bench-") as name:
         place = Path(name)
-        rows = [*starts(place), *stream(place), *lab(place)]
+        rows = [
+            *starts(place),
+            *stream(place),
+            *moves.rows(place / "moves"),
+            *fleet.rows(place / "fleet"),
+            *lab(place),
+        ]
     print("\n".join(table(rows)))
     return 0
 

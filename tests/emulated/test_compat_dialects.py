@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,14 @@ FIRST = 0x42
 
 
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("dialects")
     for name, role, vq in (("a", Role.MIGRATABLE, 2), ("b", Role.RESUMABLE, 4), ("c", Role.RESUMABLE, 1)):
-        with create(place / name, ("nvme-2.1",), storage=place / "media") as host:
-            with session(host, PF, change=True) as opened:
-                if vq > 1:
-                    provision.prepare(opened, role, 1, vq=vq, vi=2, confirm=agree)
-    yield place
+        made = create(place / name, ("nvme-2.1",), storage=place / "media")
+        with made as host, session(host, PF, change=True) as opened:
+            if vq > 1:
+                provision.prepare(opened, role, 1, vq=vq, vi=2, confirm=agree)
+    return place
 
 
 def run(hosts: Path, host: str, *words: str, code: int = 0) -> Any:
