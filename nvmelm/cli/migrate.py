@@ -31,6 +31,13 @@ PolicyFile = Annotated[Path | None, typer.Option("--policy", metavar="FILE", hel
 VerdictFile = Annotated[
     Path | None, typer.Option("--verdict", metavar="FILE", help="Move only what this verdict of compat check is about.")
 ]
+Ranges = Annotated[
+    list[str] | None, typer.Option("--track", metavar="BASE:LENGTH", help="Guest memory to track, bytes; repeatable.")
+]
+DirtyFile = Annotated[
+    Path | None,
+    typer.Option("--dirty", metavar="FILE", help="Write each round's changes, NDJSON; may be a pipe."),
+]
 MaxDowntime = Annotated[
     float | None, typer.Option("--max-downtime", metavar="SECONDS", min=0.0, help="Refuse when it would take longer.")
 ]
@@ -52,6 +59,8 @@ def migrate(
     callouts: CalloutDirectory = None,
     callout: CalloutList = None,
     callout_deadline: CalloutDeadline = DEADLINE,  # type: ignore[assignment]  # typer parses it
+    track: Ranges = None,
+    dirty: DirtyFile = None,
     max_downtime: MaxDowntime = None,
     reached_at: ReachedAt = "",
     no_notify: NoNotify = False,
@@ -62,6 +71,8 @@ def migrate(
     from nvmelm.migrate.source import Wishes
 
     address = Address.parse(to)
+    if dirty is not None and not track:
+        raise UsageError("--dirty needs --track", fix="name the memory: --track BASE:LENGTH", reason="arguments")
     if not address.pf:
         raise UsageError(f"{to} names no PF", fix="write it as ssh://HOST/PF or ssh://HOST/PF/CNTLID")
     rules, agreed = policy_of(policy), agreed_of(verdict)
@@ -78,7 +89,8 @@ def migrate(
             notify=not no_notify,
             max_downtime_s=max_downtime,
         )
-        return Migration(run, session, address, points, rsh=rsh, program=program).move(wishes)
+        migration = Migration(run, session, address, points, rsh=rsh, program=program)
+        return migration.move(wishes, track or (), dirty)
 
 
 def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TextIO
 
 from nvmelm.cli import render
 from nvmelm.cli.run import Answer, Run
 from nvmelm.compat.policy import MAX_BYTES, Policy
-from nvmelm.errors import MalformedError, NvmelmError
+from nvmelm.errors import MalformedError, NvmelmError, host_error
+from nvmelm.migrate import precopy
 from nvmelm.migrate.address import Address
 from nvmelm.migrate.interrupts import interruptible
 from nvmelm.migrate.link import Link
@@ -37,9 +39,21 @@ class Migration:
         self._rsh = rsh
         self._program = program
 
-    def move(self, wishes: Wishes) -> Answer:
-        """Move, or look whether that could be done."""
-        with interruptible(), Sessions(self._run.host()) as sessions, self._connect() as link:
+    def move(self, wishes: Wishes, ranges: Sequence[str] = (), dirty: Path | None = None) -> Answer:
+        """Move, or look whether that could be done.
+
+        Args:
+            ranges: guest memory to track, ``BASE:LENGTH``.
+            dirty: where each round's changes are written, one JSON object a line.
+        """
+        extents = [precopy.parse_range(text) for text in ranges]
+        with (
+            interruptible(),
+            DirtyLog(dirty) as log,
+            Sessions(self._run.host()) as sessions,
+            self._connect() as link,
+        ):
+            track = precopy.starter(self._session.picture(users=False).primary, extents, log.write) if extents else None
             source = Source(
                 self._session,
                 sessions,
@@ -59,7 +73,7 @@ class Migration:
                 except NvmelmError:
                     source.leave()
                     raise
-                source.move(progress=self._run.progress("moving"))
+                source.move(track=track, progress=self._run.progress("moving"))
         report = report_of(source, str(self._address), dry_run=dry_run)
         return Answer(report, lambda: lines(report))
 
@@ -78,6 +92,46 @@ class Migration:
                 f"nobody holds {names} at {self._address.name}: a VM that opens it later resets it and loses the "
                 "state. Move it there all the same?"
             )
+
+
+class DirtyLog:
+    """Where the rounds of dirty tracking are written; without a file, nowhere."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+
+    def write(self, found: precopy.Round) -> None:
+        """Write one round, and do not return before it is out: the caller copies what is in it."""
+        if self._file is None or self._path is None:
+            return
+        body = {
+            "schema": "nvmelm.dirty",
+            "version": 1,
+            "cntlid": found.cntlid,
+            "round": found.number,
+            "after_suspend": found.after_suspend,
+            "bytes": found.bytes,
+            "extents": [[extent.start, extent.end] for extent in found.extents],
+        }
+        try:
+            self._file.write(json.dumps(body) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise host_error("cannot write the changed memory", str(self._path), error) from error
+
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            try:
+                self._file = self._path.open("w", encoding="ascii")
+            except OSError as error:
+                raise host_error("cannot write the changed memory", str(self._path), error) from error
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 def policy_of(file: Path | None) -> Policy | None:

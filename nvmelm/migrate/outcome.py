@@ -38,10 +38,12 @@ class Downtime(Part):
 class Round(Part):
     """One round of dirty tracking before the suspend; the last one after it."""
 
-    seconds: float
-    bytes: int
-    extents: int
-    after_suspend: bool
+    cntlid: int
+    number: int = Field(description="from 1")
+    seconds: float = Field(description="since the round before")
+    bytes: int = Field(description="memory that was written in it")
+    extents: int = Field(description="in so many ranges")
+    after_suspend: bool = Field(description="the last one: nothing is added to it")
 
 
 class MigrateReport(Document):
@@ -65,7 +67,7 @@ class MigrateReport(Document):
     notes: tuple[str, ...]
 
 
-def report_of(source: Source, destination: str, *, dry_run: bool, rounds: tuple[Round, ...] = ()) -> MigrateReport:
+def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateReport:
     """Return the report of a migration that succeeded, or that was looked at only."""
     opened, measured = source.opened, source.measured
     pairs = list(zip(opened.pairs, opened.addresses, opened.held, source.verdicts, strict=True)) if opened else []
@@ -92,7 +94,17 @@ def report_of(source: Source, destination: str, *, dry_run: bool, rounds: tuple[
         rehearsal_us=_us(measured.rehearsal_s),
         bytes_per_second=int(measured.state_bytes / measured.send_s) if measured.send_s else 0,
         commands=measured.commands,
-        rounds=rounds,
+        rounds=tuple(
+            Round(
+                cntlid=one.cntlid,
+                number=one.number,
+                seconds=round(one.seconds, 6),
+                bytes=one.bytes,
+                extents=len(one.extents),
+                after_suspend=one.after_suspend,
+            )
+            for one in source.rounds
+        ),
         notes=tuple(measured.notes),
     )
 

@@ -32,6 +32,7 @@ from nvmelm.migrate.interrupts import undisturbed
 from nvmelm.migrate.link import DATA, Link, LinkLostError
 from nvmelm.migrate.messages import expect, send
 from nvmelm.migrate.points import Point, Points
+from nvmelm.migrate.precopy import Round, Tracker
 from nvmelm.migrate.rollback import roll_back
 from nvmelm.migrate.sending import Sending
 from nvmelm.migrate.streams import Rehearsal
@@ -90,8 +91,8 @@ class Measured:
     notes: list[str] = field(default_factory=list)
 
 
-Track = Callable[[Session, Sequence[Moving]], Any]
-"""Starts dirty tracking; what it returns has ``converge()``, ``final()`` and ``close()``."""
+Track = Callable[[Session, Sequence[Moving]], Tracker]
+"""Starts dirty tracking; see :func:`nvmelm.migrate.precopy.starter`."""
 
 Reconnect = Callable[[], AbstractContextManager[Link]]
 
@@ -130,6 +131,7 @@ class Source:
         self.opened: messages.Opened | None = None
         self.record: Record | None = None
         self.suspended_at: float | None = None
+        self.rounds: list[Round] = []
         self._sizes: dict[int, int] = {}
 
     # The three parts of a run; the first changes nothing anywhere.
@@ -294,6 +296,8 @@ class Source:
         finally:
             if tracker is not None:
                 tracker.close()
+                self.rounds = tracker.rounds
+                self.measured.notes += tracker.notes
         self.points.call(Point.SOURCE_SUSPENDED)
         send(self.link, messages.Suspended())
         sending = Sending(self.session, picture, chosen, self.link, controllers)
