@@ -42,6 +42,7 @@ MaxDowntime = Annotated[
     float | None, typer.Option("--max-downtime", metavar="SECONDS", min=0.0, help="Refuse when it would take longer.")
 ]
 ReachedAt = Annotated[str, typer.Option("--from", metavar="URL", help="Where the other host reaches this one.")]
+Page = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write one page about the move.")]
 NoNotify = Annotated[bool, typer.Option("--no-notify", help="Do not announce the suspend to the device.")]
 
 
@@ -63,6 +64,7 @@ def migrate(
     dirty: DirtyFile = None,
     max_downtime: MaxDowntime = None,
     reached_at: ReachedAt = "",
+    report: Page = None,
     no_notify: NoNotify = False,
 ) -> Answer:
     """Move the state of controlled functions to another host, and run them there."""
@@ -90,7 +92,7 @@ def migrate(
             max_downtime_s=max_downtime,
         )
         migration = Migration(run, session, address, points, rsh=rsh, program=program)
-        return migration.move(wishes, track or (), dirty)
+        return migration.move(wishes, track or (), dirty, report)
 
 
 def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,7 +26,11 @@ from nvmelm.migrate.remote import connected
 from nvmelm.migrate.source import Source, Wishes
 from nvmelm.operations.ownership import Sessions
 from nvmelm.operations.session import Session
+from nvmelm.transport import Progress
 from nvmelm.transport.bounded import read_file
+
+#: Seconds between two lines of progress.
+_SAID_EVERY_S = 0.25
 
 
 class Migration:
@@ -39,12 +44,15 @@ class Migration:
         self._rsh = rsh
         self._program = program
 
-    def move(self, wishes: Wishes, ranges: Sequence[str] = (), dirty: Path | None = None) -> Answer:
+    def move(
+        self, wishes: Wishes, ranges: Sequence[str] = (), dirty: Path | None = None, page: Path | None = None
+    ) -> Answer:
         """Move, or look whether that could be done.
 
         Args:
             ranges: guest memory to track, ``BASE:LENGTH``.
             dirty: where each round's changes are written, one JSON object a line.
+            page: where a page about the move is written.
         """
         extents = [precopy.parse_range(text) for text in ranges]
         with (
@@ -73,9 +81,27 @@ class Migration:
                 except NvmelmError:
                     source.leave()
                     raise
-                source.move(track=track, progress=self._run.progress("moving"))
+                source.move(track=track, progress=self._progress())
         report = report_of(source, str(self._address), dry_run=dry_run)
+        if page is not None and not dry_run:
+            self._write_page(page, report)
         return Answer(report, lambda: lines(report))
+
+    def _write_page(self, path: Path, report: MigrateReport) -> None:
+        """Write the page; the move is made, so a disk that is full is said and does not make it a failure."""
+        from nvmelm.migrate.page import page  # seldom wanted
+        from nvmelm.transport.atomic import AtomicFile
+
+        try:
+            with AtomicFile(path) as file:
+                file.write(page(report).encode())
+                file.commit()
+        except NvmelmError as error:
+            self._run.say(f"the page was not written: {error.message}")
+
+    def _progress(self) -> Progress:
+        """Return what shows how far the states are: a bar for people, a line of JSON now and then for programs."""
+        return JsonProgress() if self._run.settings.json else self._run.progress("moving")
 
     def _connect(self) -> AbstractContextManager[Link]:
         return connected(self._address, rsh=self._rsh, program=self._program)
@@ -92,6 +118,30 @@ class Migration:
                 f"nobody holds {names} at {self._address.name}: a VM that opens it later resets it and loses the "
                 "state. Move it there all the same?"
             )
+
+
+class JsonProgress:
+    """Says on stderr how far a transfer is, one JSON object a line, a few times a second."""
+
+    def __init__(self) -> None:
+        self._started = self._said = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say it, unless it was said a moment ago; the end is always said."""
+        now = time.monotonic()
+        if now < self._said + _SAID_EVERY_S and done < total:
+            return
+        self._said = now
+        rate = done / max(now - self._started, 1e-6)
+        body = {
+            "schema": "nvmelm.migrate_progress",
+            "version": 1,
+            "bytes": done,
+            "total_bytes": total,
+            "bytes_per_second": int(rate),
+            "seconds_left": round((total - done) / rate, 3) if rate else None,
+        }
+        print(json.dumps(body), file=sys.stderr, flush=True)  # noqa: T201  # a stream beside the answer
 
 
 class DirtyLog:

@@ -67,6 +67,29 @@ class MigrateReport(Document):
     notes: tuple[str, ...]
 
 
+class MigrateProgress(Document):
+    """How far a state is; one line of a stream on stderr."""
+
+    schema_name = "nvmelm.migrate_progress"
+
+    bytes: int
+    total_bytes: int
+    bytes_per_second: int
+    seconds_left: float | None
+
+
+class DirtyRound(Document):
+    """What one controller wrote to guest memory in one round; one line of a stream."""
+
+    schema_name = "nvmelm.dirty"
+
+    cntlid: int
+    round: int
+    after_suspend: bool
+    bytes: int
+    extents: tuple[tuple[int, int], ...] = Field(description="half-open ranges of bytes, sorted and disjoint")
+
+
 def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateReport:
     """Return the report of a migration that succeeded, or that was looked at only."""
     opened, measured = source.opened, source.measured
