@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,8 +25,8 @@ CalloutDeadline = Annotated[
     int, typer.Option("--callout-deadline", metavar="SPAN", parser=read_span, help="How long each callout may take.")
 ]
 DEADLINE = "30s"
-#: Where a site keeps its own.
-DIRECTORY = Path("/etc/nvmelm/callouts.d")
+#: Where a site keeps its own, and what names another directory.
+DIRECTORY, VARIABLE = "/etc/nvmelm/callouts.d", "NVMELM_CALLOUTS"
 
 
 def points_of(side: str, directory: Path | None, commands: Sequence[str] = (), deadline_s: float = 30.0) -> Points:
@@ -37,7 +38,8 @@ def points_of(side: str, directory: Path | None, commands: Sequence[str] = (), d
     """
     from nvmelm.migrate.points import Points
 
-    directories = [place for place in (DIRECTORY if DIRECTORY.is_dir() else None, directory) if place is not None]
+    site = Path(os.environ.get(VARIABLE) or DIRECTORY)
+    directories = [place for place in (site if site.is_dir() else None, directory) if place is not None]
     if not directories and not commands:
         return Points(None, side)
     from nvmelm.migrate.callouts import Callouts

@@ -12,7 +12,7 @@ import typer
 from nvmelm.cli.callouts import DEADLINE, CalloutDeadline, CalloutDirectory, CalloutList, points_of
 from nvmelm.cli.options import CNTLID, Pf, Program, Rsh, group
 from nvmelm.cli.run import Answer, Run, verb
-from nvmelm.errors import UsageError
+from nvmelm.errors import NotSupportedError, UsageError
 
 if TYPE_CHECKING:
     from nvmelm.migrate.address import Address
@@ -38,6 +38,9 @@ DirtyFile = Annotated[
     Path | None,
     typer.Option("--dirty", metavar="FILE", help="Write each round's changes, NDJSON; may be a pipe."),
 ]
+LogUserData = Annotated[
+    bool, typer.Option("--log-user-data", help="Log written blocks, too; a PF that the kernel owns cannot.")
+]
 MaxDowntime = Annotated[
     float | None, typer.Option("--max-downtime", metavar="SECONDS", min=0.0, help="Refuse when it would take longer.")
 ]
@@ -62,6 +65,7 @@ def migrate(
     callout_deadline: CalloutDeadline = DEADLINE,  # type: ignore[assignment]  # typer parses it
     track: Ranges = None,
     dirty: DirtyFile = None,
+    log_user_data: LogUserData = False,
     max_downtime: MaxDowntime = None,
     reached_at: ReachedAt = "",
     report: Page = None,
@@ -73,6 +77,14 @@ def migrate(
     from nvmelm.migrate.source import Wishes
 
     address = Address.parse(to)
+    if log_user_data:
+        raise NotSupportedError(
+            "user data is not logged on a PF that the kernel's driver owns",
+            cause="the log needs a Controller Data Queue; the driver unmaps the memory of a passthrough command when "
+            "the command ends, and the device would go on writing into memory that is no longer the queue's",
+            fix="migrate without it: namespaces that both hosts see need no log; others are copied by their owner",
+            reason="kernel-owned-queue",
+        )
     if dirty is not None and not track:
         raise UsageError("--dirty needs --track", fix="name the memory: --track BASE:LENGTH", reason="arguments")
     if not address.pf:

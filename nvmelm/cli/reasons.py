@@ -148,6 +148,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "callout-unsafe": ("others could have put the callout there", "chown root and chmod go-w, or remove it"),
     "destination": ("--to is no address of a controlling function", "write ssh://HOST/PF or ssh://HOST/PF/CNTLID"),
     "downtime": ("the dry transfer took longer than --max-downtime", "allow more, or use a faster link"),
+    "kernel-owned-queue": ("a data queue made through the kernel's driver would be unsafe", "migrate without the log"),
     "link-lost": ("the other host ended, or said nothing for too long", "nvmelm recover, on either host"),
     "no-target": ("every resumable controller of the destination is taken", "nvmelm destination prepare, there"),
     "not-resumed": ("the move failed and the source could not be resumed", "repair what is named, nvmelm recover"),

@@ -143,10 +143,10 @@ class Source:
             IncompatibleError: they do not fit, with every reason.
             RemoteError: the destination cannot take them.
         """
+        picture, chosen = self._choose()
         self.link.shake_hands()
         send(self.link, messages.Hello(program=f"nvmelm {__version__}", host=self.name))
         expect(self.link, messages.Hello)
-        picture, chosen = self._choose()
         pairs = [messages.Pair(source=source, destination=there) for source, there in self.wishes.pairs]
         opening = messages.Open(session=self.id, pf=self.wishes.pf, pairs=pairs, peer=self.wishes.reached_at)
         send(self.link, opening)

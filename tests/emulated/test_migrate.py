@@ -9,8 +9,18 @@ from typing import Any
 import pytest
 
 from nvmelm.emulator.generations import GENERATIONS
-from nvmelm.errors import BusyError, ExitCode, NvmelmError, RolledBackError, UncertainError, UsageError
+from nvmelm.emulator.host import create
+from nvmelm.errors import (
+    BusyError,
+    ExitCode,
+    IncompatibleError,
+    NvmelmError,
+    RolledBackError,
+    UncertainError,
+    UsageError,
+)
 from nvmelm.migrate.points import Points
+from nvmelm.model import Role
 from nvmelm.operations import move, provision
 from nvmelm.operations.plan import cells_of
 from nvmelm.operations.session import session
@@ -212,4 +222,40 @@ def test_a_link_cut_when_the_states_are_in_leaves_nothing_behind_once_the_destin
         guarded.migrate(Cut("destination", loaded), reconnect=True)
     assert not any("may still hold" in note for note in met.value.__notes__)
     assert guarded.states("destination") == ["abandoned"]
+    goes_on(guarded, "source")
+
+
+def test_an_incompatible_pair_stops_before_anything_is_touched(tmp_path: Path) -> None:
+    template = build(tmp_path / "template")
+    made = create(template / "other", ("nvme-2.1-vendor",), storage=template / "media")
+    with made as other, session(other, PF, change=True) as opened:
+        provision.prepare(opened, Role.RESUMABLE, 1, vq=3, vi=2, confirm=agree)
+    (template / "destination").rename(template / "unused")
+    (template / "other").rename(template / "destination")
+    world = copy(template, tmp_path / "world")
+    world.start_guest(depth=4)
+    before = cells(world, "source"), cells(world, "destination")
+    with pytest.raises(IncompatibleError) as met:
+        world.migrate()
+    assert met.value.exit_code is ExitCode.INCOMPATIBLE
+    assert "model" in met.value.cause
+    assert world.states("source") == world.states("destination") == []
+    assert (cells(world, "source"), cells(world, "destination")) == before
+    goes_on(world, "source")
+    world.close()
+
+
+def test_a_verdict_given_for_others_stops_it_too(guarded: World) -> None:
+    with pytest.raises(IncompatibleError) as met:
+        guarded.migrate(agreed=("sha256:" + "0" * 64, "sha256:" + "0" * 64))
+    assert met.value.reason == "verdict-outdated"
+    assert guarded.states("source") == []
+    goes_on(guarded, "source")
+
+
+def test_a_downtime_that_would_be_too_long_is_refused_before_the_suspend(guarded: World) -> None:
+    with pytest.raises(RolledBackError) as met:
+        guarded.migrate(max_downtime_s=0.0)
+    assert met.value.reason == "downtime"
+    assert "the guest was not stopped" in met.value.__notes__
     goes_on(guarded, "source")

@@ -124,6 +124,32 @@ def test_a_side_that_dies_leaves_what_recover_ends(two: Two, side: str, where: s
     check_the_end(two)
 
 
+POINTS = [
+    *(("source", point) for point in ("compatible", "before-suspend", "source-suspended", "before-give-away")),
+    *(("source", point) for point in ("given-away", "destination-running")),
+    *(("destination", point) for point in ("prepared", "source-suspended", "before-resume", "destination-running")),
+]
+
+
+@pytest.mark.parametrize(("side", "point"), POINTS)
+def test_a_side_killed_at_a_named_point_leaves_what_recover_ends(
+    two: Two, side: str, point: str, tmp_path: Path
+) -> None:
+    hook = tmp_path / "callouts" / "kill"
+    hook.parent.mkdir(mode=0o700)
+    hook.write_text(f'#!/bin/sh\ngrep -q \'"point": "{point}"\' && kill -9 $PPID\nexit 0\n')
+    hook.chmod(0o700)
+    words = two.migrate("--callouts", str(hook.parent)) if side == "source" else two.migrate()
+    if side == "destination":
+        at = words.index("--program") + 1
+        words[at] = f"env NVMELM_CALLOUTS={hook.parent} {words[at]}"
+    run(words)
+    assert not (two.world.runs("source") and two.world.runs("destination"))
+    for one in ("source", "destination", "source"):
+        two.recover(one)
+    check_the_end(two)
+
+
 def test_a_source_killed_with_its_ssh_is_recovered(two: Two) -> None:
     """Kill -9 of the whole process group, while the destination waits for the state."""
     for side in ("source", "destination"):

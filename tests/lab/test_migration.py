@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
+
+from tests.lab import guest
 from tests.lab.machine import Cli, Pf, wait_for
 from tests.lab.vfio_driver import Function, Memory, block, get, put
 
@@ -38,6 +42,26 @@ def test_a_running_controller_is_not_saved(
     refused = nvmelm("state", "save", pf_a.address, source, str(tmp_path / "state"), "--json")
     assert (refused.code, refused.json["reason"]) == (1, "image-not-suspended")
     assert not (tmp_path / "state").exists()
+
+
+def test_an_incompatible_pair_is_known_before_anything_is_touched(
+    nvmelm: Cli, pf_a: Pf, pf_b: Pf, scratch_host: None, tmp_path: Path
+) -> None:
+    """A stock controller has no live migration: the verdict says so with every reason, and migrate does not begin."""
+    if os.environ.get(guest.HMLMS_VARIABLE) == "1":
+        pytest.skip("these controllers can migrate")
+    for pf in (pf_a, pf_b):
+        nvmelm("source", "prepare", pf.address, "--vfs", "1", "--unmarked", check=True)
+    cntlid = str(pf_a.secondaries()[0]["secondary-controller-identifier"])
+    verdict = nvmelm("compat", "check", f"{pf_a.address}/{cntlid}", f"{pf_b.address}/{cntlid}", "--json")
+    assert verdict.code == 4, verdict.stderr
+    codes = [reason["code"] for reason in verdict.json["reasons"] if reason["severity"] == "blocks"]
+    assert "no-live-migration" in codes
+    refused = nvmelm(
+        "migrate", pf_a.address, cntlid, "--to", f"ssh://nowhere/{pf_b.address}", "--rsh", "false", "--yes"
+    )
+    assert refused.code == 3, refused.stderr
+    assert pf_a.secondaries()[0]["secondary-controller-state"] == 1
 
 
 def test_a_driver_in_user_space_does_io_on_a_prepared_function(nvmelm: Cli, pf_a: Pf, scratch_host: None) -> None:
