@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
-_BY_CHANCE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22,}|[0-9a-f]{64}|\d+(\.\d+)? ms")
+_BY_CHANCE = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22,}|[0-9a-f]{64}|[0-9a-f]{32}|\d+(\.\d+)? ms|[0-9.]+ .?i?B/s"
+)
 
 
 def transcript(first: str) -> list[tuple[str, str]]:
@@ -25,7 +27,12 @@ def printed(command: str, host: str, place: Path) -> str:
     words = [word.replace("/tmp/", f"{place}/") for word in shlex.split(command)]
     done = subprocess.run(
         [sys.executable, "-m", *words],
-        env={**os.environ, "NVMELM_HOST": host, "COLUMNS": "120"},
+        env={
+            **os.environ,
+            "NVMELM_HOST": host,
+            "COLUMNS": "120",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -40,6 +47,12 @@ def test_the_session_on_an_emulated_host_prints_what_the_readme_says(tmp_path: P
     assert len(steps) > 5
     for command, text in steps:
         shown = printed(command, f"emulated:{tmp_path}/source", tmp_path)
+        assert _BY_CHANCE.sub("*", shown.strip()) == _BY_CHANCE.sub("*", text.strip()), command
+
+
+def test_the_move_between_two_hosts_prints_what_the_readme_says(tmp_path: Path) -> None:
+    for command, text in transcript("$ nvmelm emulate create /tmp/hosts/a"):
+        shown = printed(command, "local", tmp_path).replace(str(tmp_path), "/tmp")
         assert _BY_CHANCE.sub("*", shown.strip()) == _BY_CHANCE.sub("*", text.strip()), command
 
 
