@@ -1,0 +1,168 @@
+"""The configuration: which controlling functions a host should have prepared, and how.
+
+::
+
+    [[pf]]
+    serial = "S4YPNX0R"        # or address = "0000:01:00.0", or nqn = "nqn.2014.08.…"
+    vfs = 4
+    role = "source"            # or "destination"; left out: "unmarked", VFs that stay on this host
+    vq = 2                     # each VF's flexible resources; left out: an even share
+    vi = 1
+    expires = "8h"             # how long marks hold; left out: until the VF goes
+
+Files are read in order: ``/etc/nvmelm.toml``, then ``/etc/nvmelm.d/*.toml`` by name. A PF stands in one place only.
+Every error names file, line and key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nvmelm.errors import UsageError
+from nvmelm.transport.bounded import read_file
+
+#: Where the configuration is, below the root of the file system, and what names another directory for both.
+FILE, DIRECTORY, VARIABLE = "nvmelm.toml", "nvmelm.d", "NVMELM_CONFIG"
+_ETC = "/etc"
+_MAX_BYTES = 1 << 20
+_SELECTORS = ("serial", "address", "nqn")
+_KEYS = (*_SELECTORS, "vfs", "role", "vq", "vi", "expires")
+_MOST = 0xFFFF
+_SPAN = re.compile(r"([1-9]\d{0,5})(s|min|h|d)?")
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_TABLE = re.compile(r"\s*\[\[\s*pf\s*\]\]")
+
+Role = Literal["source", "destination", "unmarked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is wanted of one controlling function.
+
+    Attributes:
+        place: file and line, for messages.
+        by: how it is named: serial, address or nqn.
+        expires_s: seconds a mark holds; None: no expiry.
+    """
+
+    place: str
+    by: str
+    name: str
+    vfs: int
+    role: Role
+    vq: int | None
+    vi: int | None
+    expires_s: int | None
+
+
+def config_files(directory: Path | None = None) -> list[Path]:
+    """Return the files of the configuration that are there, in the order in which they are read."""
+    base = directory or Path(os.environ.get(VARIABLE) or _ETC)
+    more = sorted((base / DIRECTORY).glob("*.toml"))
+    return [path for path in (base / FILE, *more) if path.is_file()]
+
+
+def load(files: Iterable[Path]) -> list[Wanted]:
+    """Read the configuration.
+
+    Raises:
+        UsageError: with file, line and key.
+        HostError: a file cannot be read.
+    """
+    found: list[Wanted] = []
+    for path in files:
+        found += parse(str(path), read_file(path, _MAX_BYTES).decode("utf-8", errors="replace"))
+    seen: dict[tuple[str, str], Wanted] = {}
+    for one in found:
+        earlier = seen.setdefault((one.by, one.name), one)
+        if earlier is not one:
+            raise _twice(earlier, one, one.name)
+    return found
+
+
+def parse(name: str, text: str) -> list[Wanted]:
+    """Read one file's text; the errors are those of :func:`load`."""
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(
+            f"{name} is not TOML: {error}", fix="correct it; nvmelm apply --dry-run", reason="config"
+        ) from error
+    unknown = sorted(set(document) - {"pf"})
+    if unknown:
+        raise _bad(name, _line(text, 0, unknown[0]), unknown[0], "is unknown here; a PF is a table [[pf]]")
+    rows = document.get("pf", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise _bad(name, _line(text, 0, "pf"), "pf", "is no table; write [[pf]]")
+    return [_row(name, text, number, row) for number, row in enumerate(rows, 1)]
+
+
+def _row(name: str, text: str, number: int, row: Mapping[str, Any]) -> Wanted:
+    def wrong(key: str, why: str) -> UsageError:
+        return _bad(name, _line(text, number, key), key, why)
+
+    for key in row:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key, _KEYS, 1)
+            raise wrong(key, f"is unknown; {f'meant is {near[0]}?' if near else 'known are ' + ', '.join(_KEYS)}")
+    named = [key for key in _SELECTORS if key in row]
+    if len(named) != 1:
+        raise wrong(named[1] if named else "pf", f"a PF is named by one of {', '.join(_SELECTORS)}")
+    by = named[0]
+    if not isinstance(row[by], str) or not 0 < len(row[by]) <= 256 or not row[by].isprintable():
+        raise wrong(by, "is not a short text")
+    role = row.get("role", "unmarked")
+    if role not in ("source", "destination", "unmarked"):
+        raise wrong("role", 'is not "source", "destination" or "unmarked"')
+    counts: dict[str, int | None] = {}
+    for key, least in (("vfs", 1), ("vq", 0), ("vi", 0)):
+        value = row.get(key)
+        if value is not None and not (type(value) is int and least <= value <= _MOST):
+            raise wrong(key, f"is not a number from {least} to {_MOST}")
+        counts[key] = value
+    if counts["vfs"] is None:
+        raise wrong("pf", "vfs is missing: how many virtual functions")
+    span = _SPAN.fullmatch(row["expires"]) if isinstance(row.get("expires"), str) else None
+    if "expires" in row and span is None:
+        raise wrong("expires", "is not a time span such as 90s, 15min, 8h or 2d")
+    expires_s = int(span[1]) * _SECONDS[span[2] or "s"] if span else None
+    place = f"{name}:{_line(text, number, 'pf')}"
+    return Wanted(place, by, row[by].strip(), counts["vfs"], role, counts["vq"], counts["vi"], expires_s)
+
+
+def _line(text: str, number: int, key: str) -> int:
+    """Return the line a key of the n-th ``[[pf]]`` stands in, from 1; that of the table when the key is not there."""
+    table, head, name = 0, 1, re.escape(key)
+    inside = re.compile(rf"\s*[\"']?{name}[\"']?\s*[=.]")
+    outside = re.compile(rf"\s*\[*\s*[\"']?{name}\b")
+    for line, content in enumerate(text.splitlines(), 1):
+        if _TABLE.match(content):
+            table += 1
+            head = line if table == number else head
+        elif (table == number or not number) and (inside if number else outside).match(content):
+            return line
+    return head
+
+
+def _bad(name: str, line: int, key: str, why: str) -> UsageError:
+    return UsageError(
+        f"{name}:{line}: {key} {why}", fix="correct the file, then nvmelm apply --dry-run", reason="config"
+    )
+
+
+def _twice(one: Wanted, other: Wanted, name: str) -> UsageError:
+    return UsageError(
+        f"{name} stands twice", cause=f"at {one.place} and at {other.place}", fix="keep one of them", reason="config"
+    )
+
+
+def same_function(one: Wanted, other: Wanted, address: str) -> UsageError:
+    """Return the error of two entries that name one function in different ways."""
+    return _twice(one, other, address)

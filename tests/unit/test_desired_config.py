@@ -1,0 +1,94 @@
+"""The configuration: what is accepted, and errors that name file, line and key."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nvmelm.desired.config import config_files, load, parse
+from nvmelm.errors import UsageError
+
+GOOD = """
+[[pf]]
+serial = "A"
+vfs = 4
+role = "source"
+vq = 2
+vi = 1
+expires = "8h"
+
+[[pf]]
+address = "0000:02:00.0"
+vfs = 1
+"""
+
+
+def test_every_entry_is_read_with_its_place() -> None:
+    first, second = parse("f", GOOD)
+    assert (first.by, first.name, first.vfs, first.role) == ("serial", "A", 4, "source")
+    assert (first.vq, first.vi, first.expires_s, first.place) == (2, 1, 28800, "f:2")
+    assert (second.by, second.role, second.vq, second.expires_s, second.place) == (
+        "address",
+        "unmarked",
+        None,
+        None,
+        "f:10",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[[pf]]\nserial = 'A'\nvfs = 0", "f:3: vfs"),
+        ("[[pf]]\nserial = 'A'\nvfs = true", "f:3: vfs"),
+        ("[[pf]]\nserial = 'A'\nvfs = 1\nroel = 'source'", "f:4: roel is unknown; meant is role?"),
+        ("[[pf]]\nserial = 'A'\nvfs = 1\n[[pf]]\nserial = 'B'\nvfs = 1\nrole = 'x'", "f:7: role"),
+        ("[[pf]]\nserial = 'A'\naddress = 'x'\nvfs = 1", "f:3: address"),
+        ("# nothing\n[[pf]]\nvfs = 1", "f:2: pf"),
+        ("[[pf]]\nserial = ''\nvfs = 1", "f:2: serial"),
+        ("[[pf]]\nserial = 'A'", "f:1: pf vfs is missing"),
+        ("[[pf]]\nserial = 'A'\nvfs = 1\nexpires = '0h'", "f:4: expires"),
+        ("\nother = 1", "f:2: other"),
+        ("pf = 1", "f:1: pf"),
+        ("[[pf]\n", "not TOML"),
+    ],
+)
+def test_an_error_names_file_line_and_key(text: str, place: str) -> None:
+    with pytest.raises(UsageError) as met:
+        parse("f", text)
+    assert place in met.value.message
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_configuration_or_a_usage_error(text: str) -> None:
+    with suppress(UsageError):
+        parse("f", text)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["serial", "address", "vfs", "role", "vq", "expires", "else"]),
+        st.integers(-5, 70000).map(str) | st.sampled_from(['"source"', '"A"', "true", "[]", "1.5", '"8h"', '""']),
+    )
+)
+def test_any_values_are_a_configuration_or_a_usage_error(values: dict[str, str]) -> None:
+    text = "[[pf]]\n" + "\n".join(f"{key} = {value}" for key, value in values.items())
+    with suppress(UsageError):
+        assert len(parse("f", text)) == 1
+
+
+def test_files_are_read_in_order_and_a_function_stands_once(tmp_path: Path) -> None:
+    (tmp_path / "nvmelm.d").mkdir()
+    (tmp_path / "nvmelm.toml").write_text("[[pf]]\nserial = 'A'\nvfs = 1\n")
+    (tmp_path / "nvmelm.d" / "b.toml").write_text("[[pf]]\nserial = 'B'\nvfs = 1\n")
+    (tmp_path / "nvmelm.d" / "a.toml").write_text("[[pf]]\nserial = 'C'\nvfs = 1\n")
+    assert [one.name for one in load(config_files(tmp_path))] == ["A", "C", "B"]
+    (tmp_path / "nvmelm.d" / "z.toml").write_text("\n[[pf]]\nserial = 'A'\nvfs = 2\n")
+    with pytest.raises(UsageError) as met:
+        load(config_files(tmp_path))
+    assert "nvmelm.toml:1" in met.value.cause
+    assert "z.toml:2" in met.value.cause
