@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 LAB    := $(VENV)/.ready-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers format lab bench fixtures schemas clean
+.PHONY: help demo test check lint types layers format lab bench fixtures schemas pages site man clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,16 @@ fixtures: $(LAB) ## record the lab's verbs anew into fixtures/; look at the diff
 
 schemas: $(READY) ## write the JSON Schema of every document to docs/schemas
 	@$(BIN)/python -m nvmelm.cli.schemas docs/schemas
+
+pages: $(READY) schemas ## write the pages of docs/ that are made from the code
+	@$(BIN)/python -m nvmelm.cli.pages docs
+
+site: $(READY) ## build the documentation as a web site, into build/site
+	@$(BIN)/mkdocs build --quiet --strict -f docs/site/mkdocs.yml
+
+man: $(READY) ## write the man pages to build/man, and shell completion to build/completions
+	@$(BIN)/python -m nvmelm.cli.manpages build/man
+	@$(BIN)/python -m nvmelm.cli.completions build/completions
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .lab .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

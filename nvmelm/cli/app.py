@@ -42,6 +42,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Prepare": {
         "source": Entry("source", "prepare: steps 1 to 4 on the host that gives."),
         "destination": Entry("destination", "prepare: steps 1 to 4 on the host that takes."),
+        "apply": Entry("apply", "What /etc/nvmelm.toml wants, for every function it lists.", verb="apply"),
         "release": Entry("release", "Undo a preparation: everything as it was found.", verb="release"),
     },
     "Prepare, step by step": {
@@ -66,6 +67,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Help": {
         "explain": Entry("explain", "An NVMe status, an errno, an exit code or a reason, in words.", verb="explain"),
+        "bug-report": Entry("bug_report", "One archive for whoever looks into a problem.", verb="bug-report"),
     },
 }
 VERBS: dict[str, Entry] = {name: entry for section in SECTIONS.values() for name, entry in section.items()}

@@ -47,13 +47,14 @@ class VerbCommand(Sparing, TyperCommand):
         """List arguments, then options."""
         for title, kind in (("Arguments", "argument"), ("Options", "option")):
             shown: list[Any] = [one for one in self.get_params(ctx) if one.param_type_name == kind]
-            rows = [_row(one) for one in shown if not getattr(one, "hidden", False)]
+            rows = [row(one) for one in shown if not getattr(one, "hidden", False)]
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
 
 
-def _row(parameter: Any) -> tuple[str, str]:
+def row(parameter: Any) -> tuple[str, str]:
+    """Return how an argument or an option is typed, and what it is for."""
     if parameter.param_type_name == "argument":
         return _name(parameter), parameter.help or ""
     takes = f" {parameter.metavar}" if parameter.metavar else ""

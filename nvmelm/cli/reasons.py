@@ -15,6 +15,7 @@ REASONS: dict[str, tuple[str, str]] = {
     # the command line
     "arguments": ("the command line could not be read", "the verb's --help"),
     "bug": ("nvmelm met something its authors did not expect", "report it, with a recording made by --record"),
+    "config": ("the configuration says what cannot be meant", "correct it; docs/apply.md"),
     "confirmation": ("a loss must be confirmed and nobody could be asked", "--yes, when that is meant"),
     "declined": ("the operator answered no; nothing was changed", "run it again and answer yes, or --yes"),
     "host-unknown": ("--host names no world", "--host local, --host emulated:DIR or --host replay:FILE"),

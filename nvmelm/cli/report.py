@@ -15,7 +15,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -41,11 +41,18 @@ def verb_of(words: list[str]) -> str:
     return " ".join(names[:1])
 
 
-def failed(error: NvmelmError, *, json: bool, command: str, aside: bool = False) -> int:
+#: systemd names the stream here that it connected with the journal.
+UNDER_SYSTEMD = "JOURNAL_STREAM"
+
+
+def failed(
+    error: NvmelmError, *, json: bool, command: str, aside: bool = False, subjects: Sequence[tuple[str, str]] = ()
+) -> int:
     """Show an error and return the exit code it ends the program with.
 
     Args:
         aside: stdout carries data, so the JSON document goes to stderr, alone.
+        subjects: what it is about, as fields of the system's journal.
     """
     if json:
         from nvmelm.cli.documents import error_document
@@ -53,6 +60,8 @@ def failed(error: NvmelmError, *, json: bool, command: str, aside: bool = False)
         _print_document(error_document(error, command).to_json(), aside=aside)
         if aside:
             return int(error.exit_code)
+    if UNDER_SYSTEMD in os.environ and _logged(error, command, subjects):
+        return int(error.exit_code)
     paint = render.Paint(sys.stderr)
     lines = _sentence("error: ", error.message, paint.bad)
     if error.cause:
@@ -63,6 +72,12 @@ def failed(error: NvmelmError, *, json: bool, command: str, aside: bool = False)
         lines += _sentence("note:  ", note, paint.dim)
     render.print_lines(lines, sys.stderr)
     return int(error.exit_code)
+
+
+def _logged(error: NvmelmError, command: str, subjects: Sequence[tuple[str, str]]) -> bool:
+    from nvmelm.cli.logs import log_error  # here: seldom run by systemd
+
+    return log_error(error, command, subjects)
 
 
 def _sentence(prefix: str, text: str, paint: Callable[[str], str]) -> list[str]:

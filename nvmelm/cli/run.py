@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -68,6 +69,7 @@ class Run:
         command: the verb, ``sriov enable``.
         aside: stdout carries data, so answer and errors go to stderr.
         typed: what stands for ``PF`` and ``CNTLID`` in this run, so that a fix can be typed as it stands.
+        subjects: what an error of this run is about, as fields of the system's journal.
     """
 
     def __init__(self, command: str, settings: Settings, *, dry_run: bool = False, yes: bool = False) -> None:
@@ -77,6 +79,7 @@ class Run:
         self.yes = yes
         self.aside = False
         self.typed: dict[str, str] = {}
+        self.subjects: list[tuple[str, str]] = []
         self._stack = ExitStack()
         self._host: Host | None = None
 
@@ -105,6 +108,7 @@ class Run:
         from nvmelm.operations.session import session
 
         with session(self.host(), which, change=change and not self.dry_run) as opened:
+            self.subjects.insert(0, ("NVMELM_DEVICE", opened.address))
             yield opened
 
     def confirm(self, question: str) -> None:
@@ -209,6 +213,7 @@ def _from_options(ctx: typer.Context, values: dict[str, Any], *, changes: bool) 
     dry_run, yes = (values.pop("dry_run"), values.pop("yes")) if changes else (False, False)
     run = Run(command, settings, dry_run=dry_run, yes=yes)
     run.typed = _typed(values)
+    run.subjects = [("NVMELM_CNTLID", render.cntlid(one)) for one in _cntlids(values.get("cntlid"))]
     return run
 
 
@@ -221,27 +226,42 @@ def _typed(values: dict[str, Any]) -> dict[str, str]:
     return typed
 
 
+def _cntlids(value: object) -> list[int]:
+    return [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, int)]
+
+
 def _finish(run: Run, function: Callable[[], Answer | int], *, changes: bool) -> int:
     try:
         with run:
             answer = function()
-        return _print(run, answer) if isinstance(answer, Answer) else answer
+        return _print(run, answer, changes=changes) if isinstance(answer, Answer) else answer
     except KeyboardInterrupt:
         error: NvmelmError = _interrupted(changes=changes)
     except NvmelmError as met:
         error = met
     report.fill_in(error, run.typed)
-    return report.failed(error, json=run.settings.json, command=run.command, aside=run.aside)
+    subjects = list(dict.fromkeys(run.subjects))
+    return report.failed(error, json=run.settings.json, command=run.command, aside=run.aside, subjects=subjects)
 
 
-def _print(run: Run, answer: Answer) -> int:
+def _print(run: Run, answer: Answer, *, changes: bool) -> int:
     stream = sys.stderr if run.aside else sys.stdout
+    logged = changes and report.UNDER_SYSTEMD in os.environ and _logged(run, answer)
     if run.settings.json:
-        document = answer.document() if callable(answer.document) else answer.document
-        render.print_json(document.to_json(), stream)
-    else:
+        render.print_json(_document(answer).to_json(), stream)
+    elif not logged:
         render.print_lines(answer.text(), stream)
     return int(answer.exit_code)
+
+
+def _document(answer: Answer) -> Jsonable:
+    return answer.document() if callable(answer.document) else answer.document
+
+
+def _logged(run: Run, answer: Answer) -> bool:
+    from nvmelm.cli.logs import log_changes
+
+    return log_changes(_document(answer).to_json(), run.command)
 
 
 def _interrupted(*, changes: bool) -> InterruptedByUserError:

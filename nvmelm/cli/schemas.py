@@ -19,8 +19,10 @@ _MODULES = (
     "nvmelm.operations.image_view",
     "nvmelm.operations.vm_report",
     "nvmelm.compat.documents",
+    "nvmelm.desired.reach",
     "nvmelm.migrate.outcome",
     "nvmelm.demo",
+    "nvmelm.cli.bug_archive",
     "nvmelm.cli.documents",
     "nvmelm.cli.prepared",
 )

@@ -138,7 +138,7 @@ class Sessions:
         return None
 
     def _read(self, clause: str, *values: str) -> list[Record]:
-        if not self.path.exists():
+        if self.path.name not in store.names(self.path.parent):
             return []
         with self._database() as database:
             return _select(database, clause, *values)
