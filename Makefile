@@ -52,8 +52,8 @@ pages: $(READY) schemas ## write the pages of docs/ that are made from the code
 site: $(READY) ## build the documentation as a web site, into build/site
 	@$(BIN)/mkdocs build --quiet --strict -f docs/site/mkdocs.yml
 
-man: $(READY) ## write the man pages to build/man, and shell completion to build/completions
-	@$(BIN)/python -m nvmelm.cli.manpages build/man
+man: $(READY) ## write the man pages to build/man/man1, and shell completion to build/completions
+	@$(BIN)/python -m nvmelm.cli.manpages build/man/man1
 	@$(BIN)/python -m nvmelm.cli.completions build/completions
 
 clean: ## remove what the targets made

@@ -40,6 +40,8 @@ ERROR, NOTICE, INFO = 3, 5, 6
 
 #: Longer values are cut: a datagram must fit into the socket's buffer.
 _MAX_CHARACTERS = 8192
+#: A controller in the sentence of a change, as nvmelm's own plans write it.
+_CONTROLLER = re.compile(r"\b0x[0-9a-f]{4}\b")
 _SESSION = re.compile(r"\b[0-9a-f]{32}\b")
 _DEVICES = ("primary", "source_primary")
 _CNTLIDS = ("cntlid", "source_cntlid")
@@ -68,18 +70,25 @@ def error_entry(error: NvmelmError, command: str, fields: Iterable[Field] = ()) 
     return _entry(ERROR, "\n".join(lines), [*known, ("NVMELM_EXIT_CODE", str(int(error.exit_code)))])
 
 
-def change_entries(document: dict[str, Any], command: str) -> Iterator[list[Field]]:
-    """Return the entries of a changing verb's answer: one for each change, and one for the whole. A plan has none."""
+def change_entries(document: dict[str, Any], command: str, fields: Iterable[Field] = ()) -> Iterator[list[Field]]:
+    """Return the entries of a changing verb's answer: one for each change, and one for the whole. A plan has none.
+
+    Args:
+        fields: what is known of the verb besides.
+    """
     if document.get("dry_run"):
         return
     verb = [("NVMELM_VERB", command)]
     for report in _reports(document):
-        about = [*verb, *subjects(report)]
         for action in report.get("actions", ()):
-            yield _entry(INFO, f"{command}: {action['summary']}", [*about, ("NVMELM_STEP", action["step"])])
+            summary = action["summary"]
+            controllers = [("NVMELM_CNTLID", one) for one in dict.fromkeys(_CONTROLLER.findall(summary))]
+            about = [*verb, *subjects(report), *controllers, ("NVMELM_STEP", action["step"])]
+            yield _entry(INFO, f"{command}: {summary}", about)
     changed = bool(document.get("changed"))
     message = f"{command}: {'done' if changed else 'nothing to do'}"
-    yield _entry(NOTICE if changed else INFO, message, [*verb, *subjects(document), ("NVMELM_EXIT_CODE", "0")])
+    about = list(dict.fromkeys([*verb, *subjects(document), *fields]))
+    yield _entry(NOTICE if changed else INFO, message, [*about, ("NVMELM_EXIT_CODE", "0")])
 
 
 def subjects(document: dict[str, Any]) -> list[Field]:
@@ -157,10 +166,10 @@ def log_error(error: NvmelmError, command: str, fields: Iterable[Field] = ()) ->
     return is_journal(sys.stderr) and send([error_entry(error, command, fields)])
 
 
-def log_changes(document: dict[str, Any], command: str) -> bool:
+def log_changes(document: dict[str, Any], command: str, fields: Iterable[Field] = ()) -> bool:
     """Send a changing verb's answer to the journal when stderr is the journal.
 
     Returns:
         Whether stdout is the journal too, so that printing the answer would say everything twice.
     """
-    return is_journal(sys.stderr) and send(change_entries(document, command)) and is_journal(sys.stdout)
+    return is_journal(sys.stderr) and send(change_entries(document, command, fields)) and is_journal(sys.stdout)

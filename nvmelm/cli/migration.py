@@ -71,16 +71,17 @@ class Migration:
                 name=os.uname().nodename,
                 reconnect=self._connect,
             )
-            source.open()
             dry_run = self._run.dry_run
+            try:
+                source.open()
+                if not dry_run:
+                    self._confirm(source)
+            except NvmelmError:
+                source.leave()
+                raise
             if dry_run:
                 source.leave()
             else:
-                try:
-                    self._confirm(source)
-                except NvmelmError:
-                    source.leave()
-                    raise
                 source.move(track=track, progress=self._progress())
         report = report_of(source, str(self._address), dry_run=dry_run)
         if page is not None and not dry_run:

@@ -261,7 +261,7 @@ def _document(answer: Answer) -> Jsonable:
 def _logged(run: Run, answer: Answer) -> bool:
     from nvmelm.cli.logs import log_changes
 
-    return log_changes(_document(answer).to_json(), run.command)
+    return log_changes(_document(answer).to_json(), run.command, run.subjects)
 
 
 def _interrupted(*, changes: bool) -> InterruptedByUserError:

@@ -139,6 +139,23 @@ def test_a_changing_verb_sends_each_change_and_one_entry_for_the_whole(
 
 
 @pytest.mark.usefixtures("host")
+def test_each_change_names_the_controller_it_is_about_and_the_whole_what_was_asked_for(
+    journal: Callable[[], list[Entry]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sriov", "enable", "nvme0", "--vfs", "2"]) == 0
+    connect(monkeypatch, sys.stderr)
+    assert main(["secondary", "assign", "nvme0", "0x43", "--vq", "2", "--vi", "2"]) == 0
+    *changes, whole = journal()
+    assert len(changes) >= 2
+    assert all(one["NVMELM_CNTLID"] == ["0x0043"] for one in (*changes, whole))
+    assert main(["secondary", "assign", "nvme0", "0x43", "--vq", "2", "--vi", "2"]) == 0
+    (nothing,) = journal()
+    assert nothing["MESSAGE"] == ["secondary assign: nothing to do"]
+    assert nothing["PRIORITY"] == ["6"]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("host")
 def test_an_error_is_sent_with_its_device_and_controller_and_not_printed_as_well(
     journal: Callable[[], list[Entry]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
