@@ -165,23 +165,15 @@ def check(
 def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
     """Write a source's parameters to a destination, each once: resources are set, the others were checked."""
     from nvmelm.compat import parameters as dialect
-    from nvmelm.compat.read import of_function
-    from nvmelm.discovery import resolve
 
     model, wanted = _list(file)
     with run.primary(pf, change=True) as session:
-        picture = session.picture(users=False)
-        here = of_function(session.host, session.queue, picture, resolve(picture, cntlid))
-        reasons = dialect.check(wanted, model, here)
-        if reasons:
-            raise IncompatibleError(
-                f"controller {cntlid:#06x} cannot have these parameters",
-                cause="; ".join(reasons[:8]),
-                fix="nvmelm compat parameters check shows every reason",
-                reason="parameters-refused",
-            )
+        here = _manifest(session, cntlid)
+        _require(dialect.check(dialect.fixed(wanted), model, here), cntlid, "nothing was written")
         to_set = dialect.writes(wanted, here)
         changed = _write(run, session, cntlid, to_set)
+        if not run.dry_run:
+            _require(dialect.check(wanted, model, _manifest(session, cntlid)), cntlid, "as it is after the writes")
     body = Plain("nvmelm.parameter_apply", changed=changed, dry_run=run.dry_run, written=to_set)
 
     def lines() -> Iterator[str]:
@@ -190,6 +182,24 @@ def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
         yield from (f"{'would set' if run.dry_run else 'set'} {name}={_text(value)}" for name, value in to_set.items())
 
     return Answer(body, lines)
+
+
+def _manifest(session: Session, cntlid: int) -> Manifest:
+    from nvmelm.compat.read import of_function
+    from nvmelm.discovery import resolve
+
+    picture = session.picture(users=False)
+    return of_function(session.host, session.queue, picture, resolve(picture, cntlid))
+
+
+def _require(reasons: list[str], cntlid: int, when: str) -> None:
+    if reasons:
+        raise IncompatibleError(
+            f"controller {cntlid:#06x} cannot have these parameters; {when}",
+            cause="; ".join(reasons[:8]),
+            fix="nvmelm compat parameters check shows every reason",
+            reason="parameters-refused",
+        )
 
 
 def _write(run: Run, session: Session, cntlid: int, to_set: Mapping[str, Any]) -> bool:

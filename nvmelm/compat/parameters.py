@@ -122,8 +122,21 @@ def check(wanted: Mapping[str, Value], source_model: str, destination: Manifest)
     return reasons
 
 
+def fixed(wanted: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the part of a list that no write on a destination can change: what has to fit before anything is written.
+
+    What the attached namespaces look like follows from which they are, so it is compared after these were set.
+    """
+    return {name: value for name, value in wanted.items() if not _can_follow(name)}
+
+
+def _can_follow(name: str) -> bool:
+    fact = FACTS.get(name)
+    return fact is not None and (fact.settable or fact.section == "namespaces")
+
+
 def writes(wanted: Mapping[str, Value], destination: Manifest) -> dict[str, Value]:
-    """Return what has to be written on a destination that fits: each parameter once, and only what is not so already.
+    """Return what has to be written on a destination: each parameter once, and only what is not so already.
 
     Only settable parameters are in it; resources that a first write gave up might be gone at a second.
     """

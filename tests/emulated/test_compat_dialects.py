@@ -11,9 +11,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from nvmelm.commands import listing
+from nvmelm.emulator.generations import GENERATIONS, NamespaceRow
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.model import Role
 from nvmelm.operations import provision
+from nvmelm.operations.namespaces import attach_exactly
 from nvmelm.operations.session import session
 from tests.emulated.conftest import agree
 
@@ -88,9 +91,28 @@ def test_a_destination_is_given_the_sources_resources_once(hosts: Path, tmp_path
     assert (again["changed"], again["written"]) == (False, {})
 
 
+def test_a_destination_is_attached_to_exactly_the_sources_namespaces(tmp_path: Path) -> None:
+    row = GENERATIONS["nvme-2.1"].with_(namespaces=(NamespaceRow(), NamespaceRow(nsid=2)))
+    for name in ("a", "b"):
+        made = create(tmp_path / name, (row,), storage=tmp_path / "media")
+        with made as host, session(host, PF, change=True) as opened:
+            provision.prepare(opened, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
+            if name == "a":
+                assert attach_exactly(opened, FIRST, [1])
+                assert not attach_exactly(opened, FIRST, [1])
+    (tmp_path / "list").write_text(json.dumps(run(tmp_path, "a", "parameters", "list", f"{PF}/0x42")))
+    run(tmp_path, "b", "parameters", "check", str(tmp_path / "list"), f"{PF}/0x42", code=4)
+    done = run(tmp_path, "b", "parameters", "apply", str(tmp_path / "list"), PF, "0x42", "--yes")
+    assert done["written"] == {"namespaces.ids": "1"}
+    run(tmp_path, "b", "parameters", "check", str(tmp_path / "list"), f"{PF}/0x42")
+    with EmulatedHost(tmp_path / "b") as host, session(host, PF) as opened:
+        assert FIRST not in listing.all_attached_controllers(opened.queue, 2)
+        assert FIRST in listing.all_attached_controllers(opened.queue, 1)
+
+
 def test_a_list_that_does_not_fit_is_refused_before_anything_is_written(hosts: Path, tmp_path: Path) -> None:
     wanted = run(hosts, "a", "parameters", "list", f"{PF}/0x42")
-    wanted["params"]["resources.vq"] = 99
+    wanted["params"]["limits.queue_entries"] = 99999
     (tmp_path / "list").write_text(json.dumps(wanted))
     refused = run(hosts, "b", "parameters", "apply", str(tmp_path / "list"), PF, "0x42", "--yes", code=4)
     assert refused["reason"] == "parameters-refused"
