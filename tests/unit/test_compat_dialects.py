@@ -246,3 +246,32 @@ def test_the_fields_of_a_tree_are_those_the_verdict_reads(one: Manifest) -> None
     assert told["digest"] == one.digest
     assert set(one.facts) <= set(told)
     assert agree(manifest(), one)
+
+
+# The proposals' own examples.
+
+
+@pytest.mark.parametrize("text", ["8086-193b-i915-GVTg_V5_4-00000001", "8086-5917-i915-GVTg_V4_8-ffffffff"])
+def test_another_vendors_opaque_string_is_refused(text: str) -> None:
+    """The proposal's example: vendor, device, type and software version of a graphics driver."""
+    assert token.probe(text, manifest()).errno == errno.EBADMSG
+
+
+@pytest.mark.parametrize(
+    ("source", "passes"),
+    [("2.0.2", True), ("2.0.4", True), ("2.1.0", True), ("2.1.3", True), ("2.2.0", False), ("3.0.0", False)],
+)
+def test_a_destination_of_version_2_1_3_takes_what_the_thread_says(source: str, passes: bool) -> None:
+    """The example of an interface version 2.1.3 whose compatible versions are 2.0.2 to 2.0.4 and 2.1.0 on."""
+    pair = (manifest({"identity.nvme_version": version}) for version in (source, "2.1.3"))
+    _, found = steps(*pair)
+    assert found[3].passed == passes
+
+
+def test_a_range_of_values_includes_both_its_ends() -> None:
+    """The form "min-max" of the third proposal, for whole numbers."""
+    (offered,) = [one for one in parameters.parameters(manifest()) if one.name == "resources.vq"]
+    assert offered.allowed == ("0-4",)
+    assert [offered.allows(number) for number in (0, 4, 5)] == [True, True, False]
+    assert not offered.allows("4")
+    assert not offered.allows(True)
