@@ -77,7 +77,7 @@ class Frame(NamedTuple):
 
     kind: int
     stream: int
-    payload: bytearray
+    payload: bytes | bytearray
 
 
 class LinkLostError(NvmelmError):
@@ -238,13 +238,20 @@ class Link:
             )
         return seen
 
-    def _read(self, length: int) -> bytearray:
-        """Read exactly so many bytes."""
-        buffer = bytearray(length)
-        view, done = memoryview(buffer), 0
-        while done < length:
+    def _read(self, length: int) -> bytes | bytearray:
+        """Read exactly so many bytes; without a copy when the pipe has them all."""
+        first = self._read_some(length)
+        if len(first) == length:
+            return first
+        buffer = bytearray(first)
+        while len(buffer) < length:
+            buffer += self._read_some(length - len(buffer))
+        return buffer
+
+    def _read_some(self, most: int) -> bytes:
+        while most:
             try:
-                got = os.readv(self._incoming, [view[done:]])
+                got = os.read(self._incoming, most)
             except BlockingIOError:
                 if not _poll(self._incoming, select.POLLIN, self._silence_s):
                     raise self._silent("does not answer") from None
@@ -253,8 +260,8 @@ class Link:
                 raise self._cut(error.strerror or "") from error
             if not got:
                 raise self._cut("its end was closed")
-            done += got
-        return buffer
+            return got
+        return b""
 
     def _write(self, data: Buffer) -> None:
         """Write all of it; after a failure nothing may follow, since half a frame may be out."""
