@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nvmelm.cli.options import CNTLID, Pf, group, read_span
+from nvmelm.cli.options import CNTLID, Pf, Program, Rsh, group, read_span
 from nvmelm.cli.run import Answer, Run, verb
 from nvmelm.errors import ExitCode, UsageError
 
@@ -30,10 +30,6 @@ End = "A manifest's file, a tree, PF/CNTLID, PF (a function to come), or ssh://[
 SourceEnd = Annotated[str, typer.Argument(metavar="SOURCE", show_default=False, help=End)]
 DestinationEnd = Annotated[str, typer.Argument(metavar="DESTINATION", show_default=False, help="The same.")]
 PolicyFile = Annotated[Path | None, typer.Option("--policy", metavar="FILE", help="The site's own rules, TOML.")]
-Rsh = Annotated[str, typer.Option("--rsh", metavar="COMMAND", help="What replaces ssh, as in rsync.")]
-Program = Annotated[
-    str, typer.Option("--program", metavar="COMMAND", help="What to run on the other host, such as: sudo nvmelm.")
-]
 Timeout = Annotated[str, typer.Option("--timeout", metavar="SPAN", help="How long another host may take; 60s.")]
 
 

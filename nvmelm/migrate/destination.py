@@ -44,13 +44,13 @@ def serve(host: Host, link: Link, *, points: Points, name: str) -> None:
     """
     try:
         link.shake_hands()
-        hello = expect(link, messages.Hello)
+        expect(link, messages.Hello)
         send(link, messages.Hello(program=f"nvmelm {__version__}", host=name))
         first = link.receive()
         opening = messages.parse(first, link.peer) if first is not None else None
         if isinstance(opening, messages.Open):
             with session(host, opening.pf, change=True) as opened, Sessions(host) as sessions:
-                Destination(opened, sessions, link, points, opening, hello).run()
+                Destination(opened, sessions, link, points, opening).run()
         elif isinstance(opening, messages.Settle):
             answer(host, link, opening, points)
         elif opening is not None and not isinstance(opening, messages.Bye):
@@ -72,14 +72,12 @@ class Destination:
         link: Link,
         points: Points,
         opening: messages.Open,
-        hello: messages.Hello,
     ) -> None:
         self.session = opened
         self.sessions = sessions
         self.link = link
         self.points = points
         self.opening = opening
-        self.hello = hello
         self.touched = False
         self.record: Record | None = None
         self.notes: list[str] = []

@@ -160,7 +160,6 @@ class Running(Message):
 
     type: Literal["running"] = "running"
     resume_s: Seconds
-    timeline: Annotated[str, Field(max_length=256 * 1024)] = ""
     notes: Annotated[list[Text], Field(max_length=64)] = []
 
 

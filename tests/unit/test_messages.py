@@ -85,7 +85,7 @@ def test_random_bytes_are_refused(raw: bytes) -> None:
         max_leaves=8,
     ),
     st.sampled_from(["hello", "open", "opened", "prepare", "sent", "loaded", "failed", "settled", "running"]),
-    st.sampled_from(["session", "pairs", "states", "digests", "stream", "state", "message", "timeline", "notes"]),
+    st.sampled_from(["session", "pairs", "states", "digests", "stream", "state", "message", "notes"]),
 )
 def test_messages_with_random_fields_are_read_or_refused(value: Any, kind: str, field: str) -> None:
     try:
