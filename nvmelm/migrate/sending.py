@@ -105,6 +105,8 @@ class Sending:
                 sink,
                 source=ImageSource.of(self._picture.primary, self._chosen[one.cntlid]),
                 formats=self._formats,
+                # Of several any will do: a destination that was found compatible takes all that the source gives.
+                vendor_uuid=self._formats.uuids[0] if self._formats.uuids else None,
                 device_bytes=self._picture.primary.max_transfer_bytes,
                 progress=self._progress if one is self._controllers[0] else None,
             )

@@ -90,6 +90,15 @@ def test_every_generation_moves(generation: str, tmp_path: Path) -> None:
     world.close()
 
 
+def test_a_device_with_several_vendor_formats_moves_in_one_of_them(tmp_path: Path) -> None:
+    row = GENERATIONS["nvme-2.1-vendor"]
+    several = row.with_(vendor_uuids=(*row.vendor_uuids, "00000000-1111-4222-8333-444444444444"))
+    world = copy(build(tmp_path / "template", several), tmp_path / "world")
+    world.migrate()
+    assert world.states("destination") == ["running"]
+    world.close()
+
+
 def test_several_controllers_move_together(tmp_path: Path) -> None:
     world = copy(build(tmp_path / "template", controllers=4), tmp_path / "world")
     world.controllers = 4
