@@ -23,7 +23,7 @@ _ABORT_S = 60.0
 _MAX_LATE_MESSAGES = 64
 
 
-def roll_back(source: Source, error: NvmelmError | KeyboardInterrupt) -> NvmelmError:
+def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmError:
     """Resume the source's controllers, write that down, have the destination put back, and return how to end.
 
     Returns:
@@ -69,10 +69,13 @@ def roll_back(source: Source, error: NvmelmError | KeyboardInterrupt) -> NvmelmE
     return _ending(failure, stood_still, notes)
 
 
-def _reason(link: Link, error: NvmelmError | KeyboardInterrupt) -> NvmelmError:
+def _reason(link: Link, error: Exception | KeyboardInterrupt) -> NvmelmError:
     """Return why it failed: of a link that was cut, the destination's last words when there are any."""
-    if not isinstance(error, NvmelmError):
+    if isinstance(error, KeyboardInterrupt):
         return InterruptedByUserError("interrupted", cause="Ctrl-C, or a signal that asks to end", reason="interrupted")
+    if not isinstance(error, NvmelmError):
+        bug = f"this is a bug in nvmelm: {type(error).__name__}: {error}"
+        return NvmelmError(bug, fix="report it with nvmelm bug-report", reason="bug")
     if isinstance(error, LinkLostError):
         with suppress(LinkLostError, MalformedError):
             for _ in range(_MAX_LATE_MESSAGES):

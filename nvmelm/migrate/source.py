@@ -177,7 +177,7 @@ class Source:
             self._suspend_and_send(track, progress)
             with undisturbed():
                 self.record = self.sessions.move(self.known, State.GIVEN_AWAY)
-        except (NvmelmError, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt) as error:  # whatever it is: the guest stands still, or its targets do
             with undisturbed():
                 raise roll_back(self, error) from error
         with undisturbed():

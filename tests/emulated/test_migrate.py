@@ -146,6 +146,19 @@ def test_a_failed_callout_before_the_give_away_rolls_back(guarded: World) -> Non
     goes_on(guarded, "source")
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError(), RuntimeError("a bug")])
+def test_an_error_that_nobody_expected_rolls_back_too(guarded: World, error: Exception) -> None:
+    def run(point: str, told: Any) -> None:
+        if point == "source-suspended":
+            raise error
+
+    with pytest.raises(RolledBackError, match=type(error).__name__) as met:
+        guarded.migrate(points=lambda side: Points(run if side == "source" else None, side))
+    assert met.value.reason == "bug"
+    assert met.value.__cause__ is error
+    goes_on(guarded, "source")
+
+
 def test_a_failed_callout_after_the_give_away_changes_nothing(guarded: World) -> None:
     def run(point: str, told: Any) -> None:
         if point in ("before-resume", "destination-running", "given-away"):

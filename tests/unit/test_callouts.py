@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,77 @@ def test_a_callout_inherits_nothing_that_it_could_write_into(place: Path, tmp_pa
         os.close(writing)
     assert str(writing) not in (tmp_path / "fds").read_text().split()
     assert "NVMELM" not in (tmp_path / "env").read_text()
+
+
+def test_a_callout_that_closes_its_output_is_waited_for(place: Path, tmp_path: Path) -> None:
+    script(place, "hook", f"exec >&- 2>&-; cat > {tmp_path}/got")
+    of(place).call("prepared", {})
+    assert (tmp_path / "got").exists()
+
+
+def test_a_callout_that_leaves_somebody_behind_with_its_output_is_not_waited_for(place: Path, tmp_path: Path) -> None:
+    script(place, "hook", f"echo done; sleep 600 & echo $! > {tmp_path}/pid")
+    try:
+        assert of(place).call("prepared", {})[0].output == "done\n"
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_a_callout_needs_no_disk(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(place, "hook", f"cat > {tmp_path}/got; echo done")
+    callouts = of(place)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert callouts.call("prepared", {})[0].output == "done\n"
+
+
+@pytest.mark.parametrize("call", ["memfd_create", "pipe2", "pidfd_open"])
+def test_a_host_that_has_nothing_left_is_a_clear_error_and_leaves_nothing_behind(
+    place: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    script(place, "hook", "sleep 600")
+    callouts = of(place)
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(HostError) as met:
+        callouts.call("prepared", {})
+    assert "Too many open files" in met.value.message
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_link_to_a_program_that_others_may_write_is_not_run(place: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o777)
+    elsewhere.chmod(0o777)
+    (place / "hook").symlink_to(script(elsewhere, "program", "true"))
+    with pytest.raises(HostError) as met:
+        of(place)
+    assert met.value.reason == "callout-unsafe"
+    assert str(elsewhere) in met.value.cause
+
+
+def test_a_directory_above_that_others_may_write_is_not_trusted(tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    (above / "callouts").mkdir(parents=True)
+    script(above / "callouts", "hook", "true")
+    above.chmod(0o777)
+    with pytest.raises(HostError) as met:
+        of(above / "callouts")
+    assert met.value.reason == "callout-unsafe"
+    above.chmod(0o1777)  # as /tmp: nobody can exchange what is ours
+    of(above / "callouts")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
+def test_a_program_that_belongs_to_somebody_else_is_not_run(place: Path) -> None:
+    os.chown(script(place, "hook", "true", 0o755), 65534, 65534)
+    with pytest.raises(HostError) as met:
+        of(place)
+    assert "belongs to user 65534" in met.value.cause
+
+
+def test_a_command_is_looked_for_before_anything_is_touched() -> None:
+    with pytest.raises(UsageError, match="is no executable file"):
+        Callouts.found([], ["before-suspend=/nowhere/hook"], deadline_s=20)

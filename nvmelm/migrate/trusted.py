@@ -1,0 +1,90 @@
+"""Which programs may be run as callouts: none that somebody else than root or this user could have put there.
+
+A migration is run by root, so whoever can place a file where callouts are looked for is root. What counts is every name
+on the way: the file, a link to it, and each directory above, for the owner of a directory can exchange what is in it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import stat
+from pathlib import Path
+
+from nvmelm.errors import HostError, UsageError, host_error
+
+
+def programs(directory: Path) -> list[Path]:
+    """Return the executables in a directory, sorted; hidden names and what is no executable file are passed over.
+
+    Raises:
+        HostError: the directory cannot be read, or others could have put one of them there.
+    """
+    try:
+        names = sorted(name for name in os.listdir(directory) if not name.startswith("."))  # noqa: PTH208
+        found = [directory / name for name in names if _is_program(directory / name)]
+        for path in found:
+            _require_own(path)
+    except OSError as error:
+        raise host_error("cannot read the callouts", str(directory), error) from error
+    return found
+
+
+def program(word: str) -> Path:
+    """Return the file that the first word of a command names: a path, or a name that is looked for in ``PATH``.
+
+    The operator named it, so its directories are not judged; a system's own may belong to a group.
+
+    Raises:
+        UsageError: there is no such executable file.
+        HostError: others could have put it there.
+    """
+    where = shutil.which(word)
+    if where is None or not Path(where).is_file():
+        raise UsageError(
+            f"{word!r} is no executable file",
+            cause="a callout is run as it is, without a shell",
+            fix="--callout before-suspend=/path/to/program, and chmod +x it",
+            reason="callout",
+        )
+    path = Path(where).absolute()
+    try:
+        _require(path, path.stat())
+    except OSError as error:
+        raise host_error("cannot read the callout", str(path), error) from error
+    return path
+
+
+def _is_program(path: Path) -> bool:
+    mode = path.stat().st_mode
+    return stat.S_ISREG(mode) and bool(mode & 0o111)
+
+
+def _require_own(path: Path) -> None:
+    """Refuse a program that others could have put there, by any name on the way to it."""
+    if path.is_symlink():
+        _require(path, path.lstat())
+    real = path.resolve()
+    _require(real, real.stat())
+    for place in (*path.absolute().parents, *real.parents):
+        _require(place, place.stat(), path)
+
+
+def _require(place: Path, about: os.stat_result, path: Path | None = None) -> None:
+    shared = about.st_mode & 0o022 and not stat.S_ISLNK(about.st_mode)
+    if shared and stat.S_ISDIR(about.st_mode) and about.st_mode & stat.S_ISVTX:
+        shared = 0  # as /tmp: others may add names, and not touch ours
+    why = ""
+    if about.st_uid not in (0, os.geteuid()):
+        why = f"it belongs to user {about.st_uid}"
+    elif shared:
+        why = f"others may write to it (mode {stat.S_IMODE(about.st_mode):04o})"
+    if why:
+        raise HostError(
+            f"the callout {path or place} is not run",
+            path=str(place),
+            cause=why if path is None else f"{place}: {why}",
+            fix=f"chown root {shlex.quote(str(place))} and chmod go-w, or remove it",
+            reason="callout-unsafe",
+        )
