@@ -14,6 +14,7 @@ from nvmelm.wire.status import Status
 _QUESTIONS = {
     "openers": "who has open",
     "mounts": "what is mounted",
+    "claims": "what driverctl and libvirt bind themselves",
     "node_exists": "is there /dev/",
     "load_module": "load module ",
     "facts": "which kernel, which boot, privileged?",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -17,13 +16,7 @@ from nvmelm.operations import provision
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.session import session
 from nvmelm.pci import sriov
-from nvmelm.transport import Host
-
-#: driverctl keeps one file a device here, named after its address.
-_DRIVERCTL = "etc/driverctl.d"
-#: libvirt keeps its domains here; a hostdev with managed='yes' is bound and unbound by libvirt itself.
-_LIBVIRT = "etc/libvirt/qemu"
-_MAX_XML_BYTES = 4 << 20
+from nvmelm.transport import Claim, Host
 
 Outcome = Literal["done", "unchanged", "planned", "absent", "left-alone", "failed"]
 
@@ -56,16 +49,12 @@ class ApplyReport(Document):
         return ExitCode(bad[0]) if bad else ExitCode.DONE
 
 
-def reach(
-    host: Host, wanted: Sequence[Wanted], *, root: Path = Path("/"), confirm: Confirm, dry_run: bool = False
-) -> ApplyReport:
+def reach(host: Host, wanted: Sequence[Wanted], *, confirm: Confirm, dry_run: bool = False) -> ApplyReport:
     """Bring every listed function to what is wanted of it; others are not touched.
-
-    Args:
-        root: below which the configuration of other managers is looked for.
 
     Raises:
         UsageError: two entries name one function.
+        HostError: what driverctl and libvirt keep in ``/etc`` cannot be read.
     """
     refs = primaries(host)
     found = [(one, _find(host, refs, one)) for one in wanted]
@@ -73,7 +62,8 @@ def reach(
     for one, ref in found:
         if ref is not None and seen.setdefault(str(ref.address), one) is not one:
             raise same_function(seen[str(ref.address)], one, str(ref.address))
-    entries = tuple(_one(host, one, ref, root, confirm, dry_run=dry_run) for one, ref in found)
+    claims = host.claims()
+    entries = tuple(_one(host, one, ref, claims, confirm, dry_run=dry_run) for one, ref in found)
     return ApplyReport(changed=any(one.outcome == "done" for one in entries), dry_run=dry_run, entries=entries)
 
 
@@ -87,7 +77,9 @@ def _find(host: Host, refs: Sequence[PrimaryRef], wanted: Wanted) -> PrimaryRef 
     return next((ref for ref in refs if names(host, ref)[wanted.by] == wanted.name), None)
 
 
-def _one(host: Host, wanted: Wanted, ref: PrimaryRef | None, root: Path, confirm: Confirm, *, dry_run: bool) -> Applied:
+def _one(
+    host: Host, wanted: Wanted, ref: PrimaryRef | None, claims: Sequence[Claim], confirm: Confirm, *, dry_run: bool
+) -> Applied:
     def ended(outcome: Outcome, message: str = "", code: int = 0, report: ChangeReport | None = None) -> Applied:
         return Applied(
             place=wanted.place,
@@ -101,7 +93,7 @@ def _one(host: Host, wanted: Wanted, ref: PrimaryRef | None, root: Path, confirm
 
     if ref is None:
         return ended("absent", f"no controlling function has the {wanted.by} {wanted.name}", int(ExitCode.FAILED))
-    other = _other_manager(host, ref, wanted.vfs, root)
+    other = _other_manager(host, ref, wanted.vfs, claims)
     if other:
         return ended("left-alone", other)
     try:
@@ -127,42 +119,14 @@ def _prepare(host: Host, wanted: Wanted, ref: PrimaryRef, confirm: Confirm, *, d
         )
 
 
-def _other_manager(host: Host, ref: PrimaryRef, vfs: int, root: Path) -> str:
-    """Return who else binds this function's VFs, as a sentence; empty: nobody does."""
+def _other_manager(host: Host, ref: PrimaryRef, vfs: int, claims: Sequence[Claim]) -> str:
+    """Return who else binds this function or its VFs, as a sentence; empty: nobody does."""
     facts = sriov(host.sysfs, ref.address)
     if facts is None:
         return ""
     addresses = {str(ref.address), *(str(facts.address(ref.address, index)) for index in range(min(vfs, facts.total)))}
-    overrides = sorted(addresses & _names(root / _DRIVERCTL))
-    if overrides:
-        return f"driverctl has an override for {', '.join(overrides)}; it is left to driverctl"
-    for name in sorted(_names(root / _LIBVIRT)):
-        managed = sorted(addresses & _managed(root / _LIBVIRT / name)) if name.endswith(".xml") else []
-        if managed:
-            return f"libvirt manages {', '.join(managed)} of {name.removesuffix('.xml')} itself; it is left to libvirt"
+    for claim in claims:
+        if claim.address in addresses:
+            what = "an override for" if claim.manager == "driverctl" else f"the domain {claim.domain}, which manages"
+            return f"{claim.manager} has {what} {claim.address}; it is left to {claim.manager}"
     return ""
-
-
-def _names(directory: Path) -> set[str]:
-    try:
-        return {path.name for path in directory.iterdir()}
-    except OSError:  # not there, or not ours to read: nobody to respect
-        return set()
-
-
-def _managed(path: Path) -> set[str]:
-    """Return the addresses of a domain's managed host devices."""
-    import re
-
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")[:_MAX_XML_BYTES]
-    except OSError:
-        return set()
-    found = set()
-    for body in re.findall(r"<hostdev\b[^>]*\bmanaged=['\"]yes['\"][^>]*>(.*?)</hostdev>", text, re.DOTALL):
-        source = body.partition("<source")[2].partition("</source>")[0]
-        parts = dict(re.findall(r"\b(domain|bus|slot|function)=['\"]0x([0-9a-fA-F]{1,4})['\"]", source))
-        if len(parts) == 4:
-            number = {name: int(value, 16) for name, value in parts.items()}
-            found.add(f"{number['domain']:04x}:{number['bus']:02x}:{number['slot']:02x}.{number['function']:x}")
-    return found

@@ -5,6 +5,7 @@
     DIR/state.json          everything small, replaced as a whole          DIR/nvmelm/   marks and journals of nvmelm
     DIR/generation-*.json   what its devices are                           DIR/memory/   memory of guests and queues
     DIR/namespaces/         the media, sparse                              DIR/vendor/   vendor specific state
+    DIR/root/etc/           files of driverctl and libvirt, if a test puts some there
 
 ``EmulatedHost(directory)`` on an empty or missing directory makes a host with one physical function of the newest
 generation; :func:`create` makes others.
@@ -32,7 +33,7 @@ from nvmelm.emulator.store import Store
 from nvmelm.emulator.sysfs import EmulatedSysfs
 from nvmelm.emulator.tree import namespaces
 from nvmelm.errors import DeviceGoneError, NotSupportedError, PermissionDeniedError, UsageError, host_error
-from nvmelm.transport import HostFacts, Mount, Opener
+from nvmelm.transport import Claim, HostFacts, Mount, Opener
 from nvmelm.transport.locks import FileLocks
 
 _CONTROLLER = re.compile(r"nvme(\d{1,9})")
@@ -142,6 +143,12 @@ class EmulatedHost:
     def mounts(self) -> list[Mount]:
         with self._machine.view() as state:
             return [Mount(each["device"], each["where"]) for each in state["mounts"]]
+
+    def claims(self) -> list[Claim]:
+        """Return what others bind; the host's ``/etc`` is ``DIR/root/etc``."""
+        from nvmelm.transport.claims import claims  # only where desired state is applied
+
+        return claims(self._directory / "root")
 
     def node_exists(self, node: str) -> bool:
         with self._machine.view() as state:

@@ -151,6 +151,15 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A PCI function that another manager binds: its address, who does, and the domain's name when libvirt does."""
+
+    address: str
+    manager: Literal["driverctl", "libvirt"]
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """What a host is, as far as the verbs ask.
 
@@ -215,6 +224,10 @@ class Host(Protocol):
 
     def mounts(self) -> list[Mount]:
         """Return mounted file systems and swap on block devices."""
+        ...
+
+    def claims(self) -> list[Claim]:
+        """Return the PCI functions that others bind, by driverctl's and libvirt's files in ``/etc``."""
         ...
 
     def node_exists(self, node: str) -> bool:

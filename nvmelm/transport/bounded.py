@@ -54,6 +54,20 @@ def read_file(path: str | Path, limit: int) -> bytes:
     return bytes(found)
 
 
+def names_in(directory: str | Path) -> list[str]:
+    """Return the sorted names in a directory, empty when it is not there.
+
+    Raises:
+        HostError: it is there and cannot be read.
+    """
+    try:
+        return sorted(os.listdir(directory))  # noqa: PTH208 - names, not paths
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise host_error("cannot read", str(directory), error) from error
+
+
 class Printed(NamedTuple):
     """What a program left: its exit status, negative for the signal that ended it, and what it printed."""
 

@@ -176,6 +176,14 @@ class MountFact(Model):
     where: str
 
 
+class ClaimFact(Model):
+    """A function that another manager binds."""
+
+    address: str
+    manager: Literal["driverctl", "libvirt"]
+    domain: str
+
+
 class FactsFact(Model):
     """The kernel, and which boot of it this is."""
 
@@ -187,22 +195,23 @@ class FactsFact(Model):
 class HostEvent(_Event):
     """One question to the host; ``subject`` is the node, module or controller it is about, ``nodes`` for openers."""
 
-    host: Literal["openers", "mounts", "node_exists", "load_module", "facts", "open_queue", "max_transfer"]
+    host: Literal["openers", "mounts", "claims", "node_exists", "load_module", "facts", "open_queue", "max_transfer"]
     subject: str = ""
     nodes: list[str] | None = None
-    value: bool | int | list[OpenerFact] | list[MountFact] | FactsFact | None = None
+    value: bool | int | list[OpenerFact] | list[MountFact] | list[ClaimFact] | FactsFact | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> HostEvent:
         wanted: dict[str, type] = {
             "openers": list,
             "mounts": list,
+            "claims": list,
             "node_exists": bool,
             "facts": FactsFact,
             "max_transfer": int,
         }
         kind = type(None) if self.error is not None else wanted.get(self.host, type(None))
-        item = {"openers": OpenerFact, "mounts": MountFact}.get(self.host, object)
+        item = {"openers": OpenerFact, "mounts": MountFact, "claims": ClaimFact}.get(self.host, object)
         parts = self.value if isinstance(self.value, list) else []
         fits = isinstance(self.value, kind) and all(isinstance(part, item) for part in parts)
         if not fits or (self.host == "max_transfer" and isinstance(self.value, bool)):

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from nvmelm.errors import MalformedError, NotSupportedError, PermissionDeniedError, TimedOutError, host_error
-from nvmelm.transport import AdminQueue, HostFacts, Mount, Opener, Sysfs, processes
+from nvmelm.transport import AdminQueue, Claim, HostFacts, Mount, Opener, Sysfs, processes
 from nvmelm.transport.files import DirectorySysfs
 from nvmelm.transport.locks import FileLocks, private_directory
 
@@ -35,6 +35,7 @@ class LocalHost:
         state_dir: where marks, journals and locks live; by default ``$NVMELM_STATE_DIR``, or ``/var/lib/nvmelm``.
         proc: another proc than ``/proc``; for tests.
         dev: another device directory than ``/dev``; for tests.
+        root: another root than ``/``, below which others' files in ``etc`` are; for tests.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class LocalHost:
         state_dir: Path | None = None,
         proc: Path = Path("/proc"),
         dev: Path = Path("/dev"),
+        root: Path = Path("/"),
     ) -> None:
         self._sysfs: Sysfs = sysfs if sysfs is not None else DirectorySysfs()
         self._state_dir = state_dir or Path(os.environ.get(STATE_DIR_VARIABLE) or _STATE_DIR).absolute()
         self._state_dir_proven = False
         self._proc = proc
         self._dev = dev
+        self._root = root
         self._locks: FileLocks | None = None
 
     @property
@@ -107,6 +110,11 @@ class LocalHost:
 
     def mounts(self) -> list[Mount]:
         return processes.mounts(self._proc, self._dev, self._sysfs)
+
+    def claims(self) -> list[Claim]:
+        from nvmelm.transport.claims import claims  # only where desired state is applied
+
+        return claims(self._root)
 
     def node_exists(self, node: str) -> bool:
         return self._node(node).exists()

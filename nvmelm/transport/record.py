@@ -24,6 +24,7 @@ from nvmelm.errors import NotSupportedError, NvmelmError
 from nvmelm.transport import (
     AdminCommand,
     AdminQueue,
+    Claim,
     Completion,
     Host,
     HostFacts,
@@ -35,6 +36,7 @@ from nvmelm.transport.atomic import AtomicFile
 from nvmelm.transport.block import Block
 from nvmelm.transport.events import (
     AdminEvent,
+    ClaimFact,
     Event,
     FactsFact,
     Fault,
@@ -313,6 +315,12 @@ class RecordingHost:
             return [MountFact(device=clean(one.device), where=clean(one.where)) for one in mounts]
 
         return self._call("mounts", self._host.mounts, written)
+
+    def claims(self) -> list[Claim]:
+        def written(claims: list[Claim]) -> list[ClaimFact]:
+            return [ClaimFact(address=one.address, manager=one.manager, domain=clean(one.domain)) for one in claims]
+
+        return self._call("claims", self._host.claims, written)
 
     def node_exists(self, node: str) -> bool:
         return self._call("node_exists", lambda: self._host.node_exists(node), bool, subject=node)

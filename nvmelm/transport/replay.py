@@ -18,9 +18,10 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 from nvmelm.errors import NvmelmError, ReplayMismatchError, host_error
-from nvmelm.transport import AdminCommand, AdminQueue, Completion, HostFacts, Mount, Opener, Sysfs
+from nvmelm.transport import AdminCommand, AdminQueue, Claim, Completion, HostFacts, Mount, Opener, Sysfs
 from nvmelm.transport.events import (
     AdminEvent,
+    ClaimFact,
     Event,
     FactsFact,
     HostEvent,
@@ -34,7 +35,7 @@ from nvmelm.transport.remembered import put_back
 from nvmelm.transport.transcript import Transcript
 
 E = TypeVar("E", SysfsEvent, HostEvent, AdminEvent)
-F = TypeVar("F", OpenerFact, MountFact)
+F = TypeVar("F", OpenerFact, MountFact, ClaimFact)
 
 _SHOWN = 120  # characters of a value in a message
 
@@ -252,6 +253,9 @@ class ReplayHost:
 
     def mounts(self) -> list[Mount]:
         return [Mount(one.device, one.where) for one in _facts(self._take("mounts").value, MountFact)]
+
+    def claims(self) -> list[Claim]:
+        return [Claim(one.address, one.manager, one.domain) for one in _facts(self._take("claims").value, ClaimFact)]
 
     def node_exists(self, node: str) -> bool:
         return bool(self._take("node_exists", node).value)

@@ -70,25 +70,23 @@ def test_a_function_named_in_two_ways_is_refused(make_host: MakeHost) -> None:
 @pytest.mark.parametrize(
     ("path", "text", "who"),
     [
-        ("etc/driverctl.d/0000:01:00.1", "vfio-pci\n", "driverctl"),
+        ("etc/driverctl.d/pci-0000:01:00.1", "vfio-pci\n", "driverctl has an override for 0000:01:00.1"),
         (
             "etc/libvirt/qemu/guest.xml",
             (
                 "<domain><devices><hostdev mode='subsystem' type='pci' managed='yes'><source><address domain='0x0000' "
                 "bus='0x01' slot='0x00' function='0x1'/></source></hostdev></devices></domain>"
             ),
-            "libvirt",
+            "libvirt has the domain guest, which manages 0000:01:00.1",
         ),
     ],
 )
-def test_what_another_manager_binds_is_left_to_it(
-    make_host: MakeHost, tmp_path: Path, path: str, text: str, who: str
-) -> None:
+def test_what_another_manager_binds_is_left_to_it(make_host: MakeHost, path: str, text: str, who: str) -> None:
     host = make_host()
-    place = tmp_path / "root" / path
+    place = host.state_dir.parent / "root" / path
     place.parent.mkdir(parents=True)
     place.write_text(text)
-    report = reach(host, parse("f", ONE), root=tmp_path / "root", confirm=agree)
+    report = reach(host, parse("f", ONE), confirm=agree)
     assert [one.outcome for one in report.entries] == ["left-alone"]
     assert who in report.entries[0].message
     assert cells(host)["vfs"] == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from nvmelm.errors import HostError
-from nvmelm.transport import AdminCommand, Completion, HostFacts, Mount, Opener
+from nvmelm.transport import AdminCommand, Claim, Completion, HostFacts, Mount, Opener
 
 SUCCESS = 0
 INVALID_FIELD = 0x002
@@ -204,6 +204,9 @@ class FakeHost:
 
     def mounts(self) -> list[Mount]:
         return [Mount("nvme1n1p1", "/srv")]
+
+    def claims(self) -> list[Claim]:
+        return []
 
     def node_exists(self, node: str) -> bool:
         return node in self.queues

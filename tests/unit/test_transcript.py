@@ -43,6 +43,7 @@ def talk(host: Host) -> tuple[Any, ...]:
         queue.submit(identify.controller()),
         host.openers(["vfio/1"]),
         host.mounts(),
+        host.claims(),
         host.node_exists("nvme0"),
     )
     sysfs.write(f"bus/pci/devices/{PF}/sriov_numvfs", "2")
