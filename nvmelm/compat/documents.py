@@ -167,6 +167,7 @@ class MatchGroup(Part):
 
     sources: list[str]
     destinations: list[str]
+    destinations_left_out: int = Field(description="how many more can take them than are listed; 0: all are")
 
 
 class MatchPair(Part):
@@ -191,6 +192,16 @@ class MatchLeft(Part):
     why: Literal["nothing-fits", "labels", "no-room"]
     nearest: str
     reasons: list[MatchReason] = Field(description="of nothing-fits only")
+    reasons_left_out: int = Field(description="how many more there are; compat check of the two says all")
+
+
+class MatchLeftOut(Part):
+    """What is not in the document, so that it stays of a size that can be used; all 0: it is complete."""
+
+    destinations: int = Field(description="in all groups together")
+    reasons: int
+    unreadable: int
+    repeated: int
 
 
 class MatchDocument(Document):
@@ -205,4 +216,6 @@ class MatchDocument(Document):
     groups: list[MatchGroup]
     assignment: list[MatchPair]
     unplaced: list[MatchLeft]
-    unreadable: list[str] = Field(description="lines and files that are no manifests")
+    unreadable: list[str] = Field(description="lines and files that cannot be used, each with why")
+    repeated: list[str] = Field(description="manifests of a function that is in the fleet already; it counts once")
+    left_out: MatchLeftOut

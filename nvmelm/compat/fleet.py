@@ -11,22 +11,29 @@ from __future__ import annotations
 
 import os
 import sys
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import BinaryIO
 
-from nvmelm.compat.facts import FACTS, encode, satisfied, valid
+from nvmelm.compat.column import Column
+from nvmelm.compat.facts import FACTS
 from nvmelm.compat.manifest import MAX_BYTES, Manifest
 from nvmelm.compat.policy import Policy
-from nvmelm.compat.rules import Fact, FactValue, Rule, Severity
-from nvmelm.compat.verdict import compare
-from nvmelm.errors import MalformedError, UsageError, host_error
-from nvmelm.transport.bounded import read_file
+from nvmelm.errors import HostError, MalformedError, UsageError, host_error
+from nvmelm.transport.bounded import read_file, what_is
 
 #: A destination that may become several functions says so in this label.
 CAPACITY = "capacity"
 MAX_CAPACITY = 65536
+#: So many problems of a side are named; further ones are counted.
+MAX_NAMED = 1000
+
+#: What a subject must say so that two manifests are known to be of one function, and what tells two apart.
+_IDENTIFYING = ("host", "cntlid")
+_NAMING = ("host", "primary", "node", "address", "cntlid")
 
 
 @dataclass(slots=True)
@@ -61,15 +68,36 @@ class Function:
 
 @dataclass(slots=True)
 class Fleet:
-    """One side of the fleet: its functions, their profiles, and what could not be read."""
+    """One side of the fleet: its functions, their profiles, and what is no part of it.
 
+    Attributes:
+        takes: its functions are destinations: their ``capacity`` counts, and must be one.
+        unreadable: what could not be used, each with why; the first :data:`MAX_NAMED`.
+        unnamed: how many more there are.
+        repeated: functions that are in the fleet already, by the same manifest; the first :data:`MAX_NAMED`.
+        unnamed_repeated: how many more there are.
+    """
+
+    takes: bool = True
     functions: list[Function] = field(default_factory=list)
     profiles: list[Profile] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    unnamed: int = 0
+    repeated: list[str] = field(default_factory=list)
+    unnamed_repeated: int = 0
     _known: dict[str, int] = field(default_factory=dict)
+    _seen: dict[tuple[str, ...], tuple[str, str]] = field(default_factory=dict)
 
     def add(self, manifest: Manifest, where: str) -> None:
-        """Add one function."""
+        """Add one function, unless it is there already.
+
+        Raises:
+            MalformedError: it says of itself what cannot be, or another manifest of the same function says otherwise;
+                it is not added.
+        """
+        capacity = _capacity(manifest, where) if self.takes else 1
+        if self._again(manifest, where):
+            return
         number = self._known.setdefault(manifest.digest, len(self.profiles))
         if number == len(self.profiles):
             self.profiles.append(Profile(number, manifest))
@@ -77,29 +105,62 @@ class Fleet:
         labels = {sys.intern(key): sys.intern(word) for key, word in manifest.labels.items()}
         name = manifest.name if manifest.subject else where
         host = manifest.subject.get("host", "")
-        self.functions.append(Function(name, host, number, labels, _capacity(manifest, where)))
+        self.functions.append(Function(name, host, number, labels, capacity))
+
+    def refuse(self, why: str) -> None:
+        """Count and name what cannot be used."""
+        if len(self.unreadable) < MAX_NAMED:
+            self.unreadable.append(why)
+        else:
+            self.unnamed += 1
+
+    def _again(self, manifest: Manifest, where: str) -> bool:
+        """Return whether a function was added before: it can be moved, or taken, only once."""
+        if manifest.level != "device" or not all(key in manifest.subject for key in _IDENTIFYING):
+            return False  # who this is is not said, or nobody yet: a function to come may be wanted several times
+        says = f"{manifest.digest} {sorted(manifest.labels.items())}"
+        who = tuple(manifest.subject.get(key, "") for key in _NAMING)
+        if who not in self._seen:
+            self._seen[who] = (where, says)
+            return False
+        first, said = self._seen[who]
+        if said != says:
+            raise MalformedError(
+                f"{where}: {manifest.name} is in {first} already, with other facts or labels",
+                cause="the first is used; only one of them can be true",
+                reason="manifest-malformed",
+            )
+        if len(self.repeated) < MAX_NAMED:
+            self.repeated.append(f"{where}: {manifest.name} is in {first} already")
+        else:
+            self.unnamed_repeated += 1
+        return True
 
 
-def load(path: Path) -> Fleet:
+def load(path: Path, *, takes: bool = True) -> Fleet:
     """Read the manifests of a file (NDJSON, one a line) or of a directory (one a file, ``*.json``).
 
-    A line or file that is no manifest is counted and named; it is never compatible with anything.
+    A line or file that is no manifest, or cannot be read, is counted and named; it is never compatible with anything.
+
+    Args:
+        takes: they are destinations.
 
     Raises:
-        HostError: it cannot be read.
+        HostError: the file, or the directory itself, cannot be read.
         UsageError: there is not a single manifest in it.
     """
-    fleet = Fleet()
+    fleet = Fleet(takes=takes)
     for where, text in _texts(path):
         try:
-            fleet.add(Manifest.parse(text), where)
-        except MalformedError as error:
-            fleet.unreadable.append(f"{where}: {error.message}{f': {error.cause}' if error.cause else ''}")
+            fleet.add(Manifest.parse(text() if callable(text) else text), where)
+        except (MalformedError, HostError) as error:
+            told = f"{error.message}{f': {error.cause}' if error.cause else ''}"
+            fleet.refuse(told if told.startswith(f"{where}: ") else f"{where}: {told}")
     if not fleet.functions:
         raise UsageError(
             f"{path} holds no manifest",
             cause=fleet.unreadable[0] if fleet.unreadable else "it is empty",
-            fix="nvmelm compat export PF CNTLID --json writes one",
+            fix="nvmelm compat export PF CNTLID --json writes one; a file has one on each line (jq -c)",
             reason="no-manifest",
         )
     return fleet
@@ -116,7 +177,9 @@ class Index:
         self._profiles = profiles
         self._policy = policy
         self._all = (1 << len(profiles)) - 1
-        self._columns = [_Column(fact, profiles, policy) for fact in FACTS.values()]
+        self._columns = [
+            Column(fact, [one.manifest.facts.get(name) for one in profiles], policy) for name, fact in FACTS.items()
+        ]
 
     def candidates(self, source: Manifest) -> int:
         """Return the profiles that can take a source, as bits."""
@@ -144,116 +207,6 @@ class Index:
         return lowest(left)
 
 
-class _Column:
-    """One fact of all destinations' profiles: for a source's value, which of them satisfy the rule."""
-
-    def __init__(self, fact: Fact, profiles: Sequence[Profile], policy: Policy | None) -> None:
-        self.fact = fact
-        self._answers: dict[str, int] = {}
-        self._policy = _of_fact(policy, fact)
-        self._values: dict[str, tuple[FactValue | None, int]] = {}
-        bits: dict[str, list[int]] = {}
-        for profile in profiles:
-            value = profile.manifest.facts.get(fact.name)
-            key = _key(value)
-            self._values.setdefault(key, (value, 0))
-            bits.setdefault(key, []).append(profile.number)
-        for key, numbers in bits.items():
-            self._values[key] = (self._values[key][0], _bits(numbers, len(profiles)))
-        self._ask = self._asker()
-
-    def satisfying(self, value: FactValue | None) -> int:
-        """Return the profiles that go with a source's value, as bits."""
-        key = _key(value)
-        found = self._answers.get(key)
-        if found is None:
-            found = self._answers[key] = self._ask(value)
-        return found
-
-    def _asker(self) -> Callable[[FactValue | None], int]:
-        """Return the quickest way to answer: by an index where the rule allows it, by going through values else."""
-        if self._policy is not None:
-            return self._by_value
-        if self.fact.severity is not Severity.BLOCKS:
-            known = self._where(lambda value: value is not None and valid(self.fact, value))
-            return lambda value: known if value is not None and valid(self.fact, value) else 0
-        if self.fact.rule is Rule.EQUAL:
-            return self._equal
-        if self.fact.rule in (Rule.AT_LEAST, Rule.LIMIT):
-            return self._ordered()
-        if self.fact.rule is Rule.SUPERSET:
-            return self._containing()
-        return self._by_value
-
-    def _where(self, condition: Callable[[FactValue | None], bool]) -> int:
-        found = 0
-        for value, bits in self._values.values():
-            if condition(value):
-                found |= bits
-        return found
-
-    def _by_value(self, value: FactValue | None) -> int:
-        return self._where(lambda other: not blocks(self.fact, value, other, self._policy))
-
-    def _equal(self, value: FactValue | None) -> int:
-        if value is None or not valid(self.fact, value):
-            return 0
-        other, bits = self._values.get(_key(value), (None, 0))
-        return bits if other is not None and satisfied(self.fact, value, other) else 0
-
-    def _ordered(self) -> Callable[[FactValue | None], int]:
-        """Answer "at least" from a sorted list: each entry has the bits of itself and all that are larger."""
-        rows = sorted((value, bits) for value, bits in self._values.values() if type(value) is int and value >= 0)
-        rows = [(value, bits) for value, bits in rows if valid(self.fact, value)]
-        values, at_least, gathered = [value for value, _ in rows], [], 0
-        for _, bits in reversed(rows):
-            gathered |= bits
-            at_least.append(gathered)
-        at_least.reverse()
-        unlimited = next((bits for value, bits in rows if value == 0), 0) if self.fact.rule is Rule.LIMIT else 0
-
-        def ask(value: FactValue | None) -> int:
-            if type(value) is not int or not valid(self.fact, value):
-                return 0
-            if self.fact.rule is Rule.LIMIT and value == 0:
-                return unlimited
-            place = bisect_left(values, value)
-            return (at_least[place] if place < len(values) else 0) | unlimited
-
-        return ask
-
-    def _containing(self) -> Callable[[FactValue | None], int]:
-        """Answer "contains all of" from the bits of those that contain each item."""
-        items: dict[object, int] = {}
-        known = 0
-        for value, bits in self._values.values():
-            if isinstance(value, list) and valid(self.fact, value):
-                known |= bits
-                for item in set(value):
-                    items[item] = items.get(item, 0) | bits
-
-        def ask(value: FactValue | None) -> int:
-            if not isinstance(value, list) or not valid(self.fact, value):
-                return 0
-            found = known
-            for item in value:
-                found &= items.get(item, 0)
-            return found
-
-        return ask
-
-
-def blocks(fact: Fact, source: FactValue | None, destination: FactValue | None, policy: Policy | None) -> bool:
-    """Return whether one fact of a pair blocks, after the rules a policy has for it."""
-    reason = compare(fact, source, destination)
-    reasons = [reason] if reason is not None else []
-    if policy is not None:
-        here = Manifest("device", {fact.name: source} if source is not None else {})
-        there = Manifest("device", {fact.name: destination} if destination is not None else {})
-        reasons, _ = policy.apply(here, there, reasons)
-    return any(one.severity is Severity.BLOCKS for one in reasons)
-
-
 def lowest(bits: int) -> int:
     """Return the number of the lowest bit that is set; -1 when none is."""
     return (bits & -bits).bit_length() - 1
@@ -267,47 +220,50 @@ def numbers(bits: int) -> Iterator[int]:
             yield from (8 * place + bit for bit in range(8) if byte >> bit & 1)
 
 
-def _bits(places: Sequence[int], count: int) -> int:
-    raw = bytearray(count // 8 + 1)
-    for place in places:
-        raw[place // 8] |= 1 << place % 8
-    return int.from_bytes(raw, "little")
-
-
-def _of_fact(policy: Policy | None, fact: Fact) -> Policy | None:
-    """Return the part of a policy that speaks of one fact, or None when nothing in it does."""
-    if policy is None:
-        return None
-    parts = [tuple(one for one in rules if one.fact.name == fact.name) for rules in (policy.allows, policy.requires)]
-    pins = tuple(one for one in policy.pins if one.fact.name == fact.name)
-    if not (any(parts) or pins):
-        return None
-    return Policy(policy.name, policy.digest, parts[0], parts[1], pins)  # type: ignore[arg-type]  # sorted by kind
-
-
-def _key(value: FactValue | None) -> str:
-    """Return a value as a key: values of other types are other keys."""
-    return "" if value is None else f"{type(value).__name__}:{encode(value)}"
-
-
-def _texts(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the documents of a file or directory, one by one, with where each is."""
+def _texts(path: Path) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
+    """Yield the documents of a file or directory, or how to read each, one by one, with where it is."""
+    kind = what_is(str(path))
+    if kind == "device":
+        raise UsageError(
+            f"{path} holds no manifest", cause="it is a device", fix="name a file, or a directory", reason="no-manifest"
+        )
     try:
-        if path.is_dir():
+        if kind == "directory":
             for name in sorted(os.listdir(path)):  # noqa: PTH208
                 if name.endswith(".json"):
-                    yield name, read_file(path / name, MAX_BYTES)
+                    yield name, partial(_file, path / name)
             return
         with path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES + 1), b""), 1):
-                if line.strip():
-                    yield f"{path.name}:{number}", line
+            yield from ((f"{path.name}:{number}", line) for number, line in _numbered(file) if line.strip())
     except OSError as error:
         raise host_error("cannot read the manifests", str(path), error) from error
+
+
+def _numbered(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file; of one that is too long for a manifest only so much that this is seen."""
+    for number in count(1):
+        line = rest = file.readline(MAX_BYTES + 1)
+        if not line:
+            return
+        while len(rest) > MAX_BYTES and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_BYTES + 1)
+        yield number, line
+
+
+def _file(path: Path) -> bytes:
+    """Return what is in one file of a directory; a pipe there has nobody at its other end, and would hold all up."""
+    if path.exists() and not path.is_file():
+        raise MalformedError("it is not a file", reason="manifest-malformed")
+    return read_file(path, MAX_BYTES)
 
 
 def _capacity(manifest: Manifest, where: str) -> int:
     text = manifest.labels.get(CAPACITY, "1")
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= MAX_CAPACITY):
-        raise MalformedError(f"{where}: the label {CAPACITY} is {text[:20]!r}, not a number from 1 to {MAX_CAPACITY}")
+        raise MalformedError(
+            f"{where}: the label {CAPACITY} is {text[:20]!r}, not a number from 1 to {MAX_CAPACITY}",
+            cause="how many sources it can take is not known, so it takes none",
+            fix=f"nvmelm compat export PF --label {CAPACITY}=N",
+            reason="manifest-malformed",
+        )
     return int(text)
