@@ -66,7 +66,7 @@ def read_picture(host: Host, queue: AdminQueue, ref: PrimaryRef, *, users: bool 
     present = pci.virtual_functions(host.sysfs, ref.address) if sriov else {}
     secondaries = [_secondary(host, ref, entry, sriov, present) for entry in entries]
     if users:
-        secondaries = _with_users(host, secondaries)
+        secondaries = with_users(host, secondaries)
     return Picture(primary=primary, secondaries=tuple(secondaries))
 
 
@@ -206,7 +206,8 @@ def _predict(ref: PrimaryRef, sriov: pci.Sriov | None, index: int) -> Bdf | None
         return None
 
 
-def _with_users(host: Host, secondaries: list[Secondary]) -> list[Secondary]:
+def with_users(host: Host, secondaries: list[Secondary]) -> list[Secondary]:
+    """Return controlled functions with who has each in use; this looks through the host's processes."""
     nodes = {one.cntlid: _nodes(host, one) for one in secondaries}
     wanted = [node for group in nodes.values() for node in group]
     if not wanted:

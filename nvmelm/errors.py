@@ -13,7 +13,8 @@
     |-- UncertainError             exit 9   an operator must look
     |-- HostError                  exit 1   the kernel refused; carries path and errno
     |   |-- PermissionDeniedError  exit 1   needs root
-    |   `-- DeviceGoneError        exit 1   the device vanished
+    |   |-- DeviceGoneError        exit 1   the device vanished
+    |   `-- UeventsLostError       exit 1   the kernel said more than was listened to
     |-- MalformedError             exit 1   a device, file or peer sent bytes that mean nothing
     |-- ImageError                 exit 1   a saved state that may not be used
     |-- ReplayMismatchError        exit 1   a replay was asked something its recording does not hold
@@ -176,6 +177,12 @@ class DeviceGoneError(HostError):
     """A device that was there a moment ago is not there any more."""
 
     kind = "device_gone"
+
+
+class UeventsLostError(HostError):
+    """The kernel said more than was taken in time; what is known has to be read anew."""
+
+    kind = "uevents_lost"
 
 
 def host_error(what: str, path: str, error: OSError, *, fix: str = "") -> HostError:

@@ -37,6 +37,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Look": {
         "list": Entry("inventory", "Controlling functions on this host.", verb="list"),
         "show": Entry("inventory", "One of them: capabilities, resources, controlled functions.", verb="show"),
+        "watch": Entry("watch", "One line of JSON for everything that changes.", verb="watch"),
         "host": Entry("host", "check: can this host migrate NVMe functions?"),
     },
     "Prepare": {

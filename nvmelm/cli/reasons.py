@@ -114,6 +114,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "image-torn": ("the state changed while it was read", "nvmelm state suspend PF CNTLID, then save again"),
     "image-trailing-data": ("something follows the image in the file", _AGAIN),
     "image-truncated": ("the image ends early", _AGAIN),
+    "recording-has-no-uevents": ("a recording holds no uevents", "watch the host itself, or an emulated one"),
     "kernel-owned": ("the kernel's nvme driver owns the VF", "nvmelm vfio bind VF"),
     "model-differs": ("source and target are different models", "use a target of the source's model"),
     "one-part-only": ("the target takes a state in one command only, and this one is longer", "use another target"),

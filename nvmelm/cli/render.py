@@ -187,8 +187,8 @@ def print_json(document: dict[str, Any], stream: TextIO | None = None) -> None:
     print_lines([json.dumps(document, indent=2)], stream or sys.stdout)
 
 
-def print_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """Print lines and flush them.
+def print_lines(lines: Iterable[str], stream: TextIO | None = None) -> bool:
+    """Print lines and flush them; return whether they were all taken.
 
     Raises:
         HostError: the disk behind the output is full, say. A reader that has left is no error: the rest is dropped.
@@ -200,13 +200,18 @@ def print_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
         stream.flush()
     except BrokenPipeError:
         _drop(stream)
+        return False
+    except KeyboardInterrupt:  # the reader does not read; the interpreter's last flush would wait for it again
+        _drop(stream)
+        raise
     except OSError as error:
         _drop(stream)
         raise host_error("cannot write the answer", stream.name, error) from error
+    return True
 
 
 def _drop(stream: TextIO) -> None:
-    """Point a stream whose reader has left at nothing, so that the interpreter's last flush is quiet too."""
+    """Point a stream that nobody reads at nothing, so that the interpreter's last flush is quiet too."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

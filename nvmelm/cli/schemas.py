@@ -21,6 +21,7 @@ _MODULES = (
     "nvmelm.compat.documents",
     "nvmelm.desired.reach",
     "nvmelm.migrate.outcome",
+    "nvmelm.watch.lines",
     "nvmelm.demo",
     "nvmelm.cli.bug_archive",
     "nvmelm.cli.documents",

@@ -107,7 +107,7 @@ class Fleet:
         host = manifest.subject.get("host", "")
         self.functions.append(Function(name, host, number, labels, capacity))
 
-    def refuse(self, why: str) -> None:
+    def leave_out(self, why: str) -> None:
         """Count and name what cannot be used."""
         if len(self.unreadable) < MAX_NAMED:
             self.unreadable.append(why)
@@ -155,7 +155,7 @@ def load(path: Path, *, takes: bool = True) -> Fleet:
             fleet.add(Manifest.parse(text() if callable(text) else text), where)
         except (MalformedError, HostError) as error:
             told = f"{error.message}{f': {error.cause}' if error.cause else ''}"
-            fleet.refuse(told if told.startswith(f"{where}: ") else f"{where}: {told}")
+            fleet.leave_out(told if told.startswith(f"{where}: ") else f"{where}: {told}")
     if not fleet.functions:
         raise UsageError(
             f"{path} holds no manifest",

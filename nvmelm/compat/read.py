@@ -44,7 +44,21 @@ def of_function(host: Host, queue: AdminQueue, picture: Picture, one: Secondary)
     Raises:
         HostError: sysfs or the queue failed; a command that is only refused leaves its fact out.
     """
-    facts = _of_the_device(host, queue, picture)
+    return of_functions(host, queue, picture, [one])[one.cntlid]
+
+
+def of_functions(host: Host, queue: AdminQueue, picture: Picture, chosen: Iterable[Secondary]) -> dict[int, Manifest]:
+    """Return the manifests of controlled functions by id, as :func:`of_function`; what all have alike is asked once."""
+    device: Facts | None = None
+    found = {}
+    for one in chosen:
+        device = device or _of_the_device(host, queue, picture)
+        found[one.cntlid] = _of_one(host, queue, picture, one, dict(device))
+    return found
+
+
+def _of_one(host: Host, queue: AdminQueue, picture: Picture, one: Secondary, facts: Facts) -> Manifest:
+    """Return the manifest of a controlled function, given what every one of its device has alike."""
     facts |= _bars(host, picture, pci.Bdf.parse(one.address) if one.address and one.present else None)
     facts |= {"resources.vq": one.vq, "resources.vi": one.vi}
     facts |= _namespaces(queue, cntlid=one.cntlid)

@@ -12,6 +12,7 @@ import errno
 import os
 import re
 
+from nvmelm.emulator import uevents
 from nvmelm.emulator.machine import Machine
 from nvmelm.emulator.resets import reset_controller, reset_primary
 from nvmelm.emulator.state import Function, new_io
@@ -98,9 +99,17 @@ def _probe(machine: Machine, function: Function, driver: str) -> None:
             raise refuse(errno.EBUSY)
         function["vfio"] = _lowest_free([each["vfio"] for each in machine.state["functions"].values()], 0)
     else:
-        _probe_nvme(machine, function)
-        function["nvme"] = _lowest_free([each["nvme"] for each in machine.state["functions"].values()], 0)
+        number = _lowest_free([each["nvme"] for each in machine.state["functions"].values()], 0)
+        uevents.nvme(machine, function, "add", number)
+        try:
+            _probe_nvme(machine, function)
+        except OSError:
+            uevents.nvme(machine, function, "remove", number)
+            raise
+        uevents.nvme(machine, function, "change", number, NVME_EVENT="connected")
+        function["nvme"] = number
     function["driver"] = driver
+    uevents.bound(machine, function)
 
 
 def _probe_nvme(machine: Machine, function: Function) -> None:
@@ -158,6 +167,7 @@ def unbind(machine: Machine, driver: str, text: str) -> None:
 def release(machine: Machine, function: Function) -> None:
     """Take the driver away from a function."""
     primary = machine.primary_of(function)
+    uevents.released(machine, function, function["driver"], function["nvme"], function["vfio"])
     function["driver"], function["nvme"], function["vfio"] = "", -1, -1
     if function["index"] < 0:
         reset_primary(machine, primary, "controller")

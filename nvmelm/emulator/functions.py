@@ -10,6 +10,7 @@ import errno
 import os
 import re
 
+from nvmelm.emulator import uevents
 from nvmelm.emulator.drivers import NVME, VFIO, Blocks, attach, refuse, release
 from nvmelm.emulator.machine import Machine, alive, process_start, vf_address
 from nvmelm.emulator.resets import offline, reset_function
@@ -65,6 +66,7 @@ def _enable_vfs(machine: Machine, primary: Primary, count: int) -> None:
     if machine.state["bus_autoprobe"]:
         for function in added:
             attach(machine, function)
+    uevents.changed(machine, machine.function(primary["bdf"]))
 
 
 def add_function(machine: Machine, bdf: str, pf: str, index: int) -> Function:
@@ -84,6 +86,7 @@ def add_function(machine: Machine, bdf: str, pf: str, index: int) -> Function:
         vfio=-1,
         group=group if state["options"]["iommu"] else -1,
     )
+    uevents.appeared(machine, function)
     return function
 
 
@@ -95,6 +98,7 @@ def disable_vfs(machine: Machine, primary: Primary, *, forced: bool = False) -> 
         raise Blocks(held)
     for bdf in addresses:
         function = machine.state["functions"].pop(bdf)
+        uevents.vanished(machine, function)
         controller = machine.controller_of(function)
         offline(machine, primary, controller)
         controller["io"] = None
@@ -152,6 +156,8 @@ def vanish(machine: Machine, primary: Primary) -> None:
     disable_vfs(machine, primary, forced=True)
     function = machine.state["functions"].pop(primary["bdf"], None)
     if function is not None:
+        uevents.vanished(machine, function)
+        function["driver"], function["nvme"] = "", -1
         release(machine, function)
 
 

@@ -5,6 +5,7 @@
     DIR/state.json          everything small, replaced as a whole          DIR/nvmelm/   marks and journals of nvmelm
     DIR/generation-*.json   what its devices are                           DIR/memory/   memory of guests and queues
     DIR/namespaces/         the media, sparse                              DIR/vendor/   vendor specific state
+    DIR/listeners/          pipes of those who listen to uevents
     DIR/root/etc/           files of driverctl and libvirt, if a test puts some there
 
 ``EmulatedHost(directory)`` on an empty or missing directory makes a host with one physical function of the newest
@@ -32,6 +33,7 @@ from nvmelm.emulator.state import Function, HostState, Primary
 from nvmelm.emulator.store import Store
 from nvmelm.emulator.sysfs import EmulatedSysfs
 from nvmelm.emulator.tree import namespaces
+from nvmelm.emulator.uevents import EmulatedUevents
 from nvmelm.errors import DeviceGoneError, NotSupportedError, PermissionDeniedError, UsageError, host_error
 from nvmelm.transport import Claim, HostFacts, Mount, Opener
 from nvmelm.transport.locks import FileLocks
@@ -137,7 +139,9 @@ class EmulatedHost:
         with self._machine.view() as state:
             for holder in state["holders"]:
                 held = self._nodes(state["functions"][holder["bdf"]])
-                found += [Opener(node, holder["pid"], holder["name"]) for node in nodes if node in held]
+                found += [
+                    Opener(node, holder["pid"], holder["name"], holder.get("vm", "")) for node in nodes if node in held
+                ]
         return found
 
     def mounts(self) -> list[Mount]:
@@ -149,6 +153,9 @@ class EmulatedHost:
         from nvmelm.transport.claims import claims  # only where desired state is applied
 
         return claims(self._directory / "root")
+
+    def uevents(self) -> EmulatedUevents:
+        return EmulatedUevents(self._machine.listeners)
 
     def node_exists(self, node: str) -> bool:
         with self._machine.view() as state:

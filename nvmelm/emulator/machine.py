@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+from nvmelm.emulator import uevents
 from nvmelm.emulator.generations import Generation
 from nvmelm.emulator.memory import Memory
 from nvmelm.emulator.state import Controller, Function, Holder, HostState, Primary, new_controller
@@ -34,6 +36,8 @@ class Machine:
         self._memories: dict[str, Memory] = {}
         self._doomed: list[str] = []
         self.media: dict[str, int] = {}  # descriptors of the namespaces' files by name
+        self.said: list[dict[str, Any]] = []  # uevents of this transaction
+        store.when_kept = self._tell
 
     @property
     def state(self) -> HostState:
@@ -64,7 +68,18 @@ class Machine:
                     self._state = before
         finally:
             if self._state is None:
+                self.said.clear()  # of a change that was not kept
                 self._remove_doomed()
+
+    def _tell(self) -> None:
+        if self.said:
+            uevents.tell(self.listeners, self.said)
+            self.said.clear()
+
+    @property
+    def listeners(self) -> Path:
+        """Return the directory of the pipes of those who listen to uevents."""
+        return self.directory / "listeners"
 
     def generation(self, primary: Primary) -> Generation:
         """Return what kind of device a primary is."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from nvmelm.emulator import uevents
 from nvmelm.emulator.machine import Machine
 from nvmelm.emulator.state import Controller, Function, Primary, new_io
 
@@ -47,6 +48,7 @@ def offline(machine: Machine, primary: Primary, controller: Controller) -> None:
     function = machine.function_of(primary, controller)
     if function is not None and function["driver"] == "nvme":
         # The driver finds CSTS.CFS set, fails to reset the controller and lets go of it.
+        uevents.released(machine, function, function["driver"], function["nvme"], -1)
         function["driver"], function["nvme"] = "", -1
 
 
@@ -59,6 +61,9 @@ def reset_primary(machine: Machine, primary: Primary, kind: Literal["controller"
         controller["udmq"] = 0
     primary["queues"].clear()
     primary["own"]["io"] = None
+    own = machine.state["functions"].get(primary["bdf"])
+    if own is not None and own["nvme"] >= 0:
+        uevents.nvme(machine, own, "change", own["nvme"], NVME_EVENT="connected")
     if kind == "function":
         primary["vq_primary"], primary["vi_primary"] = primary["vq_pending"], primary["vi_pending"]
 

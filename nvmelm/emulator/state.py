@@ -18,7 +18,7 @@ Large things are not in here: namespaces, guest memory and vendor specific state
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 FORMAT = 1
 
@@ -165,6 +165,7 @@ class Holder(TypedDict):
     name: str
     memory: str
     release: bool  # the kernel asked it to let go
+    vm: NotRequired[str]  # the virtual machine it runs, if it has a name
 
 
 class Fault(TypedDict):
@@ -218,6 +219,7 @@ class HostState(TypedDict):
     block_holders: dict[str, list[str]]  # device mapper and md devices on a block device
     bus_autoprobe: bool
     faults: list[Fault]
+    seqnum: NotRequired[int]  # of the last uevent
 
 
 def new_controller(cntlid: int, vfn: int) -> Controller:

@@ -34,6 +34,9 @@ class Store:
     Args:
         directory: made, with mode 0700, when it is missing.
         initial: returns the state of a host that does not exist yet.
+
+    Attributes:
+        when_kept: called after each change that was kept.
     """
 
     def __init__(self, directory: Path, initial: Callable[[Path], HostState]) -> None:
@@ -44,6 +47,7 @@ class Store:
         self._untouched = False
         self._version = -1
         self._state: HostState | None = None
+        self.when_kept: Callable[[], None] = lambda: None
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -76,14 +80,14 @@ class Store:
                 yield state
             except NvmelmError:
                 if outermost:
-                    self._replace(state)
+                    self._keep(state)
                 raise
             except BaseException:
                 self._state = None
                 raise
             else:
                 if outermost and not self._untouched:
-                    self._replace(state)
+                    self._keep(state)
             finally:
                 if outermost:
                     self._writing = False
@@ -121,6 +125,10 @@ class Store:
             self._state = _parse(self._file)
             self._version = version
         return self._state
+
+    def _keep(self, state: HostState) -> None:
+        self._replace(state)
+        self.when_kept()  # still under the lock, so that what it tells is told in the order of the changes
 
     def _replace(self, state: HostState) -> None:
         version = self._on_disk() + 1

@@ -39,6 +39,13 @@ class VfioFunction:
                 raise host_error("could not open", node, error) from error
             self._inode = machine.function(bdf)["inode"]
 
+    def belongs_to(self, vm: str) -> None:
+        """Say which virtual machine has it, by the name the machine's process was given."""
+        with self._machine.change() as state:
+            for holder in state["holders"]:
+                if holder["bdf"] == self.bdf:
+                    holder["vm"] = vm
+
     @property
     def memory(self) -> Memory:
         """Return the virtual machine's memory."""

@@ -58,8 +58,9 @@ class EmulatedVmm:
         socket: its QMP socket, made here; None: there is none, and the methods are called.
         ports: hotpluggable root ports.
         running: False waits for ``cont``, as QEMU's ``-S`` does.
-        incoming: it waits for a guest from elsewhere: functions are opened and get the registers a guest had set,
-            and no driver starts.
+        incoming: it waits for a guest from elsewhere: functions get the registers a guest had set, no driver starts.
+        vm: its own name, as of ``-name guest=``; its process's name when empty.
+        capabilities: migration capabilities that are on.
         refuse_unplug: the guest refuses to let a device go.
         guest: values for :meth:`Guest.create`.
     """
@@ -73,16 +74,15 @@ class EmulatedVmm:
         ports: Sequence[str] = ("rp1", "rp2"),
         running: bool = True,
         incoming: bool = False,
+        vm: str = "",
+        capabilities: Sequence[str] = (),
         refuse_unplug: bool = False,
         guest: dict[str, Any] | None = None,
     ) -> None:
         self._host = host
-        self._name = name
-        self._ports = tuple(ports)
-        self._running = running and not incoming
-        self._begun = self._running
-        self._incoming = incoming
-        self.refuse_unplug = refuse_unplug
+        self._name, self._vm, self._capabilities, self._ports = name, vm, capabilities, tuple(ports)
+        self._running = self._begun = running and not incoming
+        self._incoming, self.refuse_unplug = incoming, refuse_unplug
         self._guest_values = guest or {}
         self._devices: dict[str, _Device] = {}
         self._added = 0
@@ -206,7 +206,8 @@ class EmulatedVmm:
             "qom-get": lambda arguments: monitor.qom_get(self._tree(), arguments),
             "query-version": lambda _: VERSION,
             "query-commands": lambda _: [{"name": name} for name in self._commands()],
-            "query-name": lambda _: {"name": self._name},
+            "query-name": lambda _: {"name": self._vm or self._name},
+            "query-migrate-capabilities": lambda _: [{"capability": one, "state": True} for one in self._capabilities],
             "stop": self.stop,
             "cont": self.cont,
             "quit": self._quit,
@@ -235,6 +236,7 @@ class EmulatedVmm:
             if migration == "on":
                 raise QmpError(f"vfio {bdf}: {monitor.NO_MIGRATION}")
             guest, function = self._open(bdf)
+            function.belongs_to(self._vm)
             self._devices[identity] = _Device(identity, path, bdf, bus, guest, function, migration)
         return {}
 

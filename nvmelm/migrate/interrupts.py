@@ -31,6 +31,29 @@ def undisturbed() -> Iterator[list[int]]:
 
 
 @contextmanager
+def left_to_the_main_thread() -> Iterator[None]:
+    """Keep signals that ask to end away from this thread: only a call of the main thread can be interrupted by them.
+
+    What is started in the block inherits this, which a program must not: start it in :func:`taken_here`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def taken_here() -> Iterator[None]:
+    """Undo :func:`left_to_the_main_thread` for a moment."""
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def _handled(handler: object) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only that one has handlers to set
         yield

@@ -31,7 +31,7 @@ def programs(directory: Path) -> list[Path]:
     return found
 
 
-def program(word: str) -> Path:
+def program(word: str, *, fix: str) -> Path:
     """Return the file that the first word of a command names: a path, or a name that is looked for in ``PATH``.
 
     The operator named it, so its directories are not judged; a system's own may belong to a group.
@@ -44,15 +44,15 @@ def program(word: str) -> Path:
     if where is None or not Path(where).is_file():
         raise UsageError(
             f"{word!r} is no executable file",
-            cause="a callout is run as it is, without a shell",
-            fix="--callout before-suspend=/path/to/program, and chmod +x it",
+            cause="it is run as it is, without a shell",
+            fix=f"{fix}, and chmod +x it",
             reason="callout",
         )
     path = Path(where).absolute()
     try:
         _require(path, path.stat())
     except OSError as error:
-        raise host_error("cannot read the callout", str(path), error) from error
+        raise host_error("cannot read", str(path), error) from error
     return path
 
 
@@ -82,7 +82,7 @@ def _require(place: Path, about: os.stat_result, path: Path | None = None) -> No
         why = f"others may write to it (mode {stat.S_IMODE(about.st_mode):04o})"
     if why:
         raise HostError(
-            f"the callout {path or place} is not run",
+            f"{path or place} is not run",
             path=str(place),
             cause=why if path is None else f"{place}: {why}",
             fix=f"chown root {shlex.quote(str(place))} and chmod go-w, or remove it",

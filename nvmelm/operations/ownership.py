@@ -5,6 +5,7 @@ What a session is, and the states it may go through, stands in :mod:`nvmelm.oper
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -121,6 +122,20 @@ class Sessions:
     def all(self) -> list[Record]:
         """Return every session, the oldest first."""
         return self._read("ORDER BY rowid")
+
+    def seen(self) -> list[Record]:
+        """Return every session, the oldest first, without ever making a writer wait."""
+        import sqlite3  # as below
+
+        if self.path.name not in store.names(self.path.parent):
+            return []
+        try:
+            with contextlib.closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as database:
+                return _select(database, "ORDER BY rowid")
+        except sqlite3.Error as error:
+            raise HostError(
+                f"cannot read the sessions: {self.path}: {error}", path=str(self.path), fix="nvmelm recover --dry-run"
+            ) from error
 
     def unfinished(self) -> list[Record]:
         """Return the sessions in which something is left to be decided, the oldest first."""

@@ -10,7 +10,7 @@ kernel this is. They stand on the same seam, so a recording holds them too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,14 +132,21 @@ class Sysfs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """A process that has a device node open: the node below /dev, the process and its name."""
+    """A process that has a device node open.
+
+    Attributes:
+        node: the node below /dev.
+        name: the process's name.
+        vm: the virtual machine it runs, as its command line calls it; empty when it says nothing.
+    """
 
     node: str
     pid: int
     name: str
+    vm: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} (pid {self.pid})"
+        return f"{self.name} (pid {self.pid}{f', VM {self.vm}' if self.vm else ''})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +164,55 @@ class Claim:
     address: str
     manager: Literal["driverctl", "libvirt"]
     domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uevent:
+    """What the kernel says when a device comes, goes or changes.
+
+    Attributes:
+        seqnum: the kernel's running number; uevents of other subsystems leave gaps.
+        action: ``add``, ``remove``, ``change``, ``bind``, ``unbind``, …
+        subsystem: one of :data:`UEVENT_SUBSYSTEMS`.
+        device: the device's path below /sys, ``devices/pci0000:00/0000:00:01.0/0000:01:00.1``.
+        properties: the other keys, as the kernel wrote them.
+    """
+
+    seqnum: int
+    action: str
+    subsystem: str
+    device: str
+    properties: Mapping[str, str]
+
+
+#: What tells of functions, controllers and their VFIO nodes.
+UEVENT_SUBSYSTEMS = ("pci", "nvme", "vfio", "vfio-dev")
+
+
+class Uevents(Protocol):
+    """The uevents of a host from the moment this was made, in order."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when there is one."""
+        ...
+
+    def next(self) -> Uevent | None:
+        """Return the next one, or None when there is none now.
+
+        Raises:
+            UeventsLostError: some came that nobody took in time; those that follow are whole again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop listening."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +284,14 @@ class Host(Protocol):
 
     def claims(self) -> list[Claim]:
         """Return the PCI functions that others bind, by driverctl's and libvirt's files in ``/etc``."""
+        ...
+
+    def uevents(self) -> Uevents:
+        """Begin to listen to the kernel.
+
+        Raises:
+            NotSupportedError: this is a recording, or is being recorded: devices do not come and go in it.
+        """
         ...
 
     def node_exists(self, node: str) -> bool:

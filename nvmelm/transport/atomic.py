@@ -21,17 +21,21 @@ _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 
 class AtomicFile:
-    """A file being written, readable by its owner only; :meth:`commit` gives it its name, closing without it nothing.
+    """A file being written; :meth:`commit` gives it its name, closing without it nothing.
 
     Opening it proves that the directory can be written, before anything else is touched.
+
+    Args:
+        mode: who may read it once it has its name; its owner only when nothing is said.
 
     Raises:
         UsageError: the name belongs to something that is no regular file.
         HostError: the directory cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, mode: int = 0o600) -> None:
         self.path = path
+        self._mode = mode
         self._temporary: Path | None = None
         try:
             # Renaming onto a link would replace the link: /dev/stdout must not become a file.
@@ -66,7 +70,7 @@ class AtomicFile:
     def commit(self) -> None:
         """Wait until the disk has every byte, then give the file its name; whatever had the name before is replaced."""
         try:
-            os.fchmod(self._descriptor, 0o600)
+            os.fchmod(self._descriptor, self._mode)
             os.fsync(self._descriptor)
             if self._temporary is None:
                 # A link cannot replace a file, a rename can: so the file first gets a spare name.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainSerializer, PlainValidator, Tag, model_validator
 
 from nvmelm import errors
-from nvmelm.errors import HostError, NvmelmError
+from nvmelm.errors import HostError, NotSupportedError, NvmelmError
 from nvmelm.transport import ADMIN_TIMEOUT_MS, AdminCommand
 from nvmelm.transport.block import MAX_BLOCK_BYTES, Block
 
@@ -167,6 +167,7 @@ class OpenerFact(Model):
     node: str
     pid: int
     name: str
+    vm: str = ""
 
 
 class MountFact(Model):
@@ -299,3 +300,13 @@ Event = Annotated[
     Annotated[SysfsEvent, Tag("sysfs")] | Annotated[HostEvent, Tag("host")] | Annotated[AdminEvent, Tag("admin")],
     Discriminator(_kind_of),
 ]
+
+
+def no_uevents() -> NotSupportedError:
+    """Return the error of listening to a host that is recorded or replayed."""
+    return NotSupportedError(
+        "a recording has no uevents",
+        cause="it holds what was asked and answered, not when devices came and went",
+        fix="watch the host itself, or an emulated one, without --record",
+        reason="recording-has-no-uevents",
+    )

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from nvmelm.errors import MalformedError, NotSupportedError, PermissionDeniedError, TimedOutError, host_error
-from nvmelm.transport import AdminQueue, Claim, HostFacts, Mount, Opener, Sysfs, processes
+from nvmelm.transport import AdminQueue, Claim, HostFacts, Mount, Opener, Sysfs, Uevents, processes
 from nvmelm.transport.files import DirectorySysfs
 from nvmelm.transport.locks import FileLocks, private_directory
 
@@ -115,6 +115,11 @@ class LocalHost:
         from nvmelm.transport.claims import claims  # only where desired state is applied
 
         return claims(self._root)
+
+    def uevents(self) -> Uevents:
+        from nvmelm.transport.uevents import KernelUevents  # only where somebody watches
+
+        return KernelUevents()
 
     def node_exists(self, node: str) -> bool:
         return self._node(node).exists()

@@ -17,6 +17,12 @@ _CAP_SYS_ADMIN = 21
 
 _Identity = tuple[int, int, int]
 
+#: What QEMU is called; a distribution's own name for it may have a directory, an architecture or nothing behind it.
+_QEMU = re.compile(r"qemu|kvm")
+#: libvirt names the machine first; a command line of many devices has some tens of kilobytes.
+_MAX_COMMAND_LINE = 128 * 1024
+_LONGEST_NAME = 80
+
 _OCTAL_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -57,7 +63,9 @@ def openers(proc: Path, dev: Path, nodes: Sequence[str]) -> list[Opener]:
     for pid in sorted(int(entry) for entry in _names(proc) if entry.isdigit()):
         if pid != own:
             held = _held(proc / str(pid) / "fd", wanted, names)
-            found += [Opener(node, pid, _process_name(proc, pid)) for node in sorted(held)]
+            if held:
+                name, vm = _process_name(proc, pid), _machine_name(proc, pid)
+                found += [Opener(node, pid, name, vm) for node in sorted(held)]
     return found
 
 
@@ -126,6 +134,29 @@ def _process_name(proc: Path, pid: int) -> str:
         raw = (proc / str(pid) / "comm").read_text(errors="backslashreplace").rstrip("\n")
     except OSError:
         return "?"
+    return _printable(raw)
+
+
+def _machine_name(proc: Path, pid: int) -> str:
+    """Return the name of the machine that a QEMU process runs, or empty: ``-name guest=vm1,…`` or ``-name vm1``.
+
+    Source: QEMU, invocation, ``-name``; a comma within the name is doubled. libvirt starts QEMU with it.
+    """
+    try:
+        with (proc / str(pid) / "cmdline").open("rb") as file:
+            words = file.read(_MAX_COMMAND_LINE).decode(errors="backslashreplace").split("\0")
+    except OSError:  # the process has ended
+        return ""
+    if not _QEMU.match(words[0].rpartition("/")[2]) or "-name" not in words[:-1]:
+        return ""
+    for part in words[words.index("-name") + 1].replace(",,", "\0").split(","):
+        key, equals, value = part.replace("\0", ",").partition("=")
+        if key == "guest" or not equals:
+            return _printable((value or key)[:_LONGEST_NAME])
+    return ""
+
+
+def _printable(raw: str) -> str:
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in raw)
 
 

@@ -31,6 +31,7 @@ from nvmelm.transport import (
     Mount,
     Opener,
     Sysfs,
+    Uevents,
 )
 from nvmelm.transport.atomic import AtomicFile
 from nvmelm.transport.block import Block
@@ -45,6 +46,7 @@ from nvmelm.transport.events import (
     OpenerFact,
     SysfsEvent,
     clean,
+    no_uevents,
 )
 from nvmelm.transport.redact import Redactor
 from nvmelm.transport.remembered import remembered
@@ -246,7 +248,7 @@ class RecordingHost:
         host: the real one; closed with this one.
         path: the recording, replaced when there is one.
         about: one sentence for the head of the file.
-        redact: replace serial numbers and NQNs.
+        redact: replace serial numbers and NQNs, and leave the names of virtual machines out.
         keep_state: write controller state down too; only for devices that hold nobody's data.
     """
 
@@ -255,6 +257,7 @@ class RecordingHost:
     ) -> None:
         self._host = host
         self._about = about
+        self._redact = redact
         self._recorder = Recorder(path, redact=redact, keep_state=keep_state)
         self._sysfs = RecordingSysfs(host.sysfs, self._recorder)
         self._before = remembered(host.state_dir)
@@ -306,7 +309,12 @@ class RecordingHost:
     def openers(self, nodes: Sequence[str]) -> list[Opener]:
         def written(openers: list[Opener]) -> list[OpenerFact]:
             pids = self._recorder.pids
-            return [OpenerFact(node=one.node, pid=pids[one.pid], name=clean(one.name)) for one in openers]
+            return [
+                OpenerFact(
+                    node=one.node, pid=pids[one.pid], name=clean(one.name), vm="" if self._redact else clean(one.vm)
+                )
+                for one in openers
+            ]
 
         return self._call("openers", lambda: self._host.openers(nodes), written, nodes=list(nodes))
 
@@ -321,6 +329,9 @@ class RecordingHost:
             return [ClaimFact(address=one.address, manager=one.manager, domain=clean(one.domain)) for one in claims]
 
         return self._call("claims", self._host.claims, written)
+
+    def uevents(self) -> Uevents:
+        raise no_uevents()
 
     def node_exists(self, node: str) -> bool:
         return self._call("node_exists", lambda: self._host.node_exists(node), bool, subject=node)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 from nvmelm.errors import NvmelmError, ReplayMismatchError, host_error
-from nvmelm.transport import AdminCommand, AdminQueue, Claim, Completion, HostFacts, Mount, Opener, Sysfs
+from nvmelm.transport import AdminCommand, AdminQueue, Claim, Completion, HostFacts, Mount, Opener, Sysfs, Uevents
 from nvmelm.transport.events import (
     AdminEvent,
     ClaimFact,
@@ -30,6 +30,7 @@ from nvmelm.transport.events import (
     SysfsEvent,
     clean,
     command_request,
+    no_uevents,
 )
 from nvmelm.transport.remembered import put_back
 from nvmelm.transport.transcript import Transcript
@@ -249,13 +250,16 @@ class ReplayHost:
 
     def openers(self, nodes: Sequence[str]) -> list[Opener]:
         value = self._tape.take(HostEvent, {"host": "openers", "nodes": list(nodes)}).value
-        return [Opener(one.node, one.pid, one.name) for one in _facts(value, OpenerFact)]
+        return [Opener(one.node, one.pid, one.name, one.vm) for one in _facts(value, OpenerFact)]
 
     def mounts(self) -> list[Mount]:
         return [Mount(one.device, one.where) for one in _facts(self._take("mounts").value, MountFact)]
 
     def claims(self) -> list[Claim]:
         return [Claim(one.address, one.manager, one.domain) for one in _facts(self._take("claims").value, ClaimFact)]
+
+    def uevents(self) -> Uevents:
+        raise no_uevents()
 
     def node_exists(self, node: str) -> bool:
         return bool(self._take("node_exists", node).value)

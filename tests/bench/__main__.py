@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import nvmelm
-from tests.bench import fleet, moves
+from tests.bench import fleet, moves, watch
 from tests.bench.rows import Row, table
 
 MiB = 1 << 20
@@ -148,6 +148,7 @@ def main() -> int:
             *stream(place),
             *moves.rows(place / "moves"),
             *fleet.rows(place / "fleet"),
+            *watch.rows(place / "watch"),
             *lab(place),
         ]
     print("\n".join(table(rows)))

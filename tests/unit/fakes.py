@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from nvmelm.errors import HostError
-from nvmelm.transport import AdminCommand, Claim, Completion, HostFacts, Mount, Opener
+from nvmelm.transport import AdminCommand, Claim, Completion, HostFacts, Mount, Opener, Uevents
 
 SUCCESS = 0
 INVALID_FIELD = 0x002
@@ -207,6 +207,9 @@ class FakeHost:
 
     def claims(self) -> list[Claim]:
         return []
+
+    def uevents(self) -> Uevents:
+        raise NotImplementedError
 
     def node_exists(self, node: str) -> bool:
         return node in self.queues

@@ -1,0 +1,124 @@
+"""What is known of a host as numbers, in Prometheus' text format, for the node exporter's textfile collector.
+
+Source: Prometheus, Exposition formats, text-based format.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from nvmelm.transport.atomic import AtomicFile
+from nvmelm.watch.known import Known
+from nvmelm.watch.look import Looks
+
+Row = tuple[Mapping[str, str], float]
+
+_ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+#: Readable by the exporter, which is another user.
+_MODE = 0o644
+
+
+def of_host(looks: Looks) -> str:
+    """Return what is known of a host."""
+    return "".join(
+        [
+            _family("nvmelm_vfs_enabled", "gauge", "Virtual functions that are enabled.", _vfs(looks)),
+            _family(
+                "nvmelm_controlled_functions",
+                "gauge",
+                "Secondary controllers by state and driver of their VF.",
+                _counted(("primary", "state", "driver"), _controllers(looks)),
+            ),
+            _family(
+                "nvmelm_marks",
+                "gauge",
+                "Marks by role, and whether they hold.",
+                _counted(("primary", "role", "holds"), _marks(looks)),
+            ),
+            _family(
+                "nvmelm_sessions",
+                "gauge",
+                "Migrations as this host wrote them down.",
+                _counted(("side", "state"), ((one.side.value, one.state.value) for one in looks.records.values())),
+            ),
+            _family(
+                "nvmelm_sessions_unfinished",
+                "gauge",
+                "Migrations in which something is left to be decided here.",
+                [({}, sum(not one.over for one in looks.records.values()))],
+            ),
+            _family("nvmelm_watch_troubles", "gauge", "Looks that fail at present.", [({}, len(looks.troubles))]),
+        ]
+    )
+
+
+def of_stream(lines: Mapping[str, int], *, at: float) -> str:
+    """Return what was said.
+
+    Args:
+        lines: how many lines of each kind.
+        at: when this is true, seconds since the epoch.
+    """
+    return "".join(
+        [
+            _family(
+                "nvmelm_watch_lines_total",
+                "counter",
+                "Lines since the watch began.",
+                [({"kind": kind}, count) for kind, count in sorted(lines.items())],
+            ),
+            _family("nvmelm_watch_timestamp_seconds", "gauge", "When these numbers were true.", [({}, at)]),
+        ]
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the file as a whole.
+
+    Raises:
+        HostError: it cannot be written; what was there still is.
+    """
+    with AtomicFile(path, mode=_MODE) as file:
+        file.write(text.encode())
+        file.commit()
+
+
+def _vfs(looks: Looks) -> list[Row]:
+    return [({"primary": address}, known.picture.primary.vfs_enabled) for address, known in _sorted(looks)]
+
+
+def _controllers(looks: Looks) -> Iterable[tuple[str, ...]]:
+    for address, known in _sorted(looks):
+        yield from ((address, one.state, one.driver or "") for one in known.picture.secondaries)
+
+
+def _marks(looks: Looks) -> Iterable[tuple[str, ...]]:
+    for address, known in _sorted(looks):
+        for one in known.picture.secondaries:
+            if one.mark:
+                yield address, one.mark.role.value, str(one.mark.holds).lower()
+
+
+def _sorted(looks: Looks) -> Iterable[tuple[str, Known]]:
+    return sorted(looks.functions.items())
+
+
+def _counted(names: tuple[str, ...], keys: Iterable[tuple[str, ...]]) -> list[Row]:
+    return [(dict(zip(names, key, strict=True)), count) for key, count in sorted(Counter(keys).items())]
+
+
+def _family(name: str, kind: str, about: str, rows: Iterable[Row]) -> str:
+    lines = [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
+    lines += [f"{name}{_labels(labels)} {_number(value)}" for labels, value in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    inside = ",".join(f'{key}="{value.translate(_ESCAPED)}"' for key, value in labels.items())
+    return f"{{{inside}}}" if inside else ""
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:.3f}"
