@@ -63,6 +63,9 @@ $(READY): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; PYTHON=… names another Python >= 3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# libvirt's binding is compiled against its headers; where they are not there, its tests are skipped.
+	@if pkg-config --exists libvirt 2>/dev/null && command -v cc >/dev/null; then \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[libvirt]' || true; fi
 	@touch $@
 
 $(LAB): $(READY)

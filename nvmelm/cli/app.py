@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "destination": Entry("destination", "prepare: steps 1 to 4 on the host that takes."),
         "apply": Entry("apply", "What /etc/nvmelm.toml wants, for every function it lists.", verb="apply"),
         "release": Entry("release", "Undo a preparation: everything as it was found.", verb="release"),
+        "libvirt-hook": Entry("hook", "What libvirt's hook runs for a domain that names VFs.", verb="libvirt-hook"),
     },
     "Prepare, step by step": {
         "sriov": Entry("sriov", "enable, disable: virtual functions of a controlling function."),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from nvmelm.cli.answers import changed
 from nvmelm.cli.run import Answer, Run
+from nvmelm.errors import UsageError
 from nvmelm.model import Role
 from nvmelm.operations import provision
+
+if TYPE_CHECKING:
+    from nvmelm.operations.libvirt_client import DomainRef
 
 Qmp = Annotated[
     str | None,
@@ -27,10 +31,13 @@ class Wish(NamedTuple):
     unmarked: bool
     expires: int | None
     qmp: str | None
+    libvirt: DomainRef | None
 
 
 def prepare(run: Run, pf: str, wish: Wish) -> Answer:
     """Prepare a controlling function for one role."""
+    if wish.qmp is not None and wish.libvirt is not None:
+        raise UsageError("the VFs go to one VM", fix="--qmp SOCKET, or --libvirt DOMAIN")
     with run.primary(pf, change=True) as session:
         report = provision.prepare(
             session,
@@ -43,7 +50,7 @@ def prepare(run: Run, pf: str, wish: Wish) -> Answer:
             confirm=run.confirm,
             dry_run=run.dry_run,
         )
-        if wish.qmp is None:
+        if wish.qmp is None and wish.libvirt is None:
             return changed(report)
         from nvmelm.cli.prepared import go_on  # step 5 imports what talks to QEMU
 

@@ -33,10 +33,12 @@ def go_on(run: Run, session: Session, report: ChangeReport, wish: Wish) -> Answe
     """Pass every prepared VF to the VM; a dry run says which."""
     chosen = [one for one in session.picture().secondaries if 1 <= one.vf_number <= wish.vfs]
     if run.dry_run:
-        notes = tuple(f"then {one.address} would be passed to the VM at {wish.qmp}" for one in chosen)
+        which = f"the domain {wish.libvirt.name}" if wish.libvirt else f"the VM at {wish.qmp}"
+        notes = tuple(f"then {one.address} would be passed to {which}" for one in chosen)
         return changed(report.model_copy(update={"notes": (*report.notes, *notes)}))
     passed = tuple(
-        vm.attach(session, one.cntlid, qmp=str(wish.qmp), unmarked=wish.unmarked, confirm=run.confirm) for one in chosen
+        vm.attach(session, one.cntlid, qmp=wish.qmp, libvirt=wish.libvirt, unmarked=wish.unmarked, confirm=run.confirm)
+        for one in chosen
     )
     document = Prepared(changed=report.changed or any(one.changed for one in passed), prepared=report, passed=passed)
     return Answer(document, lambda: _lines(document))

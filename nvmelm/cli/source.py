@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nvmelm.cli.domain import Connect, Libvirt, domain
 from nvmelm.cli.options import Expires, Pf, Unmarked, Vfs, Vi, Vq, group
 from nvmelm.cli.prepare import Qmp, Wish, prepare
 from nvmelm.cli.run import Answer, Run, verb
@@ -20,6 +21,9 @@ def prepare_source(
     unmarked: Unmarked = False,
     expires: Expires = None,
     qmp: Qmp = None,
+    libvirt: Libvirt = None,
+    connect: Connect = None,
 ) -> Answer:
     """Steps 1 to 4: enable VFs, share out resources, bring controllers online, mark them, bind them to vfio-pci."""
-    return prepare(run, pf, Wish(Role.MIGRATABLE, vfs, vq, vi, unmarked, expires, qmp))
+    named = domain(libvirt, connect)
+    return prepare(run, pf, Wish(Role.MIGRATABLE, vfs, vq, vi, unmarked, expires, qmp, named))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nvmelm.cli import render
+from nvmelm.cli.domain import Connect, Libvirt, Taint, domain
 from nvmelm.cli.options import Unmarked, Vf, group
 from nvmelm.cli.run import Answer, Run, verb
 from nvmelm.errors import UsageError
@@ -19,8 +20,10 @@ from nvmelm.operations.vm_report import VmArguments, VmReport
 app = group("Step 5: pass a virtual function to a virtual machine, and take it back.")
 
 Socket = Annotated[str | None, typer.Option("--qmp", metavar="SOCKET", help="The VM's QMP socket.")]
-Print = Annotated[bool, typer.Option("--print", help="Print QEMU arguments and libvirt XML; attach nothing.")]
-DeviceId = Annotated[str | None, typer.Option("--id", metavar="NAME", help="QEMU's id for the device.")]
+Print = Annotated[
+    bool, typer.Option("--print", help="Print QEMU arguments, libvirt XML and a Nova device spec; attach nothing.")
+]
+DeviceId = Annotated[str | None, typer.Option("--id", metavar="NAME", help="The VM's name for the device.")]
 Bus = Annotated[str | None, typer.Option("--bus", metavar="PORT", help="The port to plug it into; else a free one.")]
 Deadline = Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long the guest may take.")]
 
@@ -30,22 +33,28 @@ def attach(
     run: Run,
     vf: Vf,
     qmp: Socket = None,
+    libvirt: Libvirt = None,
+    connect: Connect = None,
+    may_taint: Taint = False,
     print_only: Print = False,
     device_id: DeviceId = None,
     bus: Bus = None,
     unmarked: Unmarked = False,
 ) -> Answer:
     """Plug a bound virtual function into a VM, or print what starts a VM with it."""
-    if print_only == (qmp is not None):
-        raise UsageError("say how the VM gets the VF", fix="--qmp SOCKET for a running QEMU, or --print")
+    if [print_only, qmp is not None, libvirt is not None].count(True) != 1:
+        fix = "--qmp SOCKET for a running QEMU, --libvirt DOMAIN, or --print"
+        raise UsageError("say how the VM gets the VF", fix=fix)
+    named = domain(libvirt, connect, may_taint=may_taint)
     ref, which = find_function(run.host(), vf)
     with run.primary(ref, change=not print_only) as session:
-        if qmp is None:
+        if print_only:
             return _arguments(vm.arguments(session, which, unmarked=unmarked, device_id=device_id, bus=bus))
         report = vm.attach(
             session,
             which,
             qmp=qmp,
+            libvirt=named,
             unmarked=unmarked,
             device_id=device_id,
             bus=bus,
@@ -56,16 +65,26 @@ def attach(
 
 
 @verb(app, "detach", changes=True)
-def detach(run: Run, vf: Vf, qmp: Socket = None, device_id: DeviceId = None, timeout: Deadline = 30) -> Answer:
+def detach(
+    run: Run,
+    vf: Vf,
+    qmp: Socket = None,
+    libvirt: Libvirt = None,
+    connect: Connect = None,
+    device_id: DeviceId = None,
+    timeout: Deadline = 30,
+) -> Answer:
     """Take a virtual function back from a VM; waits until the guest lets it go."""
-    if qmp is None:
-        raise UsageError("say which VM has the VF", fix="--qmp SOCKET")
+    if (qmp is None) == (libvirt is None):
+        raise UsageError("say which VM has the VF", fix="--qmp SOCKET, or --libvirt DOMAIN")
+    named = domain(libvirt, connect)
     ref, which = find_function(run.host(), vf)
     with run.primary(ref, change=True) as session:
         report = vm.detach(
             session,
             which,
             qmp=qmp,
+            libvirt=named,
             device_id=device_id,
             timeout_s=timeout,
             confirm=run.confirm,
@@ -88,6 +107,9 @@ def _words(found: VmArguments) -> Iterator[str]:
     yield ""
     yield "<!-- a device for libvirt's domain XML -->"
     yield from found.libvirt_xml.splitlines()
+    yield ""
+    yield "# section [pci] of OpenStack Nova's nova.conf"
+    yield render.plain(found.nova_device_spec)
     yield from (f"# {note}" for note in found.notes)
 
 

@@ -124,15 +124,22 @@ def qemu_arguments(one: Secondary, *, device_id: str | None = None, bus: str | N
 
 
 def libvirt_xml(one: Secondary) -> str:
-    """Return the ``hostdev`` element that puts a VF into a libvirt domain.
+    """Return the ``hostdev`` element that puts a VF into a libvirt domain."""
+    return hostdev_xml(_address(one))
+
+
+def hostdev_xml(address: Bdf, *, alias: str | None = None) -> str:
+    """Return the ``hostdev`` element of a function of this host.
 
     ``managed='no'``: nvmelm bound the VF, and libvirt is to leave it bound when the domain ends.
 
+    Args:
+        alias: the device's name in the domain; libvirt makes one when None.
+
     Source: libvirt, Domain XML format, Host device assignment.
     """
-    from xml.etree import ElementTree as ET  # only printing needs it
+    from xml.etree import ElementTree as ET  # only libvirt and printing need it
 
-    address = _address(one)
     hostdev = ET.Element("hostdev", mode="subsystem", type="pci", managed="no")
     ET.SubElement(hostdev, "driver", name="vfio")
     place = {
@@ -142,8 +149,26 @@ def libvirt_xml(one: Secondary) -> str:
         "function": f"{address.function:#x}",
     }
     ET.SubElement(ET.SubElement(hostdev, "source"), "address", place)
+    if alias is not None:
+        ET.SubElement(hostdev, "alias", name=alias)
     ET.indent(hostdev)
     return ET.tostring(hostdev, encoding="unicode")
+
+
+def nova_device_spec(sysfs: Sysfs, address: Bdf) -> str:
+    """Return the line that lets OpenStack's Nova give a VF to instances, for the section ``[pci]`` of its nova.conf.
+
+    ``managed`` is *no* because nvmelm binds the VF, and ``live_migratable`` is *no* because it says whether a VMM can
+    migrate the device by itself, which takes a VFIO driver that offers migration.
+
+    Source: OpenStack Nova, option ``[pci] device_spec``; its specification "Enable VFIO devices with kernel variant
+    drivers" and "Live migrate VFIO devices using kernel variant drivers" (2025.1).
+    """
+    import json
+
+    vendor, product = (sysfs.read(f"{address.path}/{name}").removeprefix("0x") for name in ("vendor", "device"))
+    spec = {"vendor_id": vendor, "product_id": product, "address": str(address)}
+    return f"device_spec = {json.dumps(spec | {'managed': 'no', 'live_migratable': 'no'})}"
 
 
 def _address(one: Secondary) -> Bdf:

@@ -314,7 +314,7 @@ def _check_path(path: str) -> None:
         raise UsageError("this is not the path of a QMP socket", cause=cause, fix=fix)
     if Path(os.path.realpath(path)).name in _LIBVIRT_SOCKETS and "libvirt" in Path(os.path.realpath(path)).parts:
         cause = "libvirt follows the VM through this socket, and a second client would confuse or block it"
-        fix = "nvmelm vm attach --print prints the XML for virsh attach-device DOMAIN FILE --live"
+        fix = "nvmelm vm attach VF --libvirt DOMAIN"
         raise BusyError(f"{path} belongs to libvirt", cause=cause, fix=fix, reason="qmp-libvirt")
 
 

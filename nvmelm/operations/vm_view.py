@@ -32,7 +32,10 @@ _NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,128}")
 
 #: More devices than a PCI domain has functions no VM has; a peer that lists more is not believed.
 _MOST_DEVICES = 4096
-_MOST_BLOCKERS = 16
+MOST_BLOCKERS = 16
+
+#: Migration capabilities that go with no VFIO device.
+_BLOCKING = ("postcopy-ram", "background-snapshot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,10 @@ def find(monitor: Monitor, known: list[Device], address: Bdf) -> Device | None:
     return None
 
 
-def bus_of(monitor: Monitor, device: Device) -> str | None:
+def bus_of(monitor: Monitor, path: str) -> str | None:
     """Return the name of the bus a device is on, or None when the VMM does not say."""
-    path = _property(monitor, device.path, "parent_bus")
-    name = path.rpartition("/")[2] if isinstance(path, str) else ""
+    bus = _property(monitor, path, "parent_bus")
+    name = bus.rpartition("/")[2] if isinstance(bus, str) else ""
     return name if _NAME.fullmatch(name) else None
 
 
@@ -106,7 +109,29 @@ def blockers(monitor: Monitor) -> tuple[str, ...]:
     reasons = _object(monitor, "query-migrate").get("blocked-reasons", [])
     if not isinstance(reasons, list):
         raise _nonsense("its blocked-reasons are no list")
-    return tuple(dict.fromkeys(printable(one) for one in reasons[:_MOST_BLOCKERS]))
+    return tuple(dict.fromkeys(printable(one) for one in reasons[:MOST_BLOCKERS]))
+
+
+def blocking_capabilities(monitor: Monitor) -> tuple[str, ...]:
+    """Return the migration capabilities that are on and keep a VM with a VF from being migrated.
+
+    Source: QEMU, docs/devel/migration/vfio.rst, and ``query-migrate-capabilities`` of its QMP reference.
+    """
+    rows = _optional(monitor, "query-migrate-capabilities")
+    if not isinstance(rows, list):  # a VMM without the command has no such capability
+        return ()
+    on = {row.get("capability") for row in rows if isinstance(row, dict) and row.get("state") is True}
+    return tuple(name for name in _BLOCKING if name in on)
+
+
+def _optional(monitor: Monitor, command: str) -> object:
+    """Return a command's answer, or None when the VMM does not know the command."""
+    try:
+        return monitor.execute(command)
+    except NvmelmError as error:
+        if error.reason == "no-such-qmp-command":
+            return None
+        raise
 
 
 def _free(monitor: Monitor, port: Device) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.vmm import EmulatedVmm
 from nvmelm.errors import BusyError, HostError, NotSupportedError, TimedOutError, UsageError
+from nvmelm.hosts import open_host
 from nvmelm.model import Role, Secondary
 from nvmelm.operations import provision, vm
 from nvmelm.operations.session import session
@@ -204,3 +206,43 @@ def test_the_printed_arguments_name_the_vf_that_was_prepared(bench: Bench) -> No
     found = bench.arguments(device_id="vf1", bus="rp1")
     assert found.qemu_arguments == ("-device", f"vfio-pci,host={address},id=vf1,bus=rp1")
     assert 'managed="no"' in found.libvirt_xml
+
+
+def test_a_holder_is_called_by_the_name_of_its_vm(bench: Bench, start: Start) -> None:
+    start(vm="first-vm")
+    assert bench.attach().vmm.name == "first-vm"
+    assert "qemu-system-x86 (pid " in bench.secondary().used_by[0]
+    assert "VM first-vm)" in bench.secondary().used_by[0]
+
+
+def test_a_vm_that_waits_for_its_guest_takes_the_vf_before_the_state_is_set(bench: Bench, start: Start) -> None:
+    start(incoming=True)
+    report = bench.attach()
+    assert (report.changed, report.vmm.status, report.vmm.running) == (True, "inmigrate", False)
+    assert bench.detach(timeout_s=1, dry_run=True).commands
+
+
+@pytest.mark.parametrize("capability", ["postcopy-ram", "background-snapshot"])
+def test_a_vm_set_to_what_no_vf_goes_with_gets_no_marked_one(bench: Bench, start: Start, capability: str) -> None:
+    start(capabilities=("events", capability))
+    with pytest.raises(UsageError) as caught:
+        bench.attach()
+    assert capability in caught.value.message
+    assert bench.secondary().used_by == ()
+
+
+def test_the_name_of_a_vm_is_in_a_recording_unless_it_is_redacted(bench: Bench, start: Start, tmp_path: Path) -> None:
+    start(vm="first-vm")
+    bench.attach()
+    users = bench.secondary().used_by
+    for redact in (False, True):
+        file = tmp_path / f"{redact}.json"
+        with (
+            open_host(bench.host.name, record=file, redact=redact, about="a look") as host,
+            session(host, "nvme0") as one,
+        ):
+            one.picture()
+        assert ("first-vm" in file.read_text()) is not redact
+    with open_host(f"replay:{tmp_path / 'False.json'}") as host, session(host, "nvme0") as one:
+        (replayed,) = [each.used_by for each in one.picture().secondaries if each.used_by]
+    assert [re.sub(r"pid \d+", "pid", user) for user in replayed] == [re.sub(r"pid \d+", "pid", user) for user in users]

@@ -150,7 +150,7 @@ def test_libvirts_own_sockets_are_never_opened(tmp_path: Path, name: str) -> Non
             pass
         assert server.asked == []
     assert caught.value.reason == "qmp-libvirt"
-    assert "--print" in caught.value.fix
+    assert "--libvirt" in caught.value.fix
 
 
 def test_a_socket_of_the_operators_own_in_libvirts_directory_is_fine(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from nvmelm.errors import (
     UsageError,
 )
 from nvmelm.model import Role
-from nvmelm.operations import vm
+from nvmelm.operations import vm, vm_qmp
 from tests.unit.qmp_server import HangUpError, RawError, RefusedError, SilenceError
 from tests.unit.vm_bench import NAME, QEMU, VF, Bench, attached, mark
 
@@ -223,7 +223,7 @@ def test_contact_lost_after_device_add_is_uncertain(bench: Bench, answer: Except
 
 
 def test_silence_after_device_add_is_uncertain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vm, "_ADD_DEADLINE_S", 0.1)
+    monkeypatch.setattr(vm_qmp, "_ADD_DEADLINE_S", 0.1)
     with bench.running(device_add=SilenceError()), pytest.raises(UncertainError):
         bench.attach()
 

@@ -28,7 +28,9 @@ class Bench:
 
     def __init__(self, directory: Path) -> None:
         self.host = FakeHost(directory / "state")
+        device = f"bus/pci/devices/{VF}"
         self.host.texts = {f"kernel/iommu_groups/8/devices/{VF}": ""}
+        self.host.texts |= {f"{device}/vendor": "0x1b36", f"{device}/device": "0x0010"}
         self.values: dict[str, Any] = {
             "online": True,
             "present": True,

@@ -1,0 +1,160 @@
+"""A virtual machine behind QEMU's own monitor, as step 5 talks to it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from nvmelm.errors import BusyError, NvmelmError, UncertainError, UsageError
+from nvmelm.model import Secondary
+from nvmelm.operations import vm_view
+from nvmelm.operations.handover import device_name
+from nvmelm.operations.qmp import Event, Events, Monitor, as_sent
+from nvmelm.operations.vm_machine import Held, Plan, refused, unanswered
+from nvmelm.operations.vm_report import Vmm
+from nvmelm.operations.vm_uncertain import LOOK, uncertain_when_lost
+from nvmelm.operations.vm_view import Device
+from nvmelm.pci import Bdf
+
+#: device_add locks all of the guest's memory for DMA; for hundreds of gigabytes that takes minutes.
+_ADD_DEADLINE_S = 300.0
+
+#: Run states in which no guest has begun to use its devices, or none uses them any more.
+_IDLE_STATES = ("prelaunch", "inmigrate", "postmigrate", "preconfig", "shutdown")
+
+
+@contextmanager
+def conversation(path: str) -> Iterator[QmpMachine]:
+    """Connect, and look at the VM's state and devices."""
+    with Monitor(path) as monitor:
+        yield QmpMachine(monitor)
+
+
+class QmpMachine:
+    """The machine behind an open monitor; see :class:`nvmelm.operations.vm_machine.Machine`."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._about = vm_view.status(monitor)
+        self._known = vm_view.devices(monitor)
+
+    @property
+    def about(self) -> Vmm:
+        return self._about
+
+    @property
+    def idle(self) -> bool:
+        return self._about.status in _IDLE_STATES
+
+    def find(self, address: Bdf) -> Held | None:
+        found = vm_view.find(self._monitor, self._known, address)
+        return None if found is None else _held(found)
+
+    def called(self, device_id: str) -> str:
+        return device_id
+
+    def require_absent(self, device_id: str, address: str | None) -> None:
+        if any(other.id == device_id for other in self._known):
+            fix = "leave --id out: nvmelm finds the device by its address"
+            message = f"the VM's device {device_id} is not {address}"
+            raise UsageError(message, cause="it is another device", fix=fix, reason="other-device-id")
+
+    def obstacles(self, one: Secondary) -> tuple[str, ...]:
+        names = vm_view.blocking_capabilities(self._monitor)
+        if not names:
+            return ()
+        words = " and ".join(names)
+        if one.mark is None:
+            return (f"the VM's capability {words} is on: a VM with it cannot be migrated with a VF in it",)
+        off = [{"capability": name, "state": False} for name in names]
+        command = {"execute": "migrate-set-capabilities", "arguments": {"capabilities": off}}
+        raise UsageError(
+            f"the VM's migration capability {words} is on",
+            cause="a VM with it is refused its migration as long as it has a VF",
+            fix=f"switch it off through its monitor: {json.dumps(command)}",
+            reason="vm-capability",
+        )
+
+    def plan_add(self, one: Secondary, address: Bdf, device_id: str | None, bus: str | None) -> Plan:
+        name = device_id or device_name(address)
+        chosen = self._choose_bus(name, bus)
+        words = {"driver": "vfio-pci", "host": str(address), "id": name} | ({"bus": chosen} if chosen else {})
+        return Plan(name, chosen, as_sent("device_add", words), words)
+
+    def add(self, plan: Plan, address: Bdf) -> Held:
+        with uncertain_when_lost(f"the VM was told to take {address}"):
+            self._monitor.execute("device_add", plan.words, deadline_s=_ADD_DEADLINE_S)
+            self._known = vm_view.devices(self._monitor)
+            present = self.find(address)
+        if present is None:
+            cause = "it answered device_add with success"
+            raise UncertainError(f"the VM does not show {address}", cause=cause, fix=LOOK)
+        return present
+
+    def plan_remove(self, held: Held, address: Bdf) -> Plan:
+        words = {"id": held.handle}
+        return Plan(held.id, self.bus_of(held), as_sent("device_del", words), words)
+
+    def remove(self, held: Held, plan: Plan, timeout_s: float) -> None:
+        def about_it(data: Mapping[str, Any]) -> bool:
+            return data.get("path") == held.path or (held.id is not None and data.get("device") == held.id)
+
+        end = time.monotonic() + timeout_s
+        with (
+            uncertain_when_lost(f"the VM was told to give {held.handle} back"),
+            self._monitor.listening("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR", wanted=about_it) as events,
+        ):
+            if self._request(plan, timeout_s):
+                _await_removal(held, self._about, timeout_s, events, end)
+
+    def blockers(self) -> tuple[str, ...]:
+        return vm_view.blockers(self._monitor)
+
+    def notes(self, address: Bdf, *, attached: bool) -> tuple[str, ...]:
+        return ()
+
+    def bus_of(self, held: Held) -> str | None:
+        return vm_view.bus_of(self._monitor, held.path) if held.path else None
+
+    def _choose_bus(self, name: str, bus: str | None) -> str | None:
+        """Return the bus to name in ``device_add``; None leaves it to the VMM, which knows machines without ports.
+
+        Raises:
+            BusyError: the name or the bus is taken.
+        """
+        if any(one.id == name for one in self._known):
+            fix = "choose another name with --id"
+            raise BusyError(f"the VM has another device called {name}", cause="", fix=fix, reason="id-taken")
+        if bus is None:
+            return vm_view.free_port(self._monitor, self._known)
+        if vm_view.taken(self._monitor, self._known, bus):
+            cause = "a PCI Express port has room for one device; a second one would never be seen by the guest"
+            fix = "leave --bus out: nvmelm finds a free port"
+            raise BusyError(f"the VM's port {bus} is taken", cause=cause, fix=fix, reason="bus-taken")
+        return bus
+
+    def _request(self, plan: Plan, timeout_s: float) -> bool:
+        """Send ``device_del``; return False when the device has gone meanwhile."""
+        try:
+            self._monitor.execute("device_del", plan.words, deadline_s=max(timeout_s, 1.0))
+        except NvmelmError as error:
+            if error.reason == "no-such-device":
+                return False
+            if error.reason != "unplug-pending":  # the guest was asked before: its answer counts all the same
+                raise
+        return True
+
+
+def _held(device: Device) -> Held:
+    return Held(device.id, device.handle, device.path)
+
+
+def _await_removal(held: Held, vmm: Vmm, timeout_s: float, events: Events, end: float) -> None:
+    event: Event | None = events.next(deadline_s=max(0.0, end - time.monotonic()))
+    if event is None:
+        raise unanswered(held.handle, vmm, timeout_s)
+    if event.name == "DEVICE_UNPLUG_GUEST_ERROR":
+        raise refused(held.handle)
