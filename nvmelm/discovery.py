@@ -12,13 +12,14 @@ VF Number is 1-based, ``virtfn`` 0-based. The list exists, VF Numbers and all, w
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from nvmelm import pci
 from nvmelm.commands import execute, identify, listing
 from nvmelm.errors import MalformedError, NotSupportedError, UsageError
 from nvmelm.inventory import PrimaryRef
-from nvmelm.model import Picture, Primary, Resources, Secondary, StateFormats, Tracking
 from nvmelm.pci import Bdf
+from nvmelm.picture import Picture, Primary, Resources, Secondary, StateFormats, Tracking
 from nvmelm.transport import AdminQueue, Host
 from nvmelm.wire.identify import (
     EffectsLog,
@@ -221,7 +222,7 @@ def with_users(host: Host, secondaries: list[Secondary]) -> list[Secondary]:
             users += [f"/dev/{m.device} is used as {m.where}" for m in mounts if _part_of(m.device, node)]
             holders = host.sysfs.listdir(f"block/{node}/holders") if one.controller_node else []
             users += [f"/dev/{node} is held by {holder}" for holder in holders]
-        joined.append(one.model_copy(update={"used_by": tuple(users)}))
+        joined.append(replace(one, used_by=tuple(users)))
     return joined
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from nvmelm import pci
@@ -15,11 +14,11 @@ from nvmelm.pci import Bdf
 from nvmelm.transport import AdminQueue, Host
 from nvmelm.wire.identify import IdentifyController
 
+_NODE = re.compile(r"nvme\d{1,9}")
 _CNTLID = re.compile(r"0[xX][0-9a-fA-F]{1,4}|[0-9a-fA-F]{1,4}[hH]|\d{1,5}")
 
 
-@dataclass(frozen=True, slots=True)
-class PrimaryRef:
+class PrimaryRef(NamedTuple):
     """A controlling function found on a host: its kernel name, never kept, and its address and serial, which are."""
 
     node: str
@@ -29,33 +28,32 @@ class PrimaryRef:
 
 def primaries(host: Host) -> list[PrimaryRef]:
     """Return the NVMe PCI functions of a host that are nobody's VF and that the nvme driver drives."""
-    found = []
-    for node in host.sysfs.devices("nvme"):
-        target = pci.link_name(host.sysfs, f"class/nvme/{node}/device")
-        if target is None or not Bdf.looks_like(target):
-            continue  # a fabrics controller has no PCI function
-        address = Bdf.parse(target)
-        if pci.physical_function(host.sysfs, address) is None:
-            found.append(PrimaryRef(node, address, host.sysfs.read(f"class/nvme/{node}/serial").strip()))
-    return found
+    return [ref for node in host.sysfs.devices("nvme") if (ref := _behind(host, node)) is not None]
+
+
+def _behind(host: Host, node: str) -> PrimaryRef | None:
+    """Return the controlling function behind a controller; None when there is none, or when it is a VF."""
+    target = pci.link_name(host.sysfs, f"class/nvme/{node}/device")
+    if target is None or not Bdf.looks_like(target):
+        return None  # a fabrics controller has no PCI function
+    address = Bdf.parse(target)
+    if pci.physical_function(host.sysfs, address) is not None:
+        return None
+    return PrimaryRef(node, address, host.sysfs.read(f"class/nvme/{node}/serial").strip())
 
 
 def find_primary(host: Host, text: str) -> PrimaryRef:
     """Find a controlling function by kernel name, device node, PCI address or serial number.
 
+    A name or an address says where the function is; only a serial number has to be looked for on all of them.
+
     Raises:
         UsageError: nothing, more than one, or a controlled function has that name.
     """
-    known = primaries(host)
-    name = text.removeprefix("/dev/")
-    matches = [ref for ref in known if name == ref.node or text == ref.serial]
-    if not matches and Bdf.looks_like(text):
-        wanted = Bdf.parse(text)
-        matches = [ref for ref in known if ref.address == wanted]
-        parent = pci.physical_function(host.sysfs, wanted)
-        if parent is not None:
-            cause = "a controlled function takes no part in its own migration; everything is asked of its PF"
-            raise UsageError(f"{wanted} is a VF, not a controlling function", cause=cause, fix=f"name its PF, {parent}")
+    named = _behind(host, node) if (node := _node(host, text)) else None
+    if named is not None:
+        return named
+    matches = [ref for ref in primaries(host) if text == ref.serial]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -63,6 +61,19 @@ def find_primary(host: Host, text: str) -> PrimaryRef:
         raise UsageError(f"more than one controlling function is called {text!r}", fix=f"use an address: {names}")
     cause = "no NVMe controller driven by the kernel's nvme driver has this name, address or serial number"
     raise UsageError(f"there is no controlling function {text!r} on {host.name}", cause=cause, fix="nvmelm list")
+
+
+def _node(host: Host, text: str) -> str | None:
+    """Return the kernel name of the controller that a name or a PCI address means; None for other texts."""
+    if not Bdf.looks_like(text):
+        name = text.removeprefix("/dev/")
+        return name if _NODE.fullmatch(name) else None
+    address = Bdf.parse(text)
+    parent = pci.physical_function(host.sysfs, address)
+    if parent is not None:
+        cause = "a controlled function takes no part in its own migration; everything is asked of its PF"
+        raise UsageError(f"{address} is a VF, not a controlling function", cause=cause, fix=f"name its PF, {parent}")
+    return pci.nvme_controller(host.sysfs, address)
 
 
 def parse_cntlid(text: str) -> int:

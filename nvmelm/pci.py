@@ -10,7 +10,7 @@ Source: Linux Documentation/ABI/testing/sysfs-bus-pci; PCI Express SR-IOV extend
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nvmelm.errors import MalformedError, UsageError
 from nvmelm.transport import Sysfs
@@ -26,8 +26,7 @@ _ADDRESS = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2}
 _VIRTFN = re.compile(r"virtfn(\d{1,5})")
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Bdf:
+class Bdf(NamedTuple):
     """A PCI function's address: domain, bus, device and function, printed ``0000:01:00.1``."""
 
     domain: int
@@ -74,8 +73,7 @@ class Bdf:
         return f"{self.domain:04x}:{self.bus:02x}:{self.device:02x}.{self.function}"
 
 
-@dataclass(frozen=True, slots=True)
-class Sriov:
+class Sriov(NamedTuple):
     """The SR-IOV attributes of a PF.
 
     Attributes:

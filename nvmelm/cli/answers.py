@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from nvmelm.cli import changes
 from nvmelm.cli.run import Answer, Run
 from nvmelm.inventory import PrimaryRef, find_function
-from nvmelm.model import ChangeReport
 from nvmelm.operations.session import Session
 from nvmelm.pci import Bdf
+from nvmelm.picture import ChangeReport
 
 
 def changed(report: ChangeReport) -> Answer:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from nvmelm.cli import render, views
-from nvmelm.model import ActionView, ChangeReport, HostCheck, RecoverReport, SessionView, Unfinished
+
+if TYPE_CHECKING:  # a preparation is quick because it needs no models
+    from nvmelm.model import HostCheck, RecoverReport, SessionView, Unfinished
+    from nvmelm.picture import ActionView, ChangeReport
 
 
 def change(report: ChangeReport) -> Iterator[str]:

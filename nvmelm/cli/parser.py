@@ -1,20 +1,20 @@
 """The commands and groups of the parser: how help reads, and what a value costs, whichever release of typer runs them.
 
 Typer 0.29 builds a pydantic adapter for each option and argument, given or not, which takes longer than ``nvmelm list``
-does. Text needs no adapter, and what was not given needs none either.
+does. Text and whole numbers need no adapter, and what was not given needs none either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from typer.core import TyperCommand, TyperGroup
 
 
 class Sparing:
-    """A command whose parameters take text, and nothing at all, as they are; the rest goes the parser's own way."""
+    """A command that reads text, whole numbers and nothing at all itself; the rest goes the parser's own way."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, ``--help`` among them."""
@@ -26,14 +26,40 @@ class Sparing:
 
 
 def _value(parameter: Any, convert: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    descriptor = getattr(parameter, "type_descriptor", None)  # releases that have none convert text at no cost
-    is_text = isinstance(value, str) and getattr(descriptor, "annotation", None) is str
-    is_nothing = value is None and parameter.nargs == 1 and not parameter.required
-    if not is_text and not is_nothing:
+    descriptor = getattr(parameter, "type_descriptor", None)  # releases that have none convert values at no cost
+    if value is None and parameter.nargs == 1 and not parameter.required:
+        plain = () if getattr(parameter, "multiple", False) else None
+    elif value is not None and descriptor is not None:
+        try:
+            plain = _read(value, descriptor.annotation, descriptor.parameter_info)
+        except ValueError:  # not plain, or not good: the parser knows what to do, and how to say so
+            return convert(ctx, value)
+    else:
         return convert(ctx, value)
-    if is_nothing and getattr(parameter, "multiple", False):
-        value = ()
-    return parameter.callback(ctx, parameter, value) if parameter.callback else value
+    return parameter.callback(ctx, parameter, plain) if parameter.callback else plain
+
+
+def _read(value: Any, annotation: Any, info: Any) -> Any:
+    """Return what was typed: text, a whole number in bounds, what the option's own function reads, or a list of these.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if get_origin(annotation) is list and isinstance(value, list | tuple) and value:
+        (kind,) = get_args(annotation)
+        return [_read(one, kind, info) for one in value]
+    if isinstance(value, str):
+        if info.parser is not None:
+            return info.parser(value)
+        if annotation is str:
+            return value
+        if annotation is int and value.isascii() and value.isdecimal() and _in_bounds(int(value), info):
+            return int(value)
+    raise ValueError(value)
+
+
+def _in_bounds(number: int, info: Any) -> bool:
+    return (info.min is None or info.min <= number) and (info.max is None or number <= info.max)
 
 
 class VerbCommand(Sparing, TyperCommand):

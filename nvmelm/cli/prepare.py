@@ -9,8 +9,8 @@ import typer
 from nvmelm.cli.answers import changed
 from nvmelm.cli.run import Answer, Run
 from nvmelm.errors import UsageError
-from nvmelm.model import Role
 from nvmelm.operations import provision
+from nvmelm.picture import Role
 
 if TYPE_CHECKING:
     from nvmelm.operations.libvirt_client import DomainRef

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -35,7 +36,7 @@ def go_on(run: Run, session: Session, report: ChangeReport, wish: Wish) -> Answe
     if run.dry_run:
         which = f"the domain {wish.libvirt.name}" if wish.libvirt else f"the VM at {wish.qmp}"
         notes = tuple(f"then {one.address} would be passed to {which}" for one in chosen)
-        return changed(report.model_copy(update={"notes": (*report.notes, *notes)}))
+        return changed(replace(report, notes=(*report.notes, *notes)))
     passed = tuple(
         vm.attach(session, one.cntlid, qmp=wish.qmp, libvirt=wish.libvirt, unmarked=wish.unmarked, confirm=run.confirm)
         for one in chosen

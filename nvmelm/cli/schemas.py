@@ -8,12 +8,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from nvmelm.model import Document
+from nvmelm.picture import Report
+
+Model = type[Document] | type[Report]
 
 #: Where documents are declared.
 _MODULES = (
+    "nvmelm.picture",
     "nvmelm.model",
     "nvmelm.operations.move",
     "nvmelm.operations.image_view",
@@ -40,13 +45,13 @@ def schemas() -> dict[str, dict[str, Any]]:
     """Return the JSON Schema of every document by the document's ``schema`` name, sorted."""
     for name in _MODULES:
         import_module(name)
-    found = sorted(_declared(Document), key=lambda model: model.schema_name)
+    found = sorted(_declared(Document) | _declared(Report), key=lambda model: model.schema_name)
     return {model.schema_name: schema(model) for model in found}
 
 
-def schema(model: type[Document]) -> dict[str, Any]:
+def schema(model: Model) -> dict[str, Any]:
     """Return one document's JSON Schema, its ``schema`` and ``version`` included."""
-    body = model.model_json_schema(mode="serialization", schema_generator=_Untitled)
+    body = TypeAdapter(model).json_schema(mode="serialization", schema_generator=_Untitled)
     head = {"schema": {"const": model.schema_name}, "version": {"const": model.schema_version}}
     properties = {**head, **body.pop("properties")}
     required = [*head, *body.pop("required", [])]
@@ -76,7 +81,7 @@ def write(directory: Path) -> None:
         (directory / name).write_text(text, encoding="utf-8")
 
 
-def _declared(model: type[Document]) -> set[type[Document]]:
+def _declared(model: Model) -> set[Model]:
     below = {one for direct in model.__subclasses__() for one in _declared(direct)}
     here = {model} if "schema_name" in vars(model) and model.__module__.startswith("nvmelm.") else set()
     return here | below

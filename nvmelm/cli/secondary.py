@@ -7,8 +7,8 @@ from nvmelm.cli.answers import changed
 from nvmelm.cli.options import Cntlid, CntlidList, Expires, Pf, Vi, Vq, group
 from nvmelm.cli.run import Answer, Run, verb
 from nvmelm.errors import UsageError
-from nvmelm.model import Role
 from nvmelm.operations import provision
+from nvmelm.picture import Role
 
 app = group("Steps 2 and 3: controlled functions, their resources, and the permission to move.")
 

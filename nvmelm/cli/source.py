@@ -6,7 +6,7 @@ from nvmelm.cli.domain import Connect, Libvirt, domain
 from nvmelm.cli.options import Expires, Pf, Unmarked, Vfs, Vi, Vq, group
 from nvmelm.cli.prepare import Qmp, Wish, prepare
 from nvmelm.cli.run import Answer, Run, verb
-from nvmelm.model import Role
+from nvmelm.picture import Role
 
 app = group("The host that gives the controlled function away.")
 

@@ -11,7 +11,8 @@ from nvmelm.cli.render import Column, cntlid, count, facts, table
 
 if TYPE_CHECKING:  # `list` is quick because it needs no models
     from nvmelm.inventory import PrimaryRow
-    from nvmelm.model import Picture, Primary, PrimaryList, Resources, Secondary, StateFormats, Tracking
+    from nvmelm.model import PrimaryList
+    from nvmelm.picture import Picture, Primary, Resources, Secondary, StateFormats, Tracking
 
 _YES_NO = {True: "yes", False: "no", None: "?"}
 

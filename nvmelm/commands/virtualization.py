@@ -1,7 +1,8 @@
 """Builders of Virtualization Management: secondaries offline and online, and their share of the resources.
 
-The order for one secondary is Offline, Assign VQ, Assign VI, function-level reset of its VF, Online. A secondary goes
-offline by itself whenever its primary is reset.
+The order for one secondary is Offline, Assign VQ, Assign VI, function-level reset of its VF, Online; a VF that is
+enabled after the assignment comes up as after a reset. A secondary goes offline by itself whenever its primary is
+reset.
 
 Source: NVM Express Base Specification 2.1, "Virtualization Management command" and "Virtualization Enhancements".
 """

@@ -21,7 +21,7 @@ from nvmelm.transport import AdminCommand, AdminQueue, Host
 from nvmelm.wire.identify import IdentifyController, IdentifyNamespace
 
 if TYPE_CHECKING:
-    from nvmelm.model import Picture, Resources, Secondary
+    from nvmelm.picture import Picture, Resources, Secondary
 
 Facts = dict[str, FactValue]
 

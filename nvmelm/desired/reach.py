@@ -11,11 +11,11 @@ from nvmelm.desired.config import Wanted, same_function
 from nvmelm.errors import ExitCode, NvmelmError
 from nvmelm.inventory import PrimaryRef, primaries
 from nvmelm.model import ChangeReport, Document, Part
-from nvmelm.model import Role as MarkRole
 from nvmelm.operations import provision
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.session import session
 from nvmelm.pci import sriov
+from nvmelm.picture import Role as MarkRole
 from nvmelm.transport import Claim, Host
 
 Outcome = Literal["done", "unchanged", "planned", "absent", "left-alone", "failed"]

@@ -23,11 +23,11 @@ from nvmelm.migrate.messages import expect, send
 from nvmelm.migrate.points import Point, Points
 from nvmelm.migrate.settle import answer
 from nvmelm.migrate.streams import Rehearsal, WrongDigestError
-from nvmelm.model import Picture, Role, Secondary
 from nvmelm.operations import marks, state
 from nvmelm.operations.move import require_free
 from nvmelm.operations.ownership import Record, Sessions, Side, State, new_record
 from nvmelm.operations.session import Session, session
+from nvmelm.picture import Picture, Role, Secondary
 from nvmelm.transport import Host
 
 

@@ -11,8 +11,8 @@ from nvmelm.compat.policy import Policy
 from nvmelm.compat.read import of_function
 from nvmelm.compat.verdict import Severity, Verdict, judge
 from nvmelm.errors import IncompatibleError
-from nvmelm.model import Picture, Secondary
 from nvmelm.operations.session import Session
+from nvmelm.picture import Picture, Secondary
 
 
 def manifest_of(session: Session, picture: Picture, one: Secondary) -> Manifest:

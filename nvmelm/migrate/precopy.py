@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from nvmelm.commands import execute, tracking
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError, UsageError
-from nvmelm.model import Primary
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
+from nvmelm.picture import Primary
 from nvmelm.transport import AdminQueue
 from nvmelm.wire.tracking import (
     Extent,

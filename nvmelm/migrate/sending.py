@@ -17,11 +17,11 @@ from nvmelm.migrate import messages
 from nvmelm.migrate.link import Link
 from nvmelm.migrate.messages import send
 from nvmelm.migrate.streams import SMALL_BYTES, LinkSink
-from nvmelm.model import Picture, Secondary
 from nvmelm.operations import state
 from nvmelm.operations.image import ImageSource
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
+from nvmelm.picture import Picture, Secondary
 from nvmelm.transport import Progress
 
 #: So often one state may be asked for again; the destination gives up earlier.

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from nvmelm.commands import execute, virtualization
 from nvmelm.errors import NvmelmError
-from nvmelm.model import Secondary
 from nvmelm.operations import marks, state
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
+from nvmelm.picture import Secondary
 from nvmelm.wire.formats import StateFormats
 from nvmelm.wire.opcodes import ResourceType
 

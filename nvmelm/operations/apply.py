@@ -10,9 +10,10 @@ A failure anywhere in between plans the way back from what the host shows then t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 from nvmelm import pci
 from nvmelm.commands import execute
@@ -28,8 +29,7 @@ from nvmelm.errors import (
     TimedOutError,
     UncertainError,
 )
-from nvmelm.model import ChangeReport, Picture, Secondary
-from nvmelm.operations import marks
+from nvmelm.operations import marks, parallel
 from nvmelm.operations.journal import Journal
 from nvmelm.operations.plan import (
     Action,
@@ -43,6 +43,7 @@ from nvmelm.operations.plan import (
     plan,
 )
 from nvmelm.operations.session import Session
+from nvmelm.picture import ChangeReport, Picture, Secondary
 from nvmelm.transport import AdminCommand
 from nvmelm.waiting import wait_until
 
@@ -51,6 +52,10 @@ _VFS_DEADLINE_S = 30.0
 #: How long a process that holds a VF gets to let go of it after the operator agreed.
 _IDLE_DEADLINE_S = 60.0
 
+#: The kernel waits 100 ms for each reset, and works while it binds: 32 VFs take 0.3 s and 0.07 s so, in the lab.
+_RESETTING_THREADS, _BINDING_THREADS = 32, 8
+
+T = TypeVar("T")
 Confirm = Callable[[str], None]
 """Asks the operator; returns when the answer is yes and raises otherwise."""
 
@@ -222,10 +227,10 @@ class _Executor:
             return
         if phase is Phase.BIND:
             self._load_drivers(actions)
+            self._each(self._bind, actions, threads=_BINDING_THREADS)
+            return
         for action in actions:
-            if phase is Phase.BIND:
-                self._bind(action)
-            elif phase in (Phase.VFS, Phase.UNBIND):
+            if phase in (Phase.VFS, Phase.UNBIND):
                 self._take_away(action)
             else:
                 for operation in action.operations:
@@ -249,14 +254,15 @@ class _Executor:
         """Reset the functions, all at once where the kernel lets us: it waits 100 ms for each."""
         writes = [one for action in actions for one in action.operations if isinstance(one, SysfsWrite)]
         usable = [one for one in writes if self.host.sysfs.exists(one.path)]
-        if self.host.serial or len(usable) == 1:
-            for write in usable:
-                self._do(write)
-            return
-        from concurrent.futures import ThreadPoolExecutor  # only a real host has something to wait for
+        self._each(self._do, usable, threads=_RESETTING_THREADS)
 
-        with ThreadPoolExecutor(max_workers=32) as pool:
-            list(pool.map(self._do, usable))
+    def _each(self, do: Callable[[T], None], items: Sequence[T], *, threads: int) -> None:
+        """Do something for each function: at once on a host where that saves time, else one after the other."""
+        if self.host.serial or len(items) == 1:
+            for item in items:
+                do(item)
+        else:
+            parallel.each(do, items, threads=threads)
 
     def _mark(self, actions: list[Action]) -> None:
         """Verify the facts as they are now, then give the marks."""

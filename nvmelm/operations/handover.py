@@ -9,9 +9,9 @@ import re
 
 from nvmelm import pci
 from nvmelm.errors import BusyError, NotSupportedError, UsageError
-from nvmelm.model import Picture, Role, Secondary
 from nvmelm.operations import marks
 from nvmelm.pci import VFIO_DRIVER, Bdf
+from nvmelm.picture import Picture, Role, Secondary
 from nvmelm.transport import Host, Sysfs
 
 #: QEMU, docs/system/qapi: an id begins with a letter; a comma would end the argument it stands in.

@@ -8,18 +8,16 @@ so too (the VF's inode in sysfs and the boot id are among them), so a mark never
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any, NamedTuple
 
 from nvmelm.errors import BusyError, NotSupportedError, UsageError
-from nvmelm.model import Mark, Picture, Role, Secondary
 from nvmelm.operations import store
+from nvmelm.picture import Mark, Picture, Role, Secondary
 from nvmelm.transport import Host
 
 _WORDS = {
@@ -35,13 +33,14 @@ _WORDS = {
     "firmware": "the PF's firmware changed",
 }
 
+#: Marks of a later format may mean something else by their fields, and are none here.
+_FORMAT = 1
 
-class StoredMark(BaseModel):
+
+class StoredMark(NamedTuple):
     """A mark as it is kept on the host."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    format: int = 1
+    format: int
     role: Role
     cntlid: int
     given_at: str
@@ -49,6 +48,34 @@ class StoredMark(BaseModel):
     expires_at: str | None
     facts: dict[str, Any]
     facts_digest: str
+
+    def dumps(self) -> str:
+        """Return the text of the mark's file."""
+        return json.dumps(self._asdict(), indent=1) + "\n"
+
+    @classmethod
+    def parse(cls, text: str) -> StoredMark | None:
+        """Read a mark's file; None when it cannot be read."""
+        try:
+            found = json.loads(text)
+            known = {**found, "role": Role(found["role"])}
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        fits = known.keys() == _FORM.keys() and all(isinstance(known[name], kind) for name, kind in _FORM.items())
+        return cls(**known) if fits and known["format"] == _FORMAT else None
+
+
+#: What a mark's file holds; one with other fields, or of other types, is no mark.
+_FORM = {
+    "format": int,
+    "role": str,
+    "cntlid": int,
+    "given_at": str,
+    "given_by": str,
+    "expires_at": str | None,
+    "facts": dict,
+    "facts_digest": str,
+}
 
 
 def facts_of(host: Host, picture: Picture, one: Secondary) -> dict[str, Any]:
@@ -73,6 +100,8 @@ def facts_of(host: Host, picture: Picture, one: Secondary) -> dict[str, Any]:
 
 def digest(facts: dict[str, Any]) -> str:
     """Return the SHA-256 of facts in their canonical form, 64 hexadecimal digits."""
+    import hashlib  # OpenSSL: most verbs meet no mark
+
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -131,6 +160,7 @@ def give(host: Host, picture: Picture, one: Secondary, role: Role, *, valid_s: i
     facts = facts_of(host, picture, one)
     now = datetime.now(UTC)
     mark = StoredMark(
+        format=_FORMAT,
         role=role,
         cntlid=one.cntlid,
         given_at=now.isoformat(timespec="seconds"),
@@ -139,7 +169,7 @@ def give(host: Host, picture: Picture, one: Secondary, role: Role, *, valid_s: i
         facts=facts,
         facts_digest=digest(facts),
     )
-    store.write(_path(host, picture.primary.address, one.cntlid), mark.model_dump_json(indent=1) + "\n")
+    store.write(_path(host, picture.primary.address, one.cntlid), mark.dumps())
 
 
 def revoke(host: Host, address: str, cntlid: int) -> None:
@@ -172,8 +202,8 @@ def joined(host: Host, picture: Picture) -> Picture:
     """Return the picture with the mark of every function."""
     if not store.names(host.state_dir / "marks" / picture.primary.address):
         return picture
-    marked = [one.model_copy(update={"mark": look(host, picture, one)}) for one in picture.secondaries]
-    return picture.model_copy(update={"secondaries": tuple(marked)})
+    marked = [replace(one, mark=look(host, picture, one)) for one in picture.secondaries]
+    return replace(picture, secondaries=tuple(marked))
 
 
 def require(picture: Picture, one: Secondary, *roles: Role) -> None:
@@ -212,12 +242,7 @@ def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _load(path: Path) -> StoredMark | None:
     text = store.read(path)
-    if text is None:
-        return None
-    try:
-        return StoredMark.model_validate_json(text)
-    except ValidationError:
-        return None  # a mark that cannot be read is no permission
+    return None if text is None else StoredMark.parse(text)  # a mark that cannot be read is no permission
 
 
 def _path(host: Host, address: str, cntlid: int) -> Path:

@@ -21,8 +21,8 @@ from enum import StrEnum
 
 from nvmelm.commands import virtualization
 from nvmelm.errors import UsageError
-from nvmelm.model import ActionView, Picture, Role, Secondary
 from nvmelm.pci import DRIVERS, VFIO_DRIVER
+from nvmelm.picture import ActionView, Picture, Role, Secondary
 from nvmelm.transport import AdminCommand
 from nvmelm.wire.opcodes import ResourceType
 
@@ -160,12 +160,17 @@ class _Planner:
         self.pf = f"bus/pci/devices/{picture.primary.address}"
 
     def run(self) -> list[Action]:
-        if "vfs" in self.target and self.target["vfs"] != self.now["vfs"]:
-            self._keep_autoprobe_off()
-            self._change_vfs(int(self.target["vfs"] or 0))
+        wanted = self.target.get("vfs", self.now["vfs"])
+        appear = int(wanted or 0) if wanted != self.now["vfs"] else 0
+        if appear:
+            self._autoprobe(False, Phase.AUTOPROBE)
+        if wanted != self.now["vfs"] and self.now["vfs"]:
+            self._remove_vfs(appear)
         for take_down in (self._revoke, self._unbind, self._offline):
             self._each(take_down)
         self._each(self._assign)
+        if appear:
+            self._enable_vfs(appear)
         self._each(self._reset)
         for bring_up in (self._online, self._mark, self._bind):
             self._each(bring_up)
@@ -225,34 +230,32 @@ class _Planner:
         write = SysfsWrite(f"{self.pf}/sriov_drivers_autoprobe", "1" if wanted else "0")
         self._emit(phase, f"switch driver autoprobe {text}", (write,), {"autoprobe": wanted})
 
-    def _keep_autoprobe_off(self) -> None:
-        if self.target["vfs"]:
-            self._autoprobe(False, Phase.AUTOPROBE)
-
-    def _change_vfs(self, wanted: int) -> None:
-        path = f"{self.pf}/sriov_numvfs"
+    def _remove_vfs(self, later: int) -> None:
+        """Remove all VFs; ``later`` is how many are enabled after that."""
         present = [one for one in self.picture.secondaries if self._enabled(one)]
-        if self.now["vfs"]:
-            gone: dict[str, Value] = {"vfs": 0}
-            for one in present:
-                for name, value in (("vq", 0), ("vi", 0), ("online", False), ("driver", None), ("override", "")):
-                    gone[cell(one.cntlid, name)] = value
-                gone[cell(one.cntlid, "mark")] = None
-            used = [one for one in present if one.online or one.driver]
-            names = ", ".join(str(one.address) for one in used)
-            unmarks = tuple(MarkChange(one.cntlid, None) for one in present if self.now[cell(one.cntlid, "mark")])
-            count = _count(int(self.now["vfs"]), "VF")
-            self._emit(
-                Phase.VFS,
-                f"remove {count}: {_kept_zero(wanted)}",
-                (*unmarks, SysfsWrite(path, "0")),
-                gone,
-                loses=f"{names} will be removed with their resources and bindings" if used else "",
-                needs_idle=tuple(one.cntlid for one in present),
-            )
-        if wanted:
-            write = SysfsWrite(path, str(wanted))
-            self._emit(Phase.VFS, f"enable {_count(wanted, 'VF')}", (write,), {"vfs": wanted})
+        gone: dict[str, Value] = {"vfs": 0}
+        for one in present:
+            for name, value in (("vq", 0), ("vi", 0), ("online", False), ("driver", None), ("override", "")):
+                gone[cell(one.cntlid, name)] = value
+            gone[cell(one.cntlid, "mark")] = None
+        used = [one for one in present if one.online or one.driver]
+        names = ", ".join(str(one.address) for one in used)
+        unmarks = tuple(MarkChange(one.cntlid, None) for one in present if self.now[cell(one.cntlid, "mark")])
+        count = _count(int(self.now["vfs"] or 0), "VF")
+        self._emit(
+            Phase.VFS,
+            f"remove {count}: {_kept_zero(later)}",
+            (*unmarks, SysfsWrite(f"{self.pf}/sriov_numvfs", "0")),
+            gone,
+            loses=f"{names} will be removed with their resources and bindings" if used else "",
+            needs_idle=tuple(one.cntlid for one in present),
+        )
+
+    def _enable_vfs(self, wanted: int) -> None:
+        """Enable VFs; each has its resources by now, so it comes up with an MSI-X table of the right size."""
+        write = SysfsWrite(f"{self.pf}/sriov_numvfs", str(wanted))
+        self._emit(Phase.VFS, f"enable {_count(wanted, 'VF')}", (write,), {"vfs": wanted})
+        self.dirty.clear()
 
     def _revoke(self, one: Secondary) -> None:
         if self._wants(one, "mark") and self.now[cell(one.cntlid, "mark")] is not None:

@@ -16,10 +16,10 @@ step source / destination         cells
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nvmelm.discovery import require_sriov, resolve
 from nvmelm.errors import NotSupportedError, UsageError
-from nvmelm.model import ChangeReport, Picture, Role, Secondary
 from nvmelm.operations import marks
 from nvmelm.operations.apply import Confirm, Request, apply, undo
 from nvmelm.operations.journal import Journal
@@ -27,6 +27,7 @@ from nvmelm.operations.plan import Cells, cell
 from nvmelm.operations.resources import check_share, share
 from nvmelm.operations.session import Session
 from nvmelm.pci import VFIO_DRIVER, Bdf
+from nvmelm.picture import ChangeReport, Picture, Role, Secondary
 
 Which = Sequence[Bdf | int]
 
@@ -122,7 +123,7 @@ def revoke(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = 
     broken = [one for one in chosen if one.mark is not None and not one.mark.holds]
     for one in broken if not dry_run else []:
         marks.revoke(session.host, session.address, one.cntlid)
-    return report.model_copy(update={"changed": report.changed or bool(broken and not dry_run)})
+    return replace(report, changed=report.changed or bool(broken and not dry_run))
 
 
 def bind(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nvmelm.errors import NotSupportedError, UsageError
-from nvmelm.model import Picture, Resources, Secondary
+from nvmelm.picture import Picture, Resources, Secondary
 
 _MINIMUM = {"vq": 2, "vi": 1}
 

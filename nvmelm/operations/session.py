@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from nvmelm.discovery import read_picture
 from nvmelm.errors import PermissionDeniedError
 from nvmelm.inventory import PrimaryRef, find_primary, opened
-from nvmelm.model import Picture
 from nvmelm.operations import marks
+from nvmelm.picture import Picture
 from nvmelm.transport import AdminQueue, Host
 
 

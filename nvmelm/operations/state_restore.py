@@ -12,11 +12,11 @@ from uuid import UUID
 
 from nvmelm.commands import AdminCommandError, execute, migration
 from nvmelm.errors import ImageError, IncompatibleError, MalformedError, NotSupportedError, UncertainError
-from nvmelm.model import Primary
 from nvmelm.operations.image import ImageHeader
 from nvmelm.operations.image_reader import Image, Part
 from nvmelm.operations.image_stream import StreamedImage
 from nvmelm.operations.state_transfer import StateReader, formats_of, transfer_limit
+from nvmelm.picture import Primary
 from nvmelm.transport import AdminCommand, AdminQueue, Progress
 from nvmelm.wire.formats import StateFormats
 from nvmelm.wire.opcodes import Sequence

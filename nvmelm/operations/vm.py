@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from nvmelm.discovery import resolve
 from nvmelm.errors import BusyError, NotSupportedError, NvmelmError, TimedOutError, UsageError
-from nvmelm.model import Role, Secondary
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.handover import (
     device_name,
@@ -31,6 +30,7 @@ from nvmelm.operations.session import Session
 from nvmelm.operations.vm_machine import Held, Machine, Plan
 from nvmelm.operations.vm_report import VmArguments, VmReport
 from nvmelm.pci import Bdf
+from nvmelm.picture import Role, Secondary
 from nvmelm.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nvmelm.errors import BusyError, NotSupportedError, NvmelmError, UncertainError, UsageError
-from nvmelm.model import Secondary
 from nvmelm.operations.domain_xml import HostFunction
 from nvmelm.operations.handover import device_name, hostdev_xml, require_name
 from nvmelm.operations.libvirt_client import Domain, DomainRef
@@ -22,6 +21,7 @@ from nvmelm.operations.vm_report import Vmm
 from nvmelm.operations.vm_uncertain import LOOK, uncertain_when_lost
 from nvmelm.operations.vm_view import MOST_BLOCKERS
 from nvmelm.pci import Bdf
+from nvmelm.picture import Secondary
 
 #: libvirt, Domain XML format, Devices: an alias that a user gives begins so; QEMU's id is the same.
 _USER_ALIAS = "ua-"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nvmelm.errors import BusyError, TimedOutError
-from nvmelm.model import Secondary
 from nvmelm.operations.vm_report import Vmm
 from nvmelm.pci import Bdf
+from nvmelm.picture import Secondary
 
 
 @dataclass(frozen=True, slots=True)

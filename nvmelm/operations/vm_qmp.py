@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from nvmelm.errors import BusyError, NvmelmError, UncertainError, UsageError
-from nvmelm.model import Secondary
 from nvmelm.operations import vm_view
 from nvmelm.operations.handover import device_name
 from nvmelm.operations.qmp import Event, Events, Monitor, as_sent
@@ -18,6 +17,7 @@ from nvmelm.operations.vm_report import Vmm
 from nvmelm.operations.vm_uncertain import LOOK, uncertain_when_lost
 from nvmelm.operations.vm_view import Device
 from nvmelm.pci import Bdf
+from nvmelm.picture import Secondary
 
 #: device_add locks all of the guest's memory for DMA; for hundreds of gigabytes that takes minutes.
 _ADD_DEADLINE_S = 300.0

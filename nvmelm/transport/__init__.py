@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 #: Admin commands of live migration may take long, and an expired one makes the driver reset the primary controller,
 #: which takes every secondary Offline. So the timeout is generous: 10 minutes.
@@ -59,8 +59,7 @@ class AdminCommand:
         return (self.cdw10, self.cdw11, self.cdw12, self.cdw13, self.cdw14, self.cdw15)
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """What came back for an :class:`AdminCommand`.
 
     Attributes:
@@ -130,8 +129,7 @@ class Sysfs(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Opener:
+class Opener(NamedTuple):
     """A process that has a device node open.
 
     Attributes:
@@ -149,16 +147,14 @@ class Opener:
         return f"{self.name} (pid {self.pid}{f', VM {self.vm}' if self.vm else ''})"
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """A mounted file system or active swap area: the device's kernel name (``nvme0n1p1``) and where it is used."""
 
     device: str
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A PCI function that another manager binds: its address, who does, and the domain's name when libvirt does."""
 
     address: str
@@ -166,8 +162,7 @@ class Claim:
     domain: str
 
 
-@dataclass(frozen=True, slots=True)
-class Uevent:
+class Uevent(NamedTuple):
     """What the kernel says when a device comes, goes or changes.
 
     Attributes:
@@ -215,8 +210,7 @@ class Uevents(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class HostFacts:
+class HostFacts(NamedTuple):
     """What a host is, as far as the verbs ask.
 
     Attributes:

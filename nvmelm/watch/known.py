@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nvmelm.inventory import PrimaryRef
-from nvmelm.model import Mark, Picture, Secondary
+from nvmelm.picture import Mark, Picture, Secondary
 from nvmelm.watch.lines import (
     Body,
     ControllerPart,

@@ -16,9 +16,9 @@ from nvmelm.compat.read import of_functions
 from nvmelm.discovery import with_users
 from nvmelm.errors import NvmelmError
 from nvmelm.inventory import PrimaryRef, opened, primaries
-from nvmelm.model import Picture, Secondary
 from nvmelm.operations.ownership import Record, Sessions, sessions_path
 from nvmelm.operations.session import Session
+from nvmelm.picture import Picture, Secondary
 from nvmelm.transport import Host
 from nvmelm.watch.known import Known, differences
 from nvmelm.watch.lines import Body, SessionPart, Trouble
@@ -78,13 +78,13 @@ class Looks:
     def users(self) -> Iterator[Body]:
         """Look who has the controlled functions in use; nothing tells of that, and asking costs the most."""
         for address, known in sorted(self.functions.items()):
-            rows = [one.model_copy(update={"used_by": ()}) for one in known.picture.secondaries]
+            rows = [replace(one, used_by=()) for one in known.picture.secondaries]
             try:
                 rows = with_users(self._host, rows)
             except NvmelmError as error:
                 yield from self._failed(address, error)
                 continue
-            picture = known.picture.model_copy(update={"secondaries": tuple(rows)})
+            picture = replace(known.picture, secondaries=tuple(rows))
             self.functions[address] = replace(known, picture=picture)
             yield from differences(known, self.functions[address])
 
@@ -221,8 +221,8 @@ def _with_known_users(picture: Picture, before: Known | None) -> Picture:
     if before is None:
         return picture
     users = {one.incarnation: one.used_by for one in before.picture.secondaries if one.used_by}
-    rows = [one.model_copy(update={"used_by": users.get(one.incarnation, ())}) for one in picture.secondaries]
-    return picture.model_copy(update={"secondaries": tuple(rows)})
+    rows = [replace(one, used_by=users.get(one.incarnation, ())) for one in picture.secondaries]
+    return replace(picture, secondaries=tuple(rows))
 
 
 def _kept(before: Known, picture: Picture, ready: Collection[Secondary]) -> dict[int, str]:

@@ -14,8 +14,7 @@ version another index, so values are translated, never indexes.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from nvmelm.errors import MalformedError
 from nvmelm.wire.layout import U8, Buffer, Layout, Raw
@@ -37,8 +36,7 @@ class StateFormatsHeader(Layout, size=2):
     nuuid = U8(1, "Number of UUIDs")
 
 
-@dataclass(frozen=True, slots=True)
-class StateFormats:
+class StateFormats(NamedTuple):
     """The formats in which a controller writes and takes state.
 
     Attributes:
@@ -126,8 +124,7 @@ def parse_uuid_list(raw: Buffer) -> list[UuidListEntry]:
     return entries
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
+class Effects(NamedTuple):
     """What running one command does besides its own work.
 
     The kernel acts on these: ``cse`` other than 0 freezes the I/O of the controller while the command runs, ``ccc``

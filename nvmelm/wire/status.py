@@ -15,17 +15,19 @@ Sources: NVM Express Base Specification 2.1, "Status Field" and "Status Code"; f
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from nvmelm.errors import UsageError
-from nvmelm.wire.status_table import ROWS, StatusRow
+
+if TYPE_CHECKING:  # most commands succeed, and their status needs no words
+    from nvmelm.wire.status_table import StatusRow
 
 __all__ = ["Status", "StatusCode", "lookup"]
 
 _CODE_MASK = 0x7FF
 _LARGEST = 0x7FFF
-_ROWS = {row.code: row for row in ROWS}
 
 _UNKNOWN_CAUSE = "nvmelm does not know this code; it is the vendor's, or of a later specification"
 _UNKNOWN_FIX = "look it up in the controller's manual; nvmelm show PF names model and firmware"
@@ -65,8 +67,15 @@ class StatusCode(IntEnum):
     COMMAND_ABORTED_BY_HOST = 0x371
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+@cache
+def _rows() -> dict[int, StatusRow]:
+    """Return the table by code; it is built when a status has to be put in words."""
+    from nvmelm.wire.status_table import ROWS
+
+    return {row.code: row for row in ROWS}
+
+
+class Status(NamedTuple):
     """One status, known or not.
 
     Args:
@@ -113,7 +122,7 @@ class Status:
     @property
     def known(self) -> bool:
         """Return whether the table has the code."""
-        return self.code in _ROWS
+        return self.code in _rows()
 
     @property
     def by_driver(self) -> bool:
@@ -128,7 +137,7 @@ class Status:
     @property
     def name(self) -> str:
         """Return the specification's name, or the code when the table has none."""
-        return _ROWS[self.code].name if self.known else f"status {self.text}"
+        return _rows()[self.code].name if self.known else f"status {self.text}"
 
     @property
     def reason(self) -> str:
@@ -152,7 +161,9 @@ class Status:
             cntlid: the controller the command named; ``CNTLID`` stands in the text without it.
             opcode: the command, for codes that mean different things in different commands.
         """
-        row = _ROWS.get(self.code, StatusRow(self.code, self.name, _UNKNOWN_CAUSE, _UNKNOWN_FIX))
+        row = _rows().get(self.code)
+        if row is None:
+            return _UNKNOWN_CAUSE, _UNKNOWN_FIX
         cause, fix = row.in_command.get(-1 if opcode is None else opcode, (row.cause, row.fix))
         who = "CNTLID" if cntlid is None else f"0x{cntlid:04x}"
         return cause.replace("{cntlid}", who), fix.replace("{cntlid}", who)
@@ -171,7 +182,7 @@ def lookup(text: str) -> Status:
         UsageError: it is none of these.
     """
     wanted = _plain(text)
-    for row in ROWS:
+    for row in _rows().values():
         if wanted in (_plain(row.name), _plain(row.name.partition(" in Command")[0])):
             return Status(row.code)
     for code in StatusCode:

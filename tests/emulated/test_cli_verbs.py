@@ -475,6 +475,36 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env=os.environ)
 
 
+#: What takes longer to import than a verb that prepares takes to do its work.
+HEAVY = {"pydantic", "pydantic_core", "typer._adapters", "importlib.metadata", "email", "asyncio", "sqlite3", "rich"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "source prepare nvme0 --vfs 2 --vq 2 --vi 1 --yes",
+        "source prepare nvme0 --vfs 3 --unmarked --expires 8h --json --dry-run",
+        f"destination prepare {PF} --vfs 2 --yes",
+        "secondary list nvme0",
+        "secondary assign nvme0 0x43 --vq 2 --vi 1 --yes",
+        "secondary allow-migration nvme0 0x42 66 --expires 90s",
+        "secondary revoke nvme0 0x42 0x43",
+        f"vfio unbind {VF1} nvme0/0x43 --yes",
+        "vfio bind nvme0/0x42 --unmarked --json",
+        "sriov disable nvme0 --yes",
+        "show nvme0 --json",
+        "release nvme0 --yes",
+    ],
+)
+def test_a_verb_that_prepares_imports_no_models(prepared: Path, line: str) -> None:
+    code = f"import sys, nvmelm.cli as cli\ncode = cli.main({line.split()!r})\nprint(code, *sys.modules)"
+    done = run([sys.executable, "-c", code])
+    code, *modules = done.stdout.splitlines()[-1].split()
+    assert (code, done.stderr) == ("0", "")
+    assert not HEAVY & set(modules)
+    assert "nvmelm.wire.status_table" not in modules
+
+
 def test_the_documentation_names_every_verb_and_every_exit_code() -> None:
     from nvmelm.cli.app import VERBS, _Commands
 

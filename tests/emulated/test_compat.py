@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shlex
@@ -381,7 +380,7 @@ def test_a_controller_memory_buffer_is_known_as_far_as_the_kernel_tells(
     with session(host, "nvme0") as opened:
         picture = opened.picture()
         facts, names = host.facts(), host.sysfs.listdir("class/nvme/nvme0")
-        monkeypatch.setattr(type(host), "facts", lambda _: dataclasses.replace(facts, kernel_release=release))
+        monkeypatch.setattr(type(host), "facts", lambda _: facts._replace(kernel_release=release))
         monkeypatch.setattr(type(host.sysfs), "listdir", lambda *_: [*names, "cmb"] if shown else names)
         manifest = read.prospective(host, opened.queue, picture)
     assert manifest.facts.get("features.controller_memory_buffer") is known

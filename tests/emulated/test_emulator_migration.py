@@ -10,6 +10,7 @@ import pytest
 
 from nvmelm.emulator.generations import NVME_2_1, NVME_2_1_UDMQ, NVME_2_1_VENDOR, STOCK_QEMU_7_2, TP4159
 from nvmelm.emulator.guest import Guest
+from nvmelm.emulator.host import EmulatedHost
 from nvmelm.wire.formats import EffectsLog, StateFormats
 from nvmelm.wire.identify import IdentifyController, parse_controller_list, parse_namespace_list
 from tests.emulated.emulator_bench import (
@@ -89,6 +90,18 @@ def test_a_read_may_ask_for_more_than_there_is_and_parts_are_the_whole(one: Benc
     parts = [one.receive(offset=at, length=200, csuuidi=1).data for at in range(0, len(whole), 200)]
     assert b"".join(parts)[: len(whole)] == whole
     assert one.receive(offset=len(whole), length=8, csuuidi=1).status == 0  # exactly at the end is not behind it
+
+
+def test_reading_a_state_again_changes_nothing_on_disk_and_another_process_reads_the_same(one: Bench) -> None:
+    kept = one.host.machine.directory / "state.json"
+    whole = one.state(csuuidi=1)
+    before = (kept.stat().st_ino, kept.stat().st_mtime_ns, kept.read_bytes())
+    assert one.state(csuuidi=1) == whole
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns, kept.read_bytes()) == before
+    with EmulatedHost(one.host.machine.directory) as other, other.machine.view() as state:
+        (primary,) = state["primaries"].values()
+        vendor = primary["secondaries"][str(FIRST)]["vendor"]
+        assert (other.machine.directory / vendor).read_bytes() == whole[-4096:]
 
 
 def test_indexes_of_zero_leave_parts_out(one: Bench) -> None:

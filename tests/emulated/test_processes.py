@@ -59,7 +59,7 @@ def test_a_killed_verb_is_named_and_undone_by_recover(make_host: MakeHost, fault
 def test_ctrl_c_puts_everything_back_and_says_so(make_host: MakeHost, tmp_path: Path) -> None:
     host = make_host()
     before = cells(host)
-    host.arm("admin/0x1c#4=delay:1500")
+    host.arm("admin/0x1c#5=delay:1500")
     process = started(host, *PREPARE, "--json")
     wait_until(lambda: cells(host)["vfs"] == 2, "the VFs to appear", deadline_s=30)
     process.send_signal(signal.SIGINT)

@@ -260,7 +260,7 @@ def killed_at(host: EmulatedHost, fault: str) -> None:
 
 KILLS = [
     f"{where}#{number}={when}"
-    for where, count in (("admin/0x1c", 6), ("sysfs", 8))
+    for where, count in (("admin/0x1c", 6), ("sysfs", 6))
     for number in range(1, count + 1)
     for when in ("raise-before", "raise-after")
 ]

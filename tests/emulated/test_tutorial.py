@@ -14,7 +14,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_every_command_of_the_tutorial_prints_what_the_tutorial_says(tmp_path: Path) -> None:
     assert sum(map(len, consoles(DOCS / "tutorial.md"))) > 20
     for command, shown, printed in differences(DOCS / "tutorial.md", tmp_path):
-        pytest.fail(f"$ {command}\n{printed}\nbut the tutorial says (`make docs` writes it anew)\n{shown}")
+        anew = "python -m tests.emulated.transcripts docs/tutorial.md writes it anew"
+        pytest.fail(f"$ {command}\n{printed}\nbut the tutorial says ({anew})\n{shown}")
 
 
 def test_what_chance_makes_is_all_that_may_differ() -> None:

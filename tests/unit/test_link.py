@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvmelm.errors import MalformedError, NotSupportedError
-from nvmelm.migrate.link import ALIVE, DATA, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, MESSAGE, Link, LinkLostError
+from nvmelm.migrate.link import ALIVE, DATA, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, MESSAGE, Buffers, Link, LinkLostError
 
 MAGIC = b"\x89NVMLNK\n"
 
@@ -91,6 +91,48 @@ def test_a_message_arrives_as_it_was_sent(peer: Peer) -> None:
     received = link.receive()
     assert received is not None
     assert (received.kind, bytes(received.payload)) == (MESSAGE, b'{"type":"bye"}')
+
+
+def test_frames_of_any_size_arrive_as_they_were_sent_and_stay_so_while_somebody_looks_at_them() -> None:
+    sizes = [0, 1, 8, 64 << 10, 3, (1 << 20) + 1, 200_000, 508 << 10, 508 << 10, 2 << 20, 5, 700_001]
+    sent = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
+    to_here, from_there = os.pipe()
+    to_there, from_here = os.pipe()
+    with Link(to_here, from_here, "there") as here, Link(to_there, from_there, "here") as there:
+
+        def speak() -> None:
+            there.shake_hands()
+            for number, payload in enumerate(sent):
+                there.send(DATA, payload, number)
+
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        here.shake_hands()
+        frames = [here.receive() for _ in sent]
+        speaker.join()
+    assert [(one.stream, bytes(one.payload)) for one in frames if one is not None] == list(enumerate(sent))
+
+
+def test_memory_is_used_again_only_when_nobody_looks_at_it_any_more() -> None:
+    buffers = Buffers()
+    first = buffers.take(1 << 20)
+    place, part = first.obj, first[100:200]
+    del first
+    assert buffers.take(1 << 20).obj is not place  # a slice is a look, too
+    part.release()
+    again = buffers.take(2 << 20)
+    assert again.obj is place
+    assert len(again) == 2 << 20
+
+
+def test_what_is_kept_for_use_again_is_bounded() -> None:
+    buffers = Buffers()
+    seen = [buffers.take(64 << 10) for _ in range(100)]
+    places = {id(view.obj) for view in seen}
+    assert len(places) == 100
+    for view in seen:
+        view.release()
+    assert len({id(buffers.take(64 << 10).obj) for _ in range(100)} & places) == 1
 
 
 def test_alive_frames_are_passed_over(peer: Peer) -> None:

@@ -43,9 +43,8 @@ def after(start: Picture, actions: list[Action]) -> Cells:
 def test_a_preparation_goes_through_the_steps_in_the_order_that_is_safe() -> None:
     assert phases(plan(picture(), prepared(2))) == [
         Phase.AUTOPROBE,
-        Phase.VFS,
         Phase.ASSIGN,
-        Phase.RESET,
+        Phase.VFS,
         Phase.ONLINE,
         Phase.MARK,
         Phase.BIND,
@@ -55,7 +54,6 @@ def test_a_preparation_goes_through_the_steps_in_the_order_that_is_safe() -> Non
 def test_a_preparation_makes_exactly_these_writes_and_commands() -> None:
     assert lines(plan(picture(), prepared(1))) == [
         "echo 0 > /sys/bus/pci/devices/0000:01:00.0/sriov_drivers_autoprobe",
-        "echo 1 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs",
         (
             "admin 0x1c cdw10-15 00010008 00000003 00000000 00000000 00000000 00000000  "
             "(Virtualization Management: Secondary Assign, controller 0x0001, 3 VQ resources)"
@@ -64,7 +62,7 @@ def test_a_preparation_makes_exactly_these_writes_and_commands() -> None:
             "admin 0x1c cdw10-15 00010108 00000002 00000000 00000000 00000000 00000000  "
             "(Virtualization Management: Secondary Assign, controller 0x0001, 2 VI resources)"
         ),
-        "echo 1 > /sys/bus/pci/devices/0000:01:00.1/reset",
+        "echo 1 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs",
         (
             "admin 0x1c cdw10-15 00010009 00000000 00000000 00000000 00000000 00000000  "
             "(Virtualization Management: Secondary Online, controller 0x0001)"

@@ -25,6 +25,7 @@ from nvmelm.errors import (
 from nvmelm.operations import state
 from nvmelm.operations.image import ImageSource, Proof, open_sink
 from nvmelm.operations.image_reader import Image, open_image
+from nvmelm.operations.state_transfer import ReadAhead, StateReader
 from nvmelm.transport import AdminCommand, Completion
 from nvmelm.wire.formats import StateFormats
 from tests.unit.fakes import DNR, INTERNAL_ERROR, FakeController, FakeQueue, queue_state, state_header
@@ -118,6 +119,21 @@ def test_a_larger_state_is_read_in_parts_as_large_as_allowed_and_its_beginning_t
     assert {one.cdw11 for one in queue.commands} == {0x0001_0001}
     assert reached == [(128 * KiB, total), (256 * KiB, total), (total, total)]
     assert saved.header.vendor_uuid == VENDOR
+
+
+def test_parts_are_read_one_command_at_a_time_and_no_further_than_one_ahead() -> None:
+    queue = migrating_queue(vendor_bytes=300 * KiB)
+    reader = StateReader(queue, 1, 1, 1)
+    with ReadAhead(reader, 300 * KiB, 64 * KiB) as parts:
+        taken = [parts.next(), parts.next()]
+    assert [one.cdw12 for one in queue.commands] == [0, 64 * KiB, 128 * KiB]  # the third is the one ahead
+    assert b"".join(taken) == reader.receive(0, 128 * KiB)
+
+
+def test_a_part_that_cannot_be_read_is_an_error_where_it_is_taken() -> None:
+    queue = migrating_queue(vendor_bytes=300 * KiB)
+    with ReadAhead(StateReader(queue, 9, 1, 1), 300 * KiB, 64 * KiB) as parts, pytest.raises(AdminCommandError):
+        parts.next()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""Work done from several threads: all of it, or the first failure once nothing is being done any more."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from nvmelm.operations import parallel
+
+
+def test_each_item_is_done_once() -> None:
+    done: list[int] = []
+    parallel.each(done.append, range(100), threads=8)
+    assert sorted(done) == list(range(100))
+
+
+def test_so_many_are_done_at_once() -> None:
+    together = threading.Barrier(4, timeout=20)
+
+    def meet(_: int) -> None:
+        together.wait()
+
+    parallel.each(meet, range(8), threads=4)
+
+
+def test_the_first_failure_is_raised_when_nothing_is_being_done_any_more() -> None:
+    busy = threading.Event()
+    done: list[int] = []
+
+    def do(item: int) -> None:
+        if item == 0:
+            busy.wait(20)
+            raise ValueError("the first")
+        busy.set()
+        time.sleep(0.05)
+        done.append(item)
+
+    with pytest.raises(ValueError, match="the first"):
+        parallel.each(do, range(1000), threads=2)
+    ended = len(done)
+    assert 1 <= ended < 1000
+    assert not [one for one in threading.enumerate() if one.daemon and one is not threading.current_thread()]
+    assert len(done) == ended
+
+
+def test_nothing_to_do_is_done() -> None:
+    parallel.each(print, (), threads=8)
