@@ -12,7 +12,7 @@ import typer
 from nvmelm.cli.callouts import DEADLINE, CalloutDeadline, CalloutDirectory, CalloutList, points_of
 from nvmelm.cli.options import CNTLID, Pf, Program, Rsh, group
 from nvmelm.cli.run import Answer, Run, verb
-from nvmelm.errors import NotSupportedError, UsageError
+from nvmelm.errors import UsageError
 
 if TYPE_CHECKING:
     from nvmelm.migrate.address import Address
@@ -38,8 +38,11 @@ DirtyFile = Annotated[
     Path | None,
     typer.Option("--dirty", metavar="FILE", help="Write each round's changes, NDJSON; may be a pipe."),
 ]
-LogUserData = Annotated[
-    bool, typer.Option("--log-user-data", help="Log written blocks, too; a PF that the kernel owns cannot.")
+WrittenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-user-data", metavar="FILE", help="Log written blocks here, NDJSON; a PF that the kernel owns cannot."
+    ),
 ]
 MaxDowntime = Annotated[
     float | None, typer.Option("--max-downtime", metavar="SECONDS", min=0.0, help="Refuse when it would take longer.")
@@ -65,26 +68,18 @@ def migrate(
     callout_deadline: CalloutDeadline = DEADLINE,  # type: ignore[assignment]  # typer parses it
     track: Ranges = None,
     dirty: DirtyFile = None,
-    log_user_data: LogUserData = False,
+    log_user_data: WrittenFile = None,
     max_downtime: MaxDowntime = None,
     reached_at: ReachedAt = "",
     report: Page = None,
     no_notify: NoNotify = False,
 ) -> Answer:
     """Move the state of controlled functions to another host, and run them there."""
-    from nvmelm.cli.migration import Migration, agreed_of, policy_of
+    from nvmelm.cli.migration import Logs, Migration, agreed_of, policy_of
     from nvmelm.migrate.address import Address
     from nvmelm.migrate.source import Wishes
 
     address = Address.parse(to)
-    if log_user_data:
-        raise NotSupportedError(
-            "user data is not logged on a PF that the kernel's driver owns",
-            cause="the log needs a Controller Data Queue; the driver unmaps the memory of a passthrough command when "
-            "the command ends, and the device would go on writing into memory that is no longer the queue's",
-            fix="migrate without it: namespaces that both hosts see need no log; others are copied by their owner",
-            reason="kernel-owned-queue",
-        )
     if dirty is not None and not track:
         raise UsageError("--dirty needs --track", fix="name the memory: --track BASE:LENGTH", reason="arguments")
     if not address.pf:
@@ -104,7 +99,7 @@ def migrate(
             max_downtime_s=max_downtime,
         )
         migration = Migration(run, session, address, points, rsh=rsh, program=program)
-        return migration.move(wishes, track or (), dirty, report)
+        return migration.move(wishes, Logs(track or (), dirty, log_user_data), report)
 
 
 def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:
@@ -121,7 +116,7 @@ def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:
         )
     if named:
         return list(named)
-    from nvmelm.model import Role
+    from nvmelm.picture import Role
 
     marked = [one for one in session.picture().secondaries if one.mark is not None and one.mark.holds]
     chosen = [one.cntlid for one in marked if one.mark is not None and one.mark.role is Role.MIGRATABLE]

@@ -7,16 +7,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, NamedTuple, Self, TextIO
 
 from nvmelm.cli import render
 from nvmelm.cli.run import Answer, Run
 from nvmelm.compat.policy import MAX_BYTES, Policy
 from nvmelm.errors import MalformedError, NvmelmError, host_error
-from nvmelm.migrate import precopy
+from nvmelm.migrate import precopy, user_data
 from nvmelm.migrate.address import Address
 from nvmelm.migrate.interrupts import interruptible
 from nvmelm.migrate.link import Link
@@ -24,6 +24,7 @@ from nvmelm.migrate.outcome import MigrateReport, report_of
 from nvmelm.migrate.points import Points
 from nvmelm.migrate.remote import connected
 from nvmelm.migrate.source import Source, Wishes
+from nvmelm.migrate.tracks import Start
 from nvmelm.operations.ownership import Sessions
 from nvmelm.operations.session import Session
 from nvmelm.transport import Progress
@@ -31,6 +32,20 @@ from nvmelm.transport.bounded import read_file
 
 #: Seconds between two lines of progress.
 _SAID_EVERY_S = 0.25
+
+
+class Logs(NamedTuple):
+    """What is to be known of the controllers' writes before the suspend.
+
+    Attributes:
+        ranges: guest memory to track, ``BASE:LENGTH``.
+        dirty: where each round of it is written, one JSON object a line.
+        written: where each round of user data is; None: it is not logged.
+    """
+
+    ranges: Sequence[str] = ()
+    dirty: Path | None = None
+    written: Path | None = None
 
 
 class Migration:
@@ -44,24 +59,20 @@ class Migration:
         self._rsh = rsh
         self._program = program
 
-    def move(
-        self, wishes: Wishes, ranges: Sequence[str] = (), dirty: Path | None = None, page: Path | None = None
-    ) -> Answer:
+    def move(self, wishes: Wishes, logs: Logs, page: Path | None = None) -> Answer:
         """Move, or look whether that could be done.
 
         Args:
-            ranges: guest memory to track, ``BASE:LENGTH``.
-            dirty: where each round's changes are written, one JSON object a line.
             page: where a page about the move is written.
         """
-        extents = [precopy.parse_range(text) for text in ranges]
         with (
             interruptible(),
-            DirtyLog(dirty) as log,
+            RoundsFile(logs.dirty) as dirty,
+            RoundsFile(logs.written) as written,
             Sessions(self._run.host()) as sessions,
             self._connect() as link,
         ):
-            track = precopy.starter(self._session.picture(users=False).primary, extents, log.write) if extents else None
+            tracks = self._tracks(logs, dirty, written)
             source = Source(
                 self._session,
                 sessions,
@@ -82,11 +93,24 @@ class Migration:
             if dry_run:
                 source.leave()
             else:
-                source.move(track=track, progress=self._progress())
+                source.move(tracks=tracks, progress=self._progress())
         report = report_of(source, str(self._address), dry_run=dry_run)
         if page is not None and not dry_run:
             self._write_page(page, report)
         return Answer(report, lambda: lines(report))
+
+    def _tracks(self, logs: Logs, dirty: RoundsFile, written: RoundsFile) -> list[Start]:
+        """Return what is to be begun before the suspend; what host or device cannot is refused here."""
+        extents = [precopy.parse_range(text) for text in logs.ranges]
+        if not extents and logs.written is None:
+            return []
+        primary = self._session.picture(users=False).primary
+        starts: list[Start] = []
+        if logs.written is not None:
+            starts.append(user_data.starter(self._run.host(), primary, lambda found: written.write(blocks_of(found))))
+        if extents:
+            starts.append(precopy.starter(primary, extents, lambda found: dirty.write(memory_of(found))))
+        return starts
 
     def _write_page(self, path: Path, report: MigrateReport) -> None:
         """Write the page; the move is made, so a disk that is full is said and does not make it a failure."""
@@ -145,44 +169,65 @@ class JsonProgress:
         print(json.dumps(body), file=sys.stderr, flush=True)  # noqa: T201  # a stream beside the answer
 
 
-class DirtyLog:
-    """Where the rounds of dirty tracking are written; without a file, nowhere."""
+class RoundsFile:
+    """Where rounds are written, one JSON object a line; without a file, nowhere."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._file: TextIO | None = None
 
-    def write(self, found: precopy.Round) -> None:
+    def write(self, body: Mapping[str, Any]) -> None:
         """Write one round, and do not return before it is out: the caller copies what is in it."""
         if self._file is None or self._path is None:
             return
-        body = {
-            "schema": "nvmelm.dirty",
-            "version": 1,
-            "cntlid": found.cntlid,
-            "round": found.number,
-            "after_suspend": found.after_suspend,
-            "bytes": found.bytes,
-            "extents": [[extent.start, extent.end] for extent in found.extents],
-        }
         try:
             self._file.write(json.dumps(body) + "\n")
             self._file.flush()
         except OSError as error:
-            raise host_error("cannot write the changed memory", str(self._path), error) from error
+            raise host_error("cannot write the rounds", str(self._path), error) from error
 
     def __enter__(self) -> Self:
         if self._path is not None:
             try:
                 self._file = self._path.open("w", encoding="ascii")
             except OSError as error:
-                raise host_error("cannot write the changed memory", str(self._path), error) from error
+                raise host_error("cannot write the rounds", str(self._path), error) from error
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+
+
+def memory_of(found: precopy.Round) -> dict[str, Any]:
+    """Return a round of tracked memory as a line has it."""
+    return {
+        "schema": "nvmelm.dirty",
+        "version": 1,
+        "cntlid": found.cntlid,
+        "round": found.number,
+        "after_suspend": found.after_suspend,
+        "bytes": found.bytes,
+        "extents": [[extent.start, extent.end] for extent in found.extents],
+    }
+
+
+def blocks_of(found: user_data.Written) -> dict[str, Any]:
+    """Return a round of logged user data as a line has it."""
+    ranges = [
+        {"nsid": nsid, "all": False, "blocks": [[extent.start, extent.end] for extent in extents]}
+        for nsid, extents in found.blocks.items()
+    ]
+    return {
+        "schema": "nvmelm.written",
+        "version": 1,
+        "cntlid": found.cntlid,
+        "round": found.number,
+        "after_suspend": found.after_suspend,
+        "restart": found.restart,
+        "namespaces": [*ranges, *({"nsid": nsid, "all": True, "blocks": []} for nsid in found.whole)],
+    }
 
 
 def policy_of(file: Path | None) -> Policy | None:

@@ -154,6 +154,17 @@ class EmulatedHost:
 
         return claims(self._directory / "root")
 
+    @contextmanager
+    def queue_memory(self, size: int) -> Iterator[memoryview]:
+        """Hold memory that a device may write to; it is a file of the host, which goes when the block ends."""
+        memory = self.allocate(size)
+        name = self._machine.registered(memory)
+        try:
+            yield memory
+        finally:
+            memory.release()
+            self._machine.remove_memory(name)
+
     def uevents(self) -> EmulatedUevents:
         return EmulatedUevents(self._machine.listeners)
 

@@ -46,6 +46,17 @@ class Round(Part):
     after_suspend: bool = Field(description="the last one: nothing is added to it")
 
 
+class LoggedRound(Part):
+    """One round of logged user data before the suspend; the last one after it."""
+
+    cntlid: int
+    number: int = Field(description="from 1")
+    seconds: float = Field(description="since the round before")
+    blocks: int = Field(description="logical blocks that were written in it, whole namespaces left out")
+    restart: bool = Field(description="changes were lost, and everything had to be copied again")
+    after_suspend: bool = Field(description="the last one: nothing is added to it")
+
+
 class MigrateReport(Document):
     """The outcome of a migration, or its plan."""
 
@@ -64,6 +75,7 @@ class MigrateReport(Document):
     bytes_per_second: int = Field(description="of the states, from the first command to the destination's word")
     commands: int = Field(description="admin commands on both hosts that carried state")
     rounds: tuple[Round, ...]
+    logged_rounds: tuple[LoggedRound, ...]
     notes: tuple[str, ...]
 
 
@@ -88,6 +100,26 @@ class DirtyRound(Document):
     after_suspend: bool
     bytes: int
     extents: tuple[tuple[int, int], ...] = Field(description="half-open ranges of bytes, sorted and disjoint")
+
+
+class WrittenNamespace(Part):
+    """What was written to one namespace."""
+
+    nsid: int = Field(description="4294967295: every namespace")
+    all: bool = Field(description="any of its blocks may have changed")
+    blocks: tuple[tuple[int, int], ...] = Field(description="half-open ranges of logical blocks, sorted and disjoint")
+
+
+class WrittenRound(Document):
+    """What one controller wrote to its namespaces in one round; one line of a stream."""
+
+    schema_name = "nvmelm.written"
+
+    cntlid: int
+    round: int
+    after_suspend: bool
+    restart: bool = Field(description="changes were lost: everything has to be copied again")
+    namespaces: tuple[WrittenNamespace, ...]
 
 
 def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateReport:
@@ -127,6 +159,17 @@ def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateRepo
                 after_suspend=one.after_suspend,
             )
             for one in source.rounds
+        ),
+        logged_rounds=tuple(
+            LoggedRound(
+                cntlid=one.cntlid,
+                number=one.number,
+                seconds=round(one.seconds, 6),
+                blocks=one.count,
+                restart=one.restart,
+                after_suspend=one.after_suspend,
+            )
+            for one in source.written
         ),
         notes=tuple(measured.notes),
     )

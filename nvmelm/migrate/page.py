@@ -59,6 +59,8 @@ def _lines(report: MigrateReport) -> Iterator[str]:
     yield from _numbers(report)
     if report.rounds:
         yield from _rounds(report)
+    if report.logged_rounds:
+        yield from _logged_rounds(report)
     if report.notes:
         yield "<h2>Notes</h2>\n<ul>"
         yield from (f"<li>{escape(note)}</li>" for note in report.notes)
@@ -145,6 +147,16 @@ def _rounds(report: MigrateReport) -> Iterator[str]:
     for one in report.rounds:
         last = "after the suspend" if one.after_suspend else ""
         numbers = "".join(f'<td class="number">{text}</td>' for text in (f"{one.bytes:,}", one.extents, one.seconds))
+        yield f"<tr><td>{one.cntlid:#06x}</td><td>{one.number}</td>{numbers}<td>{last}</td></tr>"
+    yield "</table>"
+
+
+def _logged_rounds(report: MigrateReport) -> Iterator[str]:
+    yield "<h2>User data written before the suspend, in rounds</h2>\n<table>"
+    yield "<tr><th>controller</th><th>round</th><th>blocks</th><th>seconds</th><th></th></tr>"
+    for one in report.logged_rounds:
+        last = "after the suspend" if one.after_suspend else "the log was full: copied anew" if one.restart else ""
+        numbers = "".join(f'<td class="number">{text}</td>' for text in (f"{one.blocks:,}", one.seconds))
         yield f"<tr><td>{one.cntlid:#06x}</td><td>{one.number}</td>{numbers}<td>{last}</td></tr>"
     yield "</table>"
 

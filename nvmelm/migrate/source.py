@@ -4,7 +4,7 @@
 
     open      who goes where; both ends compared; nothing is touched before they fit
     prepare   the destination suspends its targets; a dry transfer of the right size warms the path and measures it
-    track     memory that changes is reported in rounds, where the device can and the caller wants it
+    track     memory and user data that change are reported in rounds, where the device can and the caller wants it
     suspend   from here to the answer to the resume the guest stands still
     send      each state, proven, into its target
     give      written here first; from then on the source does not run them again
@@ -32,15 +32,17 @@ from nvmelm.migrate.interrupts import undisturbed
 from nvmelm.migrate.link import DATA, Link, LinkLostError
 from nvmelm.migrate.messages import expect, send
 from nvmelm.migrate.points import Point, Points
-from nvmelm.migrate.precopy import Round, Tracker
+from nvmelm.migrate.precopy import Round
 from nvmelm.migrate.rollback import roll_back
 from nvmelm.migrate.sending import Sending
 from nvmelm.migrate.streams import Rehearsal
-from nvmelm.model import Picture, Role, Secondary
+from nvmelm.migrate.tracks import Start, Tracks
+from nvmelm.migrate.user_data import Written
 from nvmelm.operations import marks, provision, state
 from nvmelm.operations.ownership import Moving, Record, Sessions, Side, State, new_record
 from nvmelm.operations.session import Session
 from nvmelm.operations.state_transfer import StateReader
+from nvmelm.picture import Picture, Role, Secondary
 from nvmelm.transport import Progress
 
 
@@ -91,9 +93,6 @@ class Measured:
     notes: list[str] = field(default_factory=list)
 
 
-Track = Callable[[Session, Sequence[Moving]], Tracker]
-"""Starts dirty tracking; see :func:`nvmelm.migrate.precopy.starter`."""
-
 Reconnect = Callable[[], AbstractContextManager[Link]]
 
 
@@ -132,6 +131,7 @@ class Source:
         self.record: Record | None = None
         self.suspended_at: float | None = None
         self.rounds: list[Round] = []
+        self.written: list[Written] = []
         self._sizes: dict[int, int] = {}
 
     # The three parts of a run; the first changes nothing anywhere.
@@ -165,7 +165,7 @@ class Source:
         with suppress(LinkLostError):
             send(self.link, messages.Bye())
 
-    def move(self, *, track: Track | None = None, progress: Progress | None = None) -> None:
+    def move(self, *, tracks: Sequence[Start] = (), progress: Progress | None = None) -> None:
         """Move the controllers; :attr:`measured` and :attr:`record` tell the rest.
 
         Raises:
@@ -174,7 +174,7 @@ class Source:
         """
         try:
             self._prepare()
-            self._suspend_and_send(track, progress)
+            self._suspend_and_send(tracks, progress)
             with undisturbed():
                 self.record = self.sessions.move(self.known, State.GIVEN_AWAY)
         except (Exception, KeyboardInterrupt) as error:  # whatever it is: the guest stands still, or its targets do
@@ -280,24 +280,21 @@ class Source:
                 reason="downtime",
             )
 
-    def _suspend_and_send(self, track: Track | None, progress: Progress | None) -> None:
+    def _suspend_and_send(self, starts: Sequence[Start], progress: Progress | None) -> None:
         controllers = self.known.controllers
         self.points.call(Point.BEFORE_SUSPEND)
         if self.wishes.notify:
             self.measured.notes += target.notify(self.session, controllers)
-        tracker = track(self.session, controllers) if track is not None else None
+        tracks = Tracks(self.session, controllers, starts)
         try:
-            if tracker is not None:
-                tracker.converge()
+            tracks.converge()
             picture, chosen = self._look_again()
             self._suspend()
-            if tracker is not None:
-                tracker.final()
+            tracks.final()
         finally:
-            if tracker is not None:
-                tracker.close()
-                self.rounds = tracker.rounds
-                self.measured.notes += tracker.notes
+            tracks.close()
+            self.rounds, self.written = tracks.rounds, tracks.written
+            self.measured.notes += tracks.notes
         self.points.call(Point.SOURCE_SUSPENDED)
         send(self.link, messages.Suspended())
         sending = Sending(self.session, picture, chosen, self.link, controllers)

@@ -280,6 +280,17 @@ class Host(Protocol):
         """Return the PCI functions that others bind, by driverctl's and libvirt's files in ``/etc``."""
         ...
 
+    def queue_memory(self, size: int) -> AbstractContextManager[memoryview]:
+        """Hold zeroed memory that a controller may write to by itself, for a Controller Data Queue.
+
+        Args:
+            size: bytes; the memory may be larger.
+
+        Raises:
+            NotSupportedError: the kernel's driver owns the controllers of this host, or this is a recording.
+        """
+        ...
+
     def uevents(self) -> Uevents:
         """Begin to listen to the kernel.
 

@@ -310,3 +310,13 @@ def no_uevents() -> NotSupportedError:
         fix="watch the host itself, or an emulated one, without --record",
         reason="recording-has-no-uevents",
     )
+
+
+def no_queue_memory() -> NotSupportedError:
+    """Return the error of having a controller write by itself on a host that is recorded or replayed."""
+    return NotSupportedError(
+        "a recording has no Controller Data Queue",
+        cause="it holds commands and their answers, not what a controller writes between two of them",
+        fix="use the host itself, or an emulated one, without --record",
+        reason="recording-has-no-queue",
+    )

@@ -116,6 +116,16 @@ class LocalHost:
 
         return claims(self._root)
 
+    def queue_memory(self, size: int) -> AbstractContextManager[memoryview]:
+        raise NotSupportedError(
+            "no Controller Data Queue on a PF that the kernel's driver owns",
+            cause="the driver unmaps the memory of a passthrough command when the command ends, and the device would "
+            "go on writing into memory that is no longer the queue's",
+            fix="migrate without --log-user-data: namespaces that both hosts see need no log; others are copied by "
+            "their owner",
+            reason="kernel-owned-queue",
+        )
+
     def uevents(self) -> Uevents:
         from nvmelm.transport.uevents import KernelUevents  # only where somebody watches
 

@@ -46,6 +46,7 @@ from nvmelm.transport.events import (
     OpenerFact,
     SysfsEvent,
     clean,
+    no_queue_memory,
     no_uevents,
 )
 from nvmelm.transport.redact import Redactor
@@ -329,6 +330,9 @@ class RecordingHost:
             return [ClaimFact(address=one.address, manager=one.manager, domain=clean(one.domain)) for one in claims]
 
         return self._call("claims", self._host.claims, written)
+
+    def queue_memory(self, size: int) -> AbstractContextManager[memoryview]:
+        raise no_queue_memory()
 
     def uevents(self) -> Uevents:
         raise no_uevents()

@@ -30,6 +30,7 @@ from nvmelm.transport.events import (
     SysfsEvent,
     clean,
     command_request,
+    no_queue_memory,
     no_uevents,
 )
 from nvmelm.transport.remembered import put_back
@@ -257,6 +258,9 @@ class ReplayHost:
 
     def claims(self) -> list[Claim]:
         return [Claim(one.address, one.manager, one.domain) for one in _facts(self._take("claims").value, ClaimFact)]
+
+    def queue_memory(self, size: int) -> AbstractContextManager[memoryview]:
+        raise no_queue_memory()
 
     def uevents(self) -> Uevents:
         raise no_uevents()

@@ -83,6 +83,10 @@ class UserDataMigrationQueueReader:
             entries.append(entry)
         return entries
 
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._memory.release()
+
     def published(self) -> None:
         """Note that the controller was told :attr:`head`."""
         self._unpublished = 0

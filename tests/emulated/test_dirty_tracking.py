@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_every_byte_the_controller_wrote_is_in_a_round(world: World, monkeypatch
 
     monkeypatch.setattr(engine, "written", written)
     track = precopy.starter(primary(world), [MEMORY], on_dirty, Limits(threshold_bytes=0, rounds=6))
-    moved = world.migrate(track=track)
+    moved = world.migrate(tracks=[track])
     assert [one.after_suspend for one in rounds] == [False] * (len(rounds) - 1) + [True]
     assert moved.rounds == rounds
     reported = merge(extent for one in rounds for extent in one.extents)
@@ -81,7 +82,7 @@ def test_every_byte_the_controller_wrote_is_in_a_round(world: World, monkeypatch
 
 def test_rounds_end_when_little_is_written(world: World) -> None:
     rounds: list[Round] = []
-    world.migrate(track=precopy.starter(primary(world), [MEMORY], rounds.append))
+    world.migrate(tracks=[precopy.starter(primary(world), [MEMORY], rounds.append)])
     assert len(rounds) == 2  # nothing was written in the first, and the last is after the suspend
 
 
@@ -90,32 +91,32 @@ def test_a_caller_that_cannot_copy_stops_the_move_and_the_source_runs_on(world: 
         raise NvmelmError("no room for the copy")
 
     with pytest.raises(NvmelmError, match="no room"):
-        world.migrate(track=precopy.starter(primary(world), [MEMORY], on_dirty))
+        world.migrate(tracks=[precopy.starter(primary(world), [MEMORY], on_dirty)])
     assert world.runs("source")
     assert world.states("source") == ["rolled-back"]
-    world.migrate(track=precopy.starter(primary(world), [MEMORY], lambda found: None))  # tracking had been stopped
+    world.migrate(tracks=[precopy.starter(primary(world), [MEMORY], lambda found: None)])  # tracking had been stopped
 
 
 def test_a_device_that_never_says_that_it_is_suspended_is_not_believed(world: World) -> None:
     world.source.arm("admin/0x3e#2=nonsense:zeros")
     with pytest.raises(NvmelmError) as met:
-        world.migrate(track=precopy.starter(primary(world), [MEMORY], lambda found: None))
+        world.migrate(tracks=[precopy.starter(primary(world), [MEMORY], lambda found: None)])
     assert met.value.reason == "track-unfinished"
     assert world.runs("source")
 
 
 def test_what_the_device_cannot_track_is_refused_before_anything_is_touched(world: World) -> None:
     able = primary(world)
-    tracking = able.tracking.model_copy(update={"memory": False})
+    tracking = replace(able.tracking, memory=False)
     with pytest.raises(NotSupportedError):
-        precopy.plan(able.model_copy(update={"tracking": tracking}), [MEMORY])
-    few = able.model_copy(update={"tracking": able.tracking.model_copy(update={"memory_ranges": 1})})
+        precopy.plan(replace(able, tracking=tracking), [MEMORY])
+    few = replace(able, tracking=replace(able.tracking, memory_ranges=1))
     with pytest.raises(NotSupportedError):
         precopy.plan(few, [Extent(0, 4096), Extent(8192, 12288)])
     assert len(precopy.plan(few, [Extent(0, 4096), Extent(4096, 12288)]).extents) == 1  # neighbours are one
     with pytest.raises(UsageError):
         precopy.plan(able, [Extent(1, 4097)])
-    powers = able.model_copy(update={"tracking": able.tracking.model_copy(update={"power_of_two_lengths": True})})
+    powers = replace(able, tracking=replace(able.tracking, power_of_two_lengths=True))
     with pytest.raises(UsageError):
         precopy.plan(powers, [Extent(0, 3 * 4096)])
 
@@ -151,7 +152,7 @@ def test_the_rounds_are_written_as_lines_of_json(world: World, tmp_path: Path) -
 def test_a_device_that_reports_nonsense_is_not_believed(world: World) -> None:
     world.source.arm("admin/0x3e=nonsense:endless")
     with pytest.raises(RolledBackError):
-        world.migrate(track=precopy.starter(primary(world), [MEMORY], lambda found: None))
+        world.migrate(tracks=[precopy.starter(primary(world), [MEMORY], lambda found: None)])
     assert world.runs("source")
 
 

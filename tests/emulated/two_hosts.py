@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,7 +151,7 @@ class World:
         cut: Cut | None = None,
         *,
         points: Callable[[str], Points] = lambda side: Points(None, side),
-        track: Any = None,
+        tracks: Sequence[Any] = (),
         reconnect: bool = False,
         **wishes: Any,
     ) -> Source:
@@ -171,7 +171,7 @@ class World:
                 reconnect=(lambda: self.link("source")) if reconnect else None,
             )
             moved.open()
-            moved.move(track=track)
+            moved.move(tracks=tracks)
         return moved
 
     def recover(self, side: str, *, cut: Cut | None = None, alone: bool = False) -> list[SessionView]:

@@ -208,6 +208,9 @@ class FakeHost:
     def claims(self) -> list[Claim]:
         return []
 
+    def queue_memory(self, size: int) -> AbstractContextManager[memoryview]:
+        raise NotImplementedError
+
     def uevents(self) -> Uevents:
         raise NotImplementedError
 

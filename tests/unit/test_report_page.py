@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvmelm.migrate.outcome import Downtime, MigrateReport, Moved, Round
+from nvmelm.migrate.outcome import Downtime, LoggedRound, MigrateReport, Moved, Round
 from nvmelm.migrate.page import page
 
 
@@ -39,6 +39,9 @@ def report(**changes: Any) -> MigrateReport:
         "bytes_per_second": 800_000,
         "commands": 4,
         "rounds": rounds,
+        "logged_rounds": (
+            LoggedRound(cntlid=0x42, number=1, seconds=0.5, blocks=77, restart=False, after_suspend=True),
+        ),
         "notes": ("a note",),
     }
     return MigrateReport(**{**body, **changes})

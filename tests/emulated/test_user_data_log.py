@@ -1,0 +1,216 @@
+"""The log of user data: no block that a guest wrote is missing, and what was lost is said."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nvmelm.emulator.host import EmulatedHost, create
+from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
+from nvmelm.migrate import user_data
+from nvmelm.migrate.user_data import UserDataLog, Written, coalesced
+from nvmelm.operations.session import session
+from nvmelm.transport.local import LocalHost
+from nvmelm.wire.tracking import EntryMarker, Extent, MigrationQueueEntry, RangeScope, pack_entry
+from tests.emulated.two_hosts import FIRST, PF, World, build, copy
+
+NVMELM = str(Path(sys.executable).with_name("nvmelm"))
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "nvmelm.written.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("hosts") / "template", "nvme-2.1-udmq")
+
+
+@pytest.fixture
+def world(prepared: Path, tmp_path: Path) -> Iterator[World]:
+    found = copy(prepared, tmp_path / "world")
+    found.start_guest(depth=8)
+    yield found
+    found.close()
+
+
+def blocks(world: World) -> set[int]:
+    """Return the blocks of the medium that hold a record of the guest's."""
+    medium = next((world.place / "media").iterdir()).read_bytes()
+    return {at // 512 for at in range(0, len(medium), 512) if medium[at : at + 6] == b"RECORD"}
+
+
+def reported(rounds: list[Written]) -> set[int]:
+    return {block for one in rounds for extents in one.blocks.values() for each in extents for block in _range(each)}
+
+
+def _range(extent: Extent) -> range:
+    return range(extent.start, extent.end)
+
+
+def test_every_block_a_guest_wrote_is_in_a_round_and_the_last_is_after_the_suspend(world: World) -> None:
+    guest = world.guest
+    assert guest is not None
+    before = blocks(world)
+    rounds: list[Written] = []
+
+    def on_written(found: Written) -> None:
+        rounds.append(found)
+        if not found.after_suspend and len(rounds) < 5:
+            guest.step(40 // len(rounds))
+
+    with session(world.source, PF) as opened:
+        primary = opened.picture(users=False).primary
+    moved = world.migrate(tracks=[user_data.starter(world.source, primary, on_written)])
+    assert moved.written == rounds
+    assert [one.after_suspend for one in rounds] == [False] * (len(rounds) - 1) + [True]
+    assert not any(one.restart for one in rounds)
+    fresh = blocks(world) - before
+    assert fresh
+    assert fresh <= reported(rounds)
+    assert not list((world.place / "source" / "memory").glob("*")) or world.guest is not None
+    with world.source.machine.view() as state:
+        assert state["primaries"][PF]["queues"] == {}
+    guest.attach(world.destination, "0000:01:00.1")
+    guest.step(20)
+    assert guest.finish().clean
+
+
+def test_a_log_that_was_full_says_so_and_begins_anew(world: World) -> None:
+    guest = world.guest
+    assert guest is not None
+    rounds: list[Written] = []
+    with session(world.source, PF, change=True) as opened:
+        log = UserDataLog(opened, [FIRST], rounds.append, slots=8)
+        guest.step(60)
+        log.converge()
+        assert rounds[0].restart
+        known = blocks(world)
+        guest.step(2)
+        log.converge()
+        assert not rounds[-1].restart
+        assert blocks(world) - known <= reported(rounds[1:])
+        log.close()
+        assert log.notes == []
+
+
+def test_a_log_that_is_full_at_the_suspend_rolls_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = world.guest
+    assert guest is not None
+    monkeypatch.setattr(user_data.UserDataLog.__init__, "__kwdefaults__", {"slots": 8})
+    monkeypatch.setattr(user_data.UserDataLog, "converge", lambda self: guest.step(60))
+    with session(world.source, PF) as opened:
+        primary = opened.picture(users=False).primary
+    with pytest.raises(NvmelmError) as met:
+        world.migrate(tracks=[user_data.starter(world.source, primary, lambda _: None)])
+    assert met.value.reason == "log-full"
+    assert world.runs("source")
+    assert world.states("source") == ["rolled-back"]
+
+
+def test_several_controllers_have_a_queue_each_and_none_is_left(tmp_path: Path) -> None:
+    place = build(tmp_path / "template", "nvme-2.1-udmq", controllers=2)
+    world = copy(place, tmp_path / "world")
+    memory = world.place / "source" / "memory"
+    with session(world.source, PF, change=True) as opened:
+        log = UserDataLog(opened, [FIRST, FIRST + 1], lambda _: None)
+        assert len(list(memory.iterdir())) == 2
+        log.converge()
+        assert [one.cntlid for one in log.rounds] == [FIRST, FIRST + 1]
+        log.close()
+        log.close()
+    assert list(memory.iterdir()) == []
+    world.close()
+
+
+def test_a_device_that_refuses_leaves_no_queue(world: World) -> None:
+    world.source.arm("admin/0x3d#1=status:0x4006")
+    with session(world.source, PF, change=True) as opened, pytest.raises(NvmelmError):
+        UserDataLog(opened, [FIRST], lambda _: None)
+    with world.source.machine.view() as state:
+        assert state["primaries"][PF]["queues"] == {}
+
+
+def test_a_host_whose_kernel_owns_the_pf_refuses_with_its_reason(world: World, tmp_path: Path) -> None:
+    with session(world.source, PF) as opened:
+        primary = opened.picture(users=False).primary
+    with pytest.raises(NotSupportedError) as met:
+        user_data.starter(LocalHost(state_dir=tmp_path), primary, lambda _: None)
+    assert met.value.reason == "kernel-owned-queue"
+
+
+def test_a_device_without_the_log_is_refused(tmp_path: Path) -> None:
+    with create(tmp_path / "host", ["nvme-2.1"]) as host, session(host, PF) as opened:
+        with pytest.raises(NotSupportedError) as met:
+            user_data.starter(host, opened.picture(users=False).primary, lambda _: None)
+        assert met.value.reason == "no-user-data-log"
+
+
+def test_the_rounds_are_written_as_lines_of_json(world: World, tmp_path: Path) -> None:
+    host = f"emulated:{world.place / 'source'}"
+    words = [NVMELM, "--host", host, "migrate", PF, hex(FIRST), "--to", f"ssh://destination/{PF}", "--yes", "--json"]
+    words += ["--rsh", f"{NVMELM} emulate rsh {world.place}", "--program", NVMELM]
+    done = subprocess.run(
+        [*words, "--log-user-data", str(tmp_path / "written"), "--track", "0:0x100000"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "written").read_text().splitlines()]
+    for line in lines:
+        jsonschema.validate(line, SCHEMA)
+    assert [line["after_suspend"] for line in lines] == [False, True]
+    told = json.loads(done.stdout)
+    assert [one["after_suspend"] for one in told["logged_rounds"]] == [False, True]
+    assert [one["after_suspend"] for one in told["rounds"]] == [False, True]
+
+
+def entry(**fields: object) -> MigrationQueueEntry:
+    return MigrationQueueEntry.at(memoryview(pack_entry(phase=1, **fields)), 0)  # type: ignore[arg-type]
+
+
+def test_entries_become_half_open_ranges_neighbours_joined() -> None:
+    found, whole = coalesced(
+        [
+            entry(marker=EntryMarker.FIRST),
+            entry(nsid=2, blocks=(8, 16)),
+            entry(nsid=1, blocks=(0, 1)),
+            entry(nsid=2, blocks=(0, 8), deallocated=True),
+            entry(nsid=2, blocks=(20, 24)),
+            entry(nsid=3, scope=RangeScope.WHOLE_NAMESPACE),
+            entry(nsid=3, blocks=(5, 6)),
+        ]
+    )
+    assert found == {1: (Extent(0, 1),), 2: (Extent(0, 16), Extent(20, 24))}
+    assert whole == (3,)
+
+
+@pytest.mark.parametrize("bad", [entry(nsid=1, scope=3), entry(nsid=0, blocks=(0, 1))])
+def test_an_entry_that_makes_no_sense_is_refused(bad: MigrationQueueEntry) -> None:
+    with pytest.raises(MalformedError):
+        coalesced([bad])
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 60), st.integers(1, 9)), max_size=30))
+def test_no_block_is_lost_or_added_by_joining(rows: list[tuple[int, int, int]]) -> None:
+    found, _ = coalesced([entry(nsid=nsid, blocks=(start, start + count)) for nsid, start, count in rows])
+    wanted = {(nsid, block) for nsid, start, count in rows for block in range(start, start + count)}
+    assert {(nsid, block) for nsid, extents in found.items() for one in extents for block in _range(one)} == wanted
+    for extents in found.values():
+        assert all(one.end < other.start for one, other in itertools.pairwise(extents))
+
+
+def test_memory_for_a_queue_goes_when_it_is_given_back(tmp_path: Path) -> None:
+    with create(tmp_path / "host", ["nvme-2.1-udmq"]) as made:
+        host: EmulatedHost = made
+        with host.queue_memory(100) as memory:
+            assert len(memory) >= 100
+            assert not any(memory)
+        assert list((tmp_path / "host" / "memory").iterdir()) == []
