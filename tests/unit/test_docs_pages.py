@@ -92,3 +92,23 @@ def test_mkdocs_builds_the_site_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for page in PAGES:
         assert (tmp_path / "site" / f"{page.stem}.html").is_file()
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers reads the snippet")
+def test_the_snippet_for_sysusers_makes_an_account_without_a_password(tmp_path: Path) -> None:
+    snippet = ROOT / "nvmelm" / "share" / "sysusers.d" / "nvmelm.conf"
+    (tmp_path / "etc").mkdir()
+    words = ["systemd-sysusers", f"--root={tmp_path}", str(snippet)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    (account,) = (tmp_path / "etc" / "passwd").read_text().splitlines()
+    assert account.split(":")[0] == "nvmelm"
+    assert account.split(":")[5:] == ["/var/lib/nvmelm-login", "/bin/sh"]
+    assert (tmp_path / "etc" / "shadow").read_text().split(":")[1].startswith("!")
+
+
+@pytest.mark.skipif(shutil.which("visudo") is None, reason="visudo reads the snippet")
+def test_the_snippet_for_sudoers_is_one_that_sudo_understands() -> None:
+    snippet = ROOT / "nvmelm" / "share" / "sudoers.d" / "nvmelm"
+    done = subprocess.run(["visudo", "-cf", str(snippet)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
