@@ -14,6 +14,7 @@ from nvmelm.wire.migration import (
     IoCompletionQueue,
     IoSubmissionQueue,
     NvmeControllerState,
+    NvmeStateHeader,
 )
 
 _S0PT = 1 << 2  # the phase tag of slot 0 in this pass
@@ -63,19 +64,32 @@ def window(
     Raises:
         Refusal: the offset lies behind the end.
     """
-    part = nvme_part(controller) if nvme else b""
-    size = request.row.vendor_state_bytes if vendor_part else 0
-    header = ControllerStateHeader.pack(csattr=int(controller["suspended"]), nvmecss=len(part) // 4, vss=size // 4)
-    head = header + part
-    total = len(head) + size
-    if offset > total or (offset == total and request.row.end_is_invalid):
+    row = request.row
+    size = row.vendor_state_bytes if vendor_part else 0
+    head_bytes = ControllerStateHeader.size + (_nvme_bytes(controller) if nvme else 0)
+    total = head_bytes + size
+    if offset > total or (offset == total and row.end_is_invalid):
         raise Refusal(INVALID_FIELD)
-    raw = head[offset : offset + length]
+    raw = _head(controller, nvme=nvme, size=size)[offset : offset + length] if offset < head_bytes else b""
     left = min(length, total - offset) - len(raw)
     if left > 0:
         vendor.ensure(request.machine, request.primary, controller)
-        raw += vendor.read(request.machine, controller, max(offset - len(head), 0), left)
+        data = vendor.read(request.machine, controller, max(offset - head_bytes, 0), left)
+        raw = raw + data if raw else data
     return raw
+
+
+def _nvme_bytes(controller: Controller) -> int:
+    """Return the length of a controller's NVMe Controller State."""
+    io = controller["io"] or new_io()
+    return NvmeStateHeader.size + len(io["sqs"]) * IoSubmissionQueue.size + len(io["cqs"]) * IoCompletionQueue.size
+
+
+def _head(controller: Controller, *, nvme: bool, size: int) -> bytes:
+    """Return what stands before the vendor specific state of so many bytes."""
+    part = nvme_part(controller) if nvme else b""
+    header = ControllerStateHeader.pack(csattr=int(controller["suspended"]), nvmecss=len(part) // 4, vss=size // 4)
+    return header + part
 
 
 def queues_from(request: Request, controller: Controller, raw: bytes, version: int) -> Io | None:

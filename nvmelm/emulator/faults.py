@@ -33,7 +33,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 from nvmelm.emulator.machine import Machine
-from nvmelm.emulator.state import Fault
+from nvmelm.emulator.state import Fault, HostState
 from nvmelm.errors import UsageError
 from nvmelm.transport import AdminCommand
 from nvmelm.transport.files import write_refused
@@ -108,11 +108,13 @@ def take(machine: Machine, matches: Callable[[Fault], bool], where: str) -> Faul
     return struck
 
 
+def armed(state: HostState) -> bool:
+    """Return whether a fault waits for a command."""
+    return any(fault["where"] == "admin" for fault in state["faults"])
+
+
 def for_command(machine: Machine, command: AdminCommand) -> Fault | None:
-    """Return the fault that strikes this command; costs nothing when none is armed."""
-    with machine.view() as state:
-        if not any(fault["where"] == "admin" for fault in state["faults"]):
-            return None
+    """Return the fault that strikes this command."""
 
     def matches(fault: Fault) -> bool:
         return fault["opcode"] in (-1, command.opcode) and fault["select"] in (-1, command.cdw10 & 0xFF)

@@ -232,6 +232,15 @@ def write_private(path: Path, raw: bytes) -> None:
         file.write(raw)
 
 
+def append_private(path: str, raw: bytes) -> None:
+    """Append a few bytes to a file only its owner can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, raw)
+    finally:
+        os.close(descriptor)
+
+
 def alive(holder: Holder) -> bool:
     """Return whether the process that opened a function still runs; its end closes the function."""
     return process_start(holder["pid"]) == holder["start"]

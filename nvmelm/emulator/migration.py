@@ -26,6 +26,7 @@ from nvmelm.emulator.device import (
     Request,
 )
 from nvmelm.emulator.engine import Engine
+from nvmelm.emulator.machine import append_private
 from nvmelm.emulator.resets import discard_transfer, discard_vendor_state
 from nvmelm.emulator.state import Controller, Transfer
 from nvmelm.wire.extents import Extent, merge
@@ -95,9 +96,12 @@ def migration_receive(request: Request) -> tuple[int, bytes]:
         raise Refusal(INVALID_FIELD)
     if command.data_in_length < length:
         raise Refusal(DATA_TRANSFER_ERROR)
+    before = controller["vendor"]
     raw = controller_state.window(
         request, controller, nvme=version > 0, vendor_part=format_ > 0, offset=offset, length=length
     )
+    if controller["vendor"] == before:
+        request.machine.store.untouched()
     return int(controller["suspended"] and row.reports_csup), raw
 
 
@@ -146,12 +150,12 @@ def _take(request: Request, controller: Controller) -> None:
     if offset > ControllerStateHeader.size + _NVME_PART_MAX + request.row.vendor_state_bytes:
         raise Refusal(INVALID_FIELD)
     data = request.data_out(length)
-    directory = request.machine.directory
-    descriptor = os.open(directory / transfer["file"], os.O_RDWR | os.O_CLOEXEC)
+    path = f"{request.machine.directory}/{transfer['file']}"
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.pwrite(descriptor, data, offset)
         header = _header(request, transfer, descriptor)
-        _note(request, transfer, directory, offset, offset + length, known=header is not None)
+        _note(request, transfer, offset, offset + length, known=header is not None)
         header = header or _header(request, transfer, descriptor)
     finally:
         os.close(descriptor)
@@ -159,18 +163,19 @@ def _take(request: Request, controller: Controller) -> None:
         raise Refusal(INVALID_FIELD)
 
 
-def _note(request: Request, transfer: Transfer, directory: Path, start: int, end: int, *, known: bool) -> None:
+def _note(request: Request, transfer: Transfer, start: int, end: int, *, known: bool) -> None:
     """Remember which bytes have arrived.
 
     Once the header is there, parts in the middle are noted beside the state: replacing the state as a whole for each
     of thousands of parts would be most of their cost.
     """
     if known and request.operation & 3 == Sequence.MIDDLE:
-        with (directory / f"{transfer['file']}.parts").open("ab") as parts:
-            parts.write(_PART.pack(start, end))
+        append_private(f"{request.machine.directory}/{transfer['file']}.parts", _PART.pack(start, end))
         request.machine.store.untouched()
         return
-    transfer["covered"] = [list(each) for each in merge([*_covered(transfer, directory), Extent(start, end)])]
+    transfer["covered"] = [
+        list(each) for each in merge([*_covered(transfer, request.machine.directory), Extent(start, end)])
+    ]
 
 
 def _covered(transfer: Transfer, directory: Path) -> list[Extent]:

@@ -46,8 +46,10 @@ class EmulatedQueue:
     def submit(self, command: AdminCommand) -> Completion:
         """Run one command and return its completion, whatever its status."""
         self._check_buffer(command)
-        fault = faults.for_command(self._machine, command)
-        self._wait(command, fault)
+        with self._machine.view() as state:
+            armed, delay_ms = faults.armed(state), state["options"]["latency_ms"]
+        fault = faults.for_command(self._machine, command) if armed else None
+        self._wait(command, fault, delay_ms)
         if fault is None:
             return self._run(command)
         return self._strike(command, fault)
@@ -80,9 +82,7 @@ class EmulatedQueue:
             except OSError as error:  # the real disk below the emulated one, not the emulated kernel
                 raise host_error("the emulated host cannot keep its state", str(machine.directory), error) from error
 
-    def _wait(self, command: AdminCommand, fault: Fault | None) -> None:
-        with self._machine.view() as state:
-            delay_ms = state["options"]["latency_ms"]
+    def _wait(self, command: AdminCommand, fault: Fault | None, delay_ms: float) -> None:
         if fault is not None and fault["action"] == "delay":
             delay_ms += float(fault["value"])
         if delay_ms:

@@ -59,7 +59,7 @@ def ensure(machine: Machine, primary: Primary, controller: Controller) -> None:
 
 def read(machine: Machine, controller: Controller, offset: int, length: int) -> bytes:
     """Return part of a controller's vendor specific state, which :func:`ensure` has made sure of."""
-    descriptor = os.open(machine.directory / controller["vendor"], os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(f"{machine.directory}/{controller['vendor']}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.pread(descriptor, length, controller["vendor_at"] + offset)
     finally:

@@ -31,6 +31,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
@@ -45,8 +46,10 @@ MAX_DATA_BYTES = 8 * MiB
 #: A link that says nothing for so long is lost; *alive* frames come several times as often.
 SILENCE_S = 30.0
 _ALIVE_PER_SILENCE = 5
-#: Up to this size header and payload are sent by one call.
-_TOGETHER_BYTES = 64 * KiB
+#: Payloads of this size and more are read into memory that is used again.
+_REUSED_BYTES = 64 * KiB
+#: Frames in sight at a time, at most: one arriving, those between two threads, and what is being set.
+_REUSED = 6
 _F_SETPIPE_SZ = 1031
 _PIPE_BYTES = 1 * MiB
 
@@ -77,7 +80,7 @@ class Frame(NamedTuple):
 
     kind: int
     stream: int
-    payload: bytes | bytearray
+    payload: Buffer
 
 
 class LinkLostError(NvmelmError):
@@ -87,6 +90,39 @@ class LinkLostError(NvmelmError):
 
     def __init__(self, message: str, *, cause: str = "") -> None:
         super().__init__(message, cause=cause, fix="nvmelm recover, on either host", reason="link-lost")
+
+
+class Buffers:
+    """Memory for what arrives, used again once nobody looks at it any more.
+
+    Fresh memory for each of thousands of frames would be zeroed first, and cold.
+    """
+
+    def __init__(self) -> None:
+        self._all: list[bytearray] = []
+
+    def take(self, length: int) -> memoryview:
+        """Return memory of so many bytes, whatever is in it."""
+        if length < _REUSED_BYTES:
+            return memoryview(bytearray(length))
+        for buffer in self._all:
+            if _unseen(buffer):
+                if len(buffer) < length:
+                    buffer.extend(bytes(length - len(buffer)))
+                return memoryview(buffer)[:length]
+        fresh = bytearray(length)
+        if len(self._all) < _REUSED:
+            self._all.append(fresh)
+        return memoryview(fresh)
+
+
+def _unseen(buffer: bytearray) -> bool:
+    """Return whether no view of a buffer is left; Python refuses to resize one that somebody looks at."""
+    try:
+        buffer.append(buffer.pop())
+    except BufferError:
+        return False
+    return True
 
 
 class Link:
@@ -105,6 +141,7 @@ class Link:
         self._incoming, self._outgoing = incoming, outgoing
         self._silence_s = silence_s
         self._writing = threading.Lock()
+        self._buffers = Buffers()
         self._broken: LinkLostError | None = None
         self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closing = threading.Event()
@@ -143,11 +180,7 @@ class Link:
         """
         header = FrameHeader.pack(kind=kind, stream=stream, length=len(payload))
         with self._writing:
-            if len(payload) <= _TOGETHER_BYTES:
-                self._write(header + bytes(payload))
-            else:
-                self._write(header)
-                self._write(payload)
+            self._write(header, payload)
 
     def receive(self, *, deadline_s: float | None = None) -> Frame | None:
         """Return the next frame; None when :meth:`wake` was called first.
@@ -238,20 +271,17 @@ class Link:
             )
         return seen
 
-    def _read(self, length: int) -> bytes | bytearray:
-        """Read exactly so many bytes; without a copy when the pipe has them all."""
-        first = self._read_some(length)
-        if len(first) == length:
-            return first
-        buffer = bytearray(first)
-        while len(buffer) < length:
-            buffer += self._read_some(length - len(buffer))
-        return buffer
+    def _read(self, length: int) -> memoryview:
+        """Read exactly so many bytes, with no copy but the one out of the pipe."""
+        whole = left = self._buffers.take(length)
+        while left:
+            left = left[self._read_some(left) :]
+        return whole
 
-    def _read_some(self, most: int) -> bytes:
-        while most:
+    def _read_some(self, view: memoryview) -> int:
+        while True:
             try:
-                got = os.read(self._incoming, most)
+                got = os.readv(self._incoming, (view,))
             except BlockingIOError:
                 if not _poll(self._incoming, select.POLLIN, self._silence_s):
                     raise self._silent("does not answer") from None
@@ -261,23 +291,26 @@ class Link:
             if not got:
                 raise self._cut("its end was closed")
             return got
-        return b""
 
-    def _write(self, data: Buffer) -> None:
-        """Write all of it; after a failure nothing may follow, since half a frame may be out."""
+    def _write(self, *pieces: Buffer) -> None:
+        """Write all of them; after a failure nothing may follow, since half a frame may be out."""
         if self._broken is not None:
             raise LinkLostError(self._broken.message, cause=self._broken.cause)
-        view = memoryview(data)
+        left = [memoryview(piece) for piece in pieces if len(piece)]
         try:
-            while view:
-                view = view[self._write_some(view) :]
+            while left:
+                count = self._write_some(left)
+                while left and count >= len(left[0]):
+                    count -= len(left.pop(0))
+                if count:
+                    left[0] = left[0][count:]
         except LinkLostError as error:
             self._broken = error
             raise
 
-    def _write_some(self, view: memoryview) -> int:
+    def _write_some(self, views: Sequence[memoryview]) -> int:
         try:
-            count = os.write(self._outgoing, view)
+            count = os.writev(self._outgoing, views)
         except BlockingIOError:
             if not _poll(self._outgoing, select.POLLOUT, self._silence_s):
                 raise self._silent("does not take what is sent") from None

@@ -13,14 +13,14 @@ from dataclasses import replace
 from nvmelm.commands import AdminCommandError
 from nvmelm.errors import MalformedError, NvmelmError
 from nvmelm.migrate import messages
-from nvmelm.migrate.link import DATA, Link
+from nvmelm.migrate.link import DATA, Frame, Link
 from nvmelm.migrate.messages import send
 from nvmelm.migrate.streams import Arriving
-from nvmelm.model import Picture
 from nvmelm.operations import state
 from nvmelm.operations.image_stream import StreamedImage
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
+from nvmelm.picture import Picture
 
 #: A state that failed in the middle is asked for again this often.
 _REPEATS = 2
@@ -55,6 +55,7 @@ class Loading:
         self._limit = state.transfer_limit(session.queue, self._device_bytes)
         self._one_by_one = threading.Lock()
         self._states: dict[int, _State] = {}
+        self._failed = threading.Event()
 
     def run(self) -> list[messages.LoadedOne]:
         """Take every state; returns when all are in.
@@ -65,12 +66,9 @@ class Loading:
         for number, one in enumerate(self._controllers):
             self._begin(number, one)
         while not self._all_in():
-            frame = self._link.receive()
+            frame = self._next()
             if frame is None:
                 continue  # a state is in, or failed
-            if frame.kind == DATA:
-                self._state(frame.stream).arriving.put(frame.payload)
-                continue
             message = messages.parse(frame, self._link.peer)
             if isinstance(message, messages.Sent):
                 found = self._state(message.stream)
@@ -91,6 +89,16 @@ class Loading:
         for one in self._states.values():
             if one.thread is not None:
                 one.thread.join()
+
+    def _next(self) -> Frame | None:
+        """Hand data over as it comes; return the first frame that is none, or None when a state is in, or failed."""
+        while True:
+            frame = self._link.receive()
+            if frame is None or frame.kind != DATA:
+                return frame
+            self._state(frame.stream).arriving.put(frame.payload)
+            if self._failed.is_set():
+                return None
 
     def _begin(self, stream: int, one: Moving) -> None:
         self._states[stream] = found = _State(one)
@@ -145,6 +153,7 @@ class Loading:
             )
         except BaseException as error:  # raised again by the thread that waits for this one
             found.error = error
+            self._failed.set()
             found.arriving.unwanted()
         self._link.wake()
 

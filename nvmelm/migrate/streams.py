@@ -91,7 +91,10 @@ class Arriving:
 
     def __init__(self) -> None:
         self.digest = TailDigest()
-        self._pieces: queue.Queue[Buffer | None] = queue.Queue(_PIECES)
+        self._pieces: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each piece there is room for
+        for _ in range(_PIECES):
+            self._room.put(None)
         self._unwanted = threading.Event()
 
     def put(self, piece: Buffer) -> None:
@@ -105,7 +108,9 @@ class Arriving:
 
     def get(self) -> Buffer | None:
         """Return the next piece, or None at the end."""
-        return self._pieces.get()
+        piece = self._pieces.get()
+        self._room.put(None)
+        return piece
 
     def unwanted(self) -> None:
         """Say that nobody reads any more."""
@@ -113,19 +118,20 @@ class Arriving:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._pieces.get_nowait()
+                self._room.put(None)
 
     def abandon(self) -> None:
         """Let a reader that waits for more see the end."""
         self.unwanted()
-        with contextlib.suppress(queue.Full):
-            self._pieces.put_nowait(None)
+        self._pieces.put(None)
 
     def _put(self, piece: Buffer | None) -> None:
         while not self._unwanted.is_set():
             try:
-                self._pieces.put(piece, timeout=1.0)
-            except queue.Full:
+                self._room.get(timeout=1.0)
+            except queue.Empty:
                 continue
+            self._pieces.put(piece)
             return
 
 

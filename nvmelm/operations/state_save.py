@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from nvmelm import __version__
 from nvmelm.errors import ImageError, MalformedError, NotSupportedError, UsageError
 from nvmelm.operations.image import MAX_STATE_BYTES, ImageHeader, ImageSource, ImageWriter, Proof, Sink
-from nvmelm.operations.state_transfer import StateReader, transfer_limit
+from nvmelm.operations.state_transfer import ReadAhead, StateReader, transfer_limit
 from nvmelm.transport import AdminQueue, Progress
 from nvmelm.wire.formats import StateFormats
 from nvmelm.wire.migration import KNOWN_VERSION, ControllerStateHeader, NvmeStateHeader
@@ -193,15 +193,9 @@ def _parts(reader: StateReader, total: int, limit: int) -> Iterator[tuple[int, b
     if len(offsets) == 1:
         yield 0, reader.receive(0, total)
         return
-    from concurrent.futures import ThreadPoolExecutor  # only a state of several parts has something to overlap
-
-    with ThreadPoolExecutor(1, "nvmelm-get") as pool:
-        ahead = pool.submit(reader.receive, 0, limit)
+    with ReadAhead(reader, total, limit) as parts:
         for offset in offsets:
-            data = ahead.result()
-            if offset + limit < total:
-                ahead = pool.submit(reader.receive, offset + limit, min(limit, total - offset - limit))
-            yield offset, data
+            yield offset, parts.next()
 
 
 def _proof(reader: StateReader) -> Proof:

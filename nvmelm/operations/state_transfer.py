@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Self
 from uuid import UUID
 
 from nvmelm.commands import execute, migration
-from nvmelm.model import Primary
+from nvmelm.picture import Primary
 from nvmelm.transport import AdminQueue
 from nvmelm.wire.formats import StateFormats
 from nvmelm.wire.migration import ControllerStateHeader
@@ -76,3 +79,55 @@ class StateReader:
     def header(self) -> ControllerStateHeader:
         """Return the header of the state."""
         return ControllerStateHeader(self.receive(0, ControllerStateHeader.size))
+
+
+class ReadAhead:
+    """Reads a state part by part in a thread of its own, one command at a time and one part ahead.
+
+    Nothing is read that was not asked for: a part is asked for when the one before it is taken.
+
+    Args:
+        total: bytes of the state.
+        limit: bytes of a part.
+    """
+
+    def __init__(self, reader: StateReader, total: int, limit: int) -> None:
+        self._reader = reader
+        self._places = ((offset, min(limit, total - offset)) for offset in range(0, total, limit))
+        # These queues are written in C; there are thousands of parts, and a future for each would cost more.
+        self._asked: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
+        self._read: SimpleQueue[bytes | BaseException] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="nvmelm-get", daemon=True)
+
+    def next(self) -> bytes:
+        """Return the next part, and have the one behind it read meanwhile.
+
+        Raises:
+            NvmelmError: it could not be read.
+        """
+        part = self._read.get()
+        if isinstance(part, BaseException):
+            raise part
+        self._ask()
+        return part
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ask()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._asked.put(None)
+        self._thread.join()
+
+    def _ask(self) -> None:
+        place = next(self._places, None)
+        if place is not None:
+            self._asked.put(place)
+
+    def _run(self) -> None:
+        while (place := self._asked.get()) is not None:
+            try:
+                self._read.put(self._reader.receive(*place))
+            except BaseException as error:  # raised again by the thread that takes the part
+                self._read.put(error)

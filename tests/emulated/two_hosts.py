@@ -198,12 +198,16 @@ class World:
 
     def runs(self, side: str, cntlid: int = FIRST) -> bool:
         """Return whether a copy of the controller runs there: online, with I/O queues, and not suspended."""
-        return self.holds(side, cntlid) and not self.controller(side, cntlid)["suspended"]
+        one = self.controller(side, cntlid)  # at one moment: the other side's thread may take it down between two looks
+        return _present(one) and not one["suspended"]
 
     def holds(self, side: str, cntlid: int = FIRST) -> bool:
         """Return whether a copy of the controller's state is there, running or not."""
-        one = self.controller(side, cntlid)
-        return bool(one["online"] and one["io"] is not None and one["io"]["sqs"])
+        return _present(self.controller(side, cntlid))
+
+
+def _present(one: dict[str, Any]) -> bool:
+    return bool(one["online"] and one["io"] is not None and one["io"]["sqs"])
 
 
 def build(place: Path, *generations: Any, controllers: int = 1, **options: Any) -> Path:
