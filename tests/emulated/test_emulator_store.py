@@ -115,7 +115,7 @@ def test_a_process_killed_anywhere_leaves_a_readable_state(tmp_path: Path) -> No
         time.sleep(0.003 * number)
         os.kill(victim.pid or 0, signal.SIGKILL)
         victim.join()
-        assert 1 <= parse_secondary_list(one.identify(0x15))[0].nvq <= 5
+        assert parse_secondary_list(one.identify(0x15))[0].nvq <= 5  # 0: killed before its first change was kept
         assert one.status(VIRT, FIRST << 16 | 8, 2) == 0
     one.host.close()
 
