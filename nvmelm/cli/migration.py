@@ -18,13 +18,13 @@ from nvmelm.compat.policy import MAX_BYTES, Policy
 from nvmelm.errors import MalformedError, NvmelmError, host_error
 from nvmelm.migrate import precopy, user_data
 from nvmelm.migrate.address import Address
-from nvmelm.migrate.interrupts import interruptible
 from nvmelm.migrate.link import Link
 from nvmelm.migrate.outcome import MigrateReport, report_of
 from nvmelm.migrate.points import Points
 from nvmelm.migrate.remote import connected
 from nvmelm.migrate.source import Source, Wishes
 from nvmelm.migrate.tracks import Start
+from nvmelm.operations.interrupts import interruptible
 from nvmelm.operations.ownership import Sessions
 from nvmelm.operations.session import Session
 from nvmelm.transport import Progress

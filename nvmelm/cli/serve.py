@@ -16,9 +16,9 @@ app = group("The other end of a migration.")
 def serve(run: Run, callouts: CalloutDirectory = None) -> int:
     """Take the destination's part of one migration over standard input and output; migrate starts this by ssh."""
     from nvmelm.migrate import destination
-    from nvmelm.migrate.interrupts import interruptible
     from nvmelm.migrate.link import LinkLostError
     from nvmelm.migrate.remote import standard_link
+    from nvmelm.operations.interrupts import interruptible
 
     if os.isatty(0) or os.isatty(1):
         raise UsageError(

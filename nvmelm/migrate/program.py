@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from nvmelm.errors import NvmelmError, host_error
-from nvmelm.migrate.interrupts import taken_here, undisturbed
+from nvmelm.operations.interrupts import taken_here, undisturbed
 
 #: How much of what a program printed is kept: its end. Also as much as a pipe holds, so that what a program wrote
 #: before it ended is read in one go.

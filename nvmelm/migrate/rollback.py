@@ -54,8 +54,8 @@ def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmErr
     if source.suspended_at is not None:
         try:
             notes += target.resume(source.session, record.controllers)
-        except NvmelmError as second:
-            return _not_resumed(record, failure, second)
+        except Exception as second:  # whatever it is, an operator must know
+            return _not_resumed(record, failure, named(second))
         stood_still = time.monotonic() - source.suspended_at
         source.measured.downtime_s = stood_still
     try:
@@ -74,8 +74,7 @@ def _reason(link: Link, error: Exception | KeyboardInterrupt) -> NvmelmError:
     if isinstance(error, KeyboardInterrupt):
         return InterruptedByUserError("interrupted", cause="Ctrl-C, or a signal that asks to end", reason="interrupted")
     if not isinstance(error, NvmelmError):
-        bug = f"this is a bug in nvmelm: {type(error).__name__}: {error}"
-        return NvmelmError(bug, fix="report it with nvmelm bug-report", reason="bug")
+        return named(error)
     if isinstance(error, LinkLostError):
         with suppress(LinkLostError, MalformedError):
             for _ in range(_MAX_LATE_MESSAGES):
@@ -86,6 +85,14 @@ def _reason(link: Link, error: Exception | KeyboardInterrupt) -> NvmelmError:
                 if isinstance(message, messages.Failed):
                     return messages.remote_error(message, link.peer)
     return error
+
+
+def named(error: Exception) -> NvmelmError:
+    """Return an error of ours for one that nobody expected."""
+    if isinstance(error, NvmelmError):
+        return error
+    bug = f"this is a bug in nvmelm: {type(error).__name__}: {error}"
+    return NvmelmError(bug, fix="report it with nvmelm bug-report", reason="bug")
 
 
 def _latest(source: Source) -> Record:

@@ -28,7 +28,6 @@ from nvmelm.discovery import resolve
 from nvmelm.errors import IncompatibleError, MalformedError, NvmelmError, UncertainError, UsageError
 from nvmelm.migrate import messages, target
 from nvmelm.migrate.gate import manifest_of, require_compatible
-from nvmelm.migrate.interrupts import undisturbed
 from nvmelm.migrate.link import DATA, Link, LinkLostError
 from nvmelm.migrate.messages import expect, send
 from nvmelm.migrate.points import Point, Points
@@ -39,6 +38,7 @@ from nvmelm.migrate.streams import Rehearsal
 from nvmelm.migrate.tracks import Start, Tracks
 from nvmelm.migrate.user_data import Written
 from nvmelm.operations import marks, provision, state
+from nvmelm.operations.interrupts import undisturbed
 from nvmelm.operations.ownership import Moving, Record, Sessions, Side, State, new_record
 from nvmelm.operations.session import Session
 from nvmelm.operations.state_transfer import StateReader

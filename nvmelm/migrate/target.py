@@ -65,15 +65,15 @@ def resume(session: Session, controllers: Iterable[Moving]) -> list[str]:
     """Resume every controller that ran before; return what is worth knowing.
 
     Raises:
-        NvmelmError: one was not resumed; the others were all the same.
+        Exception: one was not resumed; the others were all the same.
     """
     notes: list[str] = []
 
-    def go(one: Moving) -> NvmelmError | None:
+    def go(one: Moving) -> Exception | None:
         try:
             if not state.resume(session.queue, one.cntlid).changed:
                 notes.append(f"{one.cntlid:#06x} was not suspended any more: it, or its primary, was reset meanwhile")
-        except NvmelmError as error:
+        except Exception as error:  # whatever it is, the others have to run
             return error
         return None
 

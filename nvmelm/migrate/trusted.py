@@ -6,6 +6,7 @@ on the way: the file, a link to it, and each directory above, for the owner of a
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -13,6 +14,9 @@ import stat
 from pathlib import Path
 
 from nvmelm.errors import HostError, UsageError, host_error
+
+#: As many as the kernel follows in one path.
+_MOST_LINKS = 40
 
 
 def programs(directory: Path) -> list[Path]:
@@ -62,13 +66,31 @@ def _is_program(path: Path) -> bool:
 
 
 def _require_own(path: Path) -> None:
-    """Refuse a program that others could have put there, by any name on the way to it."""
-    if path.is_symlink():
-        _require(path, path.lstat())
-    real = path.resolve()
-    _require(real, real.stat())
-    for place in (*path.absolute().parents, *real.parents):
-        _require(place, place.stat(), path)
+    """Refuse a program that others could have put there, by any name on the way to it.
+
+    The way is gone name by name, as the kernel does: every directory on it counts, and every link, wherever it is.
+    """
+    here = Path("/")
+    _require(here, here.lstat(), path)
+    pending = [*reversed(path.absolute().parts[1:])]
+    links = 0
+    while pending:
+        name = pending.pop()
+        if name in (".", ".."):
+            here = here if name == "." else here.parent
+            continue
+        place = here / name
+        about = place.lstat()
+        _require(place, about, None if place == path else path)
+        if not stat.S_ISLNK(about.st_mode):
+            here = place
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        target = place.readlink()
+        here = Path("/") if target.is_absolute() else here
+        pending += reversed(target.parts[1:] if target.is_absolute() else target.parts)
 
 
 def _require(place: Path, about: os.stat_result, path: Path | None = None) -> None:

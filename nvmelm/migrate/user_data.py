@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from nvmelm.commands import data_queue, execute, tracking
+from nvmelm.commands import AdminCommandError, data_queue, execute, tracking
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
+from nvmelm.operations.interrupts import undisturbed
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
 from nvmelm.picture import Primary
@@ -90,24 +91,39 @@ def coalesced(entries: Iterable[MigrationQueueEntry]) -> tuple[dict[int, tuple[E
     )
 
 
+#: Memory that a device may still write to, since it did not say that it will not. It is kept until this process ends.
+_KEPT: list[ExitStack] = []
+
+
 class _Queue:
     """One controller's queue, from its creation until it is deleted."""
 
     def __init__(self, session: Session, cntlid: int, slots: int) -> None:
         self.cntlid = cntlid
         self._queue = session.queue
-        with ExitStack() as stack:
-            size = slots * MigrationQueueEntry.size
-            memory = stack.enter_context(session.host.queue_memory(size))[:size]
-            stack.callback(memory.release)
+        self._memory = ExitStack()
+        size = slots * MigrationQueueEntry.size
+        memory = self._memory.enter_context(session.host.queue_memory(size))[:size]
+        self._memory.callback(memory.release)
+        self.reader = UserDataMigrationQueueReader(memory)
+        try:
             self.id = data_queue.created_id(execute(self._queue, data_queue.create(cntlid, memory)))
-            self.reader = UserDataMigrationQueueReader(memory)
-            self._memory = stack.pop_all()
+        except AdminCommandError:
+            self._give_back()
+            raise
+        except BaseException:  # it may have been made all the same
+            _KEPT.append(self._memory)
+            raise
 
-    def take(self) -> list[MigrationQueueEntry]:
-        """Return all entries that are there, and tell the controller that their slots are free."""
+    def take(self, *, whole: bool) -> list[MigrationQueueEntry]:
+        """Return entries that are there, and tell the controller that their slots are free.
+
+        Args:
+            whole: until there are none left, which is only when the controller stands still; otherwise at most what
+                the queue has room for, as a guest may write as fast as this reads.
+        """
         found: list[MigrationQueueEntry] = []
-        while entries := self.reader.take():
+        while (whole or len(found) < self.reader.slots) and (entries := self.reader.take()):
             found += entries
             head = self.reader.head_to_publish
             if head is not None:
@@ -125,7 +141,14 @@ class _Queue:
 
         A device that refuses may go on writing, so it keeps the memory until this process ends.
         """
-        execute(self._queue, data_queue.delete(self.id))
+        try:
+            execute(self._queue, data_queue.delete(self.id))
+        except BaseException:
+            _KEPT.append(self._memory)
+            raise
+        self._give_back()
+
+    def _give_back(self) -> None:
         self.reader.close()
         self._memory.close()
 
@@ -152,7 +175,8 @@ class UserDataLog:
         self._queues: list[_Queue] = []
         try:
             for cntlid in controllers:
-                self._queues.append(_Queue(session, cntlid, slots))
+                with undisturbed():  # a queue that is made is known
+                    self._queues.append(_Queue(session, cntlid, slots))
             for queue in self._queues:
                 queue.start()
         except BaseException:
@@ -185,19 +209,20 @@ class UserDataLog:
 
     def close(self) -> None:
         """Delete the queues; a device that refuses is noted, for they end with a reset at the latest."""
-        queues, self._queues = self._queues, []
-        for queue in queues:
-            try:
-                queue.delete()
-            except NvmelmError as error:
-                self.notes.append(f"the log of {queue.cntlid:#06x} was not ended: {error.message}")
+        with undisturbed():
+            while self._queues:
+                queue = self._queues.pop()
+                try:
+                    queue.delete()
+                except NvmelmError as error:
+                    self.notes.append(f"the log of {queue.cntlid:#06x} was not ended: {error.message}")
 
     def _round(self, *, after_suspend: bool) -> int:
         number, now = len(self.rounds) // max(1, len(self._queues)) + 1, time.monotonic()
         seconds, self._since = now - self._since, now
         taken = 0
         for queue in self._queues:
-            entries = queue.take()
+            entries = queue.take(whole=after_suspend)
             lost = queue.reader.must_restart
             if after_suspend:
                 _require_end(queue, lost=lost)

@@ -99,7 +99,7 @@ def apply(
     journal.begin(request.verb, session.ref.serial, request.target)
     try:
         done = _converge(session, request, actions, picture, journal)
-    except (NvmelmError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:  # whatever it is: something was changed
         raise _put_back(session, journal, error) from error
     journal.end("done")
     return _report(session, request, actions, done, changed=True)
@@ -146,9 +146,9 @@ def _converge(
     raise NvmelmError("the host does not show what was done", cause=names, fix="nvmelm show PF, and dmesg")
 
 
-def _put_back(session: Session, journal: Journal, error: NvmelmError | KeyboardInterrupt) -> NvmelmError:
+def _put_back(session: Session, journal: Journal, error: Exception | KeyboardInterrupt) -> NvmelmError:
     """Undo the run that just failed and return the error to end with."""
-    failure = error if isinstance(error, NvmelmError) else InterruptedByUserError("interrupted")
+    failure = _named(error)
     run = journal.runs()[-1]
     try:
         picture = session.picture()
@@ -168,6 +168,15 @@ def _put_back(session: Session, journal: Journal, error: NvmelmError | KeyboardI
         failure = RolledBackError(f"{failure.message}; everything was put back", cause=cause, fix=fix)
     failure.rolled_back = True
     return failure
+
+
+def _named(error: Exception | KeyboardInterrupt) -> NvmelmError:
+    if isinstance(error, KeyboardInterrupt):
+        return InterruptedByUserError("interrupted")
+    if isinstance(error, NvmelmError):
+        return error
+    bug = f"this is a bug in nvmelm: {type(error).__name__}: {error}"
+    return NvmelmError(bug, fix="report it with nvmelm bug-report", reason="bug")
 
 
 def _ask(session: Session, picture: Picture, actions: list[Action], confirm: Confirm) -> Picture:

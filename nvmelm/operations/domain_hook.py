@@ -3,9 +3,10 @@
 Only what the hook bound itself is given back: a VF that was found bound, by ``source prepare`` or ``apply`` say,
 is somebody's wish and stays. So each VF that is bound here is written down first, with the domain it is for::
 
-    libvirt/0000:01:00.1.json      {"domain": "vm1", "boot": "…", "incarnation": 4711}
+    libvirt/0000:01:00.1.json      {"domain": "vm1", "boot": "…", "incarnation": 4711, "bound": true}
 
-The boot and the VF's inode in sysfs tell the VF from another one that has its address later.
+The boot and the VF's inode in sysfs tell the VF from another one that has its address later. ``bound`` is false until
+it was bound: a VF that is found bound then was bound by somebody else, and stays.
 
 Libvirt waits for the hook and must not be asked anything meanwhile; all that is needed stands in the domain's XML.
 """
@@ -65,7 +66,7 @@ def release(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_ru
         if note.get("domain") != domain:
             continue
         try:
-            if {**note, **_identity(host, one.address)} == note:
+            if note.get("bound") and {**note, **_identity(host, one.address)} == note:
                 _unbind(host, one.address, confirm=confirm, dry_run=dry_run)
                 unbound.append(str(one.address))
         except NvmelmError as error:
@@ -96,12 +97,17 @@ def _prepared(
         for one in wanted:
             found = resolve(picture, one.address)
             require_unused(found)
+            path = _path(host, one.address)
             if found.driver == VFIO_DRIVER:
+                if not dry_run and _note(path).get("bound") is False:
+                    store.remove(path)
                 continue
+            note = {"domain": domain, **_identity(host, one.address)}
             if not dry_run:
-                note = {"domain": domain, **_identity(host, one.address)}
-                store.write(_path(host, one.address), json.dumps(note) + "\n")
+                store.write(path, json.dumps(note | {"bound": False}) + "\n")
             provision.bind(opened, [one.address], unmarked=one.unmarked, confirm=confirm, dry_run=dry_run)
+            if not dry_run:
+                store.write(path, json.dumps(note | {"bound": True}) + "\n")
             bound.append(str(one.address))
         if dry_run:
             return bound

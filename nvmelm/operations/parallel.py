@@ -8,6 +8,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from nvmelm.operations.interrupts import undisturbed
+
 T = TypeVar("T")
 
 
@@ -35,16 +37,30 @@ def each(do: Callable[[T], None], items: Iterable[T], *, threads: int) -> None:
             failures.append(error)
             stopped.set()
 
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(threads, waiting.qsize()))]
-    for one in workers:
-        one.start()
+    workers: list[threading.Thread] = []
+    try:
+        for _ in range(min(threads, waiting.qsize())):
+            one = threading.Thread(target=work, daemon=True)
+            one.start()
+            workers.append(one)
+    except RuntimeError:  # no more threads to be had: those that there are do it, and this one
+        work()
+    except BaseException:
+        _end(workers, stopped)
+        raise
     try:
         for one in workers:
             one.join()
     except BaseException:
-        stopped.set()
-        for one in workers:
-            one.join()
+        _end(workers, stopped)
         raise
     if failures:
         raise failures[0]
+
+
+def _end(workers: Iterable[threading.Thread], stopped: threading.Event) -> None:
+    """Wait until nothing is being done: whoever puts things back begins from what stands still."""
+    stopped.set()
+    with undisturbed():
+        for one in workers:
+            one.join()

@@ -217,11 +217,12 @@ class _Planner:
         *,
         loses: str = "",
         needs_idle: tuple[int, ...] = (),
+        kept: tuple[Change, ...] = (),
     ) -> None:
         made = tuple(Change(name, self.now[name], value) for name, value in changes.items() if self.now[name] != value)
         self.now.update(changes)
         cntlid = one.cntlid if one else None
-        self.actions.append(Action(phase, summary, operations, made, cntlid, loses, needs_idle))
+        self.actions.append(Action(phase, summary, operations, (*made, *kept), cntlid, loses, needs_idle))
 
     def _autoprobe(self, wanted: bool, phase: Phase) -> None:
         if self.now["autoprobe"] in (None, wanted):
@@ -254,7 +255,10 @@ class _Planner:
     def _enable_vfs(self, wanted: int) -> None:
         """Enable VFs; each has its resources by now, so it comes up with an MSI-X table of the right size."""
         write = SysfsWrite(f"{self.pf}/sriov_numvfs", str(wanted))
-        self._emit(Phase.VFS, f"enable {_count(wanted, 'VF')}", (write,), {"vfs": wanted})
+        # Taking them away again takes what they hold, also what they held before: the way back has to know that.
+        held = [cell(one.cntlid, name) for one in self.picture.secondaries for name in ("vq", "vi") if one.vf_number]
+        kept = tuple(Change(name, self.now[name], self.now[name]) for name in held if self.now[name])
+        self._emit(Phase.VFS, f"enable {_count(wanted, 'VF')}", (write,), {"vfs": wanted}, kept=kept)
         self.dirty.clear()
 
     def _revoke(self, one: Secondary) -> None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
-from nvmelm.migrate.interrupts import left_to_the_main_thread
+from nvmelm.operations.interrupts import left_to_the_main_thread
 from nvmelm.watch.lines import Body
 from nvmelm.watch.look import Looks
 

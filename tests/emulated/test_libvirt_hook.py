@@ -101,6 +101,26 @@ def test_a_vf_that_was_bound_before_stays_bound_afterwards(bench: Bench) -> None
     assert bench.drivers() == ["vfio-pci", None]
 
 
+def test_a_hook_that_was_killed_before_it_bound_does_not_give_back_what_the_operator_bound(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xml = domain_xml.read(domain(FIRST).encode())
+    bind = provision.bind
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(provision, "bind", killed)
+    with pytest.raises(KeyboardInterrupt):
+        domain_hook.prepare(bench.host, "vm1", xml, confirm=agree)
+    monkeypatch.setattr(provision, "bind", bind)
+    with session(bench.host, "nvme0", change=True) as opened:
+        assert provision.bind(opened, [0x42], confirm=agree).changed
+    assert domain_hook.prepare(bench.host, "vm1", xml, confirm=agree) == ()
+    assert domain_hook.release(bench.host, "vm1", xml, confirm=agree) == ()
+    assert bench.drivers()[0] == "vfio-pci"
+
+
 def test_a_vf_bound_for_one_domain_is_not_given_back_by_another(bench: Bench) -> None:
     bench.hook(*HOOK_BEGIN, xml=domain(FIRST))
     assert bench.hook(*HOOK_END, xml=domain(FIRST), name="vm2").returncode == 0

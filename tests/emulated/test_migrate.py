@@ -159,6 +159,26 @@ def test_an_error_that_nobody_expected_rolls_back_too(guarded: World, error: Exc
     goes_on(guarded, "source")
 
 
+def test_a_resume_that_breaks_in_a_way_nobody_expected_is_uncertain_and_said(
+    guarded: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    def run(point: str, told: Any) -> None:
+        if point == "before-give-away":
+            monkeypatch.setattr("nvmelm.migrate.target.state.resume", broken)
+            raise NvmelmError("the site says no")
+
+    with pytest.raises(UncertainError, match="could not be resumed") as met:
+        guarded.migrate(points=lambda side: Points(run if side == "source" else None, side))
+    assert "OSError" in met.value.message
+    monkeypatch.undo()
+    assert not guarded.runs("destination")
+    guarded.recover("source")
+    goes_on(guarded, "source")
+
+
 def test_a_failed_callout_after_the_give_away_changes_nothing(guarded: World) -> None:
     def run(point: str, told: Any) -> None:
         if point in ("before-resume", "destination-running", "given-away"):

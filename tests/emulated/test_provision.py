@@ -91,6 +91,36 @@ def test_release_brings_back_exactly_what_was_there(make_host: MakeHost) -> None
     assert not (host.state_dir / "journal" / f"{PF}.jsonl").exists()
 
 
+@pytest.mark.parametrize("fault", ["sysfs/*driver_override=errno:EIO", "sysfs/*sriov_numvfs=errno:EIO"])
+def test_what_a_function_held_before_it_was_enabled_is_brought_back(make_host: MakeHost, fault: str) -> None:
+    host = make_host()
+    with session(host, PF, change=True) as opened:
+        provision.assign(opened, 0x44, vq=2, vi=1, confirm=agree)
+        Journal(host, PF).forget()
+    before = cells(host)
+    assert before["0x0044/vq"] == 2
+    host.arm(fault)
+    with pytest.raises(NvmelmError) as met:
+        prepare(host, vfs=3, vq=2, vi=1)
+    assert met.value.rolled_back
+    assert cells(host) == before
+    host.disarm()
+    assert prepare(host, vfs=3, vq=2, vi=1)
+    assert release(host)
+    assert cells(host) == before
+
+
+def test_an_error_that_nobody_expected_puts_everything_back(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = make_host()
+    before = cells(host)
+    monkeypatch.setattr("nvmelm.operations.apply.marks.verify", lambda *_: [][1])
+    with pytest.raises(RolledBackError, match="IndexError"):
+        prepare(host)
+    assert cells(host) == before
+
+
 def test_release_brings_back_vfs_that_were_there_with_their_resources_and_driver(make_host: MakeHost) -> None:
     host = make_host()
     with session(host, PF, change=True) as opened:  # somebody else's set-up: one online VF that the kernel drives

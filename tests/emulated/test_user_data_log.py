@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -127,6 +129,46 @@ def test_several_controllers_have_a_queue_each_and_none_is_left(tmp_path: Path) 
         log.close()
     assert list(memory.iterdir()) == []
     world.close()
+
+
+def test_memory_that_a_device_may_still_write_to_is_kept(world: World) -> None:
+    memory = world.place / "source" / "memory"
+    before = set(memory.iterdir())
+    world.source.arm("admin/0x45#2=status:0x4006")
+    with session(world.source, PF, change=True) as opened:
+        log = UserDataLog(opened, [FIRST], lambda _: None)
+        (kept,) = set(memory.iterdir()) - before
+        log.close()
+        assert "was not ended" in log.notes[0]
+        del log
+        gc.collect()
+    assert kept.exists()
+    guest = world.guest
+    assert guest is not None
+    guest.step(20)  # the device goes on writing, and finds its memory
+    with world.source.machine.view() as state:
+        assert [one["wild"] for one in state["primaries"][PF]["queues"].values()] == [0]
+
+
+def test_a_guest_that_writes_as_fast_as_the_log_is_read_does_not_keep_a_round_going(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = world.guest
+    assert guest is not None
+    with session(world.source, PF, change=True) as opened:
+        log = UserDataLog(opened, [FIRST], lambda _: None, slots=16)
+        published = user_data.data_queue.set_head
+
+        def busy(number: int, head: int) -> Any:
+            guest.step(4)
+            return published(number, head)
+
+        monkeypatch.setattr(user_data.data_queue, "set_head", busy)
+        guest.step(2)
+        log.converge()
+        log.close()
+    assert all(one.count <= 16 * 64 for one in log.rounds)
+    assert len(log.rounds) <= 16
 
 
 def test_a_device_that_refuses_leaves_no_queue(world: World) -> None:

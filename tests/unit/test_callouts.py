@@ -193,6 +193,40 @@ def test_a_link_to_a_program_that_others_may_write_is_not_run(place: Path, tmp_p
     assert str(elsewhere) in met.value.cause
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a link away")
+def test_a_link_in_the_middle_of_the_way_counts_too(place: Path, tmp_path: Path) -> None:
+    program = script(tmp_path, "program", "true")
+    middle = tmp_path / "middle"
+    middle.symlink_to(program)
+    (place / "hook").symlink_to(middle)
+    assert of(place).call("prepared", {})
+    os.chown(middle, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(HostError) as met:
+        of(place)
+    assert met.value.reason == "callout-unsafe"
+    assert str(middle) in met.value.cause
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a link away")
+def test_a_directory_that_is_somebodys_link_is_not_trusted(place: Path, tmp_path: Path) -> None:
+    script(place, "hook", "true")
+    link = tmp_path / "link"
+    link.symlink_to(place)
+    assert of(link).call("prepared", {})
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(HostError) as met:
+        of(link)
+    assert met.value.reason == "callout-unsafe"
+
+
+def test_links_that_go_round_in_a_circle_are_a_clear_error(place: Path) -> None:
+    (place / "a").mkdir()
+    (place / "hook").symlink_to(place / "hook2")
+    (place / "hook2").symlink_to(place / "hook")
+    with pytest.raises(HostError):
+        of(place)
+
+
 def test_a_directory_above_that_others_may_write_is_not_trusted(tmp_path: Path) -> None:
     above = tmp_path / "above"
     (above / "callouts").mkdir(parents=True)

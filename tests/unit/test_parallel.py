@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 
@@ -43,6 +45,46 @@ def test_the_first_failure_is_raised_when_nothing_is_being_done_any_more() -> No
     assert 1 <= ended < 1000
     assert not [one for one in threading.enumerate() if one.daemon and one is not threading.current_thread()]
     assert len(done) == ended
+
+
+def test_after_ctrl_c_pressed_twice_nothing_is_being_done_any_more() -> None:
+    busy = threading.Semaphore(0)
+    ended: list[int] = []
+
+    def do(item: int) -> None:
+        busy.release()
+        time.sleep(0.3)
+        ended.append(item)
+
+    def press() -> None:
+        for _ in range(2):
+            busy.acquire(timeout=20)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    with pytest.raises(KeyboardInterrupt):
+        parallel.each(do, range(8), threads=2)
+    done = len(ended)
+    presser.join()
+    time.sleep(0.4)
+    assert len(ended) == done < 8
+
+
+def test_where_no_more_threads_are_to_be_had_it_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def limited(one: threading.Thread) -> None:
+        if len(begun) == 2:
+            raise RuntimeError("can't start new thread")
+        begun.append(one)
+        start(one)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    done: list[int] = []
+    parallel.each(done.append, range(50), threads=8)
+    assert sorted(done) == list(range(50))
 
 
 def test_nothing_to_do_is_done() -> None:
