@@ -167,6 +167,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "callout-unsafe": ("others could have put the callout there", "chown root and chmod go-w, or remove it"),
     "destination": ("--to is no address of a controlling function", "write ssh://HOST/PF or ssh://HOST/PF/CNTLID"),
     "downtime": ("the dry transfer took longer than --max-downtime", "allow more, or use a faster link"),
+    "look-slow": ("a controller, or the kernel's driver, does not answer a look", "dmesg | tail"),
     "log-full": ("the log of user data filled up, and changes were lost", "migrate again while the guest writes less"),
     "log-malformed": ("the device logged what makes no sense", "ask its vendor for another firmware"),
     "log-unfinished": ("the log of user data does not end with the suspend", "ask the device's vendor"),

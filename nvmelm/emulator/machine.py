@@ -23,6 +23,7 @@ from nvmelm.emulator.generations import Generation
 from nvmelm.emulator.memory import Memory
 from nvmelm.emulator.state import Controller, Function, Holder, HostState, Primary, new_controller
 from nvmelm.emulator.store import Store
+from nvmelm.errors import NvmelmError
 
 
 class Machine:
@@ -64,11 +65,15 @@ class Machine:
                 before, self._state = self._state, state
                 try:
                     yield state
+                except NvmelmError:
+                    raise
+                except BaseException:
+                    self.said.clear()  # of a change that is not kept; still under the lock, as others say things too
+                    raise
                 finally:
                     self._state = before
         finally:
             if self._state is None:
-                self.said.clear()  # of a change that was not kept
                 self._remove_doomed()
 
     def _tell(self) -> None:

@@ -147,6 +147,7 @@ def tell(directory: Path, said: Sequence[dict[str, Any]]) -> None:
         except OSError as error:
             if error.errno == errno.ENXIO:  # its process died
                 path.unlink(missing_ok=True)
+                _lost(path).unlink(missing_ok=True)
             continue
         try:
             for line in lines:

@@ -190,8 +190,11 @@ def from_json(text: str) -> Record:
         if body.pop("format") != FORMAT:
             raise ValueError("another format")
         body["side"], body["state"] = Side(body["side"]), State(body["state"])
-        body["controllers"] = tuple(Moving(**one) for one in body["controllers"])
-        body["history"] = tuple((str(state), str(at)) for state, at in body["history"])
+        body["controllers"] = tuple(_moving(one) for one in body["controllers"])
+        body["history"] = tuple((State(state).value, str(at)) for state, at in body["history"])
+        texts = (name for name, value in body.items() if name not in ("controllers", "history"))
+        if not body["history"] or not all(isinstance(body[name], str) for name in texts):
+            raise ValueError("a part of another kind")
         return Record(**body)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MalformedError(
@@ -200,6 +203,13 @@ def from_json(text: str) -> Record:
             fix="use the nvmelm that wrote it",
             reason="sessions-damaged",
         ) from error
+
+
+def _moving(body: dict[str, Any]) -> Moving:
+    moving = Moving(**body)
+    if not all(isinstance(getattr(moving, name), int) for name in Moving.__dataclass_fields__):
+        raise ValueError("a number of another kind")
+    return moving
 
 
 def now() -> str:

@@ -137,7 +137,7 @@ class Overrun(Part):
 
 
 class Trouble(Part):
-    """A look that failed, or works again; until then what is known of the function is old."""
+    """A look that failed or hangs, or works again; until then what is known of the function is old."""
 
     primary: str | None = Field(description="null: the host's list of functions, its sessions, or the file of metrics")
     over: bool
@@ -150,7 +150,7 @@ class Trouble(Part):
 class Ended(Part):
     """The last line: why there are no more."""
 
-    why: Literal["interrupted", "terminated", "count", "time"]
+    why: Literal["interrupted", "terminated", "time"]
 
 
 class WatchLine(Document):

@@ -5,7 +5,7 @@ what                when
 ==================  ==========================================================================
 everything          at the beginning; and after uevents were lost
 some functions      when their uevents have been quiet for a moment, or have gone on for a while
-what nvmelm wrote   every second: marks and sessions, by their files' times
+marks               every second, by their files' times
 the lists           every few seconds, one command a function: other programs change them too
 who has them        every ten seconds: opening a VF says nothing; less often where there are many processes
 every manifest      every minute: namespaces are attached and detached without a word
@@ -55,6 +55,7 @@ class Looking:
         self._dirty: set[str] = set()
         self._all = self._lost = self._stopped = False
         self._first_s = self._last_s = 0.0
+        self._since: float | None = None
         self._thread = threading.Thread(target=self._run, name="looking", daemon=True)
         self._due: dict[Look, float] = {}
         self._put_off()
@@ -69,6 +70,11 @@ class Looking:
             with self._changed:
                 self._stopped = True
                 self._changed.notify()
+
+    def slow(self) -> tuple[str | None, float] | None:
+        """Return what is looked at, the host or a function's address, and for how long, s; None between two looks."""
+        since = self._since
+        return None if since is None else (self._looks.at_work_on, time.monotonic() - since)
 
     def touched(self, address: str | None) -> None:
         """Say that a uevent was about a function; None: it may be any."""
@@ -91,15 +97,20 @@ class Looking:
     def _run(self) -> None:
         try:
             with left_to_the_main_thread():
-                self._tell(self._looks.whole())
+                self._look(self._looks.whole)
                 self._put_off()
                 while not self._stopped:
-                    self._tell(self._next()())
+                    self._look(self._next())
         except BaseException as error:  # a thread has nobody above it: the stream ends with it
             self._failed(error)
 
+    def _look(self, look: Look) -> None:
+        self._since = time.monotonic()
+        self._tell(look())
+
     def _tell(self, found: Iterable[Body]) -> None:
         bodies = list(found)
+        self._since = None
         if not self._stopped:
             self._told(bodies, self._looks)
 

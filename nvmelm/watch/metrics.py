@@ -12,6 +12,7 @@ from pathlib import Path
 from nvmelm.transport.atomic import AtomicFile
 from nvmelm.watch.known import Known
 from nvmelm.watch.look import Looks
+from nvmelm.watch.sessions import SessionLooks
 
 Row = tuple[Mapping[str, str], float]
 
@@ -37,39 +38,40 @@ def of_host(looks: Looks) -> str:
                 "Marks by role, and whether they hold.",
                 _counted(("primary", "role", "holds"), _marks(looks)),
             ),
+        ]
+    )
+
+
+def of_stream(sessions: SessionLooks, lines: Mapping[str, int], *, troubles: int, at: float) -> str:
+    """Return what is known of the host's sessions, and what was said.
+
+    Args:
+        lines: how many lines of each kind.
+        troubles: how many looks fail, or hang, at present.
+        at: when the host was looked at last, seconds since the epoch; 0: not yet.
+    """
+    return "".join(
+        [
             _family(
                 "nvmelm_sessions",
                 "gauge",
                 "Migrations as this host wrote them down.",
-                _counted(("side", "state"), ((one.side.value, one.state.value) for one in looks.records.values())),
+                _counted(("side", "state"), ((one.side.value, one.state.value) for one in sessions.records.values())),
             ),
             _family(
                 "nvmelm_sessions_unfinished",
                 "gauge",
                 "Migrations in which something is left to be decided here.",
-                [({}, sum(not one.over for one in looks.records.values()))],
+                [({}, sum(not one.over for one in sessions.records.values()))],
             ),
-            _family("nvmelm_watch_troubles", "gauge", "Looks that fail at present.", [({}, len(looks.troubles))]),
-        ]
-    )
-
-
-def of_stream(lines: Mapping[str, int], *, at: float) -> str:
-    """Return what was said.
-
-    Args:
-        lines: how many lines of each kind.
-        at: when this is true, seconds since the epoch.
-    """
-    return "".join(
-        [
+            _family("nvmelm_watch_troubles", "gauge", "Looks that fail or hang at present.", [({}, troubles)]),
             _family(
                 "nvmelm_watch_lines_total",
                 "counter",
                 "Lines since the watch began.",
                 [({"kind": kind}, count) for kind, count in sorted(lines.items())],
             ),
-            _family("nvmelm_watch_timestamp_seconds", "gauge", "When these numbers were true.", [({}, at)]),
+            _family("nvmelm_watch_timestamp_seconds", "gauge", "When the host was looked at last.", [({}, at)]),
         ]
     )
 

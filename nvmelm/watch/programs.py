@@ -39,6 +39,7 @@ class Programs:
         self._deadline_s = deadline_s
         self._waiting: queue.Queue[tuple[int, bytes] | None] = queue.Queue(_WAITING)
         self._stopped_at: float | None = None
+        self._running: Program | None = None
         self._thread = threading.Thread(target=self._run, name="programs", daemon=True)
         self.passed_over = 0
 
@@ -64,10 +65,14 @@ class Programs:
             self._stopped_at = time.monotonic()
             with suppress(queue.Full):
                 self._waiting.put(None, timeout=_LAST_S)
-            self._thread.join(_LAST_S + 1)
-            left = self._waiting.qsize()
-            if left > 1 or self._thread.is_alive():
-                self._say(f"the program was not run for the last {max(left - 1, 1)} lines")
+            self._thread.join(_LAST_S)
+            if self._thread.is_alive() and (program := self._running) is not None:
+                self._say(f"the program did not end within {_LAST_S:g} s of the stream, and is ended")
+                program.end()
+                self._thread.join(_LAST_S)
+            left = sum(item is not None for item in list(self._waiting.queue))
+            if left:
+                self._say(f"the program was not run for the last {left} lines")
 
     def _run(self) -> None:
         with left_to_the_main_thread():
@@ -83,11 +88,13 @@ class Programs:
 
     def _one(self, number: int, line: bytes) -> None:
         with Program(self._words, line) as program:
+            self._running = program
             if not program.follow(time.monotonic() + self._deadline_s):
                 program.end()
                 self._say(f"line {number}: the program did not end within {self._deadline_s:g} s")
                 return
             status = program.status()
+        self._running = None
         if status != 0:
             printed = program.output.strip()[-_SHOWN_CHARACTERS:]
             self._say(f"line {number}: the program ended with {status}{f': {printed}' if printed else ''}")

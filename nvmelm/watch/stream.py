@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import select
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from nvmelm import __version__
-from nvmelm.errors import NvmelmError, UeventsLostError
+from nvmelm.errors import NvmelmError, TimedOutError, UeventsLostError
 from nvmelm.pci import Bdf
 from nvmelm.transport import Host, Uevent, Uevents
 from nvmelm.watch import metrics
-from nvmelm.watch.lines import KINDS, Body, Ended, Overrun, Started, Trouble, UeventPart, WatchLine
-from nvmelm.watch.look import Looks, trouble
+from nvmelm.watch.lines import KINDS, Body, Ended, Overrun, Started, UeventPart, WatchLine
+from nvmelm.watch.look import Looks
 from nvmelm.watch.looking import Looking
 from nvmelm.watch.programs import Programs
+from nvmelm.watch.sessions import SessionLooks
+from nvmelm.watch.troubles import Troubles
+from nvmelm.watch.waking import Waker, signals
 
 Write = Callable[[list[str]], bool]
 """Writes lines and returns whether somebody still reads them."""
@@ -38,8 +39,20 @@ Write = Callable[[list[str]], bool]
 _ADDRESS = re.compile(r"/([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])(?=/|$)")
 #: Lines that are written together; more wait until those are out.
 _BATCH = 256
-#: The file of metrics is written when they change, but not more often, and now and then for its timestamp.
-_METRICS_EVERY_S, _METRICS_AT_LEAST_S = 1.0, 15.0
+#: Sessions are looked at, and metrics written when they changed, so often; metrics now and then for their timestamp.
+_TICK_S, _METRICS_AT_LEAST_S = 1.0, 15.0
+#: A look takes some hundredths of a second.
+_SLOW_S = 10.0
+_METRICS, _SLOW = "metrics", "slow"
+
+
+class _Line(NamedTuple):
+    """A line that was said and is not written yet."""
+
+    number: int
+    kind: str
+    text: str
+    for_programs: bool
 
 
 class Stream:
@@ -66,16 +79,18 @@ class Stream:
         self._every_s = every_s
         self._programs = programs
         self._metrics_file = metrics_file
+        self._sessions = SessionLooks(host)
+        self._troubles = Troubles()
         self._found: SimpleQueue[list[Body] | BaseException] = SimpleQueue()
-        self._lines: list[str] = []
-        self._said: Counter[str] = Counter()
+        self._lines: list[_Line] = []
+        self._written: Counter[str] = Counter()
         self._number = 0
-        self._known = ""
+        self._ticked = 0.0
+        self._known, self._looked_at, self._failing = "", 0.0, 0
         self._metrics_written = ("", 0.0)
-        self._metrics_fail = False
 
     def run(self, *, count: int | None = None, seconds: float | None = None) -> str:
-        """Write lines until a signal asks to end, nobody reads, or there were enough; return which, as ``Ended`` does.
+        """Write lines until a signal asks to end, nobody reads, or there were enough; return which.
 
         Args:
             count: end after so many lines.
@@ -86,57 +101,54 @@ class Stream:
         """
         looks = Looks(self._host)
         if self._metrics_file is not None:
-            metrics.write(self._metrics_file, metrics.of_stream(self._said, at=time.time()))  # whether it can be
+            metrics.write(self._metrics_file, self._numbers(0))  # whether it can be
         with ExitStack() as stack:
             uevents = stack.enter_context(self._host.uevents())  # before the first look, so that nothing falls between
-            wake, awake = stack.enter_context(_pipe())
-            came = stack.enter_context(_signals(awake))
-            looking = Looking(looks, every_s=self._every_s, told=self._told(awake), failed=self._failed(awake))
+            waker = stack.enter_context(Waker())
+            came = stack.enter_context(signals(waker))
+            looking = Looking(looks, every_s=self._every_s, told=self._told(waker), failed=self._failed(waker))
             if self._programs is not None:
                 stack.enter_context(self._programs.running())
             facts = self._host.facts()
-            started = Started(host=self._host.name, nvmelm=__version__, kernel=facts.kernel_release, boot=facts.boot_id)
-            self._say(started)
+            self._say(
+                Started(host=self._host.name, nvmelm=__version__, kernel=facts.kernel_release, boot=facts.boot_id)
+            )
             stack.enter_context(looking.running())
             end = time.monotonic() + seconds if seconds is not None else None
-            why = self._follow(uevents, wake, looking, came, count, end)
-            self._metrics(force=True)
-        return why
+            return self._follow(uevents, waker, looking, came, count, end)
 
     def _follow(
-        self, uevents: Uevents, wake: int, looking: Looking, came: list[int], count: int | None, end: float | None
+        self, uevents: Uevents, waker: Waker, looking: Looking, came: list[int], count: int | None, end: float | None
     ) -> str:
         waiting = select.poll()
         waiting.register(uevents.fileno(), select.POLLIN)
-        waiting.register(wake, select.POLLIN)
+        waiting.register(waker.fileno(), select.POLLIN)
         while True:
             more = self._take_uevents(uevents, looking)
             self._take_found()
-            self._take_passed_over()
-            if why := self._over(came, count, end):
-                return why
-            if not self._flush():
+            self._tick(looking)
+            why = self._over(came, end)
+            if not self._flush(count):
                 return "nobody"
-            self._metrics()
+            if why:
+                return why
+            if count is not None and sum(self._written.values()) >= count:
+                self._metrics(force=True)
+                return "count"
             if not more:
                 waiting.poll(_milliseconds(end))
-                with contextlib.suppress(BlockingIOError):
-                    os.read(wake, 4096)
+                waker.rest()
 
-    def _over(self, came: list[int], count: int | None, end: float | None) -> str:
-        """Return why the stream ends now, with its last line written; empty while it goes on."""
-        if count is not None and self._number >= count:
-            del self._lines[len(self._lines) - (self._number - count) :]
-            self._flush()
-            return "count"
+    def _over(self, came: list[int], end: float | None) -> str:
+        """Return why the stream ends now, with its last line said; empty while it goes on."""
         if came:
             why = "interrupted" if came[0] == signal.SIGINT else "terminated"
         elif end is not None and time.monotonic() >= end:
             why = "time"
         else:
             return ""
+        self._metrics(force=True)
         self._say(Ended(why=why))  # type: ignore[arg-type]  # one of its words
-        self._flush()
         return why
 
     def _take_uevents(self, uevents: Uevents, looking: Looking) -> bool:
@@ -153,6 +165,7 @@ class Stream:
         except UeventsLostError:
             self._say(Overrun(of="uevents", lost=None))
             looking.lost()
+            self._say_all(self._sessions.look(again=True))
         return True
 
     def _take_found(self) -> None:
@@ -161,66 +174,95 @@ class Stream:
                 found = self._found.get_nowait()
                 if isinstance(found, BaseException):
                     raise found
-                for body in found:
-                    self._say(body)
+                self._say_all(found)
 
-    def _take_passed_over(self) -> None:
+    def _tick(self, looking: Looking) -> None:
+        """Do what is done every second: look at sessions, whether a look hangs, what was lost, and the metrics."""
+        now = time.monotonic()
+        if now < self._ticked + _TICK_S:
+            return
+        self._ticked = now
+        self._say_all(self._sessions.look())
+        self._say_all(self._hanging(looking))
         lost = self._programs.take_passed_over() if self._programs is not None else 0
         if lost:
             self._say(Overrun(of="programs", lost=lost))
+        self._metrics()
+
+    def _hanging(self, looking: Looking) -> list[Body]:
+        """Return what is to be said of a look that goes on and on: uevents and sessions are seen all the same."""
+        slow = looking.slow()
+        if slow is not None and slow[1] >= _SLOW_S:
+            error = TimedOutError(
+                f"a look has been running for more than {_SLOW_S:g} s",
+                cause="the controller, or the kernel's driver, does not answer; until it does, what is known is old",
+                fix="dmesg | tail",
+                reason="look-slow",
+            )
+            return list(self._troubles.failed(_SLOW, error, slow[0]))
+        return [body for one in (None, *self._troubles.of(_SLOW)) for body in self._troubles.works(_SLOW, one)]
+
+    def _say_all(self, bodies: Any) -> None:
+        for body in bodies:
+            self._say(body)
 
     def _say(self, body: Body) -> None:
         kind = KINDS[type(body)]
         self._number += 1
-        self._said[kind] += 1
         parts: dict[str, Any] = {kind: body}
         line = WatchLine(number=self._number, at=_now(), kind=kind, **parts)
-        self._lines.append(json.dumps(line.to_json()))
-        if self._programs is not None:
-            self._programs.give(self._number, self._lines[-1].encode() + b"\n")
+        # A line about lines that programs were too slow for would be one more of them.
+        for_programs = not (isinstance(body, Overrun) and body.of == "programs")
+        self._lines.append(_Line(self._number, kind, json.dumps(line.to_json()), for_programs))
 
-    def _flush(self) -> bool:
+    def _flush(self, count: int | None) -> bool:
+        """Write what was said, at most ``count`` lines in all; return whether somebody still reads."""
         lines, self._lines = self._lines, []
-        return self._write(lines) if lines else True
+        if count is not None:
+            lines = [one for one in lines if one.number <= count]
+        if not lines:
+            return True
+        for one in lines:
+            self._written[one.kind] += 1
+            if self._programs is not None and one.for_programs:
+                self._programs.give(one.number, one.text.encode() + b"\n")
+        return self._write([one.text for one in lines])
+
+    def _numbers(self, at: float) -> str:
+        troubles = self._failing + len(self._troubles) + len(self._sessions.troubles)
+        return self._known + metrics.of_stream(self._sessions, self._written, troubles=troubles, at=at)
 
     def _metrics(self, *, force: bool = False) -> None:
+        """Write the file when its numbers changed; a disk that is full now is said, and does not end the stream."""
         if self._metrics_file is None or not self._known:
             return
-        said, at = self._metrics_written
-        now = time.monotonic()
-        text = self._known + metrics.of_stream(self._said, at=0)
-        due = _METRICS_EVERY_S if text != said else _METRICS_AT_LEAST_S
-        if force or now >= at + due:
-            self._metrics_written = text, now
-            self._write_metrics(self._metrics_file)
-
-    def _write_metrics(self, file: Path) -> None:
-        """Write them; a disk that is full now is said, once, and does not end the stream."""
+        said, written_at = self._metrics_written
+        now, text = time.monotonic(), self._numbers(0)
+        if not force and text == said and now < written_at + _METRICS_AT_LEAST_S:
+            return
+        self._metrics_written = text, now
         try:
-            metrics.write(file, self._known + metrics.of_stream(self._said, at=time.time()))
+            metrics.write(self._metrics_file, self._numbers(self._looked_at))
         except NvmelmError as error:
-            if not self._metrics_fail:
-                self._say(trouble(None, error))
-            self._metrics_fail = True
+            self._say_all(self._troubles.failed(_METRICS, error))
         else:
-            if self._metrics_fail:
-                self._say(Trouble(primary=None, over=True))
-            self._metrics_fail = False
+            self._say_all(self._troubles.works(_METRICS))
 
-    def _told(self, awake: int) -> Callable[[list[Body], Looks], None]:
+    def _told(self, waker: Waker) -> Callable[[list[Body], Looks], None]:
         def told(bodies: list[Body], looks: Looks) -> None:
+            self._looked_at, self._failing = time.time(), len(looks.troubles)
             if self._metrics_file is not None:
                 self._known = metrics.of_host(looks)  # here, while nothing of it changes
-            if bodies or self._metrics_file is not None:
+            if bodies:
                 self._found.put(bodies)
-                _wake(awake)
+                waker.wake()
 
         return told
 
-    def _failed(self, awake: int) -> Callable[[BaseException], None]:
+    def _failed(self, waker: Waker) -> Callable[[BaseException], None]:
         def failed(error: BaseException) -> None:
             self._found.put(error)
-            _wake(awake)
+            waker.wake()
 
         return failed
 
@@ -242,47 +284,6 @@ def _now() -> str:
 
 
 def _milliseconds(end: float | None) -> float:
-    """Return how long to wait: metrics are looked at every second or so, and the stream may have an end."""
-    left = _METRICS_EVERY_S if end is None else min(_METRICS_EVERY_S, max(0.0, end - time.monotonic()))
+    """Return how long to wait: a tick at most, and not longer than the stream lasts."""
+    left = _TICK_S if end is None else min(_TICK_S, max(0.0, end - time.monotonic()))
     return left * 1000 + 1
-
-
-def _wake(awake: int) -> None:
-    with contextlib.suppress(BlockingIOError, OSError):  # full: it is awake; closed: the stream has ended
-        os.write(awake, b"\0")
-
-
-@contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
-    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        yield reading, writing
-    finally:
-        os.close(reading)
-        os.close(writing)
-
-
-@contextmanager
-def _signals(awake: int) -> Iterator[list[int]]:
-    """Let signals that ask to end wake the stream, which ends between two lines; the second one ends it anyhow.
-
-    A reader that does not read can hold a write up for ever, so waiting for a line to be out must have an end.
-    """
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-
-    def handle(number: int, _frame: object) -> None:
-        came.append(number)
-        if len(came) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    earlier = signal.set_wakeup_fd(awake, warn_on_full_buffer=False)
-    try:
-        yield came
-    finally:
-        signal.set_wakeup_fd(earlier)
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -136,6 +137,23 @@ def test_who_does_not_keep_up_loses_and_is_told_once(host: EmulatedHost) -> None
         assert drain(events) == []
         host.reset_primary(PF)
         assert len(drain(events)) == 1
+
+
+def test_nothing_that_several_threads_say_is_lost(host: EmulatedHost) -> None:
+    with host.uevents() as events:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: host.reset_primary(PF), range(200)))
+        numbers = [one.seqnum for one in drain(events)]
+    assert numbers == list(range(numbers[0], numbers[0] + 200))
+
+
+def test_what_a_killed_listener_lost_is_tidied_up(host: EmulatedHost) -> None:
+    listeners = host.machine.listeners
+    with host.uevents():
+        os.mkfifo(listeners / "dead.pipe")
+        (listeners / "dead.lost").touch()
+        host.reset_primary(PF)
+        assert not list(listeners.glob("dead*"))
 
 
 def test_an_event_fits_into_what_a_pipe_takes_at_once(host: EmulatedHost) -> None:

@@ -115,8 +115,8 @@ def test_an_error_that_nobody_expected_puts_everything_back(
 ) -> None:
     host = make_host()
     before = cells(host)
-    monkeypatch.setattr("nvmelm.operations.apply.marks.verify", lambda *_: [][1])
-    with pytest.raises(RolledBackError, match="IndexError"):
+    monkeypatch.setattr("nvmelm.operations.apply.marks.verify", lambda *_: {}["nothing"])
+    with pytest.raises(RolledBackError, match="KeyError"):
         prepare(host)
     assert cells(host) == before
 

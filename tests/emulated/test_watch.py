@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import jsonschema
 import pytest
@@ -24,11 +27,13 @@ from nvmelm.emulator.uevents import EmulatedUevents
 from nvmelm.errors import HostError
 from nvmelm.model import Role
 from nvmelm.operations import provision
-from nvmelm.operations.ownership import Moving, Sessions, Side, State, new_record
+from nvmelm.operations.ownership import Moving, Sessions, Side, State, new_record, sessions_path
+from nvmelm.operations.ownership_record import to_json
 from nvmelm.operations.session import session
 from nvmelm.waiting import wait_until
 from nvmelm.watch.lines import Body, ManifestPart, MarkPart, PrimaryPart, SessionPart, Trouble
 from nvmelm.watch.look import Looks
+from nvmelm.watch.sessions import SessionLooks
 from nvmelm.watch.stream import Stream
 from nvmelm.wire.opcodes import ResourceType
 from tests.emulated.conftest import MakeHost, agree
@@ -265,27 +270,46 @@ def test_each_state_of_a_session_is_said_once(host: EmulatedHost) -> None:
     def begin(session: str) -> Any:
         return new_record(host, session, Side.SOURCE, peer="ssh://b", primary=PF, serial="SN", controllers=(moving,))
 
-    def said(looks: Looks) -> list[tuple[str | None, str, bool]]:
-        found = [one for one in looks.remembered() if isinstance(one, SessionPart)]
-        return [(one.before, one.state, one.over) for one in found]
+    def said(looks: SessionLooks) -> list[tuple[str | None, str, bool]]:
+        return [(one.before, one.state, one.over) for one in looks.look() if isinstance(one, SessionPart)]
 
-    looks = first_look(host)
+    looks = SessionLooks(host)
+    assert said(looks) == []
     with Sessions(host) as sessions:
         record = sessions.open(begin("a" * 32))
         assert said(looks) == [(None, "open", False)]
         record = sessions.move(record, State.SUSPENDING)
         record = sessions.move(record, State.GIVEN_AWAY)
         assert said(looks) == [("open", "suspending", False), ("suspending", "given-away", False)]
-        again = [one.state for one in first_looks_sessions(host)]
-        assert again == ["given-away"]
+        assert said(SessionLooks(host)) == [(None, "given-away", False)]
+        assert [one.state for one in looks.look(again=True) if isinstance(one, SessionPart)] == ["given-away"]
         sessions.move(record, State.DONE)
         assert said(looks) == [("given-away", "done", True)]
-        assert first_looks_sessions(host) == []
+        assert said(SessionLooks(host)) == []
     assert said(looks) == []
 
 
-def first_looks_sessions(host: EmulatedHost) -> list[SessionPart]:
-    return [one for one in Looks(host).whole() if isinstance(one, SessionPart)]
+@pytest.mark.parametrize("damage", ['"peer": null', '"history": []', '"controllers": [{"cntlid": "x"}]'])
+def test_a_session_that_cannot_be_read_is_trouble_until_it_can(host: EmulatedHost, damage: str) -> None:
+    moving = Moving(cntlid=FIRST, peer_cntlid=FIRST, incarnation=7, vq=2, vi=1)
+    record = new_record(host, "a" * 32, Side.SOURCE, peer="ssh://b", primary=PF, serial="SN", controllers=(moving,))
+    with Sessions(host) as sessions:
+        sessions.open(record)
+    good = to_json(record)
+    set_record(host, json.dumps(json.loads(good) | json.loads(f"{{{damage}}}")))
+    looks = SessionLooks(host)
+    assert [one.over for one in looks.look() if isinstance(one, Trouble)] == [False]
+    assert list(looks.look()) == []  # said once
+    set_record(host, good)
+    found = list(looks.look())
+    assert [one.over for one in found if isinstance(one, Trouble)] == [True]
+    assert [one.state for one in found if isinstance(one, SessionPart)] == ["open"]
+
+
+def set_record(host: EmulatedHost, text: str) -> None:
+    with contextlib.closing(sqlite3.connect(sessions_path(host))) as database:
+        database.execute("UPDATE sessions SET record = ?", (text,))
+        database.commit()
 
 
 def test_a_namespace_that_is_detached_makes_the_manifest_another(host: EmulatedHost) -> None:
@@ -306,10 +330,95 @@ def test_a_look_that_fails_is_said_once_and_again_when_it_works(host: EmulatedHo
     said = [one for _ in range(3) for one in looks.at(None) if isinstance(one, Trouble)]
     assert [(one.primary, one.over) for one in said] == [(PF, False)]
     assert "Internal Error" in said[0].message
-    assert looks.troubles
+    assert len(looks.troubles) == 1
     said = [one for one in looks.glance() if isinstance(one, Trouble)]
     assert [(one.primary, one.over) for one in said] == [(PF, True)]
-    assert not looks.troubles
+    assert len(looks.troubles) == 0
+
+
+def test_the_trouble_of_a_function_that_goes_away_is_over(host: EmulatedHost) -> None:
+    host.arm("admin/0x06=status:0x4006")
+    looks = Looks(host)
+    assert [one.over for one in looks.whole() if isinstance(one, Trouble)] == [False]
+    host.remove(PF)
+    assert [(one.primary, one.over) for one in looks.glance() if isinstance(one, Trouble)] == [(PF, True)]
+    assert len(looks.troubles) == 0
+
+
+def test_users_that_cannot_be_asked_are_trouble_once(host: EmulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(host)
+    looks = first_look(host)
+
+    def refused(*_: Any) -> Any:
+        raise HostError("the processes cannot be read")
+
+    monkeypatch.setattr("nvmelm.watch.look.with_users", refused)
+    said = [one.over for _ in range(3) for look in (looks.users, looks.glance) for one in look() if is_trouble(one)]
+    assert said == [False]
+    monkeypatch.undo()
+    assert [one.over for one in looks.users() if isinstance(one, Trouble)] == [True]
+
+
+def is_trouble(body: Body) -> TypeGuard[Trouble]:
+    return isinstance(body, Trouble)
+
+
+def test_a_look_that_hangs_is_said_and_sessions_are_seen_all_the_same(
+    host: EmulatedHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    read = Looks._read
+
+    def hangs(self: Looks, ref: Any, before: Any) -> Any:
+        go_on.wait(20)
+        return read(self, ref, before)
+
+    monkeypatch.setattr(Looks, "_read", hangs)
+    monkeypatch.setattr("nvmelm.watch.stream._SLOW_S", 0.1)
+    monkeypatch.setattr("nvmelm.watch.stream._TICK_S", 0.05)
+    moving = Moving(cntlid=FIRST, peer_cntlid=FIRST, incarnation=7, vq=2, vi=1)
+    with Sessions(host) as sessions:
+        sessions.open(
+            new_record(host, "a" * 32, Side.SOURCE, peer="ssh://b", primary=PF, serial="SN", controllers=(moving,))
+        )
+    written: list[Line] = []
+
+    def write(lines: list[str]) -> bool:
+        written.extend(json.loads(line) for line in lines)
+        if any(line["kind"] == "trouble" for line in written):
+            go_on.set()
+        return not any(line["kind"] == "trouble" and line["trouble"]["over"] for line in written)
+
+    assert Stream(host, write, every_s=60).run(seconds=20) == "nobody"
+    troubles = [line["trouble"] for line in written if line["kind"] == "trouble"]
+    assert [(one["primary"], one["over"], one["reason"]) for one in troubles] == [
+        (PF, False, "look-slow"),
+        (PF, True, ""),
+    ]
+    kinds = [line["kind"] for line in written]
+    assert kinds.index("session") < kinds.index("primary")
+
+
+def test_a_shell_that_keeps_ctrl_c_for_itself_keeps_it(host: EmulatedHost) -> None:
+    words = f"trap '' INT; exec {NVMELM} --host {host.name} watch --seconds 2"
+    with subprocess.Popen(["sh", "-c", words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 0
+    assert json.loads(rest.splitlines()[-1])["ended"] == {"why": "time"}
+
+
+def test_a_program_gets_exactly_the_lines_that_were_written(host: EmulatedHost, tmp_path: Path) -> None:
+    prepare(host)
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ncat >> {tmp_path}/got\n")
+    hook.chmod(0o700)
+    words = [NVMELM, "--host", host.name, "watch", "--exec", str(hook), "--count", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert (tmp_path / "got").read_text() == done.stdout
+    assert len(done.stdout.splitlines()) == 1
 
 
 class Overrun(EmulatedHost):

@@ -41,6 +41,17 @@ def test_what_does_not_fit_is_passed_over_and_counted_once(tmp_path: Path, monke
         assert running.take_passed_over() == 0
 
 
+def test_one_that_still_runs_when_the_stream_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "_LAST_S", 0.3)
+    said: list[str] = []
+    running = Programs(script(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 600"), said.append)
+    with running.running():
+        running.give(1, b"")
+        wait_until((tmp_path / "pid").exists, "it to run", deadline_s=20)
+    assert "is ended" in said[0]
+    assert not Path(f"/proc/{int((tmp_path / 'pid').read_text())}").exists()
+
+
 def test_one_that_hangs_is_ended_and_said(tmp_path: Path) -> None:
     said: list[str] = []
     running = Programs(script(tmp_path, "sleep 600"), said.append, deadline_s=0.2)
