@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from nvmelm.errors import UsageError
@@ -37,6 +38,29 @@ def open_host(
         raise
 
 
+def _require_a_host(directory: Path) -> None:
+    """Refuse a directory that holds something else: it would become a host. A missing or empty one becomes a new host.
+
+    Raises:
+        UsageError: it is no emulated host, or its own directory is not there.
+    """
+    if (directory / "state.json").exists():
+        return
+    try:
+        empty = next(directory.iterdir(), None) is None
+    except FileNotFoundError:
+        empty = directory.absolute().parent.is_dir()
+    except OSError:  # said by who opens it
+        return
+    if not empty:
+        raise UsageError(
+            f"{directory} is no emulated host",
+            cause="it holds something else, or the directory it would be in is not there",
+            fix=f"nvmelm emulate create {shlex.quote(str(directory))} makes one",
+            reason="not-an-emulated-host",
+        )
+
+
 def _open(spec: str) -> Host:
     """Import what the spec needs, and nothing else: every verb pays for what stands here."""
     kind, _, rest = spec.partition(":")
@@ -47,6 +71,7 @@ def _open(spec: str) -> Host:
     if kind == "emulated" and rest:
         from nvmelm.emulator.host import EmulatedHost
 
+        _require_a_host(Path(rest))
         return EmulatedHost(Path(rest))
     if kind == "replay" and rest:
         from nvmelm.transport.replay import ReplayHost

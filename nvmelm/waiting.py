@@ -10,6 +10,16 @@ from nvmelm.errors import TimedOutError
 #: A look costs some microseconds; the pause between looks grows from 1 ms to 50 ms, so a wait is late by 50 ms at most.
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.050
+#: A wait that lasts so long is said to whoever looks on.
+SAID_AFTER_S = 2.0
+
+
+def _nobody(_what: str, _deadline_s: float) -> None:
+    """Say nothing."""
+
+
+#: Takes what a wait that lasts is for, as a clause, and how long it lasts at most; set by the command line.
+on_wait: Callable[[str, float], None] = _nobody
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, deadline_s: float, fix: str = "") -> None:
@@ -22,10 +32,16 @@ def wait_until(condition: Callable[[], bool], what: str, *, deadline_s: float, f
     Raises:
         TimedOutError: it was not true in time.
     """
-    end = time.monotonic() + deadline_s
+    begun = time.monotonic()
+    end = begun + deadline_s
     pause = _FIRST_PAUSE_S
+    said = False
     while not condition():
-        if time.monotonic() >= end:
+        now = time.monotonic()
+        if not said and now >= begun + SAID_AFTER_S:
+            said = True
+            on_wait(what, deadline_s)
+        if now >= end:
             raise TimedOutError(f"waited {deadline_s:g} s in vain for {what}", fix=fix)
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -15,9 +16,10 @@ from typing import Any, NamedTuple, Self, TextIO
 from nvmelm.cli import render
 from nvmelm.cli.run import Answer, Run
 from nvmelm.compat.policy import MAX_BYTES, Policy
-from nvmelm.errors import MalformedError, NvmelmError, host_error
+from nvmelm.errors import HostError, MalformedError, NvmelmError, host_error
 from nvmelm.migrate import precopy, user_data
 from nvmelm.migrate.address import Address
+from nvmelm.migrate.gate import choose
 from nvmelm.migrate.link import Link
 from nvmelm.migrate.outcome import MigrateReport, report_of
 from nvmelm.migrate.points import Points
@@ -65,39 +67,44 @@ class Migration:
         Args:
             page: where a page about the move is written.
         """
+        dry_run = self._run.dry_run
         with (
             interruptible(),
             RoundsFile(logs.dirty) as dirty,
             RoundsFile(logs.written) as written,
             Sessions(self._run.host()) as sessions,
-            self._connect() as link,
         ):
+            # What this host refuses by itself is refused before anybody is called.
+            choose(self._session, sessions, [one for one, _ in wishes.pairs])
             tracks = self._tracks(logs, dirty, written)
-            source = Source(
-                self._session,
-                sessions,
-                link,
-                wishes,
-                self._points,
-                name=os.uname().nodename,
-                reconnect=self._connect,
-            )
-            dry_run = self._run.dry_run
-            try:
-                source.open()
-                if not dry_run:
-                    self._confirm(source)
-            except NvmelmError:
-                source.leave()
-                raise
-            if dry_run:
-                source.leave()
-            else:
-                source.move(tracks=tracks, progress=self._progress())
+            with self._connect() as link:
+                source = Source(
+                    self._session,
+                    sessions,
+                    link,
+                    wishes,
+                    self._points,
+                    name=os.uname().nodename,
+                    reconnect=self._connect,
+                )
+                self._open(source)
+                if dry_run:
+                    source.leave()
+                else:
+                    source.move(tracks=tracks, progress=self._progress())
         report = report_of(source, str(self._address), dry_run=dry_run)
         if page is not None and not dry_run:
             self._write_page(page, report)
         return Answer(report, lambda: lines(report))
+
+    def _open(self, source: Source) -> None:
+        try:
+            source.open()
+            if not self._run.dry_run:
+                self._confirm(source)
+        except NvmelmError:
+            source.leave()
+            raise
 
     def _tracks(self, logs: Logs, dirty: RoundsFile, written: RoundsFile) -> list[Start]:
         """Return what is to be begun before the suspend; what host or device cannot is refused here."""
@@ -170,7 +177,13 @@ class JsonProgress:
 
 
 class RoundsFile:
-    """Where rounds are written, one JSON object a line; without a file, nowhere."""
+    """Where rounds are written, one JSON object a line; without a file, nowhere.
+
+    It is opened with the first round: a migration that is refused before leaves what was there.
+
+    Raises:
+        HostError: it cannot be written.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -178,26 +191,34 @@ class RoundsFile:
 
     def write(self, body: Mapping[str, Any]) -> None:
         """Write one round, and do not return before it is out: the caller copies what is in it."""
-        if self._file is None or self._path is None:
+        if self._path is None:
             return
         try:
+            if self._file is None:
+                self._file = self._path.open("w", encoding="ascii")
             self._file.write(json.dumps(body) + "\n")
             self._file.flush()
         except OSError as error:
-            raise host_error("cannot write the rounds", str(self._path), error) from error
+            raise _unwritable(self._path, error) from error
 
     def __enter__(self) -> Self:
-        if self._path is not None:
-            try:
-                self._file = self._path.open("w", encoding="ascii")
-            except OSError as error:
-                raise host_error("cannot write the rounds", str(self._path), error) from error
+        place = self._path
+        if place is None or place.is_fifo():  # opening a pipe waits for its reader
+            return self
+        probed = place if place.exists() else place.parent
+        if place.is_dir() or not os.access(probed, os.W_OK):
+            number = errno.EISDIR if place.is_dir() else errno.EACCES if probed.exists() else errno.ENOENT
+            raise _unwritable(place, OSError(number, os.strerror(number)))
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+
+
+def _unwritable(path: Path, error: OSError) -> HostError:
+    return host_error("cannot write the rounds", str(path), error, fix="name a file in a directory that is there")
 
 
 def memory_of(found: precopy.Round) -> dict[str, Any]:

@@ -171,6 +171,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "log-full": ("the log of user data filled up, and changes were lost", "migrate again while the guest writes less"),
     "log-malformed": ("the device logged what makes no sense", "ask its vendor for another firmware"),
     "log-unfinished": ("the log of user data does not end with the suspend", "ask the device's vendor"),
+    "not-an-emulated-host": ("the directory is no emulated host", "name another one, or nvmelm emulate create"),
     "no-user-data-log": ("the device does not log user data (TRATTR bit 1)", "migrate without --log-user-data"),
     "kernel-owned-queue": ("a data queue made through the kernel's driver would be unsafe", "migrate without the log"),
     "link-lost": ("the other host ended, or said nothing for too long", "nvmelm recover, on either host"),

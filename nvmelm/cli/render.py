@@ -194,6 +194,8 @@ def print_lines(lines: Iterable[str], stream: TextIO | None = None) -> bool:
         HostError: the disk behind the output is full, say. A reader that has left is no error: the rest is dropped.
     """
     stream = stream or sys.stdout
+    if stream is None:  # it was closed before we began, as a daemon's is
+        return False
     try:
         for line in lines:
             stream.write(line + "\n")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NamedTuple, Param
 
 import typer
 
+from nvmelm import waiting
 from nvmelm.cli import render, report
 from nvmelm.cli.options import DryRunOption, HostOption, JsonOption, RecordOption, RedactOption, Settings, YesOption
 from nvmelm.cli.parser import VerbCommand
@@ -84,7 +85,8 @@ class Run:
         self._host: Host | None = None
 
     def host(self) -> Host:
-        """Open the host that ``--host`` names; it is closed when the verb ends."""
+        """Open the host that ``--host`` names; it is closed when the verb ends. Waits are said from here on."""
+        waiting.on_wait = self._waits
         if self._host is None:
             self._host = self._stack.enter_context(self._open(self.settings.record, self.command))
         return self._host
@@ -141,6 +143,10 @@ class Run:
         from nvmelm.cli.progress import ProgressBar
 
         return self._stack.enter_context(ProgressBar(label, quiet=self.settings.json))
+
+    def _waits(self, what: str, deadline_s: float) -> None:
+        if not self.settings.json:
+            self.say(f"waiting for {what}, {deadline_s:g} s at most")
 
     def say(self, line: str) -> None:
         """Print a line for the operator while the verb runs, on stderr."""

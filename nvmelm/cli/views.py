@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from nvmelm.cli import render
@@ -167,9 +168,15 @@ def _functions(shown: list[Secondary]) -> Iterator[str]:
         Column("NODE"),
         Column("MARK", gives_way=True),
     ]
-    users = any(one.used_by for one in shown)
-    rows = ([*_secondary(one), *([_users(one)] if users else [])] for one in shown)
-    yield from table([*columns, *([Column("USED BY", gives_way=True)] if users else [])], rows)
+    used = [one for one in shown if one.used_by]
+    wide = table([*columns, Column("USED BY")], ([*_secondary(one), _users(one)] for one in shown), stream=StringIO())
+    below = bool(used) and render.is_terminal(sys.stdout) and max(map(len, wide)) > render.terminal_width()
+    if used and not below:
+        yield from table([*columns, Column("USED BY")], ([*_secondary(one), _users(one)] for one in shown))
+    else:
+        yield from table(columns, map(_secondary, shown))
+    for one in used if below else ():  # cut off at the edge, who uses it would say nothing
+        yield from render.wrapped(f"{cntlid(one.cntlid)} is used by ", render.plain(_users(one)), sys.stdout)
     broken = [one for one in shown if one.mark and not one.mark.holds]
     absent = any(one.address and not one.present for one in shown)
     if broken or absent:

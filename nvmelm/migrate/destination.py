@@ -42,12 +42,14 @@ def serve(host: Host, link: Link, *, points: Points, name: str) -> None:
         NvmelmError: it failed; the source was told as far as it could be.
         UncertainError: contact was lost when the states were in; this host's copy stays suspended.
     """
+    begun = False
     try:
         link.shake_hands()
         expect(link, messages.Hello)
         send(link, messages.Hello(program=f"nvmelm {__version__}", host=name))
         first = link.receive()
         opening = messages.parse(first, link.peer) if first is not None else None
+        begun = True
         if isinstance(opening, messages.Open):
             with session(host, opening.pf, change=True) as opened, Sessions(host) as sessions:
                 Destination(opened, sessions, link, points, opening).run()
@@ -56,6 +58,8 @@ def serve(host: Host, link: Link, *, points: Points, name: str) -> None:
         elif opening is not None and not isinstance(opening, messages.Bye):
             raise messages.unexpected(opening, link.peer)
     except NvmelmError as error:
+        if isinstance(error, LinkLostError) and not begun:
+            return  # the source has refused for itself, and says why
         if not error.rolled_back:  # then it was told already
             with suppress(LinkLostError):
                 send(link, messages.failed(error))

@@ -6,13 +6,41 @@ digest, and each side looks again before the source is suspended: what changed m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.policy import Policy
 from nvmelm.compat.read import of_function
 from nvmelm.compat.verdict import Severity, Verdict, judge
-from nvmelm.errors import IncompatibleError
+from nvmelm.discovery import resolve
+from nvmelm.errors import IncompatibleError, UsageError
+from nvmelm.operations import marks
+from nvmelm.operations.ownership import Sessions
 from nvmelm.operations.session import Session
-from nvmelm.picture import Picture, Secondary
+from nvmelm.picture import Picture, Role, Secondary
+
+
+def choose(session: Session, sessions: Sessions | None, cntlids: Sequence[int]) -> tuple[Picture, list[Secondary]]:
+    """Return the source as it is now, and those of its controllers that are to move.
+
+    Args:
+        sessions: where they must not be in a session that is not over; None: they are in this one.
+
+    Raises:
+        NotSupportedError: the PF cannot save states.
+        UsageError: one is not there, is named twice, or bears no mark that holds.
+        BusyError: one is in a session that is not over.
+    """
+    picture = session.picture()
+    marks.require_live_migration(picture)
+    chosen = [resolve(picture, one) for one in cntlids]
+    if len({one.cntlid for one in chosen}) != len(chosen):
+        raise UsageError("a controller cannot move twice", fix="name each controller once")
+    for one in chosen:
+        marks.require(picture, one, Role.MIGRATABLE)
+    if sessions is not None:
+        sessions.require_free(session.address, [one.cntlid for one in chosen])
+    return picture, chosen
 
 
 def manifest_of(session: Session, picture: Picture, one: Secondary) -> Manifest:

@@ -142,6 +142,8 @@ class Link:
         self._silence_s = silence_s
         self._writing = threading.Lock()
         self._buffers = Buffers()
+        #: Whether it was nvmelm that answered.
+        self.shaken = False
         self._broken: LinkLostError | None = None
         self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closing = threading.Event()
@@ -168,6 +170,7 @@ class Link:
                 fix="install the same nvmelm on both hosts",
                 reason="protocol-version",
             )
+        self.shaken = True
         self.version = min(HIGHEST, theirs.highest)
         self._alive.start()
         return self.version

@@ -52,8 +52,10 @@ def connected(
             try:
                 yield link
             except LinkLostError as error:
+                if not link.shaken:
+                    error = _nobody(error, address, command)
                 _explain(error, child, command)
-                raise
+                raise error from None
     finally:
         _reap(child)
 
@@ -69,6 +71,13 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _nobody(error: LinkLostError, address: Address, command: list[str]) -> LinkLostError:
+    """Return the error of a link on which no nvmelm ever answered: no session has begun."""
+    met = LinkLostError(f"no nvmelm answered at {address.name}", cause=error.cause)
+    met.fix = f"try it by hand: {shlex.join([*command[:-1], 'nvmelm --version'])}"
+    return met
 
 
 def _explain(error: LinkLostError, child: subprocess.Popen[bytes], command: list[str]) -> None:

@@ -24,10 +24,9 @@ from nvmelm import __version__
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.policy import Policy
 from nvmelm.compat.verdict import Verdict
-from nvmelm.discovery import resolve
-from nvmelm.errors import IncompatibleError, MalformedError, NvmelmError, UncertainError, UsageError
+from nvmelm.errors import IncompatibleError, MalformedError, NvmelmError, UncertainError
 from nvmelm.migrate import messages, target
-from nvmelm.migrate.gate import manifest_of, require_compatible
+from nvmelm.migrate.gate import choose, manifest_of, require_compatible
 from nvmelm.migrate.link import DATA, Link, LinkLostError
 from nvmelm.migrate.messages import expect, send
 from nvmelm.migrate.points import Point, Points
@@ -37,12 +36,12 @@ from nvmelm.migrate.sending import Sending
 from nvmelm.migrate.streams import Rehearsal
 from nvmelm.migrate.tracks import Start, Tracks
 from nvmelm.migrate.user_data import Written
-from nvmelm.operations import marks, provision, state
+from nvmelm.operations import provision, state
 from nvmelm.operations.interrupts import undisturbed
 from nvmelm.operations.ownership import Moving, Record, Sessions, Side, State, new_record
 from nvmelm.operations.session import Session
 from nvmelm.operations.state_transfer import StateReader
-from nvmelm.picture import Picture, Role, Secondary
+from nvmelm.picture import Picture, Secondary
 from nvmelm.transport import Progress
 
 
@@ -192,16 +191,9 @@ class Source:
         return self.record
 
     def _choose(self) -> tuple[Picture, list[Secondary]]:
-        picture = self.session.picture()
-        marks.require_live_migration(picture)
-        chosen = [resolve(picture, source) for source, _ in self.wishes.pairs]
-        if len({one.cntlid for one in chosen}) != len(chosen):
-            raise UsageError("a controller cannot move twice", fix="name each controller once")
-        for one in chosen:
-            marks.require(picture, one, Role.MIGRATABLE)
-        if self.record is None:
-            self.sessions.require_free(self.session.address, [one.cntlid for one in chosen])
-        return picture, chosen
+        return choose(
+            self.session, self.sessions if self.record is None else None, [source for source, _ in self.wishes.pairs]
+        )
 
     def _check_answer(self, opened: messages.Opened) -> None:
         """Do not believe an answer to something else than what was asked."""

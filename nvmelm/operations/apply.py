@@ -298,8 +298,10 @@ class _Executor:
 
     def _wait_idle(self, held: list[Secondary]) -> None:
         nodes = [str(one.vfio_node).removeprefix("/dev/") for one in held]
+        held = [one for one in held if one.used_by] or held
         users = [user for one in held for user in one.used_by]
-        what = f"{', '.join(users) or 'its users'} to let go of {', '.join(str(one.address) for one in held)}"
+        names = ", ".join(str(one.address) for one in held)
+        what = f"{names} to be let go of" + (f" ({', '.join(users)})" if users else "")
         fix = "stop the VM, or nvmelm vm detach"
         wait_until(lambda: not self.host.openers(nodes), what, deadline_s=_IDLE_DEADLINE_S, fix=fix)
 

@@ -7,6 +7,7 @@ and its command line into the file, for the message of who has to wait.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nvmelm import waiting
 from nvmelm.errors import BusyError, HostError, MalformedError, host_error
 
 _LOCK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -100,7 +102,8 @@ class FileLocks:
         descriptor = self._open(name)
         try:
             _acquire(descriptor, name, timeout_s)
-            os.pwrite(descriptor, _this_process(), 0)
+            with contextlib.suppress(OSError):  # a full disk: the lock is held all the same, and says less to others
+                os.pwrite(descriptor, _this_process(), 0)
             self._depth[name] = 1
             try:
                 yield
@@ -123,8 +126,13 @@ class FileLocks:
 
 def _acquire(descriptor: int, name: str, timeout_s: float) -> None:
     """Take the lock; poll, because flock itself knows no deadline."""
-    deadline = time.monotonic() + timeout_s
+    begun = time.monotonic()
+    deadline = begun + timeout_s
+    said = False
     while True:
+        if not said and time.monotonic() >= begun + waiting.SAID_AFTER_S:
+            said = True
+            waiting.on_wait(f"{_holder(descriptor)[0]} to let go of {name}", timeout_s)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
@@ -140,20 +148,24 @@ def _acquire(descriptor: int, name: str, timeout_s: float) -> None:
 
 
 def _busy(descriptor: int, name: str, timeout_s: float) -> BusyError:
-    """Return the error that names who holds the lock; what the file says is data."""
-    text = os.pread(descriptor, _HOLDER_BYTES, 0).decode("utf-8", "backslashreplace").strip()
-    pid, _, verb = text.partition(" ")
-    if pid.isascii() and pid.isdigit():
-        shown = "".join(char if char.isprintable() else "?" for char in verb)
-        holder, fix = f"process {pid} ({shown})", f"wait until process {pid} has ended, then try again"
-    else:
-        holder, fix = "another process", "wait until it has ended, then try again"
+    """Return the error that names who holds the lock."""
+    holder, fix = _holder(descriptor)
     return BusyError(
         f"{name} is in use by {holder}",
         cause=f"it still held the lock after {timeout_s:g} s; commands of two processes must not mix on one controller",
         fix=fix,
         reason="locked",
     )
+
+
+def _holder(descriptor: int) -> tuple[str, str]:
+    """Return who holds a lock, and what to do about it; what the file says is data."""
+    text = os.pread(descriptor, _HOLDER_BYTES, 0).decode("utf-8", "backslashreplace").strip()
+    pid, _, verb = text.partition(" ")
+    if pid.isascii() and pid.isdigit():
+        shown = "".join(char if char.isprintable() else "?" for char in verb)
+        return f"process {pid} ({shown})", f"wait until process {pid} has ended, then try again"
+    return "another process", "wait until it has ended, then try again"
 
 
 def _this_process() -> bytes:

@@ -514,3 +514,68 @@ def test_the_documentation_names_every_verb_and_every_exit_code() -> None:
         assert re.search(rf"\| `{' '.join(words)}[ `]", text), words
     for code in ExitCode:
         assert f"\n| {code.value} | " in text
+
+
+def test_a_directory_that_holds_something_else_does_not_become_a_host(nvmelm: Cli, tmp_path: Path) -> None:
+    place = tmp_path / "notes"
+    place.mkdir()
+    (place / "text").write_text("mine")
+    refused = nvmelm("--host", f"emulated:{place}", "list")
+    assert refused.code == 2
+    assert "is no emulated host" in refused.err
+    assert os.listdir(place) == ["text"]
+    assert nvmelm("--host", f"emulated:{tmp_path}/no/such/place", "recover").code == 2
+    assert not (tmp_path / "no").exists()
+    assert nvmelm("--host", f"emulated:{tmp_path / 'new'}", "list").code == 0
+
+
+def test_a_closed_stdout_is_no_bug(tmp_path: Path) -> None:
+    words = f"{sys.executable} -m nvmelm --host emulated:{tmp_path / 'host'} list >&-"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "known"),
+    [
+        ("attach --libvirt vm1 --print", "--libvirt and --print", "--qmp, --libvirt and --print"),
+        ("attach --libvirt vm1 --qmp s", "--qmp and --libvirt", "--qmp, --libvirt and --print"),
+        ("attach --libvirt vm1 --qmp s --print", "--qmp and --libvirt and --print", "--qmp, --libvirt and --print"),
+        ("detach --libvirt vm1 --qmp s", "--qmp and --libvirt", "--qmp and --libvirt"),
+    ],
+)
+def test_one_way_to_the_vm_is_meant_and_not_several(
+    prepared: Path, nvmelm: Cli, words: str, given: str, known: str
+) -> None:
+    verb, *options = words.split()
+    result = nvmelm("vm", verb, VF1, *options)
+    assert result.code == 2
+    assert f"only one of {known} can be meant" in result.err
+    assert f"cause: {given} are given" in result.err
+
+
+def test_every_word_of_an_outcome_is_explained(nvmelm: Cli) -> None:
+    from typing import get_args, get_type_hints
+
+    from nvmelm.compat.assignment import Unplaced
+    from nvmelm.desired.reach import Outcome
+
+    for word in (*get_args(Outcome), *get_args(get_type_hints(Unplaced)["why"])):
+        (told,) = nvmelm("explain", word, "--json").json["meanings"]
+        assert (told["code"], bool(told["meaning"]), bool(told["fix"])) == (word, True, True)
+
+
+def test_a_vf_that_is_not_enabled_beside_others_is_not_to_cost_them(prepared: Path, nvmelm: Cli) -> None:
+    result = nvmelm("vm", "attach", "nvme0/0x44", "--print")
+    assert result.code == 2
+    assert "cause: SR-IOV has enabled 2 VFs, and it is VF 3" in result.err
+    assert "removes all 2 existing VFs first" in result.err
+
+
+def test_the_fix_for_a_controller_without_resources_can_be_typed(host: Path, nvmelm: Cli) -> None:
+    assert nvmelm("sriov", "enable", "nvme0", "--vfs", "1").code == 0
+    refused = nvmelm("secondary", "online", "nvme0", "0x42", "--json").json
+    program, *words = refused["fix"].split()
+    assert (program, refused["reason"]) == ("nvmelm", "no-resources")
+    assert nvmelm(*words).code == 0
+    assert nvmelm("secondary", "online", "nvme0", "0x42").code == 0

@@ -214,6 +214,43 @@ def test_the_rounds_are_written_as_lines_of_json(world: World, tmp_path: Path) -
     assert [one["after_suspend"] for one in told["rounds"]] == [False, True]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--log-user-data"],
+        ["--track", "0x1:0x10", "--dirty"],
+        ["--dry-run", "--track", "0:0x100000", "--dirty"],
+    ],
+)
+def test_a_move_that_is_refused_or_only_planned_leaves_the_file_and_calls_nobody_first(
+    tmp_path: Path, options: list[str]
+) -> None:
+    world = copy(build(tmp_path / "template", "nvme-2.1"), tmp_path / "world")
+    keep = tmp_path / "keep"
+    keep.write_text("precious")
+    called = tmp_path / "called"
+    rsh = tmp_path / "rsh"
+    rsh.write_text(f'#!/bin/sh\ntouch {called}\nexec {NVMELM} emulate rsh {world.place} "$@"\n')
+    rsh.chmod(0o700)
+    words = [NVMELM, "--host", f"emulated:{world.place / 'source'}", "migrate", PF, hex(FIRST), "--yes"]
+    words += ["--to", f"ssh://destination/{PF}", "--rsh", str(rsh), "--program", NVMELM, *options, str(keep)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert keep.read_text() == "precious"
+    assert "the link" not in done.stderr
+    planned = "--dry-run" in options
+    assert (done.returncode == 0, called.exists()) == (planned, planned), done.stderr
+    world.close()
+
+
+@pytest.mark.parametrize("rsh", ["echo hello", "false"])
+def test_where_no_nvmelm_answers_the_error_says_how_to_try(world: World, rsh: str) -> None:
+    words = [NVMELM, "--host", f"emulated:{world.place / 'source'}", "migrate", PF, hex(FIRST), "--yes"]
+    done = subprocess.run([*words, "--to", f"ssh://b/{PF}", "--rsh", rsh], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "nvmelm recover" not in done.stderr
+    assert "nvmelm --version" in done.stderr
+
+
 def entry(**fields: object) -> MigrationQueueEntry:
     return MigrationQueueEntry.at(memoryview(pack_entry(phase=1, **fields)), 0)  # type: ignore[arg-type]
 

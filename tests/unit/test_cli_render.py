@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvmelm.cli import render
+from nvmelm.cli import render, views
 from nvmelm.cli.progress import ProgressBar
 from nvmelm.cli.render import Column
+from tests.unit.pictures import picture, secondary
 
 
 class Terminal(io.StringIO):
@@ -117,3 +118,17 @@ def test_a_progress_bar_leaves_no_trace() -> None:
         bar._drawn_at = 0.0
         bar(1, 2)
     assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_who_uses_a_vf_is_never_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    user = "VM guest-of-a-long-name: qemu-system-x86 (pid 2771) has /dev/vfio/2 open"
+    shown = picture(secondary(1, present=True, driver="vfio-pci", used_by=(user,)), secondary(2))
+    monkeypatch.setenv("NO_COLOR", "1")
+    for width in (80, 200):
+        stream = Terminal()
+        monkeypatch.setattr(render, "terminal_width", lambda width=width: width)
+        monkeypatch.setattr("sys.stdout", stream)
+        lines = list(views.secondaries(shown))
+        assert max(map(len, lines)) <= width
+        assert user in " ".join(" ".join(lines).split())
+        assert ("USED BY" in lines[0]) is (width == 200)

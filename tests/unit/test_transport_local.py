@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -129,6 +130,34 @@ def test_a_lock_is_waited_for_until_it_is_free(tree: Path, host: LocalHost) -> N
     with host.lock("nvme0", timeout_s=10):
         assert release.is_set()
     thread.join()
+
+
+def test_a_full_disk_does_not_keep_a_lock_from_being_held(
+    tree: Path, host: LocalHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("nvmelm.transport.locks.os.pwrite", full)
+    with LocalHost(state_dir=tree / "state") as two, host.lock("pf"):
+        monkeypatch.undo()
+        with pytest.raises(BusyError, match="another process"), two.lock("pf", timeout_s=0.1):
+            pass
+
+
+def test_a_wait_for_a_lock_that_lasts_is_said(tree: Path, host: LocalHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("nvmelm.waiting.on_wait", lambda what, _: said.append(what))
+    monkeypatch.setattr("nvmelm.waiting.SAID_AFTER_S", 0.05)
+    with (
+        LocalHost(state_dir=tree / "state") as two,
+        host.lock("pf"),
+        pytest.raises(BusyError),
+        two.lock("pf", timeout_s=0.5),
+    ):
+        pass
+    assert len(said) == 1
+    assert said[0].endswith("to let go of pf")
 
 
 def test_a_lock_taken_twice_by_one_host_nests(tree: Path, host: LocalHost) -> None:
