@@ -11,8 +11,9 @@ import typer
 
 from nvmelm.cli import changes, render
 from nvmelm.cli.options import group
+from nvmelm.cli.report import fill_in
 from nvmelm.cli.run import Answer, Run, verb
-from nvmelm.errors import UsageError
+from nvmelm.errors import NvmelmError
 
 if TYPE_CHECKING:
     from nvmelm.desired.reach import ApplyReport
@@ -34,15 +35,7 @@ def apply(run: Run, config: Config = None, only: Only = None) -> Answer:
     from nvmelm.desired.config import config_files, load
     from nvmelm.desired.reach import reach
 
-    files = config_files(config)
-    if not files:
-        raise UsageError(
-            "there is no configuration",
-            cause=f"neither nvmelm.toml nor nvmelm.d/*.toml is in {config or '/etc'}",
-            fix="write one: docs/apply.md",
-            reason="config",
-        )
-    wanted = load(files)
+    wanted = load(config_files(config))
     host = run.host()
     if only is not None:
         from nvmelm.desired.reach import names
@@ -50,8 +43,20 @@ def apply(run: Run, config: Config = None, only: Only = None) -> Answer:
 
         listed = names(host, find_primary(host, only))
         wanted = [one for one in wanted if listed.get(one.by) == one.name]
-    report = reach(host, wanted, confirm=run.confirm, dry_run=run.dry_run)
+    report = _typable(reach(host, wanted, confirm=run.confirm, dry_run=run.dry_run))
     return Answer(report, lambda: lines(report), report.code)
+
+
+def _typable(found: ApplyReport) -> ApplyReport:
+    """Return the report with each entry's own address where a fix says ``PF``."""
+
+    def filled(fix: str, address: str) -> str:
+        error = NvmelmError("", fix=fix)
+        fill_in(error, {"PF": address})
+        return error.fix
+
+    entries = (one.model_copy(update={"fix": filled(one.fix, one.address or "PF")}) for one in found.entries)
+    return found.model_copy(update={"entries": tuple(entries)})
 
 
 def lines(report: ApplyReport) -> Iterator[str]:
@@ -63,7 +68,13 @@ def lines(report: ApplyReport) -> Iterator[str]:
         name = f"{render.plain(one.name)}{f' ({one.address})' if one.address and one.address != one.name else ''}"
         if one.report is not None:
             yield from changes.change(one.report)
-        elif one.outcome == "left-alone":
-            yield paint.warn(f"{name}: left alone: {render.plain(one.message)}")
-        else:
-            yield paint.bad(f"{name}: {one.outcome}: {render.plain(one.message)}")
+            continue
+        left = one.outcome == "left-alone"
+        word = "left alone" if left else one.outcome
+        yield (paint.warn if left else paint.bad)(f"{name}: {word}: {render.plain(one.message)}")
+        if one.cause:
+            yield from render.wrapped("  cause: ", render.plain(one.cause), sys.stdout)
+        if one.fix:
+            yield f"  fix:   {render.plain(one.fix)}"  # never broken: it is copied and typed
+        for note in one.notes:
+            yield from render.wrapped("  note:  ", render.plain(note), sys.stdout)

@@ -1,4 +1,4 @@
-"""What ``nvmelm explain`` knows besides NVMe status codes: exit codes, and errnos as they are met here."""
+"""What ``nvmelm explain`` knows besides NVMe status codes: exit codes, errnos as they are met here, and outcomes."""
 
 from __future__ import annotations
 
@@ -66,4 +66,31 @@ ERRNOS: dict[str, Row] = {
     "ENOTTY": Row("the device node does not know the request; it is not a controller's", "nvmelm list names the nodes"),
     "ENOSPC": Row("the disk is full", "make room, then run it again"),
     "EPIPE": Row("the reader of a pipe has gone", "run the whole pipe again"),
+}
+
+_FLEET = "nvmelm compat check says all that is against one pair"
+
+#: Words of an answer that are no errors: what became of an entry (``apply``), why a source has no place (``compat
+#: match``).
+OUTCOMES: dict[str, Row] = {
+    "done": Row("apply: the function was brought to what its entry wants", "nothing"),
+    "unchanged": Row("apply: the function is as its entry wants it", "nothing"),
+    "planned": Row("apply --dry-run: the entry wants changes, and none was made", "run it without --dry-run"),
+    "absent": Row(
+        "apply: no controlling function of this host has the name that the entry gives",
+        "nvmelm list shows what is here; correct the file, or plug it in",
+    ),
+    "left-alone": Row(
+        "apply: driverctl or libvirt binds the function or one of its VFs; two managers would undo each other's work",
+        "nothing, or remove the override (driverctl), or managed='yes' (virsh edit); docs/apply.md",
+    ),
+    "failed": Row("apply: the entry could not be reached; the others were tried all the same", "the entry's own fix"),
+    "nothing-fits": Row("compat match: no destination can take the source's state", _FLEET),
+    "labels": Row(
+        "compat match: a destination fits, but not where --same and --differ let the source go",
+        "relax --same or --differ, or correct the labels of the manifests",
+    ),
+    "no-room": Row(
+        "compat match: what fits is taken by other sources", "prepare more VFs at the destinations, or move fewer"
+    ),
 }

@@ -1,4 +1,4 @@
-"""``nvmelm explain``: a code in words. An NVMe status, an exit code, an errno, or a reason word."""
+"""``nvmelm explain``: a code in words. An NVMe status, an exit code, an errno, a reason, or the word of an outcome."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ def _meanings(code: str) -> Iterator[Meaning]:
         yield _of("errno", str(value), name, row)
     if code in REASONS:
         yield _of("reason", code, code, codes.Row(*REASONS[code]))
+    if code in codes.OUTCOMES:
+        yield _of("reason", code, code, codes.OUTCOMES[code])
     judged = explanation(code)
     if judged is not None:
         yield _of("reason", code, code, codes.Row(*judged))

@@ -255,7 +255,7 @@ def _print(run: Run, answer: Answer, *, changes: bool) -> int:
     logged = changes and report.UNDER_SYSTEMD in os.environ and _logged(run, answer)
     if run.settings.json:
         render.print_json(_document(answer).to_json(), stream)
-    elif not logged:
+    elif not logged or answer.exit_code is not ExitCode.DONE:  # what failed is not among the changes
         render.print_lines(answer.text(), stream)
     return int(answer.exit_code)
 

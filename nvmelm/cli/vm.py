@@ -42,9 +42,10 @@ def attach(
     unmarked: Unmarked = False,
 ) -> Answer:
     """Plug a bound virtual function into a VM, or print what starts a VM with it."""
-    if [print_only, qmp is not None, libvirt is not None].count(True) != 1:
+    given = {"--qmp": qmp is not None, "--libvirt": libvirt is not None, "--print": print_only}
+    if _only_one(given) is None:
         fix = "--qmp SOCKET for a running QEMU, --libvirt DOMAIN, or --print"
-        raise UsageError("say how the VM gets the VF", fix=fix)
+        raise UsageError("say how the VM gets the VF", fix=fix, reason="arguments")
     named = domain(libvirt, connect, may_taint=may_taint)
     ref, which = find_function(run.host(), vf)
     with run.primary(ref, change=not print_only) as session:
@@ -75,8 +76,8 @@ def detach(
     timeout: Deadline = 30,
 ) -> Answer:
     """Take a virtual function back from a VM; waits until the guest lets it go."""
-    if (qmp is None) == (libvirt is None):
-        raise UsageError("say which VM has the VF", fix="--qmp SOCKET, or --libvirt DOMAIN")
+    if _only_one({"--qmp": qmp is not None, "--libvirt": libvirt is not None}) is None:
+        raise UsageError("say which VM has the VF", fix="--qmp SOCKET, or --libvirt DOMAIN", reason="arguments")
     named = domain(libvirt, connect)
     ref, which = find_function(run.host(), vf)
     with run.primary(ref, change=True) as session:
@@ -91,6 +92,24 @@ def detach(
             dry_run=run.dry_run,
         )
     return _answer(report)
+
+
+def _only_one(given: dict[str, bool]) -> str | None:
+    """Return the option that was given, None when none was.
+
+    Raises:
+        UsageError: several were.
+    """
+    names = [name for name, is_given in given.items() if is_given]
+    if len(names) > 1:
+        *most, last = given
+        raise UsageError(
+            f"only one of {', '.join(most)} and {last} can be meant",
+            cause=f"{' and '.join(names)} are given",
+            fix=f"keep one of them: {', or '.join(names)}",
+            reason="arguments",
+        )
+    return names[0] if names else None
 
 
 def _answer(report: VmReport) -> Answer:

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nvmelm.errors import UsageError
-from nvmelm.transport.bounded import read_file
+from nvmelm.pci import Bdf
+from nvmelm.transport.bounded import names_in, read_file, what_is
 
 #: Where the configuration is, below the root of the file system, and what names another directory for both.
 FILE, DIRECTORY, VARIABLE = "nvmelm.toml", "nvmelm.d", "NVMELM_CONFIG"
@@ -63,10 +64,52 @@ class Wanted:
 
 
 def config_files(directory: Path | None = None) -> list[Path]:
-    """Return the files of the configuration that are there, in the order in which they are read."""
+    """Return the files of the configuration, in the order in which they are read; there is one at least.
+
+    Args:
+        directory: where they are; the one ``NVMELM_CONFIG`` names, or ``/etc``, when None.
+
+    Raises:
+        UsageError: there is none, or what bears such a name is no file.
+        HostError: a directory cannot be read.
+    """
     base = directory or Path(os.environ.get(VARIABLE) or _ETC)
-    more = sorted((base / DIRECTORY).glob("*.toml"))
-    return [path for path in (base / FILE, *more) if path.is_file()]
+    names = names_in(base)
+    files = [base / FILE] if FILE in names else []
+    if DIRECTORY in names:
+        _require(base / DIRECTORY, "directory")
+        files += [base / DIRECTORY / name for name in names_in(base / DIRECTORY) if _is_toml(name)]
+    for path in files:
+        _require(path, "file")
+    if not files:
+        is_directory = what_is(str(base)) == "directory"
+        missing = f"neither {FILE} nor {DIRECTORY}/*.toml is in {base}"
+        raise UsageError(
+            "there is no configuration",
+            cause=missing if is_directory else f"{base} is no directory",
+            fix=f"write {base / FILE}: docs/apply.md" if is_directory else f"name the directory {FILE} is in",
+            reason="config",
+        )
+    return files
+
+
+def _is_toml(name: str) -> bool:
+    """Return whether a file is of the configuration; names with a dot in front are those of editors."""
+    return name.endswith(".toml") and not name.startswith(".")
+
+
+def _require(path: Path, wanted: Literal["file", "directory"]) -> None:
+    """Refuse what bears a name of the configuration and is something else; /dev/null is as good as an empty file."""
+    found = what_is(str(path))
+    if found == wanted or (wanted == "file" and os.path.realpath(path) == os.devnull):
+        return
+    what = f"a {found}"
+    if found == "nothing":  # of os.path: what stands in the way is no error here
+        is_link = os.path.islink(path)  # noqa: PTH114
+        what = f"a link to {os.path.realpath(path)}, which cannot be read" if is_link else "not to be looked at"
+    raise UsageError(
+        f"{path} is no {wanted}", cause=f"it is {what}", fix=f"put a {wanted} there, or remove it", reason="config"
+    )
 
 
 def load(files: Iterable[Path]) -> list[Wanted]:
@@ -118,6 +161,12 @@ def _row(name: str, text: str, number: int, row: Mapping[str, Any]) -> Wanted:
     by = named[0]
     if not isinstance(row[by], str) or not 0 < len(row[by]) <= 256 or not row[by].isprintable():
         raise wrong(by, "is not a short text")
+    named_by = row[by].strip()
+    if by == "address":
+        try:
+            named_by = str(Bdf.parse(named_by))
+        except UsageError as error:
+            raise wrong(by, f"is no PCI address: {named_by!r}; write it like 0000:01:00.0") from error
     role = row.get("role", "unmarked")
     if role not in ("source", "destination", "unmarked"):
         raise wrong("role", 'is not "source", "destination" or "unmarked"')
@@ -134,7 +183,7 @@ def _row(name: str, text: str, number: int, row: Mapping[str, Any]) -> Wanted:
         raise wrong("expires", "is not a time span such as 90s, 15min, 8h or 2d")
     expires_s = int(span[1]) * _SECONDS[span[2] or "s"] if span else None
     place = f"{name}:{_line(text, number, 'pf')}"
-    return Wanted(place, by, row[by].strip(), counts["vfs"], role, counts["vq"], counts["vi"], expires_s)
+    return Wanted(place, by, named_by, counts["vfs"], role, counts["vq"], counts["vi"], expires_s)
 
 
 def _line(text: str, number: int, key: str) -> int:

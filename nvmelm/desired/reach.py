@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from nvmelm.desired.config import Wanted, same_function
-from nvmelm.errors import ExitCode, NvmelmError
+from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError
 from nvmelm.inventory import PrimaryRef, primaries
 from nvmelm.model import ChangeReport, Document, Part
 from nvmelm.operations import provision
@@ -28,7 +28,11 @@ class Applied(Part):
     name: str = Field(description="as the configuration names the PF")
     address: str | None
     outcome: Outcome
-    message: str = ""
+    message: str = Field("", description="what went wrong, or why nothing was done")
+    cause: str = ""
+    fix: str = Field("", description="what to type or do next")
+    reason: str = Field("", description="a stable word, as that of an error")
+    notes: tuple[str, ...] = Field((), description="of an error: what went wrong besides")
     exit_code: int = 0
     report: ChangeReport | None = None
 
@@ -80,26 +84,26 @@ def _find(host: Host, refs: Sequence[PrimaryRef], wanted: Wanted) -> PrimaryRef 
 def _one(
     host: Host, wanted: Wanted, ref: PrimaryRef | None, claims: Sequence[Claim], confirm: Confirm, *, dry_run: bool
 ) -> Applied:
-    def ended(outcome: Outcome, message: str = "", code: int = 0, report: ChangeReport | None = None) -> Applied:
-        return Applied(
-            place=wanted.place,
-            name=wanted.name,
-            address=str(ref.address) if ref is not None else None,
-            outcome=outcome,
-            message=message,
-            exit_code=code,
-            report=report,
-        )
+    def ended(outcome: Outcome, **values: Any) -> Applied:
+        address = str(ref.address) if ref is not None else None
+        return Applied(place=wanted.place, name=wanted.name, address=address, outcome=outcome, **values)
 
     if ref is None:
-        return ended("absent", f"no controlling function has the {wanted.by} {wanted.name}", int(ExitCode.FAILED))
+        message = f"no controlling function has the {wanted.by} {wanted.name}"
+        cause = f"{wanted.place} names it, and it is not on this host, or its driver is not nvme"
+        fix = "nvmelm list shows what is here; correct the file, or plug it in"
+        return ended("absent", message=message, cause=cause, fix=fix, exit_code=int(ExitCode.FAILED))
     other = _other_manager(host, ref, wanted.vfs, claims)
     if other:
-        return ended("left-alone", other)
+        return ended("left-alone", message=other)
     try:
         report = _prepare(host, wanted, ref, confirm, dry_run=dry_run)
     except NvmelmError as error:
-        return ended("failed", f"{error.message}{f': {error.cause}' if error.cause else ''}", int(error.exit_code))
+        if isinstance(error, InterruptedByUserError) and error.reason != "declined":
+            raise  # Ctrl-C is meant for all of them, a "no" for one
+        said = {"message": error.message, "cause": error.cause, "fix": error.fix, "reason": error.reason}
+        notes = tuple(getattr(error, "__notes__", ()))
+        return ended("failed", **said, notes=notes, exit_code=int(error.exit_code))
     return ended("done" if report.changed else "planned" if report.actions else "unchanged", report=report)
 
 

@@ -34,8 +34,7 @@ def require_ready(host: Host, picture: Picture, one: Secondary, *, unmarked: boo
     """
     name, node = f"controller {one.cntlid:#06x}", picture.primary.node
     if not one.present or one.address is None:
-        fix = f"nvmelm sriov enable {node} --vfs {max(one.vf_number, 1)}"
-        raise UsageError(f"{name} has no VF", cause="SR-IOV has not enabled it", fix=fix, reason="no-vf")
+        raise _no_vf(picture, one)
     if not one.online:
         fix = f"nvmelm secondary online {node} {one.cntlid:#06x}"
         cause = "a guest's driver would wait for an offline controller in vain"
@@ -45,6 +44,18 @@ def require_ready(host: Host, picture: Picture, one: Secondary, *, unmarked: boo
         marks.require(picture, one, Role.MIGRATABLE, Role.RESUMABLE)
     _require_group(host.sysfs, one)
     return Bdf.parse(one.address)
+
+
+def _no_vf(picture: Picture, one: Secondary) -> UsageError:
+    """Return the error of a VF that is not enabled; to enable one more removes those there are (the kernel's rule)."""
+    node, there = picture.primary.node, picture.primary.vfs_enabled
+    cause = "SR-IOV has not enabled it"
+    fix = f"nvmelm sriov enable {node} --vfs {max(one.vf_number, 1)}"
+    if there:
+        cause = f"SR-IOV has enabled {there} VF{'s' if there > 1 else ''}, and it is VF {one.vf_number}"
+        others = "the existing VF" if there == 1 else f"all {there} existing VFs"
+        fix = f"use an existing VF (nvmelm secondary list {node}), or {fix}, which removes {others} first"
+    return UsageError(f"controller {one.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
 
 
 def _require_driver(one: Secondary, name: str) -> None:

@@ -24,7 +24,7 @@ from nvmelm.operations import marks
 from nvmelm.operations.apply import Confirm, Request, apply, undo
 from nvmelm.operations.journal import Journal
 from nvmelm.operations.plan import Cells, cell
-from nvmelm.operations.resources import check_share, share
+from nvmelm.operations.resources import check_share, require_enough, share
 from nvmelm.operations.session import Session
 from nvmelm.pci import VFIO_DRIVER, Bdf
 from nvmelm.picture import ChangeReport, Picture, Role, Secondary
@@ -73,12 +73,13 @@ def online(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: boo
     """Bring one secondary controller online.
 
     Raises:
-        UsageError: its VF is not enabled, or it lacks the least resources (2 VQ, 1 VI).
+        UsageError: it lacks the least resources (2 VQ, 1 VI); the fix assigns them.
+        NotSupportedError: that many are not free.
     """
     picture = session.picture(users=False)
     one = resolve(picture, which)
     if not one.online:
-        check_share(picture, [one], one.vq, one.vi)
+        require_enough(picture, one)
     return apply(
         session, Request("secondary online", {cell(one.cntlid, "online"): True}), confirm=confirm, dry_run=dry_run
     )
@@ -213,17 +214,30 @@ def release(session: Session, *, confirm: Confirm, dry_run: bool = False) -> Cha
     """
     journal = Journal(session.host, session.address)
     report = undo(session, journal.original(), "release", confirm=confirm, dry_run=dry_run)
-    if not dry_run:
-        remove_stale_marks(session)
-        journal.forget()
-    return report
+    if dry_run:
+        return report
+    removed = remove_stale_marks(session)
+    journal.forget()
+    if removed and not report.actions:
+        names = ", ".join(f"{cntlid:#06x}" for cntlid in removed)
+        report = replace(report, changed=True, notes=(*report.notes, f"marks that no longer held are gone: {names}"))
+    return replace(report, picture=_without_marks(report.picture, removed))
 
 
-def remove_stale_marks(session: Session) -> None:
-    """Remove the marks that no longer hold; a mark must not outlive its VF."""
-    for one in session.picture(users=False).secondaries:
-        if one.mark is not None and not one.mark.holds:
-            marks.revoke(session.host, session.address, one.cntlid)
+def remove_stale_marks(session: Session) -> list[int]:
+    """Remove the marks that no longer hold, and return whose they were; a mark must not outlive its VF."""
+    found = session.picture(users=False).secondaries
+    stale = [one.cntlid for one in found if one.mark is not None and not one.mark.holds]
+    for cntlid in stale:
+        marks.revoke(session.host, session.address, cntlid)
+    return stale
+
+
+def _without_marks(picture: Picture | None, cntlids: Sequence[int]) -> Picture | None:
+    if picture is None or not cntlids:
+        return picture
+    left = (replace(one, mark=None) if one.cntlid in cntlids else one for one in picture.secondaries)
+    return replace(picture, secondaries=tuple(left))
 
 
 def check_vfs(picture: Picture, vfs: int) -> None:

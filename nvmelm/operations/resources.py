@@ -34,6 +34,35 @@ def check_share(picture: Picture, chosen: Sequence[Secondary], vq: int | None, v
             _share_one(picture, chosen, kind, count)
 
 
+def require_enough(picture: Picture, one: Secondary) -> None:
+    """Refuse a controlled function that lacks the least resources it needs to go online.
+
+    Raises:
+        UsageError: it has fewer; the fix assigns what is missing.
+        NotSupportedError: that many are not free.
+    """
+    missing = {kind: least for kind, least in _MINIMUM.items() if _lacks(picture, one, kind, least)}
+    if not missing:
+        return
+    for kind in missing:
+        _share_one(picture, [one], kind, None)
+    has = " and ".join(f"{getattr(one, kind)} {kind.upper()}" for kind in missing)
+    needs = " and ".join(f"{least} {kind.upper()}" for kind, least in missing.items())
+    options = " ".join(f"--{kind} {least}" for kind, least in missing.items())
+    raise UsageError(
+        f"controller {one.cntlid:#06x} has too few resources to go online",
+        cause=f"it has {has} resources, and needs {needs}",
+        fix=f"nvmelm secondary assign {picture.primary.node} {one.cntlid:#06x} {options}",
+        reason="no-resources",
+    )
+
+
+def _lacks(picture: Picture, one: Secondary, kind: str, least: int) -> bool:
+    """Return whether a function has fewer resources than it needs, of a type its primary gives out at all."""
+    resources: Resources | None = getattr(picture.primary, kind)
+    return resources is not None and resources.supported and int(getattr(one, kind)) < least
+
+
 def _share_one(picture: Picture, chosen: Sequence[Secondary], kind: str, wish: int | None) -> int:
     resources: Resources | None = getattr(picture.primary, kind)
     if resources is None or not resources.supported:
@@ -46,10 +75,11 @@ def _share_one(picture: Picture, chosen: Sequence[Secondary], kind: str, wish: i
     fair = _rounded(min(available // max(1, len(chosen)), most), resources.granularity, least)
     if fair < least:
         cause = f"{available} {kind.upper()} resources are free, and each function needs {least} to go online"
-        fix = f"prepare {available // least} VFs at most, or free resources of others"
-        raise NotSupportedError(
-            f"{len(chosen)} functions cannot be given {kind.upper()} resources", cause=cause, fix=fix
-        )
+        fix = f"free resources of others: nvmelm secondary offline {picture.primary.node} CNTLID"
+        if available >= least:
+            fix = f"prepare {available // least} VFs at most, or {fix}"
+        message = f"{_functions(len(chosen))} cannot be given {kind.upper()} resources"
+        raise NotSupportedError(message, cause=cause, fix=fix, reason="no-resources")
     if wish is None:
         return fair
     if wish < least or wish > most or wish * len(chosen) > available:

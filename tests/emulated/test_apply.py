@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import nvmelm
 from nvmelm.desired.config import parse
 from nvmelm.desired.reach import reach
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.errors import UsageError
+from nvmelm.errors import InterruptedByUserError, UsageError
 from nvmelm.operations.plan import cells_of
 from nvmelm.operations.recover import recover
 from nvmelm.operations.session import session
@@ -58,6 +59,21 @@ def test_one_that_fails_or_is_absent_does_not_stop_the_others(make_host: MakeHos
     assert [one.outcome for one in report.entries] == ["failed", "absent", "done"]
     assert report.code == 2
     assert cells(host, OTHER)["vfs"] == 1
+
+
+def test_ctrl_c_ends_all_of_it_and_puts_back_what_was_begun(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = make_host("nvme-2.1", "nvme-2.1", serials=["A", "B"])
+
+    def pressed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nvmelm.operations.apply.marks.give", pressed)
+    text = f"{ONE}[[pf]]\nserial = 'B'\nvfs = 1\n"
+    with pytest.raises(InterruptedByUserError):
+        reach(host, parse("f", text), confirm=agree)
+    assert (cells(host)["vfs"], cells(host, OTHER)["vfs"]) == (0, 0)
 
 
 def test_a_function_named_in_two_ways_is_refused(make_host: MakeHost) -> None:
@@ -143,3 +159,110 @@ def test_the_rule_asks_systemd_and_does_nothing_itself() -> None:
     assert "RUN" not in rules[0]
     assert "PROGRAM" not in rules[0]
     assert 'TEST=="device/sriov_totalvfs"' in rules[0]
+
+
+def test_a_failed_entry_says_why_what_to_type_and_its_reason(make_host: MakeHost) -> None:
+    host = make_host()
+    report = reach(host, parse("f", ONE.replace("vq = 2", "vq = 99")), confirm=agree)
+    (one,) = report.entries
+    assert one.message == "99 VQ resources for 2 functions do not fit"
+    assert one.cause.startswith("each needs 2 and may have 8")
+    assert one.fix.startswith("--vq 8 fits")
+    (absent,) = reach(host, parse("f", "[[pf]]\nserial = 'none'\nvfs = 1\n"), confirm=agree).entries
+    assert absent.message == "no controlling function has the serial none"
+    assert absent.cause.startswith("f:1 names it")
+    assert absent.fix.startswith("nvmelm list")
+
+
+def test_what_went_wrong_besides_stays_with_the_entry(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nvmelm.errors import UncertainError
+    from nvmelm.operations import provision
+
+    def fail(*_: object, **__: object) -> None:
+        error = UncertainError("it failed", cause="why", fix="nvmelm recover", reason="session-uncertain")
+        error.add_note("while putting it back: it broke")
+        raise error
+
+    monkeypatch.setattr(provision, "prepare", fail)
+    (one,) = reach(make_host(), parse("f", ONE), confirm=agree).entries
+    assert (one.cause, one.fix, one.reason, one.exit_code) == ("why", "nvmelm recover", "session-uncertain", 9)
+    assert one.notes == ("while putting it back: it broke",)
+
+
+def test_an_address_may_leave_domain_0_out(make_host: MakeHost) -> None:
+    report = reach(make_host(), parse("f", ONE.replace(PF, "01:00.0")), confirm=agree, dry_run=True)
+    assert [one.outcome for one in report.entries] == ["planned"]
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Run apply in this process on an emulated host, without a terminal."""
+    from nvmelm import cli
+
+    create(tmp_path / "host", serials=["A"]).close()
+    monkeypatch.delenv("NVMELM_CONFIG", raising=False)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = cli.main(["--host", f"emulated:{tmp_path / 'host'}", *words])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_without_a_terminal_the_entry_that_needs_a_yes_names_it(
+    tmp_path: Path, typed: Callable[..., tuple[int, str, str]]
+) -> None:
+    (tmp_path / "nvmelm.toml").write_text("[[pf]]\nserial = 'A'\nvfs = 2\nrole = 'unmarked'\n")
+    assert typed("source", "prepare", "nvme0", "--vfs", "1")[0] == 0
+    code, out, _ = typed("apply", "--config", str(tmp_path))
+    assert code == 2
+    assert "not confirmed" in out
+    assert "  fix:   pass --yes when that is meant" in out.splitlines()
+    code, out, _ = typed("apply", "--config", str(tmp_path), "--json")
+    told = json.loads(out)
+    jsonschema.validate(told, json.loads(SCHEMA.read_text()))
+    (one,) = told["entries"]
+    assert one["message"].startswith("not confirmed: 0000:01:00.1 will be removed")
+    assert (one["fix"], one["reason"], one["exit_code"], code) == (
+        "pass --yes when that is meant",
+        "confirmation",
+        2,
+        2,
+    )
+    assert "nobody can be asked" in one["cause"]
+    assert typed("apply", "--config", str(tmp_path), "--yes")[0] == 0
+
+
+def test_a_fix_for_an_entry_names_its_own_function(
+    tmp_path: Path, typed: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nvmelm.errors import NvmelmError
+    from nvmelm.operations import provision
+
+    def fail(*_: object, **__: object) -> None:
+        raise NvmelmError("the host does not show what was done", fix="nvmelm show PF, and dmesg")
+
+    monkeypatch.setattr(provision, "prepare", fail)
+    (tmp_path / "nvmelm.toml").write_text("[[pf]]\nserial = 'A'\nvfs = 2\n")
+    assert f"  fix:   nvmelm show {PF}, and dmesg" in typed("apply", "--config", str(tmp_path))[1].splitlines()
+
+
+def test_the_directory_that_was_looked_in_is_the_one_named(
+    tmp_path: Path, typed: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.setenv("NVMELM_CONFIG", str(empty))
+    code, _, err = typed("apply")
+    assert code == 2
+    assert f"is in {empty}\n" in err
+    assert "/etc" not in err
+
+
+def test_a_kernel_name_as_an_address_is_refused(tmp_path: Path, typed: Callable[..., tuple[int, str, str]]) -> None:
+    (tmp_path / "nvmelm.toml").write_text("[[pf]]\nvfs = 1\naddress = 'nvme0'\n")
+    code, _, err = typed("apply", "--config", str(tmp_path))
+    assert code == 2
+    assert f"{tmp_path / 'nvmelm.toml'}:3: address is no PCI address: 'nvme0'" in err

@@ -432,3 +432,59 @@ def test_what_nvmelm_remembers_is_for_root_alone(make_host: MakeHost) -> None:
     prepare(host)
     for path in host.state_dir.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_controller_without_resources_is_told_how_it_gets_those_it_needs_to_go_online(make_host: MakeHost) -> None:
+    host = make_host()
+    with session(host, PF, change=True) as opened:
+        provision.enable_sriov(opened, 1, confirm=agree)
+        with pytest.raises(UsageError) as met:
+            provision.online(opened, 0x42, confirm=agree)
+        assert met.value.fix == "nvmelm secondary assign nvme0 0x0042 --vq 2 --vi 1"
+        assert met.value.cause == "it has 0 VQ and 0 VI resources, and needs 2 VQ and 1 VI"
+        assert met.value.reason == "no-resources"
+        provision.assign(opened, 0x42, vq=3, vi=None, confirm=agree)
+        with pytest.raises(UsageError) as met:
+            provision.online(opened, 0x42, confirm=agree)
+        assert met.value.fix == "nvmelm secondary assign nvme0 0x0042 --vi 1"
+        provision.assign(opened, 0x42, vq=None, vi=1, confirm=agree)
+        assert provision.online(opened, 0x42, confirm=agree).changed
+
+
+def test_a_controller_for_which_no_resources_are_left_is_told_so(make_host: MakeHost) -> None:
+    host = make_host()
+    prepare(host, 8)  # 8 of 64 each
+    with session(host, PF, change=True) as opened, pytest.raises(NotSupportedError) as met:
+        provision.online(opened, 0x4A, confirm=agree)
+    assert met.value.reason == "no-resources"
+    assert met.value.fix == "free resources of others: nvmelm secondary offline nvme0 CNTLID"
+
+
+def test_a_release_shows_no_mark_that_it_removed(make_host: MakeHost) -> None:
+    host = make_host()
+    prepare(host, valid_s=3600)
+    expire(host, 0x42)
+    with session(host, PF, change=True) as opened:
+        report = provision.release(opened, confirm=agree)
+    assert report.picture is not None
+    assert [one.mark for one in report.picture.secondaries] == [None] * len(report.picture.secondaries)
+    assert report.picture == look(host)
+
+
+def test_a_release_that_finds_only_an_old_mark_says_that_it_removed_it(make_host: MakeHost) -> None:
+    host = make_host()
+    prepare(host, valid_s=3600)
+    host.reboot()
+    assert look(host).secondaries[0].mark is not None
+    with session(host, PF, change=True) as opened:
+        report = provision.release(opened, confirm=agree)
+    assert (report.actions, report.changed) == ((), True)
+    assert report.notes == ("marks that no longer held are gone: 0x0042, 0x0043",)
+    assert report.picture == look(host)
+    assert not release(host)
+
+
+def expire(host: EmulatedHost, cntlid: int) -> None:
+    """Let the time of a mark be over."""
+    path = host.state_dir / "marks" / PF / f"{cntlid:#06x}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"expires_at": "2020-01-01T00:00:00+00:00"}))

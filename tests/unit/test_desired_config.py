@@ -92,3 +92,64 @@ def test_files_are_read_in_order_and_a_function_stands_once(tmp_path: Path) -> N
         load(config_files(tmp_path))
     assert "nvmelm.toml:1" in met.value.cause
     assert "z.toml:2" in met.value.cause
+
+
+@pytest.mark.parametrize("text", ["nvme0", "/dev/nvme0", "0000:01:00", "0000:01:20.0", "0000:01:00.8", " "])
+def test_an_address_that_is_none_is_refused_with_its_line(text: str) -> None:
+    with pytest.raises(UsageError) as met:
+        parse("f", f"[[pf]]\nvfs = 1\naddress = '{text}'")
+    assert met.value.message.startswith("f:3: address is no PCI address")
+    assert met.value.reason == "config"
+
+
+@pytest.mark.parametrize("text", ["01:00.0", "0000:01:00.0", " 0000:01:00.0 "])
+def test_an_address_is_kept_as_the_kernel_writes_it(text: str) -> None:
+    assert parse("f", f"[[pf]]\nvfs = 1\naddress = '{text}'")[0].name == "0000:01:00.0"
+
+
+def test_one_function_in_two_spellings_stands_twice(tmp_path: Path) -> None:
+    rows = "[[pf]]\nvfs = 1\naddress = '01:00.0'\n[[pf]]\nvfs = 1\naddress = '0000:01:00.0'\n"
+    (tmp_path / "nvmelm.toml").write_text(rows)
+    with pytest.raises(UsageError, match="stands twice"):
+        load(config_files(tmp_path))
+
+
+def causes(directory: Path | None) -> str:
+    with pytest.raises(UsageError) as met:
+        config_files(directory)
+    assert met.value.reason == "config"
+    return f"{met.value.message}: {met.value.cause}"
+
+
+def test_a_directory_without_a_configuration_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert causes(tmp_path).endswith(f"neither nvmelm.toml nor nvmelm.d/*.toml is in {tmp_path}")
+    monkeypatch.setenv("NVMELM_CONFIG", str(tmp_path))
+    assert causes(None).endswith(f"is in {tmp_path}")
+    assert causes(tmp_path / "none").endswith(f"{tmp_path / 'none'} is no directory")
+
+
+def test_what_bears_a_name_of_the_configuration_and_is_no_file_is_said_to_be_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "nvmelm.toml"
+    path.mkdir()
+    assert causes(tmp_path) == f"{path} is no file: it is a directory"
+    path.rmdir()
+    path.symlink_to("nowhere")
+    assert causes(tmp_path) == f"{path} is no file: it is a link to {tmp_path / 'nowhere'}, which cannot be read"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert causes(tmp_path) == f"{path} is no file: it is a device"
+    path.unlink()
+    more = tmp_path / "nvmelm.d"
+    more.write_text("")
+    assert causes(tmp_path) == f"{more} is no directory: it is a file"
+    more.unlink()
+    more.mkdir()
+    (more / "a.toml").symlink_to("nowhere")
+    assert "a.toml is no file: it is a link to" in causes(tmp_path)
+
+
+def test_an_entry_masked_with_dev_null_and_an_editors_lock_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "nvmelm.d").mkdir()
+    (tmp_path / "nvmelm.d" / "a.toml").symlink_to("/dev/null")
+    (tmp_path / "nvmelm.d" / ".#b.toml").symlink_to("user@host.1234")
+    assert load(config_files(tmp_path)) == []

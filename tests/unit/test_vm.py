@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +19,7 @@ from nvmelm.errors import (
 )
 from nvmelm.model import Role
 from nvmelm.operations import vm, vm_qmp
+from nvmelm.operations.handover import require_ready
 from tests.unit.qmp_server import HangUpError, RawError, RefusedError, SilenceError
 from tests.unit.vm_bench import NAME, QEMU, VF, Bench, attached, mark
 
@@ -294,3 +296,27 @@ def test_what_the_vm_says_is_printable_and_bounded_in_the_report(bench: Bench) -
         report = bench.attach()
     assert len(report.migration_blockers) == 16
     assert all(one.isprintable() and len(one) < 500 for one in (*report.migration_blockers, str(report.vmm.name)))
+
+
+#: How one VF more is come by when there are others: not before it is said what that costs.
+_USE = "use an existing VF (nvmelm secondary list nvme0), or nvmelm sriov enable nvme0 --vfs 2, which removes"
+
+
+@pytest.mark.parametrize(
+    ("there", "fix"),
+    [
+        (0, "nvmelm sriov enable nvme0 --vfs 2"),
+        (1, f"{_USE} the existing VF first"),
+        (3, f"{_USE} all 3 existing VFs first"),
+    ],
+)
+def test_to_enable_a_vf_that_is_not_there_is_said_to_remove_those_that_are(bench: Bench, there: int, fix: str) -> None:
+    start = bench.picture()
+    with pytest.raises(UsageError) as caught:
+        require_ready(
+            cast("Any", bench.host),
+            replace(start, primary=replace(start.primary, vfs_enabled=there)),
+            start.secondaries[1],
+            unmarked=True,
+        )
+    assert (caught.value.fix, caught.value.reason) == (fix, "no-vf")
