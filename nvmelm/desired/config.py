@@ -8,7 +8,7 @@
     role = "source"            # or "destination"; left out: "unmarked", VFs that stay on this host
     vq = 2                     # each VF's flexible resources; left out: an even share
     vi = 1
-    expires = "8h"             # how long marks hold; left out: until the VF goes
+    expires = "8h"             # how long marks hold; left out: as long as the VF is there
 
 Files are read in order: ``/etc/nvmelm.toml``, then ``/etc/nvmelm.d/*.toml`` by name. A PF stands in one place only.
 Every error names file, line and key.

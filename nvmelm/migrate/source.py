@@ -274,12 +274,12 @@ class Source:
 
     def _suspend_and_send(self, starts: Sequence[Start], progress: Progress | None) -> None:
         controllers = self.known.controllers
-        self.points.call(Point.BEFORE_SUSPEND)
         if self.wishes.notify:
             self.measured.notes += target.notify(self.session, controllers)
         tracks = Tracks(self.session, controllers, starts)
         try:
             tracks.converge()
+            self.points.call(Point.BEFORE_SUSPEND)  # after the rounds: they are while the guest runs
             picture, chosen = self._look_again()
             self._suspend()
             tracks.final()

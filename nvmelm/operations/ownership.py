@@ -130,7 +130,7 @@ class Sessions:
         if self.path.name not in store.names(self.path.parent):
             return []
         try:
-            with contextlib.closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as database:
+            with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as database:
                 return _select(database, "ORDER BY rowid")
         except sqlite3.Error as error:
             raise HostError(

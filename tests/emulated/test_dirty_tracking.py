@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from nvmelm.emulator import engine
 from nvmelm.errors import NotSupportedError, NvmelmError, RolledBackError, UsageError
 from nvmelm.migrate import precopy
+from nvmelm.migrate.points import Points
 from nvmelm.migrate.precopy import Limits, Round, parse_range
 from nvmelm.model import Primary
 from nvmelm.operations.session import session
@@ -78,6 +79,23 @@ def test_every_byte_the_controller_wrote_is_in_a_round(world: World, monkeypatch
     guest.attach(world.destination, VF)
     guest.step(20)
     assert guest.finish().clean
+
+
+def test_the_guest_is_stopped_after_the_rounds_and_before_the_suspend(world: World) -> None:
+    order: list[str] = []
+
+    def run(point: str, told: Any) -> None:
+        if point in ("before-suspend", "source-suspended"):
+            order.append(point)
+
+    def on_dirty(found: Round) -> None:
+        order.append("last round" if found.after_suspend else "round")
+
+    world.migrate(
+        tracks=[precopy.starter(primary(world), [MEMORY], on_dirty)],
+        points=lambda side: Points(run if side == "source" else None, side),
+    )
+    assert order == ["round", "before-suspend", "last round", "source-suspended"]
 
 
 def test_rounds_end_when_little_is_written(world: World) -> None:

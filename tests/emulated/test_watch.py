@@ -289,6 +289,20 @@ def test_each_state_of_a_session_is_said_once(host: EmulatedHost) -> None:
     assert said(looks) == []
 
 
+def test_sessions_are_seen_on_a_host_that_is_named_by_a_relative_path(
+    host: EmulatedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving = Moving(cntlid=FIRST, peer_cntlid=FIRST, incarnation=7, vq=2, vi=1)
+    with Sessions(host) as sessions:
+        sessions.open(
+            new_record(host, "a" * 32, Side.SOURCE, peer="ssh://b", primary=PF, serial="SN", controllers=(moving,))
+        )
+    place = Path(host.name.removeprefix("emulated:"))
+    monkeypatch.chdir(place.parent)
+    with EmulatedHost(Path(place.name)) as relative:
+        assert [one.state for one in SessionLooks(relative).look() if isinstance(one, SessionPart)] == ["open"]
+
+
 @pytest.mark.parametrize("damage", ['"peer": null', '"history": []', '"controllers": [{"cntlid": "x"}]'])
 def test_a_session_that_cannot_be_read_is_trouble_until_it_can(host: EmulatedHost, damage: str) -> None:
     moving = Moving(cntlid=FIRST, peer_cntlid=FIRST, incarnation=7, vq=2, vi=1)
