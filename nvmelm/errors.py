@@ -203,3 +203,11 @@ def host_error(what: str, path: str, error: OSError, *, fix: str = "") -> HostEr
         cause = "the device, or its driver, is not there (any more)"
         return DeviceGoneError(message, path=path, errno=number, cause=cause, fix=fix)
     return HostError(message, path=path, errno=number, fix=fix)
+
+
+def unexpected(error: Exception) -> NvmelmError:
+    """Return an error of ours for one that nobody expected: what was begun is put back all the same."""
+    if isinstance(error, NvmelmError):
+        return error
+    bug = f"this is a bug in nvmelm: {type(error).__name__}: {error}"
+    return NvmelmError(bug, fix="report it with nvmelm bug-report", reason="bug")

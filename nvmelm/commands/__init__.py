@@ -54,8 +54,7 @@ def execute(queue: AdminQueue, command: AdminCommand) -> Completion:
         NvmelmError: what :meth:`AdminQueue.submit` raises.
     """
     completion = queue.submit(command)
-    status = Status(completion.status)
-    if not status.ok:
+    if completion.status and not (status := Status(completion.status)).ok:
         raise AdminCommandError(command, status, result=completion.result)
     if len(completion.data) != command.data_in_length:
         raise MalformedError(f"{command.name} returned {len(completion.data)} bytes, not {command.data_in_length}")

@@ -6,7 +6,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nvmelm.errors import ExitCode, InterruptedByUserError, MalformedError, NvmelmError, RolledBackError, UncertainError
+from nvmelm.errors import (
+    ExitCode,
+    InterruptedByUserError,
+    MalformedError,
+    NvmelmError,
+    RolledBackError,
+    UncertainError,
+    unexpected,
+)
 from nvmelm.migrate import messages, target
 from nvmelm.migrate.link import Link, LinkLostError
 from nvmelm.migrate.messages import send
@@ -55,7 +63,7 @@ def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmErr
         try:
             notes += target.resume(source.session, record.controllers)
         except Exception as second:  # whatever it is, an operator must know
-            return _not_resumed(record, failure, named(second))
+            return _not_resumed(record, failure, unexpected(second))
         stood_still = time.monotonic() - source.suspended_at
         source.measured.downtime_s = stood_still
     try:
@@ -74,7 +82,7 @@ def _reason(link: Link, error: Exception | KeyboardInterrupt) -> NvmelmError:
     if isinstance(error, KeyboardInterrupt):
         return InterruptedByUserError("interrupted", cause="Ctrl-C, or a signal that asks to end", reason="interrupted")
     if not isinstance(error, NvmelmError):
-        return named(error)
+        return unexpected(error)
     if isinstance(error, LinkLostError):
         with suppress(LinkLostError, MalformedError):
             for _ in range(_MAX_LATE_MESSAGES):
@@ -85,14 +93,6 @@ def _reason(link: Link, error: Exception | KeyboardInterrupt) -> NvmelmError:
                 if isinstance(message, messages.Failed):
                     return messages.remote_error(message, link.peer)
     return error
-
-
-def named(error: Exception) -> NvmelmError:
-    """Return an error of ours for one that nobody expected."""
-    if isinstance(error, NvmelmError):
-        return error
-    bug = f"this is a bug in nvmelm: {type(error).__name__}: {error}"
-    return NvmelmError(bug, fix="report it with nvmelm bug-report", reason="bug")
 
 
 def _latest(source: Source) -> Record:

@@ -28,6 +28,7 @@ from nvmelm.errors import (
     RolledBackError,
     TimedOutError,
     UncertainError,
+    unexpected,
 )
 from nvmelm.operations import marks, parallel
 from nvmelm.operations.journal import Journal
@@ -148,7 +149,7 @@ def _converge(
 
 def _put_back(session: Session, journal: Journal, error: Exception | KeyboardInterrupt) -> NvmelmError:
     """Undo the run that just failed and return the error to end with."""
-    failure = _named(error)
+    failure = InterruptedByUserError("interrupted") if isinstance(error, KeyboardInterrupt) else unexpected(error)
     run = journal.runs()[-1]
     try:
         picture = session.picture()
@@ -168,15 +169,6 @@ def _put_back(session: Session, journal: Journal, error: Exception | KeyboardInt
         failure = RolledBackError(f"{failure.message}; everything was put back", cause=cause, fix=fix)
     failure.rolled_back = True
     return failure
-
-
-def _named(error: Exception | KeyboardInterrupt) -> NvmelmError:
-    if isinstance(error, KeyboardInterrupt):
-        return InterruptedByUserError("interrupted")
-    if isinstance(error, NvmelmError):
-        return error
-    bug = f"this is a bug in nvmelm: {type(error).__name__}: {error}"
-    return NvmelmError(bug, fix="report it with nvmelm bug-report", reason="bug")
 
 
 def _ask(session: Session, picture: Picture, actions: list[Action], confirm: Confirm) -> Picture:

@@ -12,6 +12,9 @@ from nvmelm.operations.interrupts import undisturbed
 
 T = TypeVar("T")
 
+#: How often it is looked whether somebody wants this to end.
+_LOOKS_UP_S = 0.05
+
 
 def each(do: Callable[[T], None], items: Iterable[T], *, threads: int) -> None:
     """Do something for each item, and return when nothing is being done any more, whatever happens.
@@ -38,29 +41,21 @@ def each(do: Callable[[T], None], items: Iterable[T], *, threads: int) -> None:
             stopped.set()
 
     workers: list[threading.Thread] = []
-    try:
-        for _ in range(min(threads, waiting.qsize())):
-            one = threading.Thread(target=work, daemon=True)
-            one.start()
-            workers.append(one)
-    except RuntimeError:  # no more threads to be had: those that there are do it, and this one
-        work()
-    except BaseException:
-        _end(workers, stopped)
-        raise
-    try:
+    wanted = min(threads, waiting.qsize())
+    with undisturbed() as came:  # Ctrl-C, once or twice, must not leave anybody at work behind
+        with suppress(RuntimeError):  # no more threads to be had: those that there are do it, and this one
+            for _ in range(wanted):
+                one = threading.Thread(target=work, daemon=True)
+                one.start()
+                workers.append(one)
+        if len(workers) < wanted:
+            work()
         for one in workers:
-            one.join()
-    except BaseException:
-        _end(workers, stopped)
-        raise
+            while one.is_alive():
+                one.join(_LOOKS_UP_S)
+                if came:
+                    stopped.set()
     if failures:
         raise failures[0]
-
-
-def _end(workers: Iterable[threading.Thread], stopped: threading.Event) -> None:
-    """Wait until nothing is being done: whoever puts things back begins from what stands still."""
-    stopped.set()
-    with undisturbed():
-        for one in workers:
-            one.join()
+    if came:
+        raise KeyboardInterrupt

@@ -48,27 +48,28 @@ def test_the_first_failure_is_raised_when_nothing_is_being_done_any_more() -> No
 
 
 def test_after_ctrl_c_pressed_twice_nothing_is_being_done_any_more() -> None:
-    busy = threading.Semaphore(0)
+    busy, pressed = threading.Semaphore(0), threading.Event()
     ended: list[int] = []
 
     def do(item: int) -> None:
         busy.release()
-        time.sleep(0.3)
+        pressed.wait(20)
         ended.append(item)
 
     def press() -> None:
         for _ in range(2):
             busy.acquire(timeout=20)
+        for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+        pressed.set()
 
     presser = threading.Thread(target=press)
     presser.start()
     with pytest.raises(KeyboardInterrupt):
-        parallel.each(do, range(8), threads=2)
-    done = len(ended)
+        parallel.each(do, range(100), threads=2)
+    assert len(ended) == 2  # those that were begun
     presser.join()
-    time.sleep(0.4)
-    assert len(ended) == done < 8
 
 
 def test_where_no_more_threads_are_to_be_had_it_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
