@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,8 +56,8 @@ def _typable(found: ApplyReport) -> ApplyReport:
         fill_in(error, {"PF": address})
         return error.fix
 
-    entries = (one.model_copy(update={"fix": filled(one.fix, one.address or "PF")}) for one in found.entries)
-    return found.model_copy(update={"entries": tuple(entries)})
+    entries = tuple(replace(one, fix=filled(one.fix, one.address or "PF")) for one in found.entries)
+    return replace(found, entries=entries)
 
 
 def lines(report: ApplyReport) -> Iterator[str]:

@@ -1,20 +1,21 @@
 """The commands and groups of the parser: how help reads, and what a value costs, whichever release of typer runs them.
 
 Typer 0.29 builds a pydantic adapter for each option and argument, given or not, which takes longer than ``nvmelm list``
-does. Text and whole numbers need no adapter, and what was not given needs none either.
+does. Text, paths and whole numbers need no adapter, and what was not given needs none either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from typer.core import TyperCommand, TyperGroup
 
 
 class Sparing:
-    """A command that reads text, whole numbers and nothing at all itself; the rest goes the parser's own way."""
+    """A command that reads text, paths, whole numbers and nothing at all itself; the rest goes the parser's own way."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, ``--help`` among them."""
@@ -40,7 +41,7 @@ def _value(parameter: Any, convert: Callable[[Any, Any], Any], ctx: Any, value: 
 
 
 def _read(value: Any, annotation: Any, info: Any) -> Any:
-    """Return what was typed: text, a whole number in bounds, what the option's own function reads, or a list of these.
+    """Return what was typed: text, a path, a bounded number, what an option's own function reads, or a list of these.
 
     Raises:
         ValueError: it is none of them.
@@ -53,9 +54,16 @@ def _read(value: Any, annotation: Any, info: Any) -> Any:
             return info.parser(value)
         if annotation is str:
             return value
+        if annotation is Path and _any_path(info):
+            return Path(value)
         if annotation is int and value.isascii() and value.isdecimal() and _in_bounds(int(value), info):
             return int(value)
     raise ValueError(value)
+
+
+def _any_path(info: Any) -> bool:
+    """Return whether an option takes whatever path is typed; who opens it says what is wrong with it."""
+    return info.file_okay and info.dir_okay and not (info.exists or info.writable or info.resolve_path)
 
 
 def _in_bounds(number: int, info: Any) -> bool:

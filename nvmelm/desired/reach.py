@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
-
-from pydantic import Field
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from nvmelm.desired.config import Wanted, same_function
 from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError
 from nvmelm.inventory import PrimaryRef, primaries
-from nvmelm.model import ChangeReport, Document, Part
 from nvmelm.operations import provision
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.session import session
 from nvmelm.pci import sriov
+from nvmelm.picture import ChangeReport, Record, Report, about
 from nvmelm.picture import Role as MarkRole
 from nvmelm.transport import Claim, Host
 
 Outcome = Literal["done", "unchanged", "planned", "absent", "left-alone", "failed"]
 
 
-class Applied(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied(Record):
     """What became of one entry of the configuration."""
 
-    place: str = Field(description="file and line")
-    name: str = Field(description="as the configuration names the PF")
+    place: str = field(metadata=about("file and line"))
+    name: str = field(metadata=about("as the configuration names the PF"))
     address: str | None
     outcome: Outcome
-    message: str = Field("", description="what went wrong, or why nothing was done")
+    message: str = field(default="", metadata=about("what went wrong, or why nothing was done"))
     cause: str = ""
-    fix: str = Field("", description="what to type or do next")
-    reason: str = Field("", description="a stable word, as that of an error")
-    notes: tuple[str, ...] = Field((), description="of an error: what went wrong besides")
+    fix: str = field(default="", metadata=about("what to type or do next"))
+    reason: str = field(default="", metadata=about("a stable word, as that of an error"))
+    notes: tuple[str, ...] = field(default=(), metadata=about("of an error: what went wrong besides"))
     exit_code: int = 0
     report: ChangeReport | None = None
 
 
-class ApplyReport(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyReport(Report):
     """How a host was brought to its configuration."""
 
-    schema_name = "nvmelm.apply"
+    schema_name: ClassVar[str] = "nvmelm.apply"
 
     changed: bool
     dry_run: bool
