@@ -10,6 +10,7 @@ Source: NVM Express Base Specification 2.1, "Track Send command", "Track Receive
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,21 @@ class Limits:
     threshold_bytes: int = 1 << 20
     rounds: int = 16
     seconds: float = 60.0
+
+    def go(self, go_round: Callable[[], int], enough: int, started: float) -> None:
+        """Go through rounds until one finds little enough, or not much less than the one before, or a bound is met.
+
+        Args:
+            go_round: goes one round and returns how much it found.
+            enough: a round that finds no more is the last one.
+            started: when it all began, by the monotonic clock.
+        """
+        before = math.inf
+        for _ in range(self.rounds):
+            found = go_round()
+            if found <= enough or found > before * _SHRINKS or time.monotonic() - started > self.seconds:
+                return
+            before = found
 
 
 def parse_range(text: str) -> Extent:
@@ -178,14 +194,7 @@ class Tracker:
             AdminCommandError: the device refused.
             MalformedError: it reports nonsense.
         """
-        before = _ADDRESSES
-        for _ in range(self._limits.rounds):
-            dirty = self._round(after_suspend=False)
-            if dirty <= self._limits.threshold_bytes or dirty > before * _SHRINKS:
-                return
-            if time.monotonic() - self._started > self._limits.seconds:
-                return
-            before = dirty
+        self._limits.go(lambda: self._round(after_suspend=False), self._limits.threshold_bytes, self._started)
 
     def final(self) -> None:
         """Take what was written until the suspend; the controllers are suspended."""

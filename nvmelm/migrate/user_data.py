@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from nvmelm.commands import AdminCommandError, data_queue, execute, tracking
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
+from nvmelm.migrate.precopy import Limits
 from nvmelm.operations.interrupts import undisturbed
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
@@ -31,11 +32,8 @@ from nvmelm.wire.tracking import EntryMarker, Extent, MigrationQueueEntry, Range
 
 #: 128 KiB of memory; a guest that writes as fast as it can takes some 40 ms to fill it with entries.
 SLOTS = 4096
-#: Rounds end with one of so few entries, with one that is not much smaller than the one before, or at a bound.
+#: Rounds end with one of so few entries, or as those of memory do.
 _FEW_ENTRIES = 64
-_SHRINKS = 0.9
-_MOST_ROUNDS = 16
-_MOST_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +188,7 @@ class UserDataLog:
             AdminCommandError: the device refused.
             MalformedError: it logs nonsense.
         """
-        before = float("inf")
-        for _ in range(_MOST_ROUNDS):
-            entries = self._round(after_suspend=False)
-            if entries <= _FEW_ENTRIES or entries > before * _SHRINKS:
-                return
-            if time.monotonic() - self._started > _MOST_SECONDS:
-                return
-            before = entries
+        Limits().go(lambda: self._round(after_suspend=False), _FEW_ENTRIES, self._started)
 
     def final(self) -> None:
         """Take what was written until the suspend; the controllers are suspended.
