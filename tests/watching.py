@@ -77,3 +77,13 @@ class Watch:
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
+
+
+def followed(parts: list[Line], cntlid: int, name: str) -> list[Any]:
+    """Return the values a fact went through, each change beginning where the one before ended."""
+    mine = [part for part in parts if part["cntlid"] == cntlid and name in part["after"]]
+    values = [mine[0]["before"][name]]
+    for part in mine:
+        assert part["before"][name] == values[-1]
+        values.append(part["after"][name])
+    return values

@@ -44,6 +44,10 @@ def watch(
     from nvmelm.watch.stream import Stream
 
     words = _words(command) if command is not None else None
+    if run.settings.record is not None or run.settings.host.startswith("replay:"):
+        from nvmelm.transport.events import no_uevents
+
+        raise no_uevents()  # before it is opened: a replay would complain about what was not asked
     host = run.host()
     require_privilege(host)
     programs = Programs(words, run.say) if words is not None else None

@@ -37,7 +37,7 @@ from nvmelm.watch.sessions import SessionLooks
 from nvmelm.watch.stream import Stream
 from nvmelm.wire.opcodes import ResourceType
 from tests.emulated.conftest import MakeHost, agree
-from tests.watching import Line, Watch
+from tests.watching import Line, Watch, followed
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "nvmelm.watch.json").read_text())
 NVMELM = str(Path(sys.executable).with_name("nvmelm"))
@@ -100,16 +100,6 @@ def test_a_preparation_and_its_undoing_are_seen_once_and_in_order(host: Emulated
     assert followed(watch.of("controller"), FIRST, "state") == ["offline", "online", "offline"]
     assert followed(watch.of("controller"), FIRST, "driver") == [None, "vfio-pci", None]
     assert watch.lines[-1]["ended"] == {"why": "terminated"}
-
-
-def followed(parts: list[Line], cntlid: int, name: str) -> list[Any]:
-    """Return the values a fact went through, each change beginning where the one before ended."""
-    mine = [part for part in parts if part["cntlid"] == cntlid and name in part["after"]]
-    values = [mine[0]["before"][name]]
-    for part in mine:
-        assert part["before"][name] == values[-1]
-        values.append(part["after"][name])
-    return values
 
 
 def test_what_another_program_does_to_the_list_is_seen_without_a_uevent(host: EmulatedHost, watch: Watch) -> None:
@@ -210,10 +200,11 @@ def test_it_needs_root_and_a_host_that_is_there(host: EmulatedHost, tmp_path: Pa
     words = [NVMELM, "--host", host.name]
     recorded = subprocess.run([*words, "--record", str(tmp_path / "r"), "list"], capture_output=True, timeout=30)
     assert recorded.returncode == 0
-    replayed = subprocess.run(
-        [NVMELM, "--host", f"replay:{tmp_path}/r", "watch"], capture_output=True, text=True, timeout=30
-    )
-    assert replayed.returncode in (1, 3)
+    for refusing in (["--host", f"replay:{tmp_path}/r"], ["--host", host.name, "--record", str(tmp_path / "new")]):
+        done = subprocess.run([NVMELM, *refusing, "watch"], capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "a recording has no uevents" in done.stderr
+    assert not (tmp_path / "new").exists()
     host.set_option(privileged=False)
     refused = subprocess.run([*words, "watch"], capture_output=True, text=True, timeout=30)
     assert "needs root" in refused.stderr

@@ -15,7 +15,7 @@ from nvmelm.transport.uevents import KernelUevents
 from tests.lab import machine
 from tests.lab.machine import Cli, Pf, Snapshot
 from tests.lab.test_vm import NATIVE, Start, start  # noqa: F401  # start is a fixture
-from tests.watching import Line, Watch
+from tests.watching import Watch, followed
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -33,16 +33,6 @@ def watch(nvmelm: Cli, pf_a: Pf) -> Iterator[Watch]:
 def uevents(watch: Watch, address: str) -> list[tuple[str, str]]:
     """Return what the kernel said of a function, without the properties that change of themselves."""
     return [(part["subsystem"], part["action"]) for part in watch.of("uevent") if part["address"] == address]
-
-
-def followed(parts: list[Line], cntlid: int, name: str) -> list[object]:
-    """Return the values a fact went through, each change beginning where the one before ended."""
-    mine = [part for part in parts if part["cntlid"] == cntlid and name in part["after"]]
-    values = [mine[0]["before"][name]]
-    for part in mine:
-        assert part["before"][name] == values[-1]
-        values.append(part["after"][name])
-    return values
 
 
 def test_steps_1_to_5_and_their_undoing_are_seen_once_and_in_order(
