@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import AbstractContextManager
 
 from nvmelm.emulator import device, faults, functions
 from nvmelm.emulator.function_directory import transfer_limits
 from nvmelm.emulator.machine import Machine
 from nvmelm.emulator.memory import PAGE
 from nvmelm.emulator.resets import reset_primary
-from nvmelm.emulator.state import Fault, Function
+from nvmelm.emulator.state import Fault, Function, HostState
 from nvmelm.errors import DeviceGoneError, HostError, NvmelmError, PermissionDeniedError, TimedOutError, host_error
 from nvmelm.transport import AdminCommand, Completion
 
@@ -46,8 +47,11 @@ class EmulatedQueue:
     def submit(self, command: AdminCommand) -> Completion:
         """Run one command and return its completion, whatever its status."""
         self._check_buffer(command)
-        with self._machine.view() as state:
+        with self._transaction(command) as state:  # a single one for what is nearly every command
             armed, delay_ms = faults.armed(state), state["options"]["latency_ms"]
+            if not armed and not delay_ms:
+                return self._carry_out(command, state)
+            self._machine.store.untouched()
         fault = faults.for_command(self._machine, command) if armed else None
         self._wait(command, fault, delay_ms)
         if fault is None:
@@ -63,24 +67,30 @@ class EmulatedQueue:
             raise self._gone("the controller was not there", errno.ENODEV)
         return function
 
+    def _transaction(self, command: AdminCommand) -> AbstractContextManager[HostState]:
+        return self._machine.view() if command.opcode in device.READ_ONLY else self._machine.change()
+
     def _run(self, command: AdminCommand) -> Completion:
+        with self._transaction(command) as state:
+            return self._carry_out(command, state)
+
+    def _carry_out(self, command: AdminCommand, state: HostState) -> Completion:
         machine = self._machine
-        with machine.view() if command.opcode in device.READ_ONLY else machine.change() as state:
-            if not state["options"]["privileged"]:
-                raise PermissionDeniedError(
-                    f"{command.name} was not carried out: {self._node}: {os.strerror(errno.EACCES)}",
-                    path=self._node,
-                    errno=errno.EACCES,
-                    cause="the kernel asks for root here",
-                    fix="run it as root",
-                )
-            function = self._function()
-            primary, controller = machine.primary_of(function), machine.controller_of(function)
-            memory = machine.registered(command.data_out)
-            try:
-                return device.execute(device.Request(machine, primary, controller, command, memory))
-            except OSError as error:  # the real disk below the emulated one, not the emulated kernel
-                raise host_error("the emulated host cannot keep its state", str(machine.directory), error) from error
+        if not state["options"]["privileged"]:
+            raise PermissionDeniedError(
+                f"{command.name} was not carried out: {self._node}: {os.strerror(errno.EACCES)}",
+                path=self._node,
+                errno=errno.EACCES,
+                cause="the kernel asks for root here",
+                fix="run it as root",
+            )
+        function = self._function()
+        primary, controller = machine.primary_of(function), machine.controller_of(function)
+        memory = machine.registered(command.data_out)
+        try:
+            return device.execute(device.Request(machine, primary, controller, command, memory))
+        except OSError as error:  # the real disk below the emulated one, not the emulated kernel
+            raise host_error("the emulated host cannot keep its state", str(machine.directory), error) from error
 
     def _wait(self, command: AdminCommand, fault: Fault | None, delay_ms: float) -> None:
         if fault is not None and fault["action"] == "delay":
