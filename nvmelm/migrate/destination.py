@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from nvmelm import __version__
 from nvmelm.discovery import resolve
 from nvmelm.errors import BusyError, InterruptedByUserError, MalformedError, NvmelmError, UncertainError, UsageError
 from nvmelm.migrate import messages, target
@@ -19,7 +18,7 @@ from nvmelm.migrate.address import Address
 from nvmelm.migrate.gate import manifest_of
 from nvmelm.migrate.link import DATA, Link, LinkLostError
 from nvmelm.migrate.loading import Loading, SourceGaveUpError
-from nvmelm.migrate.messages import expect, send
+from nvmelm.migrate.messages import greet, send
 from nvmelm.migrate.points import Point, Points
 from nvmelm.migrate.settle import answer
 from nvmelm.migrate.streams import Rehearsal, WrongDigestError
@@ -44,15 +43,13 @@ def serve(host: Host, link: Link, *, points: Points, name: str) -> None:
     """
     begun = False
     try:
-        link.shake_hands()
-        expect(link, messages.Hello)
-        send(link, messages.Hello(program=f"nvmelm {__version__}", host=name))
+        digest = greet(link, name, answering=True)
         first = link.receive()
         opening = messages.parse(first, link.peer) if first is not None else None
         begun = True
         if isinstance(opening, messages.Open):
             with session(host, opening.pf, change=True) as opened, Sessions(host) as sessions:
-                Destination(opened, sessions, link, points, opening).run()
+                Destination(opened, sessions, link, points, opening, digest=digest).run()
         elif isinstance(opening, messages.Settle):
             answer(host, link, opening, points)
         elif opening is not None and not isinstance(opening, messages.Bye):
@@ -76,12 +73,15 @@ class Destination:
         link: Link,
         points: Points,
         opening: messages.Open,
+        *,
+        digest: str,
     ) -> None:
         self.session = opened
         self.sessions = sessions
         self.link = link
         self.points = points
         self.opening = opening
+        self.digest = digest
         self.touched = False
         self.record: Record | None = None
         self.notes: list[str] = []
@@ -193,7 +193,7 @@ class Destination:
         send(self.link, messages.Prepared())
 
     def _rehearse(self) -> None:
-        passed = Rehearsal()
+        passed = Rehearsal(self.digest)
         while True:
             frame = self.link.receive()
             if frame is None:
@@ -206,7 +206,7 @@ class Destination:
                 raise SourceGaveUpError(message.why)
             if not isinstance(message, messages.Rehearsed):
                 raise messages.unexpected(message, self.link.peer)
-            if (passed.bytes, passed.sha256) != (message.bytes, message.sha256):
+            if (passed.bytes, passed.digest) != (message.bytes, message.digest):
                 cause = f"{passed.bytes} of {message.bytes} bytes arrived, or others than were sent"
                 raise WrongDigestError("the dry transfer did not arrive as it was sent", cause=cause)
             return
@@ -220,7 +220,7 @@ class Destination:
             raise messages.unexpected(message, self.link.peer)
         self.points.call(Point.SOURCE_SUSPENDED)
         self.touched = True
-        with Loading(self.session, picture, self.link, self.known.controllers) as loading:
+        with Loading(self.session, picture, self.link, self.known.controllers, digest=self.digest) as loading:
             loaded = loading.run()
         self.record = self.sessions.move(self.known, State.LOADED)
         self._tell(messages.Loaded(states=loaded))  # from here on only the source, or an operator, decides

@@ -29,9 +29,9 @@ _REPEATS = 2
 class _State:
     """One state: what arrives of it, and what became of it."""
 
-    def __init__(self, one: Moving) -> None:
+    def __init__(self, one: Moving, digest: str) -> None:
         self.one = one
-        self.arriving = Arriving()
+        self.arriving = Arriving(digest)
         self.thread: threading.Thread | None = None
         self.error: BaseException | None = None
         self.loaded: messages.LoadedOne | None = None
@@ -44,12 +44,16 @@ class Loading:
 
     Args:
         controllers: the targets, in the order of the session; stream ``n`` is that of controller ``n % count``.
+        digest: the one the session agreed on.
     """
 
-    def __init__(self, session: Session, picture: Picture, link: Link, controllers: Sequence[Moving]) -> None:
+    def __init__(
+        self, session: Session, picture: Picture, link: Link, controllers: Sequence[Moving], *, digest: str
+    ) -> None:
         self._session = session
         self._link = link
         self._controllers = controllers
+        self._digest = digest
         self._device_bytes = picture.primary.max_transfer_bytes
         self._target = state.Target.of(picture.primary)
         self._limit = state.transfer_limit(session.queue, self._device_bytes)
@@ -101,7 +105,7 @@ class Loading:
                 return None
 
     def _begin(self, stream: int, one: Moving) -> None:
-        self._states[stream] = found = _State(one)
+        self._states[stream] = found = _State(one, self._digest)
         found.thread = threading.Thread(target=self._set, args=(found,), name=f"nvmelm-set-{one.cntlid:#06x}")
         found.thread.daemon = True
         found.thread.start()
@@ -147,7 +151,7 @@ class Loading:
                     done = self._restore(found.one, image, retries=0)
             found.loaded = messages.LoadedOne(
                 source=found.one.peer_cntlid,
-                sha256=image.sha256.hex(),
+                digest=image.proven.hex(),
                 set_s=done.seconds,
                 commands=done.commands,
             )

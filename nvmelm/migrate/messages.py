@@ -31,8 +31,10 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from nvmelm import __version__
 from nvmelm.errors import ExitCode, MalformedError, NvmelmError
 from nvmelm.migrate.link import MAX_MESSAGE_BYTES, MESSAGE, Frame, Link, LinkLostError
+from nvmelm.operations import digest
 from nvmelm.operations.image import ImageHeader, ImageSource
 from nvmelm.operations.ownership import Side, State
 
@@ -46,7 +48,8 @@ Cntlid = Annotated[int, Field(ge=0, le=0xFFFF)]
 Bytes = Annotated[int, Field(ge=0, lt=1 << 63)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Stream = Annotated[int, Field(ge=0, le=0xFFFF)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+#: 32 bytes in hexadecimal.
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Message(BaseModel):
@@ -56,11 +59,12 @@ class Message(BaseModel):
 
 
 class Hello(Message):
-    """Who speaks."""
+    """Who speaks, and which digests of a state it can make."""
 
     type: Literal["hello"] = "hello"
     program: Name
     host: Name
+    digests: Annotated[list[Name], Field(min_length=1, max_length=16)]
 
 
 class Pair(Message):
@@ -103,7 +107,7 @@ class Rehearsed(Message):
 
     type: Literal["rehearsed"] = "rehearsed"
     bytes: Bytes
-    sha256: Sha256
+    digest: Digest
 
 
 class Prepared(Message):
@@ -129,7 +133,7 @@ class LoadedOne(Message):
     """A state that is in: the image's digest and the seconds it took to set it."""
 
     source: Cntlid
-    sha256: Sha256
+    digest: Digest
     set_s: Seconds
     commands: Annotated[int, Field(ge=0, lt=1 << 32)]
 
@@ -284,6 +288,29 @@ def parse(frame: Frame, peer: str) -> AnyMessage:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         cause = f"{'.'.join(map(str, first['loc']))[:80] or 'message'}: {first['msg'][:160]}"
         raise MalformedError(f"{peer} sent what is no message", cause=cause, reason="protocol") from error
+
+
+def greet(link: Link, name: str, *, answering: bool = False) -> str:
+    """Shake hands, say who speaks, and return the digest of a state that both can make.
+
+    Args:
+        name: what this host calls itself.
+        answering: the other side speaks first.
+
+    Raises:
+        NotSupportedError: there is no version of the protocol that both speak.
+        MalformedError: the other side is no nvmelm.
+        LinkLostError: it says nothing.
+    """
+    link.shake_hands()
+    hello = Hello(program=f"nvmelm {__version__}", host=name, digests=list(digest.available()))
+    if answering:
+        theirs = expect(link, Hello)
+        send(link, hello)
+    else:
+        send(link, hello)
+        theirs = expect(link, Hello)
+    return digest.agreed(theirs.digests)
 
 
 def expect(link: Link, kind: type[M], *, deadline_s: float | None = None) -> M:

@@ -31,6 +31,9 @@ _REPEATS = 8
 class Sending:
     """All states of a session, in its order.
 
+    Args:
+        digest: the one the session agreed on.
+
     Attributes:
         saved: what was sent, by controller; of the last time when one was sent again.
         seconds: from the first command to the destination's word that all states are in.
@@ -43,6 +46,8 @@ class Sending:
         chosen: Sequence[Secondary],
         link: Link,
         controllers: Sequence[Moving],
+        *,
+        digest: str,
     ) -> None:
         self.saved: dict[int, state.Saved] = {}
         self.seconds = 0.0
@@ -51,6 +56,7 @@ class Sending:
         self._chosen = {one.cntlid: one for one in chosen}
         self._link = link
         self._controllers = controllers
+        self._digest = digest
         self._wire = threading.Lock()
         self._formats = state.formats_of(picture.primary)
         self._threads: list[threading.Thread] = []
@@ -108,6 +114,7 @@ class Sending:
                 # Of several any will do: a destination that was found compatible takes all that the source gives.
                 vendor_uuid=self._formats.uuids[0] if self._formats.uuids else None,
                 device_bytes=self._picture.primary.max_transfer_bytes,
+                digest=self._digest,
                 progress=self._progress if one is self._controllers[0] else None,
             )
             send(self._link, messages.Sent(stream=stream))
@@ -139,8 +146,8 @@ class Sending:
 
     def _check(self, loaded: messages.Loaded) -> None:
         """Compare what is in with what was sent."""
-        theirs = {one.source: one.sha256 for one in loaded.states}
-        ours = {cntlid: one.sha256 for cntlid, one in self.saved.items()}
+        theirs = {one.source: one.digest for one in loaded.states}
+        ours = {cntlid: one.digest for cntlid, one in self.saved.items()}
         if theirs != ours:
             raise ImageError(
                 f"{self._link.peer} holds other states than were sent",

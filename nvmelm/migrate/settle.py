@@ -18,12 +18,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from nvmelm import __version__
 from nvmelm.errors import NvmelmError, UncertainError
 from nvmelm.inventory import find_primary
 from nvmelm.migrate import messages, target
 from nvmelm.migrate.link import Link, LinkLostError
-from nvmelm.migrate.messages import expect, send
+from nvmelm.migrate.messages import expect, greet, send
 from nvmelm.migrate.points import Point, Points
 from nvmelm.operations.ownership import Record, Sessions, Side, State
 from nvmelm.operations.session import Session, session
@@ -60,9 +59,7 @@ def ask(link: Link, record: Record, name: str) -> messages.Settled:
     Raises:
         LinkLostError, NvmelmError: it cannot be asked.
     """
-    link.shake_hands()
-    send(link, messages.Hello(program=f"nvmelm {__version__}", host=name))
-    expect(link, messages.Hello)
+    greet(link, name)
     send(link, messages.Settle(session=record.id, side=record.side, state=record.state))
     settled = expect(link, messages.Settled)
     with suppress(LinkLostError):

@@ -20,7 +20,6 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from nvmelm import __version__
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.policy import Policy
 from nvmelm.compat.verdict import Verdict
@@ -28,7 +27,7 @@ from nvmelm.errors import IncompatibleError, MalformedError, NvmelmError, Uncert
 from nvmelm.migrate import messages, target
 from nvmelm.migrate.gate import choose, manifest_of, require_compatible
 from nvmelm.migrate.link import DATA, Link, LinkLostError
-from nvmelm.migrate.messages import expect, send
+from nvmelm.migrate.messages import expect, greet, send
 from nvmelm.migrate.points import Point, Points
 from nvmelm.migrate.precopy import Round
 from nvmelm.migrate.rollback import roll_back
@@ -37,6 +36,7 @@ from nvmelm.migrate.streams import Rehearsal
 from nvmelm.migrate.tracks import Start, Tracks
 from nvmelm.migrate.user_data import Written
 from nvmelm.operations import provision, state
+from nvmelm.operations.digest import SHA256, available
 from nvmelm.operations.interrupts import undisturbed
 from nvmelm.operations.ownership import Moving, Record, Sessions, Side, State, new_record
 from nvmelm.operations.session import Session
@@ -95,6 +95,10 @@ class Measured:
 Reconnect = Callable[[], AbstractContextManager[Link]]
 
 
+#: From here on the digest is most of what a move takes: 40 ms at each end.
+_LARGE_BYTES = 64 << 20
+
+
 class Source:
     """One migration, from *Hello* to *Bye*.
 
@@ -131,6 +135,7 @@ class Source:
         self.suspended_at: float | None = None
         self.rounds: list[Round] = []
         self.written: list[Written] = []
+        self.digest = ""
         self._sizes: dict[int, int] = {}
 
     # The three parts of a run; the first changes nothing anywhere.
@@ -143,9 +148,7 @@ class Source:
             RemoteError: the destination cannot take them.
         """
         picture, chosen = self._choose()
-        self.link.shake_hands()
-        send(self.link, messages.Hello(program=f"nvmelm {__version__}", host=self.name))
-        expect(self.link, messages.Hello)
+        self.digest = greet(self.link, self.name)
         pairs = [messages.Pair(source=source, destination=there) for source, there in self.wishes.pairs]
         opening = messages.Open(session=self.id, pf=self.wishes.pf, pairs=pairs, peer=self.wishes.reached_at)
         send(self.link, opening)
@@ -246,7 +249,7 @@ class Source:
     def _rehearse(self, picture: Picture, controllers: Sequence[Moving]) -> None:
         """Read the running controllers' states as they will be read, and send them to be thrown away."""
         started = time.monotonic()
-        passed = Rehearsal()
+        passed = Rehearsal(self.digest)
         limit = state.transfer_limit(self.session.queue, picture.primary.max_transfer_bytes)
         formats = state.formats_of(picture.primary)
         for one in controllers:
@@ -259,8 +262,11 @@ class Source:
                 piece = reader.receive(offset, min(limit, total - offset))
                 passed.write(piece)
                 self.link.send(DATA, piece)
-        send(self.link, messages.Rehearsed(bytes=passed.bytes, sha256=passed.sha256))
+        send(self.link, messages.Rehearsed(bytes=passed.bytes, digest=passed.digest))
         self.measured.rehearsal_s = time.monotonic() - started
+        if passed.bytes >= _LARGE_BYTES and self.digest == SHA256:
+            where = "here" if available() == (SHA256,) else f"at {self.link.peer}"
+            self.measured.notes.append(f"hashing {passed.bytes} bytes takes long: the extra fast is missing {where}")
 
     def _check_downtime(self) -> None:
         limit = self.wishes.max_downtime_s
@@ -289,7 +295,7 @@ class Source:
             self.measured.notes += tracks.notes
         self.points.call(Point.SOURCE_SUSPENDED)
         send(self.link, messages.Suspended())
-        sending = Sending(self.session, picture, chosen, self.link, controllers)
+        sending = Sending(self.session, picture, chosen, self.link, controllers, digest=self.digest)
         loaded = sending.run(progress, self._sizes)
         self._account(sending, loaded)
         self.points.call(Point.BEFORE_GIVE_AWAY)

@@ -7,13 +7,13 @@ that talks to its device, with a few pieces between them, so that memory stays b
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import queue
 import threading
 from typing import Self
 
 from nvmelm.errors import NvmelmError
 from nvmelm.migrate.link import DATA, MAX_DATA_BYTES, Link
+from nvmelm.operations.digest import begin, finished
 from nvmelm.operations.image_stream import TailDigest
 from nvmelm.wire.layout import Buffer
 
@@ -85,12 +85,15 @@ class LinkSink:
 class Arriving:
     """The pieces of one stream between the thread that receives them and the one that uses them.
 
+    Args:
+        digest: the one the session agreed on.
+
     Attributes:
         digest: of what has arrived; complete when :meth:`get` has returned None.
     """
 
-    def __init__(self) -> None:
-        self.digest = TailDigest()
+    def __init__(self, digest: str) -> None:
+        self.digest = TailDigest(digest)
         self._pieces: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each piece there is room for
         for _ in range(_PIECES):
@@ -136,11 +139,15 @@ class Arriving:
 
 
 class Rehearsal:
-    """A dry transfer: counted and hashed, and thrown away."""
+    """A dry transfer: counted and hashed, and thrown away.
 
-    def __init__(self) -> None:
+    Args:
+        digest: the one the session agreed on.
+    """
+
+    def __init__(self, digest: str) -> None:
         self.bytes = 0
-        self._digest = hashlib.sha256()
+        self._digest = begin(digest)
 
     def write(self, data: Buffer) -> None:
         """Count some bytes."""
@@ -148,9 +155,9 @@ class Rehearsal:
         self._digest.update(data)
 
     @property
-    def sha256(self) -> str:
-        """Return the digest of what has passed."""
-        return self._digest.hexdigest()
+    def digest(self) -> str:
+        """Return the digest of what has passed, in hexadecimal."""
+        return finished(self._digest).hex()
 
 
 class WrongDigestError(NvmelmError):

@@ -31,7 +31,6 @@ Writing is in this module, reading in :mod:`nvmelm.operations.image_reader`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from datetime import datetime
@@ -45,6 +44,7 @@ from pydantic import Field, model_validator
 
 from nvmelm.errors import NvmelmError, UsageError, host_error
 from nvmelm.model import Part, Primary, Secondary
+from nvmelm.operations.digest import SHA256, begin, finished
 from nvmelm.transport.atomic import AtomicFile
 from nvmelm.wire.layout import U32, U64, Buffer, Layout, Raw
 from nvmelm.wire.migration import ControllerStateHeader
@@ -76,11 +76,11 @@ class Trailer(Layout, size=64):
     image_bytes = U64(16, "Length of the whole image, bytes")
     proof = U32(24, "Proof")
     reserved = U32(28, "Zero")
-    sha256 = Raw(32, 32, "SHA-256 of every byte before")
+    digest = Raw(32, 32, "SHA-256 of every byte before; between two hosts, the digest they agreed on")
 
 
 #: The bytes of the trailer that its digest covers.
-TRAILER_HASHED = Trailer.sha256.offset
+TRAILER_HASHED = Trailer.digest.offset
 
 
 class Proof(IntFlag):
@@ -249,18 +249,22 @@ def _checked(sink: StreamSink, descriptor: int) -> StreamSink:
 
 
 class ImageWriter:
-    """Writes one image: the header at once, then the state piece by piece, then the proof."""
+    """Writes one image: the header at once, then the state piece by piece, then the proof.
 
-    def __init__(self, sink: Sink, header: ImageHeader) -> None:
+    Args:
+        digest: another one than SHA-256 only for an image that no file ever holds.
+    """
+
+    def __init__(self, sink: Sink, header: ImageHeader, *, digest: str = SHA256) -> None:
         self._sink = sink
         self._header = header
-        self._hash = hashlib.sha256()
+        self._digest = begin(digest)
         self._written = 0
         self._state_written = 0
         self._write(header.pack())
 
     def _write(self, data: Buffer) -> None:
-        self._hash.update(data)
+        self._digest.update(data)
         self._sink.write(data)
         self._written += len(data)
 
@@ -270,7 +274,7 @@ class ImageWriter:
         self._write(data)
 
     def finish(self, proof: Proof) -> bytes:
-        """Write the trailer, make the image appear, and return its SHA-256.
+        """Write the trailer, make the image appear, and return its digest.
 
         Raises:
             NvmelmError: more or fewer bytes of state were written than the header announced.
@@ -284,7 +288,7 @@ class ImageWriter:
             proof=proof,
         )
         self._write(trailer[:TRAILER_HASHED])
-        digest = self._hash.digest()
+        digest = finished(self._digest)
         self._sink.write(digest)
         self._sink.commit()
         return digest

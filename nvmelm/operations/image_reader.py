@@ -103,7 +103,7 @@ class Image:
         trailer = Trailer(self._read_at(self._state_at + self.header.state_bytes, Trailer.size))
         if trailer.magic != END_MAGIC:
             raise refuse("image-altered", f"{self.name} was altered", "its end is not the end of an image")
-        self.sha256 = trailer.sha256
+        self.sha256 = trailer.digest
         for _ in self._hashed(_BLOCK):
             pass  # the digest is checked when the last block has been read
         self._check_trailer(trailer)

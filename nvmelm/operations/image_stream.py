@@ -7,12 +7,12 @@ before the device sees a byte of it. What never gets its last part is forgotten 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from hmac import compare_digest
 
-from nvmelm.operations.image import END_MAGIC, TRAILER_HASHED, ImageHeader, Prefix, Proof, Trailer
+from nvmelm.operations.digest import DIGEST_BYTES, SHA256, begin, finished
+from nvmelm.operations.image import END_MAGIC, ImageHeader, Prefix, Proof, Trailer
 from nvmelm.operations.image_reader import Part, check_prefix, check_state, check_trailer, parse_header, refuse
 from nvmelm.wire.layout import Buffer
 from nvmelm.wire.migration import ControllerStateHeader, NvmeStateHeader
@@ -21,38 +21,40 @@ Receive = Callable[[], Buffer | None]
 """Returns the next piece of the image, of any length, or None when the sender says that it ended."""
 
 _HEAD = ControllerStateHeader.size + NvmeStateHeader.size
-_DIGEST_BYTES = Trailer.size - TRAILER_HASHED
 
 
 class TailDigest:
-    """SHA-256 of a stream whose own digest stands at its end.
+    """The digest of a stream that ends with it.
 
     Whoever receives the pieces feeds them, which may be another thread than the one that uses them.
+
+    Args:
+        name: of the digest; see :mod:`nvmelm.operations.digest`.
     """
 
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+    def __init__(self, name: str = SHA256) -> None:
+        self._hash = begin(name)
         self._tail = b""
 
     def update(self, piece: Buffer) -> None:
         """Take the next piece; the last 32 bytes of all pieces are held back."""
-        if len(piece) >= _DIGEST_BYTES:
+        if len(piece) >= DIGEST_BYTES:
             self._hash.update(self._tail)
-            self._hash.update(memoryview(piece)[:-_DIGEST_BYTES])
-            self._tail = bytes(memoryview(piece)[-_DIGEST_BYTES:])
+            self._hash.update(memoryview(piece)[:-DIGEST_BYTES])
+            self._tail = bytes(memoryview(piece)[-DIGEST_BYTES:])
             return
         joined = self._tail + bytes(piece)
-        self._hash.update(joined[:-_DIGEST_BYTES])
-        self._tail = joined[-_DIGEST_BYTES:]
+        self._hash.update(joined[:-DIGEST_BYTES])
+        self._tail = joined[-DIGEST_BYTES:]
 
     def right(self) -> bool:
         """Return whether the stream ends with its own digest."""
-        return compare_digest(self._tail, self._hash.digest())
+        return compare_digest(self._tail, self.value)
 
     @property
     def value(self) -> bytes:
         """Return the digest of all but the last 32 bytes."""
-        return self._hash.digest()
+        return finished(self._hash)
 
 
 class StreamedImage:
@@ -65,14 +67,14 @@ class StreamedImage:
 
     Attributes:
         header: the image's header.
-        sha256: the image's digest, once the last part was yielded.
+        proven: the image's digest, once the last part was yielded.
         proof: how it is known that the controller was suspended, likewise.
         waited_s: seconds spent waiting for pieces.
     """
 
     def __init__(self, receive: Receive, name: str, *, digest: TailDigest | None = None) -> None:
         self.name = name
-        self.sha256 = b""
+        self.proven = b""
         self.proof = Proof(0)
         self.waited_s = 0.0
         self._receive = receive
@@ -115,9 +117,9 @@ class StreamedImage:
         if self._pending or self._receive() is not None:
             raise refuse("image-trailing-data", f"{self.name} is longer than the image in it")
         if trailer.magic != END_MAGIC or not self._digest.right():
-            raise refuse("image-altered", f"{self.name} was altered", "its SHA-256 digest is another one")
+            raise refuse("image-altered", f"{self.name} was altered", "its digest is another one")
         self.proof = check_trailer(trailer, self.header, counted, self.name)
-        self.sha256 = self._digest.value
+        self.proven = self._digest.value
 
     def _take(self, length: int) -> memoryview:
         """Return exactly so many bytes of the image; without copying where one piece has them all."""

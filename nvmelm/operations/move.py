@@ -130,7 +130,7 @@ def save(
         changed=True,
         state_bytes=done.header.state_bytes,
         image_id=str(done.header.image_id),
-        sha256=done.sha256,
+        sha256=done.digest,
         commands=done.commands,
         seconds=done.seconds,
     )

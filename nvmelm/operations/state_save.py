@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 from nvmelm import __version__
 from nvmelm.errors import ImageError, MalformedError, NotSupportedError, UsageError
+from nvmelm.operations.digest import SHA256
 from nvmelm.operations.image import MAX_STATE_BYTES, ImageHeader, ImageSource, ImageWriter, Proof, Sink
 from nvmelm.operations.state_transfer import ReadAhead, StateReader, transfer_limit
 from nvmelm.transport import AdminQueue, Progress
@@ -27,7 +28,7 @@ class Saved:
 
     header: ImageHeader
     proof: Proof
-    sha256: str
+    digest: str
     commands: int
     seconds: float
 
@@ -43,6 +44,7 @@ def save(
     version: int = KNOWN_VERSION,
     vendor_uuid: UUID | Literal["auto"] | None = "auto",
     progress: Progress | None = None,
+    digest: str = SHA256,
     image_id: UUID | None = None,
     created: datetime | None = None,
 ) -> Saved:
@@ -58,6 +60,7 @@ def save(
         device_bytes: see :func:`transfer_limit`.
         version: of the NVMe Controller State, by value.
         vendor_uuid: the vendor's format, by value; ``auto`` takes the only one there is; None leaves that part out.
+        digest: what proves the image; see :mod:`nvmelm.operations.digest`.
         progress: called with bytes of state.
 
     Raises:
@@ -83,11 +86,11 @@ def save(
         nvme_bytes=state.nvme_bytes,
         vendor_bytes=state.vendor_bytes,
     )
-    writer = ImageWriter(sink, header)
+    writer = ImageWriter(sink, header, digest=digest)
     _copy(reader, state, writer, transfer_limit(queue, device_bytes), progress)
     proof = _proof(reader)
-    digest = writer.finish(proof)
-    return Saved(header, proof, digest.hex(), reader.commands, time.monotonic() - started)
+    value = writer.finish(proof)
+    return Saved(header, proof, value.hex(), reader.commands, time.monotonic() - started)
 
 
 def _choose_uuid(formats: StateFormats, wanted: UUID | Literal["auto"] | None) -> UUID | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from nvmelm.errors import (
     UncertainError,
     UsageError,
 )
+from nvmelm.migrate import source
 from nvmelm.migrate.points import Points
 from nvmelm.model import Role
-from nvmelm.operations import move, provision
+from nvmelm.operations import digest, move, provision
 from nvmelm.operations.plan import cells_of
 from nvmelm.operations.session import session
 from tests.emulated.conftest import agree
@@ -106,6 +108,28 @@ def test_several_controllers_move_together(tmp_path: Path) -> None:
     assert len(moved.known.controllers) == 4
     assert world.states("destination") == ["running"]
     world.close()
+
+
+def only_on(monkeypatch: pytest.MonkeyPatch, without: str) -> None:
+    """Let one side of a world have no other digest than SHA-256."""
+
+    def available() -> tuple[str, ...]:
+        here = "source" if threading.current_thread() is threading.main_thread() else "destination"
+        return (digest.SHA256,) if here == without else (digest.XXH3, digest.SHA256)
+
+    for module in (digest, source):
+        monkeypatch.setattr(module, "available", available)
+
+
+@pytest.mark.parametrize("without", ["source", "destination", "neither"])
+def test_a_host_without_the_faster_digest_moves_with_the_other_one(
+    guarded: World, without: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_on(monkeypatch, without)
+    moved = guarded.migrate()
+    assert moved.digest == (digest.XXH3 if without == "neither" else digest.SHA256)
+    assert guarded.runs("destination")
+    goes_on(guarded, "destination")
 
 
 def test_what_was_prepared_is_where_it_was_after_a_failed_move(guarded: World) -> None:
@@ -301,3 +325,15 @@ def test_a_downtime_that_would_be_too_long_is_refused_before_the_suspend(guarded
     assert met.value.reason == "downtime"
     assert "the guest was not stopped" in met.value.__notes__
     goes_on(guarded, "source")
+
+
+@pytest.mark.parametrize(("missing", "words"), [("source", "missing here"), ("destination", "missing at"), ("", "")])
+def test_a_large_state_without_the_faster_digest_says_where_it_is_missing(
+    missing: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = GENERATIONS["nvme-2.1-vendor"].with_(vendor_state_bytes=64 << 20)
+    world = copy(build(tmp_path / "template", row), tmp_path / "world")
+    only_on(monkeypatch, missing)
+    notes = world.migrate().measured.notes
+    assert [words in note for note in notes if "fast" in note] == ([True] if missing else [])
+    world.close()
