@@ -13,6 +13,10 @@ options:
     description: Controlling functions to look into; all of them when it is left out.
     type: list
     elements: str
+  check:
+    description: Whether to ask for the findings of C(nvmelm host check), too.
+    type: bool
+    default: true
 extends_documentation_fragment: nvmelm.fleet.nvmelm
 author: the nvmelm project
 """
@@ -24,10 +28,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ansible_facts:
-  description: C(nvmelm.primaries) by PCI address (schema nvmelm.primary), C(nvmelm.check) (schema nvmelm.host_check).
+  description: C(nvmelm.primaries) by PCI address (schema nvmelm.primary); C(nvmelm.check) (schema nvmelm.host_check)
+    when it was asked for.
   type: dict
   returned: always
 """
+
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nvmelm.fleet.plugins.module_utils import nvmelm
@@ -38,15 +45,21 @@ _NOT_READY = 3
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={**nvmelm.COMMON_ARGUMENTS, "pf": {"type": "list", "elements": "str"}}, supports_check_mode=True
+        argument_spec={
+            **nvmelm.COMMON_ARGUMENTS,
+            "pf": {"type": "list", "elements": "str"},
+            "check": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
     )
     names = module.params["pf"]
     if names is None:
         listed = nvmelm.run(module, nvmelm.words(module, "list"))
         names = [one["address"] for one in listed["primaries"]]
     pictures = [nvmelm.run(module, nvmelm.words(module, "show", name)) for name in names]
-    check = nvmelm.run(module, nvmelm.words(module, "host", "check"), good=(0, _NOT_READY))
-    found = {"primaries": {one["primary"]["address"]: one for one in pictures}, "check": check}
+    found: dict[str, Any] = {"primaries": {one["primary"]["address"]: one for one in pictures}}
+    if module.params["check"]:
+        found["check"] = nvmelm.run(module, nvmelm.words(module, "host", "check"), good=(0, _NOT_READY))
     module.exit_json(changed=False, ansible_facts={"nvmelm": found})
 
 
