@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import nvmelm
-from tests.bench import fleet, moves, watch
+from tests.bench import fleet, moves, playbook, watch
 from tests.bench.rows import Row, table
 
 MiB = 1 << 20
@@ -61,6 +61,11 @@ def starts(place: Path) -> list[Row]:
     program.write_text(TYPER)
     host = f"emulated:{place / 'host'}"
     subprocess.run([verb, "--host", host, "list"], check=True, stdout=subprocess.DEVNULL)
+    wanted = place / "wanted"
+    wanted.mkdir()
+    (wanted / "nvmelm.toml").write_text("[[pf]]\naddress = '0000:01:00.0'\nvfs = 2\nrole = 'source'\n")
+    apply = [verb, "--host", host, "apply", "--config", str(wanted)]
+    subprocess.run(apply, check=True, stdout=subprocess.DEVNULL)
     return [
         Row(
             "nvmelm --help",
@@ -76,6 +81,7 @@ def starts(place: Path) -> list[Row]:
             median_ms([python, "-c", IMPORTS]),
             1.5,
         ),
+        Row("apply, nothing to do", median_ms(apply), "nvmelm list", median_ms([verb, "--host", host, "list"]), 2),
     ]
 
 
@@ -149,6 +155,7 @@ def main() -> int:
             *moves.rows(place / "moves"),
             *fleet.rows(place / "fleet"),
             *watch.rows(place / "watch"),
+            *playbook.rows(place / "playbook"),
             *lab(place),
         ]
     print("\n".join(table(rows)))
