@@ -55,7 +55,7 @@ class NvmelmError(Exception):
         message: what happened, one line, no trailing full stop.
         cause: why, or empty when the message says it.
         fix: what to type or do next.
-        reason: a stable word for programs, such as ``image-truncated``; empty when the type says enough.
+        reason: a stable word for programs, such as ``image-truncated``; empty: that of the type, see :attr:`word`.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
@@ -68,6 +68,11 @@ class NvmelmError(Exception):
         self.fix = fix
         self.reason = reason
         self.rolled_back = False  # set by whoever undid every change of the failed verb
+
+    @property
+    def word(self) -> str:
+        """Return the stable word for programs: the reason, or the type's own word where there is none."""
+        return self.reason or self.kind.replace("_", "-")
 
 
 class UsageError(NvmelmError):

@@ -27,7 +27,7 @@ class ErrorDocument(Document):
 
     command: str = Field(description="the verb, such as: sriov enable")
     kind: str
-    reason: str = Field(description="a stable word, or empty when the kind says enough")
+    reason: str = Field(description="a stable word; nvmelm explain knows it")
     message: str
     cause: str
     fix: str
@@ -46,7 +46,7 @@ def error_document(error: NvmelmError, command: str) -> ErrorDocument:
     return ErrorDocument(
         command=command,
         kind=error.kind,
-        reason=error.reason,
+        reason=error.word,
         message=error.message,
         cause=error.cause,
         fix=error.fix,

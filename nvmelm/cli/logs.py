@@ -66,7 +66,7 @@ def error_entry(error: NvmelmError, command: str, fields: Iterable[Field] = ()) 
     lines = [render.plain(line) for line in (error.message, *rest, *notes)]
     known = [("NVMELM_VERB", command), *fields]
     known += [("NVMELM_SESSION", one) for one in dict.fromkeys(_SESSION.findall(" ".join(lines)))]
-    known += [("NVMELM_KIND", error.kind), ("NVMELM_REASON", error.reason)]
+    known += [("NVMELM_KIND", error.kind), ("NVMELM_REASON", error.word)]
     return _entry(ERROR, "\n".join(lines), [*known, ("NVMELM_EXIT_CODE", str(int(error.exit_code)))])
 
 

@@ -20,7 +20,7 @@ from nvmelm.compat.verdict import CODES, explanation
 from nvmelm.wire.status import Status
 from nvmelm.wire.status_table import ROWS
 
-_MADE = "<!-- Made by `make docs`; edit the code it is made from. -->"
+_MADE = "<!-- Made by `make pages`; edit the code it is made from. -->"
 
 
 def pages() -> dict[str, str]:
@@ -71,6 +71,8 @@ def _codes() -> Iterator[str]:
     yield from _table(("reason", "means", "do"), _sorted(REASONS))
     yield from ("## Reasons of a verdict", "", "The `code` of a reason in the verdict of [compat](compat.md).", "")
     yield from _table(("code", "means", "do"), _sorted(_judged()))
+    yield from ("## Outcomes", "", "What became of an entry ([apply](apply.md)), or of a source (`compat match`).", "")
+    yield from _table(("outcome", "means", "do"), ((word, *row) for word, row in codes.OUTCOMES.items()))
     yield from ("## Errnos", "", "What the kernel means by them where nvmelm meets them.", "")
     yield from _table(("errno", "means", "do"), ((name, *row) for name, row in codes.ERRNOS.items()))
     yield from ("## NVMe statuses", "", "By Status Code Type and Status Code.", "")

@@ -12,6 +12,24 @@ _AGAIN = "save the state again, or use another copy of the image"
 _PORT = "start the VM with one more pcie-root-port for each VF, then nvmelm vm attach --bus"
 
 REASONS: dict[str, tuple[str, str]] = {
+    # an error's type, where there is no closer word
+    "busy": ("somebody else has what the verb needs", "free what the error names, and run it again"),
+    "demo-failed": ("the demonstration found what must not be", "report it: nvmelm bug-report"),
+    "device-gone": ("a device or its file vanished meanwhile", "nvmelm list; dmesg tells what happened"),
+    "failed": ("the verb failed; the error says how", "what the error says"),
+    "host": ("the kernel or the disk refused a file; errno says how", "nvmelm explain ERRNO"),
+    "image": ("a state image may not be used", "nvmelm state show FILE"),
+    "incompatible": ("the two ends do not fit", "nvmelm compat check SOURCE DESTINATION"),
+    "malformed": ("a device, a file or a peer said what makes no sense", "what the error says; report a device's"),
+    "not-supported": ("this device or host cannot do it", "nvmelm show PF; nvmelm host check"),
+    "permission": ("the kernel asks for root here", "run it as root"),
+    "refused": ("the device refused a command; the NVMe status says why", "nvmelm explain STATUS"),
+    "remote": ("the other host failed, in its own words", "what the error says, on that host"),
+    "rolled-back": ("it failed, and everything was put back", "mend what the cause says, and run it again"),
+    "timed-out": ("nothing happened within the time allowed", "look at what was waited for, and run it again"),
+    "uevents-lost": ("more uevents came than were taken in time", "nothing: watch looks at everything anew"),
+    "uncertain": ("what became of it is not known; an operator must look", "nvmelm recover; nvmelm show PF"),
+    "usage": ("the arguments contradict each other or name nothing", "the verb's --help"),
     # the command line
     "arguments": ("the command line could not be read", "the verb's --help"),
     "bug": ("nvmelm met something its authors did not expect", "report it, with a recording made by --record"),

@@ -102,7 +102,7 @@ def _one(
     except NvmelmError as error:
         if isinstance(error, InterruptedByUserError) and error.reason != "declined":
             raise  # Ctrl-C is meant for all of them, a "no" for one
-        said = {"message": error.message, "cause": error.cause, "fix": error.fix, "reason": error.reason}
+        said = {"message": error.message, "cause": error.cause, "fix": error.fix, "reason": error.word}
         notes = tuple(getattr(error, "__notes__", ()))
         return ended("failed", **said, notes=notes, exit_code=int(error.exit_code))
     return ended("done" if report.changed else "planned" if report.actions else "unchanged", report=report)

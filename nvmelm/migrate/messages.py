@@ -345,5 +345,5 @@ def failed(error: NvmelmError) -> Failed:
         message=error.message[:4096],
         cause=error.cause[:4096],
         fix=error.fix[:4096],
-        reason=error.reason[:256],
+        reason=error.word[:256],
     )

@@ -41,5 +41,5 @@ class Troubles:
 def trouble(primary: str | None, error: NvmelmError) -> Trouble:
     """Return what failed, of a function or of the host."""
     return Trouble(
-        primary=primary, over=False, message=error.message, cause=error.cause, fix=error.fix, reason=error.reason
+        primary=primary, over=False, message=error.message, cause=error.cause, fix=error.fix, reason=error.word
     )

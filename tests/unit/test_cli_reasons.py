@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import errno
+import importlib
+import pkgutil
 from pathlib import Path
 
 import nvmelm
 from nvmelm.cli.codes import ERRNOS, EXIT_CODES
 from nvmelm.cli.reasons import REASONS
-from nvmelm.errors import ExitCode
+from nvmelm.errors import ExitCode, NvmelmError, PermissionDeniedError
 
 SOURCES = Path(nvmelm.__file__).parent
 #: Functions of ours that take the reason as an argument by position: name -> position.
@@ -39,7 +41,20 @@ def words_of(path: Path) -> set[str]:
 
 def all_words() -> set[str]:
     modules = [path for path in SOURCES.rglob("*.py") if path.name != "explain.py"]
-    return set().union(*map(words_of, modules)) - _NOT_OURS
+    return set().union(*map(words_of, modules), {one.kind.replace("_", "-") for one in types()}) - _NOT_OURS
+
+
+def types() -> set[type[NvmelmError]]:
+    """Return every type of error that any module defines."""
+    for module in pkgutil.walk_packages(nvmelm.__path__, "nvmelm."):
+        if ".share" not in module.name and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found: set[type[NvmelmError]] = set()
+    fresh = {NvmelmError}
+    while fresh:
+        found |= fresh
+        fresh = {each for one in fresh for each in one.__subclasses__()} - found
+    return found
 
 
 def test_every_reason_the_code_can_give_is_explained() -> None:
@@ -48,6 +63,11 @@ def test_every_reason_the_code_can_give_is_explained() -> None:
 
 def test_no_explained_reason_is_left_over() -> None:
     assert set(REASONS) - all_words() == set()
+
+
+def test_an_error_without_a_reason_gives_its_types_word() -> None:
+    assert PermissionDeniedError("no").word == "permission"
+    assert PermissionDeniedError("no", reason="not-a-pf").word == "not-a-pf"
 
 
 def test_every_explanation_has_a_meaning_and_something_to_do() -> None:
