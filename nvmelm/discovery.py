@@ -49,6 +49,18 @@ def resolve(picture: Picture, which: Bdf | int) -> Secondary:
     raise UsageError(f"{name} is not a controlled function of {picture.primary.address}", cause=cause, fix=fix)
 
 
+def no_vf(picture: Picture, one: Secondary) -> UsageError:
+    """Return the error of a VF that is not enabled; to enable one more removes those there are (the kernel's rule)."""
+    node, there = picture.primary.node, picture.primary.vfs_enabled
+    cause = "SR-IOV has not enabled it"
+    fix = f"nvmelm sriov enable {node} --vfs {max(one.vf_number, 1)}"
+    if there:
+        cause = f"SR-IOV has enabled {there} VF{'s' if there > 1 else ''}, and it is VF {one.vf_number}"
+        others = "the existing VF" if there == 1 else f"all {there} existing VFs"
+        fix = f"use an existing VF (nvmelm secondary list {node}), or {fix}, which removes {others} first"
+    return UsageError(f"controller {one.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
+
+
 def read_picture(host: Host, queue: AdminQueue, ref: PrimaryRef, *, users: bool = True) -> Picture:
     """Read a controlling function and everything below it.
 

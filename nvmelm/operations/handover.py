@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from nvmelm import pci
+from nvmelm.discovery import no_vf
 from nvmelm.errors import BusyError, NotSupportedError, UsageError
 from nvmelm.operations import marks
 from nvmelm.pci import VFIO_DRIVER, Bdf
@@ -34,7 +35,7 @@ def require_ready(host: Host, picture: Picture, one: Secondary, *, unmarked: boo
     """
     name, node = f"controller {one.cntlid:#06x}", picture.primary.node
     if not one.present or one.address is None:
-        raise _no_vf(picture, one)
+        raise no_vf(picture, one)
     if not one.online:
         fix = f"nvmelm secondary online {node} {one.cntlid:#06x}"
         cause = "a guest's driver would wait for an offline controller in vain"
@@ -44,18 +45,6 @@ def require_ready(host: Host, picture: Picture, one: Secondary, *, unmarked: boo
         marks.require(picture, one, Role.MIGRATABLE, Role.RESUMABLE)
     _require_group(host.sysfs, one)
     return Bdf.parse(one.address)
-
-
-def _no_vf(picture: Picture, one: Secondary) -> UsageError:
-    """Return the error of a VF that is not enabled; to enable one more removes those there are (the kernel's rule)."""
-    node, there = picture.primary.node, picture.primary.vfs_enabled
-    cause = "SR-IOV has not enabled it"
-    fix = f"nvmelm sriov enable {node} --vfs {max(one.vf_number, 1)}"
-    if there:
-        cause = f"SR-IOV has enabled {there} VF{'s' if there > 1 else ''}, and it is VF {one.vf_number}"
-        others = "the existing VF" if there == 1 else f"all {there} existing VFs"
-        fix = f"use an existing VF (nvmelm secondary list {node}), or {fix}, which removes {others} first"
-    return UsageError(f"controller {one.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
 
 
 def _require_driver(one: Secondary, name: str) -> None:
@@ -184,6 +173,6 @@ def nova_device_spec(sysfs: Sysfs, address: Bdf) -> str:
 
 def _address(one: Secondary) -> Bdf:
     if one.address is None:
-        fix = "nvmelm sriov enable PF --vfs N"
-        raise UsageError(f"controller {one.cntlid:#06x} has no VF", cause="SR-IOV has not enabled it", fix=fix)
+        cause, fix = "SR-IOV has not enabled it", "nvmelm sriov enable PF --vfs N"
+        raise UsageError(f"controller {one.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
     return Bdf.parse(one.address)

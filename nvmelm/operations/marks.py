@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nvmelm.discovery import no_vf
 from nvmelm.errors import BusyError, NotSupportedError, UsageError
 from nvmelm.operations import store
 from nvmelm.picture import Mark, Picture, Role, Secondary
@@ -117,8 +118,7 @@ def verify(picture: Picture, one: Secondary) -> None:
     name = f"controller {one.cntlid:#06x}"
     node = picture.primary.node
     if not one.present:
-        fix = f"nvmelm sriov enable {node} --vfs {max(one.vf_number, 1)}"
-        raise UsageError(f"{name} has no VF", cause="SR-IOV has not enabled it", fix=fix)
+        raise no_vf(picture, one)
     if not one.online:
         fix = f"nvmelm secondary assign {node} {one.cntlid:#06x} --vq N --vi N, then nvmelm secondary online"
         raise UsageError(f"{name} is {one.state}", cause="only an online controller has a state to move", fix=fix)

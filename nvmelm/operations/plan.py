@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nvmelm.commands import virtualization
-from nvmelm.errors import UsageError
+from nvmelm.discovery import no_vf
 from nvmelm.pci import DRIVERS, VFIO_DRIVER
 from nvmelm.picture import ActionView, Picture, Role, Secondary
 from nvmelm.transport import AdminCommand
@@ -202,9 +202,7 @@ class _Planner:
     def _function(self, one: Secondary, name: str) -> str:
         """Return the sysfs path of an attribute of the function's VF, which must be enabled by then."""
         if not self._enabled(one) or one.address is None:
-            number = max(one.vf_number, 1)
-            fix = f"nvmelm sriov enable {self.picture.primary.node} --vfs {number}"
-            raise UsageError(f"controller {one.cntlid:#06x} has no VF", cause="SR-IOV has not enabled it", fix=fix)
+            raise no_vf(self.picture, one)
         return f"bus/pci/devices/{one.address}/{name}"
 
     def _emit(
