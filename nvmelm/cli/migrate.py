@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,6 +80,7 @@ def migrate(
     from nvmelm.migrate.source import Wishes
 
     address = Address.parse(to)
+    _not_standard_output({"--dirty": dirty, "--log-user-data": log_user_data, "--report": report})
     if dirty is not None and not track:
         raise UsageError("--dirty needs --track", fix="name the memory: --track BASE:LENGTH", reason="arguments")
     if not address.pf:
@@ -100,6 +101,18 @@ def migrate(
         )
         migration = Migration(run, session, address, points, rsh=rsh, program=program)
         return migration.move(wishes, Logs(track or (), dirty, log_user_data), report)
+
+
+def _not_standard_output(files: Mapping[str, Path | None]) -> None:
+    """Refuse ``-``, which would become a file of that name: standard output is the answer's.
+
+    Raises:
+        UsageError: an option names it.
+    """
+    for option, file in files.items():
+        if file == Path("-"):
+            cause, fix = "standard output is the answer's", f"name a file or a pipe: {option} /dev/fd/3 3>FILE"
+            raise UsageError(f"{option} - cannot be meant", cause=cause, fix=fix, reason="arguments")
 
 
 def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:

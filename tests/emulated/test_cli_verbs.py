@@ -580,3 +580,15 @@ def test_the_fix_for_a_controller_without_resources_can_be_typed(host: Path, nvm
     assert (program, refused["reason"]) == ("nvmelm", "no-resources")
     assert nvmelm(*words).code == 0
     assert nvmelm("secondary", "online", "nvme0", "0x42").code == 0
+
+
+@pytest.mark.parametrize("option", ["--dirty", "--log-user-data", "--report"])
+def test_what_migrate_writes_beside_its_answer_does_not_go_to_standard_output(
+    option: str, nvmelm: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("migrate", "nvme0", "0x42", "--to", "ssh://b/nvme0", "--track", "0:0x1000", option, "-")
+    result = nvmelm(*words)
+    assert (result.code, result.out) == (2, "")
+    assert f"{option} - cannot be meant" in result.err
+    assert list(tmp_path.glob("-")) == []
