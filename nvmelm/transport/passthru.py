@@ -1,8 +1,8 @@
 """Admin commands through the kernel's nvme driver: ``NVME_IOCTL_ADMIN64_CMD`` on the primary's ``/dev/nvmeX``.
 
-The only caller of ``ioctl``. A command is packed into one reused ``struct nvme_passthru_cmd64``, its data
-travels in one reused, page-aligned buffer; what comes back is the controller's status, or an errno of the driver
-which becomes a typed error here.
+The only caller of ``ioctl``. A command is packed into a reused ``struct nvme_passthru_cmd64``, its data travels in a
+reused, page-aligned buffer, and each thread has one of each; what comes back is the controller's status, or an errno of
+the driver which becomes a typed error here.
 
 The three answers of the ioctl: 0, success; a positive number, the status field of the completion; -1 with an errno,
 the driver refused or gave up. The result is valid for the first two.
@@ -20,6 +20,7 @@ import os
 import re
 import stat
 import struct
+import threading
 from fcntl import ioctl
 
 import ioctl_opt
@@ -54,10 +55,26 @@ _CONTROLLER_NAME = re.compile(r"nvme\d{1,9}")
 _NAMESPACE_NAME = re.compile(r"nvme\d+(c\d+)?n\d+")
 
 
+class _Room(threading.local):
+    """What one thread packs its commands into: the structure of the ioctl, and the buffer for their data."""
+
+    def __init__(self) -> None:
+        self.words = bytearray(COMMAND.size)
+        self.map, self.address = _data_buffer(_PAGE_BYTES)
+        self.size = _PAGE_BYTES
+
+    def grow(self, length: int) -> None:
+        """Replace the data buffer by a larger one."""
+        self.size = -(-length // _PAGE_BYTES) * _PAGE_BYTES
+        self.map.close()
+        self.map, self.address = _data_buffer(self.size)
+
+
 class PassthruQueue:
     """The admin queue of a kernel-owned controller.
 
-    One command at a time: an instance belongs to one thread.
+    Several threads may use an instance: the kernel takes commands as they come, and each thread has words and a buffer
+    of its own.
 
     Args:
         node: ``/dev/nvme0``; never a namespace's node, which may lead to another controller of the subsystem.
@@ -74,11 +91,9 @@ class PassthruQueue:
         self._node = node
         self._controller = controller
         self._request = NVME_IOCTL_ADMIN64_CMD
-        self._words = bytearray(COMMAND.size)
         self._fd = _open_controller(node, sysfs, controller)
         self._max_transfer_bytes = max_transfer_bytes(sysfs, controller)
-        self._map, self._address = _data_buffer(_PAGE_BYTES)
-        self._size = _PAGE_BYTES
+        self._room = _Room()
 
     @property
     def max_transfer_bytes(self) -> int:
@@ -99,21 +114,22 @@ class PassthruQueue:
             HostError: anything else the driver refuses, such as a buffer it cannot map.
         """
         # One straight line, locals and no helpers: this runs for every command, and the budget is one bare ioctl.
-        data_out, words = command.data_out, self._words
+        data_out, room = command.data_out, self._room
+        words = room.words
         length = command.data_in_length if data_out is None else len(data_out)
-        if length > self._size:
-            self._grow(length)
+        if length > room.size:
+            room.grow(length)
         if data_out is not None:
-            self._map[:length] = data_out
+            room.map[:length] = data_out
         elif length == _PAGE_BYTES:
-            self._map[:_PAGE_BYTES] = _ZERO_PAGE  # so that a short answer never shows an earlier command's data
+            room.map[:_PAGE_BYTES] = _ZERO_PAGE  # so that a short answer never shows an earlier command's data
         elif length:
-            ctypes.memset(self._address, 0, length)
+            ctypes.memset(room.address, 0, length)
         _pack(
             words, 0,
             command.opcode, 0, 0,
             command.nsid, command.cdw2, command.cdw3,
-            0, self._address if length else 0,
+            0, room.address if length else 0,
             0, length,
             command.cdw10, command.cdw11, command.cdw12, command.cdw13, command.cdw14, command.cdw15,
             command.timeout_ms, 0,
@@ -126,21 +142,14 @@ class PassthruQueue:
                 return self._submit_narrow(command)  # a kernel without the 64-bit form; nothing was sent
             raise self._refused(command, error) from error
         result = int.from_bytes(words[_RESULT64], "little")
-        return Completion(status, result, b"" if data_out is not None else self._map[:length])
+        return Completion(status, result, b"" if data_out is not None else room.map[:length])
 
     def close(self) -> None:
         """Close the node and give the buffer back; a second time does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self._map.close()
-
-    def _grow(self, length: int) -> None:
-        """Replace the data buffer by a larger one."""
-        size = -(-length // _PAGE_BYTES) * _PAGE_BYTES
-        self._map.close()
-        self._map, self._address = _data_buffer(size)
-        self._size = size
+            self._room.map.close()  # that of another thread goes with it
 
     def _refused(self, command: AdminCommand, error: OSError) -> HostError | TimedOutError:
         """Return the error that says what an errno of the ioctl means for this command."""
@@ -197,12 +206,13 @@ class PassthruQueue:
                 fix="use a newer kernel; NVME_IOCTL_ADMIN64_CMD came with Linux 5.5",
                 reason="no-admin64",
             )
+        room = self._room
         try:
-            status = ioctl(self._fd, NVME_IOCTL_ADMIN_CMD, self._words, True)
+            status = ioctl(self._fd, NVME_IOCTL_ADMIN_CMD, room.words, True)
         except OSError as error:
             raise self._refused(command, error) from error
-        result = int.from_bytes(self._words[_RESULT32], "little")
-        return Completion(status, result, b"" if command.data_out is not None else self._map[: command.data_in_length])
+        result = int.from_bytes(room.words[_RESULT32], "little")
+        return Completion(status, result, b"" if command.data_out is not None else room.map[: command.data_in_length])
 
 
 def _data_buffer(size: int) -> tuple[mmap.mmap, int]:

@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -87,6 +88,34 @@ def test_every_word_stands_where_the_kernels_header_has_it(queue: PassthruQueue,
     address = int.from_bytes(words[24:32], "little")
     assert address
     assert address % 4096 == 0
+
+
+def test_a_command_that_another_thread_sends_meanwhile_leaves_words_and_data_alone(
+    queue: PassthruQueue, kernel: Kernel
+) -> None:
+    """Several controllers are read at the same time through one queue; the ioctl lets other threads run."""
+    completions = {}
+
+    def send(number: int) -> None:
+        command = AdminCommand(name="Migration Receive", opcode=0x42, cdw11=number, data_in_length=48)
+        completions[number] = queue.submit(command)
+
+    def answer(request: int, words: bytearray) -> int:
+        number = int.from_bytes(words[44:48], "little")
+        write_memory(words, bytes([number]) * 48)
+        words[72:80] = number.to_bytes(8, "little")
+        if number == 1:
+            other = Thread(target=send, args=(2,))
+            other.start()
+            other.join()
+        return 0
+
+    kernel.answer = answer
+    send(1)
+    assert {number: (one.data, one.result) for number, one in completions.items()} == {
+        1: (b"\x01" * 48, 1),
+        2: (b"\x02" * 48, 2),
+    }
 
 
 def test_a_command_without_data_has_no_address(queue: PassthruQueue, kernel: Kernel) -> None:
