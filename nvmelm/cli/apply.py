@@ -39,10 +39,9 @@ def apply(run: Run, config: Config = None, only: Only = None) -> Answer:
     wanted = load(config_files(config))
     host = run.host()
     if only is not None:
-        from nvmelm.desired.reach import names
-        from nvmelm.inventory import find_primary
+        from nvmelm.desired.reach import find_ready, names
 
-        listed = names(host, find_primary(host, only))
+        listed = names(host, find_ready(host, only))
         wanted = [one for one in wanted if listed.get(one.by) == one.name]
     report = _typable(reach(host, wanted, confirm=run.confirm, dry_run=run.dry_run))
     return Answer(report, lambda: lines(report), report.code)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from nvmelm.desired.config import Wanted, same_function
 from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError
-from nvmelm.inventory import PrimaryRef, primaries
+from nvmelm.inventory import PrimaryRef, find_primary, primaries
 from nvmelm.operations import provision
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.session import session
@@ -16,6 +16,11 @@ from nvmelm.pci import sriov
 from nvmelm.picture import ChangeReport, Record, Report, about
 from nvmelm.picture import Role as MarkRole
 from nvmelm.transport import Claim, Host
+from nvmelm.waiting import wait_until
+
+#: A controller has 128 s at most to become ready (NVMe Base 2.1, CAP.TO), and the driver may have to reset it once.
+_READY_DEADLINE_S = 300.0
+_NOT_YET = ("new", "resetting", "connecting")
 
 Outcome = Literal["done", "unchanged", "planned", "absent", "left-alone", "failed"]
 
@@ -70,6 +75,29 @@ def reach(host: Host, wanted: Sequence[Wanted], *, confirm: Confirm, dry_run: bo
     claims = host.claims()
     entries = tuple(_one(host, one, ref, claims, confirm, dry_run=dry_run) for one, ref in found)
     return ApplyReport(changed=any(one.outcome == "done" for one in entries), dry_run=dry_run, entries=entries)
+
+
+def find_ready(host: Host, text: str) -> PrimaryRef:
+    """Find a function that may have appeared just now, when the kernel's driver has set its controller up.
+
+    The kernel announces a controller before it has asked who it is: serial number and NQN cannot be read until then,
+    and whoever looks for them takes the function for another one.
+
+    Raises:
+        UsageError: there is no such function.
+        TimedOutError: the driver is still at it after five minutes.
+    """
+    ref = find_primary(host, text)
+    state = f"class/nvme/{ref.node}/state"
+    if host.sysfs.read(state).strip() not in _NOT_YET:
+        return ref
+    wait_until(
+        lambda: host.sysfs.read(state).strip() not in _NOT_YET,
+        f"the driver to set {ref.node} up",
+        deadline_s=_READY_DEADLINE_S,
+        fix=f"cat /sys/{state}, and dmesg, show how far it is; then nvmelm apply",
+    )
+    return find_primary(host, text)
 
 
 def names(host: Host, ref: PrimaryRef) -> dict[str, str]:

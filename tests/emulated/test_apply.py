@@ -17,6 +17,7 @@ import nvmelm
 from nvmelm.desired.config import parse
 from nvmelm.desired.reach import reach
 from nvmelm.emulator.host import EmulatedHost, create
+from nvmelm.emulator.sysfs import EmulatedSysfs
 from nvmelm.errors import InterruptedByUserError, UsageError
 from nvmelm.operations.plan import cells_of
 from nvmelm.operations.recover import recover
@@ -142,23 +143,56 @@ def test_the_verb_reads_its_directory_and_prints_a_document(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
-def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
-    unit = tmp_path / "nvmelm-apply@nvme0.service"
-    unit.write_text((SHARE / "systemd" / "nvmelm-apply@.service").read_text())
-    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60)
-    assert "nvmelm-apply" not in done.stderr.replace(str(unit), ""), done.stderr
+def test_the_units_are_ones_that_systemd_understands(tmp_path: Path) -> None:
+    for source, name in (("nvmelm-apply@.service", "nvmelm-apply@nvme0.service"), ("nvmelm-boot.service",) * 2):
+        unit = tmp_path / name
+        unit.write_text((SHARE / "systemd" / source).read_text())
+        done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60)
+        assert "nvmelm-" not in done.stderr.replace(str(unit), ""), done.stderr
+
+
+def test_both_units_come_before_the_same_vm_managers() -> None:
+    texts = [(SHARE / "systemd" / f"nvmelm-{name}.service").read_text() for name in ("apply@", "boot")]
+    before = [[line for line in text.splitlines() if line.startswith("Before=")] for text in texts]
+    assert before[0] == before[1] == ["Before=libvirtd.service virtqemud.service virtnodedevd.service"]
 
 
 def test_the_rule_asks_systemd_and_does_nothing_itself() -> None:
-    rules = [
-        line
-        for line in (SHARE / "udev" / "90-nvmelm.rules").read_text().splitlines()
-        if line and not line.startswith("#")
-    ]
-    assert len(rules) == 1
-    assert "RUN" not in rules[0]
-    assert "PROGRAM" not in rules[0]
-    assert 'TEST=="device/sriov_totalvfs"' in rules[0]
+    lines = (SHARE / "udev" / "90-nvmelm.rules").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert not [line for line in rules if any(word in line for word in ("RUN", "PROGRAM", "IMPORT", "ATTR{"))]
+    assert 'TEST!="device/sriov_totalvfs", GOTO="nvmelm_end"' in rules
+    # A controller's reset is a "change"; a unit that failed by one must not be started by it.
+    assert [line for line in rules if "SYSTEMD_WANTS" in line and not line.startswith('ACTION=="add", ')] == []
+    assert 'TAG+="systemd"' in rules
+
+
+def test_a_controller_that_the_driver_still_sets_up_is_waited_for(
+    tmp_path: Path, typed: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, states = EmulatedSysfs.read, ["new", "connecting"]
+
+    def read(self: EmulatedSysfs, path: str) -> str:
+        if path == "class/nvme/nvme0/state" and states:
+            return states.pop(0)
+        return "" if path == "class/nvme/nvme0/serial" and states else real(self, path)
+
+    monkeypatch.setattr(EmulatedSysfs, "read", read)
+    (tmp_path / "nvmelm.toml").write_text("[[pf]]\nserial = 'A'\nvfs = 2\n")
+    code, out, _ = typed("apply", "--config", str(tmp_path), "--pf", "nvme0", "--json")
+    assert (code, states, json.loads(out)["changed"]) == (0, [], True)
+
+
+def test_a_controller_that_is_never_set_up_is_said_to_be_so(
+    tmp_path: Path, typed: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = EmulatedSysfs.read
+    monkeypatch.setattr(EmulatedSysfs, "read", lambda self, path: "new" if path.endswith("state") else real(self, path))
+    monkeypatch.setattr("nvmelm.desired.reach._READY_DEADLINE_S", 0.0)
+    (tmp_path / "nvmelm.toml").write_text("[[pf]]\nserial = 'A'\nvfs = 2\n")
+    code, _, err = typed("apply", "--config", str(tmp_path), "--pf", "nvme0")
+    assert code == 7
+    assert "the driver to set nvme0 up" in err
 
 
 def test_a_failed_entry_says_why_what_to_type_and_its_reason(make_host: MakeHost) -> None:

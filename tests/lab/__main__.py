@@ -1,12 +1,17 @@
-"""``python -m tests.lab``: boot the lab's guest and run the lab's tests, or any command, inside it."""
+"""``python -m tests.lab``: boot the lab's guest and run the lab's tests, or any command, inside it.
+
+``--boot`` boots it by systemd, with nvmelm's units and rule installed, and runs the tests of that: twice, as one host.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
+from tests.lab import boot
 from tests.lab.guest import Guest, LabError, run
 
 
@@ -24,6 +29,7 @@ def main() -> int:
     parser.add_argument(
         "--exec", action="store_true", help="run the words as a command instead of giving them to pytest"
     )
+    parser.add_argument("--boot", action="store_true", help="boot by systemd; without --exec: tests/lab/test_boot.py")
     parser.add_argument("words", nargs="*", help="arguments for pytest, or with --exec a command")
     arguments = parser.parse_args()
     guest = Guest(
@@ -36,10 +42,29 @@ def main() -> int:
     command = arguments.words if arguments.exec else pytest_command(arguments.words)
     scratch = arguments.scratch.absolute() if arguments.scratch else None
     try:
+        if arguments.boot:
+            return (
+                boot.run(command, guest, scratch=scratch)
+                if arguments.exec
+                else two_boots(arguments.words, guest, scratch)
+            )
         return run(command, guest, scratch=scratch)
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
+
+
+def two_boots(words: list[str], guest: Guest, scratch: Path | None = None) -> int:
+    """Boot a host by systemd twice, with the tests of that in each; return the first exit status that is not 0."""
+    if scratch is None:
+        with tempfile.TemporaryDirectory(prefix="nvmelm-lab-") as name:
+            return two_boots(words, guest, Path(name))
+    for number in (1, 2):
+        print(f"lab: boot {number} of 2 by systemd", flush=True)
+        command = pytest_command([*words, "tests/lab/test_boot.py"])
+        if status := boot.run(command, guest, boot=number, scratch=scratch):
+            return status
+    return 0
 
 
 def pytest_command(words: list[str]) -> list[str]:

@@ -40,6 +40,9 @@ GUEST_VARIABLE = "NVMELM_LAB_GUEST"
 HMLMS_VARIABLE = "NVMELM_LAB_HMLMS"
 VFS_VARIABLE = "NVMELM_LAB_VFS"
 
+#: How a cached share is mounted inside.
+CACHED = "trans=virtio,version=9p2000.L,msize=512000,access=any,cache=loose,ro"
+
 DEADLINE_STATUS = 124  # as timeout(1) has it
 _PR_SET_PDEATHSIG = 1
 _NAMESPACE_BYTES = 64 * MiB
@@ -54,6 +57,8 @@ _UNWANTED_MODULES = (
     *("aesni_intel", "ghash_clmulni_intel", "sha512_ssse3", "sha256_ssse3", "sha1_ssse3"),
     *("ahci", "libahci", "libata", "lpc_ich", "i2c_i801", "iTCO_wdt", "i6300esb", "psmouse", "pcspkr", "floppy"),
 )
+
+_KERNEL_OPTIONS = (f"module_blacklist={','.join(_UNWANTED_MODULES)}", "intel_iommu=on", "iommu=pt", "loglevel=4")
 
 
 class LabError(Exception):
@@ -70,6 +75,9 @@ class Guest:
         kernel: the kernel image; the newest of Debian's packages when None.
         deadline_s: seconds until the guest is ended, whatever it does.
         environment: variables for the command inside.
+        init: the script the kernel starts instead of virtme's first process; it mounts the shares itself, and has
+            to run ``command.sh``.
+        cached: directories shared a second time, as :func:`cached_shares` has it, besides those it names.
     """
 
     vfs: int = 4
@@ -79,6 +87,8 @@ class Guest:
     cpus: int = 2
     deadline_s: float = 1800.0
     environment: dict[str, str] = field(default_factory=dict)
+    init: Path | None = None
+    cached: tuple[Path, ...] = ()
 
 
 def find_kernel(boot: Path = Path("/boot")) -> Path:
@@ -160,24 +170,30 @@ def nvme_devices(guest: Guest, scratch: Path, *, hmlms: bool) -> list[str]:
     return arguments
 
 
-def cached_shares() -> dict[str, Path]:
+def cached_shares(guest: Guest) -> dict[str, Path]:
     """Return what is shared a second time, by mount tag: the interpreter and the repository.
 
     The root's share is uncached, so every start of Python would read the interpreter and its packages again through
     the emulator. Nobody changes these while the guest runs, so inside they are mounted with the page cache, over the
     same paths.
     """
-    places = [Path(sys.base_prefix).resolve(), Path.cwd()]
+    places = [*guest.cached, Path(sys.base_prefix).resolve(), Path.cwd()]
     environment = Path(sys.prefix).resolve()
     if not any(environment.is_relative_to(place) for place in places):
         places.append(environment)
-    return {f"lab.cached{number}": place for number, place in enumerate(places)}
+    return {f"lab.cached{number}": place for number, place in enumerate(dict.fromkeys(places))}
 
 
-def share_devices() -> list[str]:
+def cached_mounts(guest: Guest) -> str:
+    """Return the shell lines that mount the cached shares inside."""
+    shares = ((tag, shlex.quote(str(place))) for tag, place in cached_shares(guest).items())
+    return "\n".join(f"mkdir -p {place}; mount -t 9p -o {CACHED} {tag} {place}" for tag, place in shares)
+
+
+def share_devices(guest: Guest) -> list[str]:
     """Return the emulator's arguments for the cached shares."""
     arguments = []
-    for tag, place in cached_shares().items():
+    for tag, place in cached_shares(guest).items():
         identity = tag.replace(".", "-")
         arguments += [
             *("-fsdev", f"local,id={identity},path={place},security_model=none,readonly=on,multidevs=remap"),
@@ -220,10 +236,11 @@ def run(command: list[str], guest: Guest, *, scratch: Path | None = None) -> int
         *("--memory", f"{guest.memory_mib}M", "--cpus", str(guest.cpus)),
         *("--user", "root", "--rwdir", str(scratch), "--cwd", str(Path.cwd())),
         *(word for path in _WRITABLE for word in ("--overlay-rwdir", path)),
-        *("--kopt", f"module_blacklist={','.join(_UNWANTED_MODULES)}"),
-        *("--kopt", "intel_iommu=on", "--kopt", "iommu=pt", "--kopt", "loglevel=4"),
+        *(word for option in _KERNEL_OPTIONS for word in ("--kopt", option)),
         *("--script-sh", f"sh {shlex.quote(str(scratch / 'command.sh'))}"),
-        *("--qemu-opts", "-accel", "tcg,thread=multi", *share_devices(), *nvme_devices(guest, scratch, hmlms=hmlms)),
+        *("--qemu-opts", "-accel", "tcg,thread=multi", *share_devices(guest)),
+        *nvme_devices(guest, scratch, hmlms=hmlms),
+        *(_other_start(guest.init, scratch) if guest.init else ()),
     ]
     if not _stream(arguments, time.monotonic() + guest.deadline_s):
         print(f"lab: the guest was ended after {guest.deadline_s:g} s", flush=True)
@@ -235,6 +252,12 @@ def run(command: list[str], guest: Guest, *, scratch: Path | None = None) -> int
             "without its modules, an emulator without the nvme device"
         )
     return int(status.read_text())
+
+
+def _other_start(init: Path, scratch: Path) -> list[str]:
+    """Return the emulator's arguments for another first process: of two command lines the last one counts."""
+    words = ["console=ttyS1", "panic=-1", "quiet", *_KERNEL_OPTIONS, f"init={init}"]
+    return ["-serial", f"file:{scratch / 'console.txt'}", "-append", " ".join(words)]
 
 
 def _write_command(command: list[str], guest: Guest, scratch: Path, *, hmlms: bool) -> None:
@@ -251,10 +274,7 @@ def _write_command(command: list[str], guest: Guest, scratch: Path, *, hmlms: bo
     }
     share, words = shlex.quote(str(scratch)), " ".join(map(shlex.quote, command))
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
-    options = "trans=virtio,version=9p2000.L,msize=512000,access=any,cache=loose,ro"
-    mounts = "\n".join(
-        f"mount -t 9p -o {options} {tag} {shlex.quote(str(place))}" for tag, place in cached_shares().items()
-    )
+    mounts = cached_mounts(guest) if guest.init is None else ""
     (scratch / "command.sh").write_text(
         f"{exports}\n{mounts}\ncd {shlex.quote(str(Path.cwd()))}\n"
         f"printf 'lab: Linux %s, up after %s s\\n' \"$(uname -r)\" \"$(cut -d' ' -f1 /proc/uptime)\"\n"
