@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 PCI = Path("/sys/bus/pci")
 RESTORE_DEADLINE_S = 60.0
@@ -62,11 +62,12 @@ class Cli:
             )
         return result
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, stdout: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
         """Start one verb and let it run."""
         return subprocess.Popen(
             [sys.executable, "-m", "nvmelm", *words],
             stdin=subprocess.DEVNULL,
+            stdout=stdout,
             env={**os.environ, "NVMELM_STATE_DIR": str(self.state_dir)},
         )
 

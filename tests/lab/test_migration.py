@@ -8,21 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.lab import guest
-from tests.lab.machine import Cli, Pf, wait_for
+from tests.lab.machine import Cli, Pf
+from tests.lab.moves import Gate, Two, prepared
 from tests.lab.vfio_driver import Function, Memory, block, get, put
-
-
-def prepared(nvmelm: Cli, role: str, pf: Pf) -> str:
-    """Prepare one VF and return the controller id of its secondary."""
-    nvmelm(role, "prepare", pf.address, "--vfs", "1", "--vq", "2", "--vi", "1", check=True)
-    return str(pf.secondaries()[0]["secondary-controller-identifier"])
 
 
 def test_a_state_goes_from_one_primary_to_another(
     hmlms: None, nvmelm: Cli, pf_a: Pf, pf_b: Pf, scratch_host: None, tmp_path: Path
 ) -> None:
-    image = str(tmp_path / "state")
-    source, destination = prepared(nvmelm, "source", pf_a), prepared(nvmelm, "destination", pf_b)
+    image = str(tmp_path / "image")
+    [source], [destination] = prepared(nvmelm, "source", pf_a), prepared(nvmelm, "destination", pf_b)
     nvmelm("state", "suspend", pf_a.address, source, "--yes", check=True)
     saved = nvmelm("state", "save", pf_a.address, source, image, "--json", check=True).json
     assert saved["state_bytes"] >= 48 + 8  # the structure's header and the NVMe state's
@@ -38,10 +33,10 @@ def test_a_state_goes_from_one_primary_to_another(
 def test_a_running_controller_is_not_saved(
     hmlms: None, nvmelm: Cli, pf_a: Pf, scratch_host: None, tmp_path: Path
 ) -> None:
-    source = prepared(nvmelm, "source", pf_a)
-    refused = nvmelm("state", "save", pf_a.address, source, str(tmp_path / "state"), "--json")
+    [source] = prepared(nvmelm, "source", pf_a)
+    refused = nvmelm("state", "save", pf_a.address, source, str(tmp_path / "image"), "--json")
     assert (refused.code, refused.json["reason"]) == (1, "image-not-suspended")
-    assert not (tmp_path / "state").exists()
+    assert not (tmp_path / "image").exists()
 
 
 def test_an_incompatible_pair_is_known_before_anything_is_touched(
@@ -80,26 +75,21 @@ def test_a_driver_in_user_space_does_io_on_a_prepared_function(nvmelm: Cli, pf_a
 def test_writes_submitted_while_the_source_is_suspended_complete_once_at_the_destination(
     hmlms: None, nvmelm: Cli, pf_a: Pf, pf_b: Pf, scratch_host: None, tmp_path: Path
 ) -> None:
-    source, destination = prepared(nvmelm, "source", pf_a), prepared(nvmelm, "destination", pf_b)
-    rsh = tmp_path / "rsh"
-    rsh.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
-    rsh.chmod(0o700)
-    told, go_on = tmp_path / "suspended", tmp_path / "go-on"
-    hook = tmp_path / "hook"
-    hook.write_text(f"#!/bin/sh\ncat >/dev/null\n: >{told}\nwhile [ ! -e {go_on} ]; do sleep 0.05; done\n")
-    hook.chmod(0o700)
+    [source], [destination] = prepared(nvmelm, "source", pf_a), prepared(nvmelm, "destination", pf_b)
+    gate = Gate(tmp_path / "suspended")
+    link = Two(nvmelm, nvmelm, tmp_path).link(nvmelm)  # one host with two primaries: one state directory
     memory = Memory()
     with Function(pf_a.vfs[0], memory) as here, Function(pf_b.vfs[0], memory) as there:
         here.enable()
         pair = here.create_queues()
         there.enable()
         words = ["migrate", pf_a.address, source, "--to", f"ssh://here/{pf_b.address}/{destination}", "--yes"]
-        moving = nvmelm.start(*words, "--rsh", str(rsh), "--callout", f"source-suspended={hook}", "--json")
-        wait_for(told.exists, "the source to be suspended", 120)
+        moving = nvmelm.start(*words, *link, "--callout", f"source-suspended={gate.callout}", "--json")
+        gate.wait(moving)
         for number in range(8):
             put(here, pair, number)
         assert here.nothing_more(pair)
-        go_on.touch()
+        gate.open()
         assert moving.wait(timeout=300) == 0
         assert there.complete(pair, 8) == [0] * 8
         assert there.nothing_more(pair)

@@ -1,7 +1,8 @@
 """A small NVMe driver in user space: it owns a virtual function through VFIO, as a VM does, and does I/O on it.
 
-No interrupts, one I/O queue pair, polling. Memory is this process' own; :meth:`Function.share` maps the same memory at
-the same addresses for a second function, as a VM's memory is the same at the destination.
+One I/O queue pair, polling; interrupts only where a test asks for them. Memory is this process' own. A second function
+that is opened with the same :class:`Memory` reaches it at the same addresses, as a VM's memory is the same at the
+destination.
 
 Source: include/uapi/linux/vfio.h; NVM Express over PCIe Transport Specification (properties, doorbells); NVM Express
 Base Specification (queue entries, Create I/O Queue).
@@ -27,7 +28,8 @@ ENTRIES = 32
 
 VFIO_SET_IOMMU, VFIO_MAP_DMA = 0x3B66, 0x3B71
 VFIO_GROUP_GET_STATUS, VFIO_GROUP_SET_CONTAINER, VFIO_GROUP_GET_DEVICE_FD = 0x3B67, 0x3B68, 0x3B6A
-VFIO_DEVICE_GET_REGION_INFO = 0x3B6C
+VFIO_DEVICE_GET_REGION_INFO, VFIO_DEVICE_SET_IRQS = 0x3B6C, 0x3B6E
+DATA_EVENTFD, ACTION_TRIGGER, MSIX = 1 << 2, 1 << 5, 2
 TYPE1V2 = 3
 BAR0, CONFIG = 0, 7
 READ_WRITE = 3
@@ -100,12 +102,21 @@ class Function:
         for register, at in ((ASQ, ADMIN_SQ), (ACQ, ADMIN_CQ)):
             self._write(register, (IOVA + at) & 0xFFFF_FFFF)
             self._write(register + 4, (IOVA + at) >> 32)
+        self.memory.map[ADMIN_CQ : ADMIN_CQ + PAGE] = bytes(PAGE)  # no phase tag of an earlier use
         self._write(CC, ENABLED)
         self._wait(lambda: bool(self._read(CSTS) & 1), "the controller to be ready")
 
-    def create_queues(self) -> Pair:
-        """Make I/O queue pair 1."""
-        for opcode, at, flags in ((CREATE_CQ, IO_CQ, 1), (CREATE_SQ, IO_SQ, 1 | 1 << 16)):
+    def interrupt(self) -> int:
+        """Enable MSI-X with one vector, and return the event descriptor that it signals."""
+        event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        flags = DATA_EVENTFD | ACTION_TRIGGER
+        fcntl.ioctl(self.device, VFIO_DEVICE_SET_IRQS, struct.pack("<IIIIIi", 24, flags, MSIX, 0, 1, event))
+        return event
+
+    def create_queues(self, *, interrupts: bool = False) -> Pair:
+        """Make I/O queue pair 1, whose completions interrupt by vector 0 or not at all."""
+        self.memory.map[IO_CQ : IO_CQ + PAGE] = bytes(PAGE)
+        for opcode, at, flags in ((CREATE_CQ, IO_CQ, 1 | interrupts << 1), (CREATE_SQ, IO_SQ, 1 | 1 << 16)):
             self.submit(self.admin, opcode, 0, prp=IOVA + at, cdw10=(ENTRIES - 1) << 16 | 1, cdw11=flags)
             assert self.complete(self.admin, 1) == [0]
         return Pair(1, IO_SQ, IO_CQ)
@@ -124,22 +135,29 @@ class Function:
         self._write(DOORBELLS + 8 * pair.number, pair.tail)
         return number
 
+    def take(self, pair: Pair) -> int | None:
+        """Take one completion, if there is one, and return its status; it belongs to one command that waits."""
+        at = pair.cq + pair.head * 16
+        number, status = struct.unpack("<HH", self.memory.map[at + 12 : at + 16])
+        if status & 1 != pair.phase:
+            return None
+        assert pair.waiting.pop(number, None), f"a completion of command {number} came that nobody waits for"
+        pair.head = (pair.head + 1) % ENTRIES
+        pair.phase ^= pair.head == 0
+        self._write(DOORBELLS + 8 * pair.number + 4, pair.head)
+        return int(status >> 1)
+
     def complete(self, pair: Pair, count: int, *, deadline_s: float = DEADLINE_S) -> list[int]:
-        """Take completions until so many came; each belongs to one command that waits; return their statuses."""
+        """Take completions until so many came, and return their statuses."""
         statuses: list[int] = []
         until = time.monotonic() + deadline_s
         while len(statuses) < count:
-            at = pair.cq + pair.head * 16
-            number, status = struct.unpack("<HH", self.memory.map[at + 12 : at + 16])
-            if status & 1 != pair.phase:
+            status = self.take(pair)
+            if status is None:
                 assert time.monotonic() < until, f"{count - len(statuses)} completions are missing on {self.bdf}"
                 os.sched_yield()
-                continue
-            assert pair.waiting.pop(number, None), f"a completion of command {number} came that nobody waits for"
-            statuses.append(status >> 1)
-            pair.head = (pair.head + 1) % ENTRIES
-            pair.phase ^= pair.head == 0
-            self._write(DOORBELLS + 8 * pair.number + 4, pair.head)
+            else:
+                statuses.append(status)
         return statuses
 
     def nothing_more(self, pair: Pair) -> bool:

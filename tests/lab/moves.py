@@ -1,0 +1,83 @@
+"""Two hosts that are one machine: each primary has a state directory of its own, and a shell stands for ssh."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.machine import Cli, Pf
+
+NVMELM = str(Path(sys.executable).with_name("nvmelm"))
+
+
+def prepared(nvmelm: Cli, role: str, pf: Pf, vfs: int = 1) -> list[str]:
+    """Prepare VFs with two queue pairs and one vector each, and return the controller ids of their secondaries."""
+    nvmelm(role, "prepare", pf.address, "--vfs", str(vfs), "--vq", "2", "--vi", "1", check=True)
+    return [str(one["secondary-controller-identifier"]) for one in pf.secondaries()[:vfs]]
+
+
+def script(path: Path, *lines: str) -> Path:
+    """Write a shell script, as a callout is one: it reads what it is told first."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.write_text("\n".join(("#!/bin/sh", "cat >/dev/null", *lines, "")))
+    path.chmod(0o700)
+    return path
+
+
+@dataclass
+class Gate:
+    """A callout at which a migration stops until it is opened."""
+
+    path: Path
+
+    @property
+    def callout(self) -> str:
+        """Return the command."""
+        reached, opened = self.path.with_suffix(".reached"), self.path.with_suffix(".opened")
+        return str(script(self.path, f": >{reached}", f"while [ ! -e {opened} ]; do sleep 0.02; done"))
+
+    def wait(self, process: subprocess.Popen[bytes], meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Wait until the migration is there; what is given is done again and again until then."""
+        deadline = time.monotonic() + 120
+        while not self.path.with_suffix(".reached").exists():
+            assert process.poll() is None, f"it ended with {process.returncode} before {self.path.name}"
+            assert time.monotonic() < deadline, f"it did not come to {self.path.name}"
+            meanwhile()
+            time.sleep(0.001)
+
+    def open(self) -> None:
+        """Let it go on."""
+        self.path.with_suffix(".opened").touch()
+
+
+class Two:
+    """The source's host and the destination's.
+
+    Attributes:
+        here, there: the command line of each.
+        places: where files of a test go.
+    """
+
+    def __init__(self, here: Cli, there: Cli, places: Path) -> None:
+        self.here = here
+        self.there = there
+        self.places = places
+
+    def link(self, other: Cli, **environment: str) -> list[str]:
+        """Return the options that reach the other host."""
+        rsh = self.places / "rsh"
+        rsh.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
+        rsh.chmod(0o700)
+        settings = {"NVMELM_STATE_DIR": str(other.state_dir), **environment}
+        words = " ".join(f"{name}={value}" for name, value in settings.items())
+        return ["--rsh", str(rsh), "--program", f"env {words} {NVMELM}"]
+
+    def migrate(self, pf: Pf, *words: str, to: Pf, back: bool = False, **environment: str) -> list[str]:
+        """Return the words that move controllers from one physical function to the other."""
+        other = self.here if back else self.there
+        return ["migrate", pf.address, *words, "--to", f"ssh://other/{to.address}", "--yes", "--json",
+                *self.link(other, **environment)]  # fmt: skip

@@ -1,0 +1,17 @@
+/*
+ * SPDX-License-Identifier: MIT
+ *
+ * What a controller of QEMU's hw/nvme keeps for Host Managed Live Migration. nvme.h includes this file; the code is in
+ * migration.c, whose head says what it is.
+ */
+
+#ifndef HW_NVME_MIGRATION_H
+#define HW_NVME_MIGRATION_H
+
+typedef struct NvmeMigration {
+    bool               held;     /* fetches nothing: suspended, or about to be */
+    struct NvmeRequest *waiting; /* the primary's Suspend, while commands of this controller are still under way */
+    GByteArray         *state;   /* Set Controller State: what has come of a state that is not committed */
+} NvmeMigration;
+
+#endif
