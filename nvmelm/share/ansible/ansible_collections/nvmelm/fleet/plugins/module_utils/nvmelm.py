@@ -28,11 +28,16 @@ def words(module: Any, *verb: str, **options: Any) -> list[str]:
     return [*found, "--json"]
 
 
-def run(module: Any, command: list[str], *, good: tuple[int, ...] = (0,)) -> dict[str, Any]:
-    """Run a command and return its document; anything but a good exit code fails the module with nvmelm's own words."""
-    if module.check_mode and "--dry-run" not in command and _changes(command):
+def run(module: Any, command: list[str], *, changes: bool, good: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    """Run a command and return its document; anything but a good exit code fails the module with nvmelm's own words.
+
+    Args:
+        changes: the verb changes something, so it is a dry run in check mode, and may have to be agreed to otherwise.
+            Whoever calls says so: names and values of options look like verbs.
+    """
+    if changes and module.check_mode:
         command = [*command, "--dry-run"]
-    if module.params.get("agree") and _changes(command) and "--dry-run" not in command:
+    elif changes and module.params.get("agree"):
         command = [*command, "--yes"]
     code, out, err = module.run_command(command, environ_update={"LC_ALL": "C.UTF-8", "NO_COLOR": "1"})
     document = _document(out)
@@ -72,7 +77,7 @@ def prepare(module_type: Any, side: str) -> None:
     else:
         options = {name: asked[name] for name in ("vfs", "vq", "vi", "unmarked", "expires")}
         command = words(module, side, "prepare", asked["pf"], **options)
-    document = run(module, command)
+    document = run(module, command, changes=True)
     picture = document.get("picture") or {}
     module.exit_json(
         changed=changed_by(document),
@@ -97,10 +102,6 @@ def changed_by(document: dict[str, Any]) -> bool:
     if document.get("dry_run"):
         return bool(document.get("actions"))
     return bool(document.get("changed"))
-
-
-def _changes(command: list[str]) -> bool:
-    return not {"list", "show", "check", "export"} & set(command)
 
 
 def _document(text: str) -> dict[str, Any] | None:

@@ -54,12 +54,12 @@ def main() -> None:
     )
     names = module.params["pf"]
     if names is None:
-        listed = nvmelm.run(module, nvmelm.words(module, "list"))
+        listed = nvmelm.run(module, nvmelm.words(module, "list"), changes=False)
         names = [one["address"] for one in listed["primaries"]]
-    pictures = [nvmelm.run(module, nvmelm.words(module, "show", name)) for name in names]
+    pictures = [nvmelm.run(module, nvmelm.words(module, "show", name), changes=False) for name in names]
     found: dict[str, Any] = {"primaries": {one["primary"]["address"]: one for one in pictures}}
     if module.params["check"]:
-        found["check"] = nvmelm.run(module, nvmelm.words(module, "host", "check"), good=(0, _NOT_READY))
+        found["check"] = nvmelm.run(module, nvmelm.words(module, "host", "check"), changes=False, good=(0, _NOT_READY))
     module.exit_json(changed=False, ansible_facts={"nvmelm": found})
 
 

@@ -84,12 +84,12 @@ def main() -> None:
         module.exit_json(changed=False, nvmelm={})
     options = {name: asked[name] for name in ("all_migratable", "to", "rsh", "program", "policy", "max_downtime")}
     command = nvmelm.words(module, "migrate", asked["pf"], *(asked["cntlid"] or ()), **options)
-    report = nvmelm.run(module, command)
+    report = nvmelm.run(module, command, changes=True)
     module.exit_json(changed=True, nvmelm=report)
 
 
 def _migratable(module: AnsibleModule, pf: str) -> bool:
-    picture = nvmelm.run(module, nvmelm.words(module, "show", pf))
+    picture = nvmelm.run(module, nvmelm.words(module, "show", pf), changes=False)
     marks = [one["mark"] for one in picture["secondaries"] if one["mark"]]
     return any(mark["holds"] and mark["role"] == "migratable" for mark in marks)
 
