@@ -19,6 +19,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -100,7 +101,9 @@ def _is_toml(name: str) -> bool:
 
 def _require(path: Path, wanted: Literal["file", "directory"]) -> None:
     """Refuse what bears a name of the configuration and is something else; /dev/null is as good as an empty file."""
-    found = what_is(str(path))
+    found: str = what_is(str(path))
+    if found == "file" and not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  # as what_is does
+        found = "pipe or a socket, which is not waited for"
     if found == wanted or (wanted == "file" and os.path.realpath(path) == os.devnull):
         return
     what = f"a {found}"
@@ -121,13 +124,27 @@ def load(files: Iterable[Path]) -> list[Wanted]:
     """
     found: list[Wanted] = []
     for path in files:
-        found += parse(str(path), read_file(path, _MAX_BYTES).decode("utf-8", errors="replace"))
+        found += parse(str(path), _text(path, read_file(path, _MAX_BYTES)))
     seen: dict[tuple[str, str], Wanted] = {}
     for one in found:
         earlier = seen.setdefault((one.by, one.name), one)
         if earlier is not one:
             raise _twice(earlier, one, one.name)
     return found
+
+
+def _text(path: Path, content: bytes) -> str:
+    """Return a file's text; TOML is UTF-8, and a name with another letter in it would be another name."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UsageError(
+            f"{path}:{line}: this is not UTF-8",
+            cause=f"the byte {content[error.start]:#04x} stands where no character has it",
+            fix="save the file as UTF-8, then nvmelm apply --dry-run",
+            reason="config",
+        ) from error
 
 
 def parse(name: str, text: str) -> list[Wanted]:
@@ -144,10 +161,12 @@ def parse(name: str, text: str) -> list[Wanted]:
     rows = document.get("pf", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise _bad(name, _line(text, 0, "pf"), "pf", "is no table; write [[pf]]")
-    return [_row(name, text, number, row) for number, row in enumerate(rows, 1)]
+    heads = [line for line, content in enumerate(text.splitlines(), 1) if _TABLE.match(content)]
+    heads += [1] * (len(rows) - len(heads))  # written in a way that we do not look for: pf = [{…}]
+    return [_row(name, text, number, row, heads[number - 1]) for number, row in enumerate(rows, 1)]
 
 
-def _row(name: str, text: str, number: int, row: Mapping[str, Any]) -> Wanted:
+def _row(name: str, text: str, number: int, row: Mapping[str, Any], head: int) -> Wanted:
     def wrong(key: str, why: str) -> UsageError:
         return _bad(name, _line(text, number, key), key, why)
 
@@ -182,8 +201,7 @@ def _row(name: str, text: str, number: int, row: Mapping[str, Any]) -> Wanted:
     if "expires" in row and span is None:
         raise wrong("expires", "is not a time span such as 90s, 15min, 8h or 2d")
     expires_s = int(span[1]) * _SECONDS[span[2] or "s"] if span else None
-    place = f"{name}:{_line(text, number, 'pf')}"
-    return Wanted(place, by, named_by, counts["vfs"], role, counts["vq"], counts["vi"], expires_s)
+    return Wanted(f"{name}:{head}", by, named_by, counts["vfs"], role, counts["vq"], counts["vi"], expires_s)
 
 
 def _line(text: str, number: int, key: str) -> int:

@@ -66,14 +66,17 @@ def reach(host: Host, wanted: Sequence[Wanted], *, confirm: Confirm, dry_run: bo
         UsageError: two entries name one function.
         HostError: what driverctl and libvirt keep in ``/etc`` cannot be read.
     """
-    refs = primaries(host)
-    found = [(one, _find(host, refs, one)) for one in wanted]
+    called = [(ref, names(host, ref)) for ref in primaries(host)]
+    found = [(one, [ref for ref, known in called if known[one.by] == one.name]) for one in wanted]
     seen: dict[str, Wanted] = {}
-    for one, ref in found:
-        if ref is not None and seen.setdefault(str(ref.address), one) is not one:
-            raise same_function(seen[str(ref.address)], one, str(ref.address))
+    for one, refs in found:
+        if len(refs) == 1 and seen.setdefault(str(refs[0].address), one) is not one:
+            raise same_function(seen[str(refs[0].address)], one, str(refs[0].address))
     claims = host.claims()
-    entries = tuple(_one(host, one, ref, claims, confirm, dry_run=dry_run) for one, ref in found)
+    entries = tuple(
+        _ambiguous(one, refs) if len(refs) > 1 else _one(host, one, next(iter(refs), None), claims, confirm, dry_run)
+        for one, refs in found
+    )
     return ApplyReport(changed=any(one.outcome == "done" for one in entries), dry_run=dry_run, entries=entries)
 
 
@@ -106,12 +109,24 @@ def names(host: Host, ref: PrimaryRef) -> dict[str, str]:
     return {"serial": ref.serial, "address": str(ref.address), "nqn": nqn}
 
 
-def _find(host: Host, refs: Sequence[PrimaryRef], wanted: Wanted) -> PrimaryRef | None:
-    return next((ref for ref in refs if names(host, ref)[wanted.by] == wanted.name), None)
+def _ambiguous(wanted: Wanted, refs: Sequence[PrimaryRef]) -> Applied:
+    """Refuse a name that several functions bear, as the ports of one device do: which is meant is not known."""
+    addresses = " and ".join(str(ref.address) for ref in refs)
+    return Applied(
+        place=wanted.place,
+        name=wanted.name,
+        address=None,
+        outcome="failed",
+        message=f"{wanted.by} {wanted.name} names {len(refs)} functions, and none of them was touched",
+        cause=f"{addresses} have it",
+        fix=f'in {wanted.place}, say which: address = "{refs[0].address}"',
+        reason="config",
+        exit_code=int(ExitCode.USAGE),
+    )
 
 
 def _one(
-    host: Host, wanted: Wanted, ref: PrimaryRef | None, claims: Sequence[Claim], confirm: Confirm, *, dry_run: bool
+    host: Host, wanted: Wanted, ref: PrimaryRef | None, claims: Sequence[Claim], confirm: Confirm, dry_run: bool
 ) -> Applied:
     def ended(outcome: Outcome, **values: Any) -> Applied:
         address = str(ref.address) if ref is not None else None

@@ -300,3 +300,23 @@ def test_a_kernel_name_as_an_address_is_refused(tmp_path: Path, typed: Callable[
     code, _, err = typed("apply", "--config", str(tmp_path))
     assert code == 2
     assert f"{tmp_path / 'nvmelm.toml'}:3: address is no PCI address: 'nvme0'" in err
+
+
+def test_a_name_that_several_functions_bear_touches_none_of_them(make_host: MakeHost) -> None:
+    host = make_host("nvme-2.1", "nvme-2.1", serials=["SAME", "SAME"])
+    before = cells(host), cells(host, OTHER)
+    (entry,) = reach(host, parse("f", "[[pf]]\nserial = 'SAME'\nvfs = 1\n"), confirm=agree).entries
+    assert (entry.outcome, entry.exit_code, entry.reason) == ("failed", 2, "config")
+    assert PF in entry.cause
+    assert OTHER in entry.cause
+    assert entry.fix == f'in f:1, say which: address = "{PF}"'
+    assert (cells(host), cells(host, OTHER)) == before
+
+
+def test_an_ambiguous_entry_does_not_stop_one_that_is_not(make_host: MakeHost) -> None:
+    host = make_host("nvme-2.1", "nvme-2.1", serials=["SAME", "SAME"])
+    text = f"[[pf]]\nserial = 'SAME'\nvfs = 1\n[[pf]]\naddress = '{OTHER}'\nvfs = 2\n"
+    report = reach(host, parse("f", text), confirm=agree)
+    assert [one.outcome for one in report.entries] == ["failed", "done"]
+    assert (cells(host)["vfs"], cells(host, OTHER)["vfs"]) == (0, 2)
+    assert report.code == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nvmelm.desired import config
 from nvmelm.desired.config import config_files, load, parse
 from nvmelm.errors import UsageError
 
@@ -146,6 +149,41 @@ def test_what_bears_a_name_of_the_configuration_and_is_no_file_is_said_to_be_wha
     more.mkdir()
     (more / "a.toml").symlink_to("nowhere")
     assert "a.toml is no file: it is a link to" in causes(tmp_path)
+
+
+def test_a_pipe_or_a_socket_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "nvmelm.toml"
+    os.mkfifo(path)
+    assert causes(tmp_path) == f"{path} is no file: it is a pipe or a socket, which is not waited for"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+        assert "it is a pipe or a socket" in causes(tmp_path)
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "nvmelm.toml"
+    path.write_bytes("[[pf]]\nserial = 'GERÄT'\nvfs = 1\n".encode("latin-1"))
+    with pytest.raises(UsageError) as met:
+        load([path])
+    assert met.value.message == f"{path}:2: this is not UTF-8"
+    assert "0xc4" in met.value.cause
+    path.write_text("[[pf]]\nserial = 'GERÄT'\nvfs = 1\n")
+    assert load([path])[0].name == "GERÄT"
+
+
+def test_the_place_of_each_of_many_entries_is_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(*_: object) -> int:
+        raise AssertionError("the text was gone through once more")
+
+    monkeypatch.setattr(config, "_line", again)
+    text = "".join(f"[[pf]]\nserial = 'S{number}'\nvfs = 1\n\n" for number in range(4000))
+    found = parse("f", text)
+    assert [one.place for one in found] == [f"f:{1 + 4 * number}" for number in range(4000)]
+
+
+def test_entries_of_an_inline_list_have_a_place_too() -> None:
+    assert [one.place for one in parse("f", "pf = [{serial = 'A', vfs = 1}, {serial = 'B', vfs = 2}]")] == ["f:1"] * 2
 
 
 def test_an_entry_masked_with_dev_null_and_an_editors_lock_are_passed_over(tmp_path: Path) -> None:
