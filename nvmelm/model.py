@@ -136,6 +136,7 @@ class SessionView(Part):
     opened_at: str
     meaning: str
     note: str = ""
+    reason: str = Field(default="", description="the stable word of why it is undecided, or empty; docs/codes.md")
     resolved: bool = Field(description="nothing is left to be decided here")
 
 

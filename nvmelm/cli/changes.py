@@ -81,6 +81,13 @@ def recover(report: RecoverReport) -> Iterator[str]:
         yield from render.wrapped("", render.plain(note), sys.stdout)
 
 
+#: What decides a session that no operator's word is needed for.
+_NEXT = {
+    "locked": "wait until the other nvmelm has ended, then run nvmelm recover again",
+    "session-state": "another nvmelm decided meanwhile: run nvmelm recover again",
+}
+
+
 def _session(one: SessionView) -> Iterator[str]:
     paint = render.Paint(sys.stdout)
     which = ", ".join(render.cntlid(number) for number in one.cntlids)
@@ -95,7 +102,7 @@ def _session(one: SessionView) -> Iterator[str]:
     if one.settled:
         yield (paint.good if one.resolved else paint.warn)(f"  now {one.settled} here")
     elif not one.resolved:
-        yield paint.warn("  undecided; --take or --give-up decides it on your word")
+        yield paint.warn(f"  undecided; {_NEXT.get(one.reason, '--take or --give-up decides it on your word')}")
 
 
 def _unfinished(one: Unfinished) -> Iterator[str]:

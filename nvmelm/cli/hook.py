@@ -54,7 +54,7 @@ def libvirt_hook(run: Run, domain: Name, operation: Operation, sub: Sub = "-", e
     except NvmelmError as error:
         if run.settings.json:
             raise
-        render.print_lines([render.plain(_sentence(domain, error))], sys.stderr)
+        render.tell([render.plain(_sentence(domain, error))])
         return int(error.exit_code)
     return Answer(report, lambda: _lines(report))
 

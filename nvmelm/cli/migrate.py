@@ -77,7 +77,7 @@ def migrate(
     """Move the state of controlled functions to another host, and run them there."""
     from nvmelm.cli.migration import Logs, Migration, agreed_of, policy_of
     from nvmelm.migrate.address import Address
-    from nvmelm.migrate.source import Wishes
+    from nvmelm.migrate.wishes import Wishes
 
     address = Address.parse(to)
     _not_standard_output({"--dirty": dirty, "--log-user-data": log_user_data, "--report": report})

@@ -24,8 +24,9 @@ from nvmelm.migrate.link import Link
 from nvmelm.migrate.outcome import MigrateReport, report_of
 from nvmelm.migrate.points import Points
 from nvmelm.migrate.remote import connected
-from nvmelm.migrate.source import Source, Wishes
+from nvmelm.migrate.source import Source
 from nvmelm.migrate.tracks import Start
+from nvmelm.migrate.wishes import Wishes
 from nvmelm.operations.interrupts import interruptible
 from nvmelm.operations.ownership import Sessions
 from nvmelm.operations.session import Session
@@ -99,7 +100,7 @@ class Migration:
 
     def _open(self, source: Source) -> None:
         try:
-            source.open()
+            source.open(dry_run=self._run.dry_run)
             if not self._run.dry_run:
                 self._confirm(source)
         except NvmelmError:
@@ -173,7 +174,7 @@ class JsonProgress:
             "bytes_per_second": int(rate),
             "seconds_left": round((total - done) / rate, 3) if rate else None,
         }
-        print(json.dumps(body), file=sys.stderr, flush=True)  # noqa: T201  # a stream beside the answer
+        render.tell([json.dumps(body)])
 
 
 class RoundsFile:

@@ -34,8 +34,7 @@ class ProgressBar:
             return
         self._drawn_at = now
         self._visible = True
-        self._stream.write("\r" + self.line(done, total, now - self._started)[: render.terminal_width() - 1] + "\x1b[K")
-        self._stream.flush()
+        self._draw(self.line(done, total, now - self._started)[: render.terminal_width() - 1])
 
     def line(self, done: int, total: int, seconds: float) -> str:
         """Return the text of the bar."""
@@ -56,5 +55,12 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._visible:
-            self._stream.write("\r\x1b[K")
+            self._draw("")
+
+    def _draw(self, text: str) -> None:
+        """Replace what is drawn; a terminal that has gone must not end the work."""
+        try:
+            self._stream.write("\r" + text + "\x1b[K")
             self._stream.flush()
+        except OSError:
+            self._on = self._visible = False

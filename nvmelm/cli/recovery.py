@@ -23,8 +23,8 @@ from nvmelm.operations.ownership import Record
 class Ways(NamedTuple):
     """How the operator wants sessions to be decided; see the verb's options."""
 
-    take: str
-    give_up: str
+    take: str | None
+    give_up: str | None
     peer: str
     rsh: str
     program: str
@@ -46,27 +46,32 @@ def recover(run: Run, ways: Ways, *, finish: bool) -> RecoverReport:
         points=lambda side: points_of(side, ways.callouts),
         confirm=run.confirm,
     )
-    if ways.take or ways.give_up:
+    if ways.take is not None or ways.give_up is not None:
         view = _on_a_word(run, ways, means)
         return RecoverReport(changed=view.settled is not None, dry_run=run.dry_run, unfinished=(), sessions=(view,))
     found = recovery.recover_sessions(host, means, dry_run=run.dry_run)
-    undecided = {one.primary for one in found if not one.resolved}
-    report = runs.recover(host, finish=finish, leave=undecided, confirm=run.confirm, dry_run=run.dry_run)
+    # Decided in this run or not: what was begun on a PF belongs to its session, which may just have started its VFs.
+    of_sessions = {one.primary for one in found}
+    report = runs.recover(host, finish=finish, leave=of_sessions, confirm=run.confirm, dry_run=run.dry_run)
     changed = report.changed or any(one.settled for one in found)
     return report.model_copy(update={"changed": changed, "sessions": tuple(found)})
 
 
 def _on_a_word(run: Run, ways: Ways, means: recovery.Means) -> SessionView:
-    if ways.take and ways.give_up:
+    if ways.take is not None and ways.give_up is not None:
         raise UsageError("a session is taken or given up", cause="both were asked for", reason="arguments")
+    which = ways.take if ways.take is not None else ways.give_up
+    if not which:  # an unset variable of a script: recovering everything is not what was meant
+        fix = "nvmelm recover --dry-run lists them"
+        raise UsageError("no session was named", cause="it is empty", fix=fix, reason="session-name")
     if run.dry_run:
         raise UsageError(
             "an operator's word has no dry run",
             fix="nvmelm recover --dry-run shows what is known of the session",
             reason="arguments",
         )
-    decide = recovery.take if ways.take else recovery.give_up
-    return decide(run.host(), ways.take or ways.give_up, means)
+    decide = recovery.take if ways.take is not None else recovery.give_up
+    return decide(run.host(), which, means)
 
 
 @contextmanager

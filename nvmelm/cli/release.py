@@ -25,9 +25,9 @@ def release(run: Run, pf: Pf) -> Answer:
         return changed(provision.release(session, confirm=run.confirm, dry_run=run.dry_run))
 
 
-Take = Annotated[str, typer.Option("--take", metavar="SESSION", help="Run its controllers here, on your word.")]
+Take = Annotated[str | None, typer.Option("--take", metavar="SESSION", help="Run its controllers here, on your word.")]
 GiveUp = Annotated[
-    str, typer.Option("--give-up", metavar="SESSION", help="Never run its controllers here, on your word.")
+    str | None, typer.Option("--give-up", metavar="SESSION", help="Never run its controllers here, on your word.")
 ]
 Peer = Annotated[str, typer.Option("--peer", metavar="URL", help="Where the other host is, ssh://[user@]HOST[:port].")]
 Alone = Annotated[bool, typer.Option("--alone", help="Do not ask the other host.")]
@@ -37,8 +37,8 @@ Alone = Annotated[bool, typer.Option("--alone", help="Do not ask the other host.
 def recover(
     run: Run,
     finish: Annotated[bool, typer.Option("--finish", help="Finish what was begun instead of undoing it.")] = False,
-    take: Take = "",
-    give_up: GiveUp = "",
+    take: Take = None,
+    give_up: GiveUp = None,
     peer: Peer = "",
     rsh: Rsh = "",
     program: Program = "nvmelm",

@@ -6,13 +6,14 @@ the cursor or change a colour. Colours are used on a terminal only, and never wi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TextIO
 
-from nvmelm.errors import host_error
+from nvmelm.errors import HostError, host_error
 
 KIB = 1024
 _GAP = "  "
@@ -210,6 +211,17 @@ def print_lines(lines: Iterable[str], stream: TextIO | None = None) -> bool:
         _drop(stream)
         raise host_error("cannot write the answer", stream.name, error) from error
     return True
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Print lines on stderr, beside the answer; what cannot be written is dropped.
+
+    A disk that is full, or a reader that has left, must not decide what becomes of a verb, nor how it ends.
+    """
+    if sys.stderr is None:  # not stdout: what reads the answer expects nothing else there
+        return
+    with contextlib.suppress(HostError):
+        print_lines(lines, sys.stderr)
 
 
 def _drop(stream: TextIO) -> None:

@@ -50,10 +50,14 @@ def failed(
 ) -> int:
     """Show an error and return the exit code it ends the program with.
 
+    A reason of another host that may be newer, and is not explained here, gives way to the word of the error's type.
+
     Args:
         aside: stdout carries data, so the JSON document goes to stderr, alone.
         subjects: what it is about, as fields of the system's journal.
     """
+    if error.reason and not _explained(error.reason):
+        error.reason = ""
     if json:
         from nvmelm.cli.documents import error_document
 
@@ -70,8 +74,18 @@ def failed(
         lines.append(paint.good("fix:   ") + render.plain(error.fix))  # never broken: it is copied and typed
     for note in getattr(error, "__notes__", ()):
         lines += _sentence("note:  ", note, paint.dim)
-    render.print_lines(lines, sys.stderr)
+    render.tell(lines)
     return int(error.exit_code)
+
+
+def _explained(reason: str) -> bool:
+    from nvmelm.cli.reasons import REASONS  # here: most verbs end without an error
+
+    if reason in REASONS:
+        return True
+    from nvmelm.compat.verdict import explanation
+
+    return explanation(reason) is not None
 
 
 def _logged(error: NvmelmError, command: str, subjects: Sequence[tuple[str, str]]) -> bool:
@@ -90,16 +104,22 @@ def fill_in(error: NvmelmError, typed: dict[str, str]) -> None:
     >>> error = NvmelmError("", fix="nvmelm show PF tells the PF's limits")
     >>> fill_in(error, {"PF": "nvme0"}); error.fix
     "nvmelm show nvme0 tells the PF's limits"
+    >>> error = NvmelmError("", fix="on beta: nvmelm show PF"); fill_in(error, {"PF": "nvme0"}); error.fix
+    'on beta: nvmelm show PF'
     """
 
     def name(found: re.Match[str]) -> str:
         return found[1] + " ".join(typed.get(word, word) for word in found[2].split(" "))
 
+    if re.match(r"on \S+: ", error.fix):
+        return  # what to type on another host, where other names hold
     error.fix = re.sub(r"(\bnvmelm(?: [a-z-]+)+ )((?:PF|CNTLID)(?: CNTLID)?)\b", name, error.fix)
 
 
 def _print_document(document: dict[str, Any], *, aside: bool) -> None:
     """Print the document; when stdout takes nothing more, the lines on stderr must do."""
+    if aside and sys.stderr is None:
+        return
     with contextlib.suppress(HostError):
         render.print_json(document, sys.stderr if aside else sys.stdout)
 
@@ -110,7 +130,7 @@ def usage(error: Any, words: list[str]) -> int:
     command = context.command_path if context else "nvmelm"
     no_verb = type(error).__name__ == "NoArgsIsHelpError"
     if no_verb and not wants_json(words):
-        render.print_lines([context.get_help() if context else str(error)], sys.stderr)
+        render.tell([context.get_help() if context else str(error)])
         return int(ExitCode.USAGE)
     text = "missing verb" if no_verb else " ".join(error.format_message().split()).rstrip(".")
     meant = UsageError(

@@ -150,7 +150,7 @@ class Run:
 
     def say(self, line: str) -> None:
         """Print a line for the operator while the verb runs, on stderr."""
-        render.print_lines([render.plain(line)], sys.stderr)
+        render.tell([render.plain(line)])
 
     def __enter__(self) -> Self:
         return self
@@ -252,6 +252,8 @@ def _finish(run: Run, function: Callable[[], Answer | int], *, changes: bool) ->
 
 def _print(run: Run, answer: Answer, *, changes: bool) -> int:
     stream = sys.stderr if run.aside else sys.stdout
+    if stream is None and run.aside:  # stdout carries data, and nothing else
+        return int(answer.exit_code)
     logged = changes and report.UNDER_SYSTEMD in os.environ and _logged(run, answer)
     if run.settings.json:
         render.print_json(_document(answer).to_json(), stream)

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from nvmelm.discovery import resolve
-from nvmelm.errors import BusyError, InterruptedByUserError, MalformedError, NvmelmError, UncertainError, UsageError
+from nvmelm.errors import (
+    BusyError,
+    InterruptedByUserError,
+    MalformedError,
+    NvmelmError,
+    UncertainError,
+    UsageError,
+    unexpected,
+)
 from nvmelm.migrate import messages, target
 from nvmelm.migrate.address import Address
 from nvmelm.migrate.gate import manifest_of
@@ -20,9 +28,11 @@ from nvmelm.migrate.link import DATA, Link, LinkLostError
 from nvmelm.migrate.loading import Loading, SourceGaveUpError
 from nvmelm.migrate.messages import greet, send
 from nvmelm.migrate.points import Point, Points
+from nvmelm.migrate.queues import require_none
 from nvmelm.migrate.settle import answer
 from nvmelm.migrate.streams import Rehearsal, WrongDigestError
 from nvmelm.operations import marks, state
+from nvmelm.operations.interrupts import interruptible, undisturbed
 from nvmelm.operations.move import require_free
 from nvmelm.operations.ownership import Record, Sessions, Side, State, new_record
 from nvmelm.operations.session import Session, session
@@ -96,11 +106,13 @@ class Destination:
                 return
             raise messages.unexpected(message, self.link.peer)
         self._check_unchanged(picture, chosen, message)
-        try:
-            self._prepare(picture, chosen)
-            self._load(picture)
-        except (NvmelmError, KeyboardInterrupt) as error:
-            raise self._put_back(error) from error
+        with undisturbed():
+            try:
+                with interruptible():
+                    self._prepare(picture, chosen)
+                    self._load(picture)
+            except (NvmelmError, KeyboardInterrupt) as error:
+                raise self._put_back(error) from error
         self._await_decision()
 
     @property
@@ -142,7 +154,7 @@ class Destination:
         raise BusyError(
             f"{picture.primary.address} has no resumable controller left",
             cause=f"{len(self.opening.pairs)} are to be moved there",
-            fix=f"nvmelm destination prepare {picture.primary.node} --vfs N, on the destination",
+            fix=f"nvmelm destination prepare {picture.primary.node} --vfs N",
             reason="no-target",
         )
 
@@ -170,6 +182,7 @@ class Destination:
 
     def _prepare(self, picture: Picture, chosen: list[Secondary]) -> None:
         """Suspend the targets, and let a transfer of the right size pass through once."""
+        require_none(self.session, picture.primary, chosen)
         formats = state.formats_of(picture.primary)
         pairs = zip(self.opening.pairs, chosen, strict=True)
         controllers = tuple(target.moving(self.session, formats, one, pair.source) for pair, one in pairs)
@@ -235,7 +248,10 @@ class Destination:
             self._abandon(message.why)
             self._tell(messages.Aborted())
         elif isinstance(message, messages.Give):
-            self._take()
+            with undisturbed():
+                self._take()
+            with suppress(LinkLostError, MalformedError):
+                self._next()  # Bye
         else:
             raise self._uncertain(messages.unexpected(message, self.link.peer))
 
@@ -244,18 +260,37 @@ class Destination:
         self.record = self.sessions.move(self.known, State.ACCEPTED)
         self.notes += self.points.report(Point.BEFORE_RESUME)
         started = time.monotonic()
-        try:
-            self.notes += target.resume(self.session, self.known.controllers)
-        except (NvmelmError, KeyboardInterrupt) as error:
-            raise self._uncertain(error) from error
+        resumed = target.try_resume(self.session, self.known.controllers, strict=True)
+        if resumed.failures:
+            raise self._not_all_run(resumed) from resumed.worst
         taken_s = time.monotonic() - started
         # What runs must not wait for the disk: that it was about to run is written already.
         self._tell(messages.Running(resume_s=taken_s, notes=[note[:4096] for note in self.notes[:64]]))
-        self.record = self.sessions.move(self.known, State.RUNNING)
-        target.use_up(self.session, self.known.controllers)
-        self.points.report(Point.DESTINATION_RUNNING)
-        with suppress(LinkLostError, MalformedError):
-            self._next()  # Bye
+        try:
+            with ExitStack() as whatever_comes:
+                whatever_comes.callback(self.points.report, Point.DESTINATION_RUNNING)
+                whatever_comes.callback(target.use_up, self.session, self.known.controllers)
+                self.record = self.sessions.move(self.known, State.RUNNING)
+        except NvmelmError as error:
+            raise UncertainError(
+                f"the controllers {self.known.names} run here, but that was not written down: {error.message}",
+                cause=error.cause,
+                fix="repair what is named; then nvmelm recover here",
+                reason=error.reason,
+            ) from error
+
+    def _not_all_run(self, resumed: target.Resumed) -> UncertainError:
+        """Stop those again that run already, and return the error to end with.
+
+        Only what runs is suspended: one that lost its state must not look as if it held it.
+        """
+        try:
+            target.suspend(self.session, resumed.run)
+        except Exception as error:  # whatever it is, an operator must know what runs
+            names = ", ".join(f"{one.cntlid:#06x}" for one in resumed.run)
+            stand = f"of the controllers {self.known.names} these may run: {names}, since they were not stopped again"
+            return self._uncertain(resumed.worst, f"{stand} ({unexpected(error).message})")
+        return self._uncertain(resumed.worst)
 
     def _put_back(self, error: NvmelmError | KeyboardInterrupt) -> NvmelmError:
         """Undo what was done here, and return the error to end with.
@@ -284,14 +319,25 @@ class Destination:
         self.record = self.sessions.move(self.known, State.ABANDONED, why[:500])
         self.points.report(Point.ROLLED_BACK)
 
-    def _uncertain(self, error: NvmelmError | KeyboardInterrupt) -> UncertainError:
-        why = error.message if isinstance(error, NvmelmError) else "interrupted"
+    def _uncertain(self, error: BaseException, stand: str = "") -> UncertainError:
+        """Return the error of a session that only the source, or an operator, can decide.
+
+        Args:
+            stand: how the controllers stand, when they are not all suspended.
+        """
+        failure = unexpected(error) if isinstance(error, Exception) else InterruptedByUserError("interrupted")
+        lost = failure.reason == "target-gone"
+        if lost and not stand:
+            stand = f"the states moved into {self.known.names} are not all there any more; nothing runs"
         self.points.report(Point.UNCERTAIN)
         return UncertainError(
-            f"session {self.known.id} is {self.known.state} here; the controllers {self.known.names} stay suspended",
-            cause=why,
-            fix="nvmelm recover, on either host, as soon as the two can speak",
-            reason="session-uncertain",
+            f"session {self.known.id} is {self.known.state} here; "
+            + (stand or f"the controllers {self.known.names} stay suspended"),
+            cause=failure.message,
+            fix=failure.fix.replace("SESSION", self.known.id[:8])
+            if lost
+            else "nvmelm recover, on either host, as soon as the two can speak",
+            reason="target-gone" if lost else "session-uncertain",
         )
 
     def _tell(self, message: messages.Message) -> None:

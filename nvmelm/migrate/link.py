@@ -31,6 +31,7 @@ import os
 import select
 import threading
 import time
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -46,6 +47,8 @@ MAX_DATA_BYTES = 8 * MiB
 #: A link that says nothing for so long is lost; *alive* frames come several times as often.
 SILENCE_S = 30.0
 _ALIVE_PER_SILENCE = 5
+#: Whoever cannot send looks so often whether the other side lives, or the link is being closed.
+_LOOKS_UP_S = 0.5
 #: Payloads of this size and more are read into memory that is used again.
 _REUSED_BYTES = 64 * KiB
 #: Frames in sight at a time, at most: one arriving, those between two threads, and what is being set.
@@ -138,6 +141,7 @@ class Link:
         self.peer = peer
         self.version = 0
         self.sent_bytes = 0
+        self._received_bytes = 0
         self._incoming, self._outgoing = incoming, outgoing
         self._silence_s = silence_s
         self._writing = threading.Lock()
@@ -189,7 +193,8 @@ class Link:
         """Return the next frame; None when :meth:`wake` was called first.
 
         Args:
-            deadline_s: seconds until a frame must be there, whatever *alive* frames come; None: no such limit.
+            deadline_s: seconds until a frame must be there, whole, whatever else comes; None: no such limit. After such
+                an end the link is of no more use: half a frame may be left in it.
 
         Raises:
             LinkLostError: the other side ended or is silent.
@@ -201,11 +206,11 @@ class Link:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._waker)
                 return None
-            header = FrameHeader(bytes(self._read(FrameHeader.size)))
+            header = FrameHeader(bytes(self._read(FrameHeader.size, until)))
             if header.zero or header.length > _LIMITS.get(header.kind, -1):
                 cause = f"kind {header.kind}, {header.length} bytes"
                 raise MalformedError(f"{self.peer} sent what is no frame", cause=cause, reason="protocol")
-            payload = self._read(header.length)
+            payload = self._read(header.length, until)
             if header.kind != ALIVE:
                 return Frame(header.kind, header.stream, payload)
 
@@ -214,8 +219,9 @@ class Link:
         return _poll(self._incoming, select.POLLIN, 0)
 
     def wake(self) -> None:
-        """Let :meth:`receive` return, from another thread."""
-        os.eventfd_write(self._waker, 1)
+        """Let :meth:`receive` return, from another thread; nobody waits any more on a link that is closed."""
+        if self._waker >= 0:
+            os.eventfd_write(self._waker, 1)
 
     def close(self) -> None:
         """Close both directions; a second time does nothing."""
@@ -224,9 +230,12 @@ class Link:
         self._closing.set()
         if self._alive.ident is not None:
             self._alive.join()
-        for descriptor in {self._incoming, self._outgoing, self._waker}:
-            os.close(descriptor)
-        self._waker = -1
+        # Whoever still sends gives up soon; its descriptor must not be another file's by then.
+        with self._writing:
+            self._broken = self._broken or self._cut("it was closed here")
+            waker, self._waker = self._waker, -1
+            for descriptor in {self._incoming, self._outgoing, waker}:
+                os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -252,9 +261,12 @@ class Link:
         poller = select.poll()
         poller.register(self._incoming, select.POLLIN)
         poller.register(self._waker, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poller.poll(max(0.0, deadline - time.monotonic()) * 1000)}
+        left_s = deadline - time.monotonic()
+        if left_s < 0:
+            raise self._late()
+        ready = {descriptor for descriptor, _ in poller.poll(left_s * 1000)}
         if not ready:
-            raise self._silent("does not answer")
+            raise self._late() if deadline == until else self._silent("does not answer")
         return self._incoming in ready
 
     def _read_preamble(self) -> bytearray:
@@ -274,11 +286,13 @@ class Link:
             )
         return seen
 
-    def _read(self, length: int) -> memoryview:
+    def _read(self, length: int, until: float | None = None) -> memoryview:
         """Read exactly so many bytes, with no copy but the one out of the pipe."""
         whole = left = self._buffers.take(length)
         while left:
             left = left[self._read_some(left) :]
+            if until is not None and left and time.monotonic() > until:
+                raise self._late()
         return whole
 
     def _read_some(self, view: memoryview) -> int:
@@ -293,6 +307,7 @@ class Link:
                 raise self._cut(error.strerror or "") from error
             if not got:
                 raise self._cut("its end was closed")
+            self._received_bytes += got
             return got
 
     def _write(self, *pieces: Buffer) -> None:
@@ -315,13 +330,33 @@ class Link:
         try:
             count = os.writev(self._outgoing, views)
         except BlockingIOError:
-            if not _poll(self._outgoing, select.POLLOUT, self._silence_s):
-                raise self._silent("does not take what is sent") from None
+            self._await_room()
             return 0
         except OSError as error:
             raise self._cut(error.strerror or "") from error
         self.sent_bytes += count
         return count
+
+    def _await_room(self) -> None:
+        """Wait until more can be sent. A device there may take its time: what arrives says that the other side lives.
+
+        Nobody may be reading just now, so what waits to be read counts as well.
+        """
+        heard, silent_at = self._arrived(), time.monotonic() + self._silence_s
+        while not _poll(self._outgoing, select.POLLOUT, min(_LOOKS_UP_S, self._silence_s)):
+            if self._closing.is_set():
+                raise self._cut("it is being closed here")
+            if (now := self._arrived()) != heard:
+                heard, silent_at = now, time.monotonic() + self._silence_s
+            elif time.monotonic() > silent_at:
+                raise self._silent("does not take what is sent")
+
+    def _arrived(self) -> int:
+        """Return how many bytes have arrived so far, read or not."""
+        return self._received_bytes + _unread(self._incoming)
+
+    def _late(self) -> LinkLostError:
+        return LinkLostError(f"{self.peer} does not answer", cause="what it was asked for did not come in time")
 
     def _silent(self, what: str) -> LinkLostError:
         return LinkLostError(f"{self.peer} {what}", cause=f"nothing moved for {self._silence_s:g} s")
@@ -334,6 +369,17 @@ def _poll(descriptor: int, events: int, timeout_s: float) -> bool:
     poller = select.poll()
     poller.register(descriptor, events)
     return bool(poller.poll(timeout_s * 1000))
+
+
+def _unread(descriptor: int) -> int:
+    """Return how many bytes wait to be read; 0 where the kernel does not tell."""
+    import fcntl
+    import termios
+
+    count = array("i", [0])
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]
 
 
 def _widen(descriptor: int) -> None:

@@ -254,9 +254,10 @@ _REMOTE: dict[int, type[RemoteError]] = {
 
 
 def remote_error(failed: Failed, peer: str) -> RemoteError:
-    """Return the error that a failure of the other host is here."""
+    """Return the error that a failure of the other host is here; its fix is for that host, and says so."""
     kind = _REMOTE.get(failed.exit_code, RemoteError)
-    return kind(f"{peer}: {failed.message}", cause=failed.cause, fix=failed.fix, reason=failed.reason)
+    fix = f"on {peer}: {failed.fix}" if failed.fix else ""
+    return kind(f"{peer}: {failed.message}", cause=failed.cause, fix=fix, reason=failed.reason)
 
 
 def warm_up() -> None:

@@ -1,7 +1,11 @@
 """``recover`` between two hosts: every session of this host that is not over, what it means, and its end.
 
-What needs no word of the other host is done at once. The rest is asked over the same kind of link as a migration's.
-What the two cannot decide takes an operator's word, for one session at a time, once it was said what that risks.
+The other host is asked first, over the same kind of link as a migration's: an operator may have spoken there. Only when
+nobody answers this host does what nothing but such a word speaks against. What the two cannot decide takes an
+operator's word, for one session at a time, once it was said what that risks.
+
+No lock is held while the other host is asked. It takes its own lock to answer, and may be asking at the same time. What
+it has said is acted upon under the lock, if this host's record still says what the other was told.
 """
 
 from __future__ import annotations
@@ -9,12 +13,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from nvmelm.errors import NvmelmError, UncertainError, UsageError
 from nvmelm.inventory import find_primary
 from nvmelm.migrate.link import Link
+from nvmelm.migrate.messages import RemoteError
 from nvmelm.migrate.points import Points
-from nvmelm.migrate.settle import alone, ask, finish_source, put_back, run_again, run_here, settle, told
+from nvmelm.migrate.settle import (
+    BEFORE,
+    AnswerLostError,
+    alone,
+    ask,
+    finish_source,
+    put_back,
+    require_copy,
+    require_no_contradiction,
+    run_here,
+    settle,
+    take_back,
+    told,
+    unasked,
+)
 from nvmelm.model import SessionView
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.ownership import Record, Sessions, Side, State
@@ -24,10 +44,17 @@ from nvmelm.transport import Host
 Connect = Callable[[Record], AbstractContextManager[Link]]
 """Opens a link to the other host of a session."""
 
+#: Whoever changes a record meanwhile is told again; two hosts have no more to say to each other than this.
+_QUESTIONS = 4
+_RUN_HERE = frozenset({State.ROLLED_BACK, State.RETURNED, State.TAKEN, State.RUNNING})
+
 MEANING = {
     State.OPEN: "the migration was cut off before the controllers were suspended",
     State.SUSPENDING: "the migration was cut off before the give-away: the controllers stand still and are still ours",
+    State.ROLLING_BACK: "the disk failed at the give-away, and nothing was given away: the controllers are still ours",
     State.GIVEN_AWAY: "the controllers were given away, and nothing was heard since: they may run at the destination",
+    State.RETURNING: "the destination abandoned the controllers; whether they were resumed here is not known",
+    State.TAKING: "an operator took the controllers back; whether they were resumed here is not known",
     State.PREPARING: "the migration was cut off before the states were in: the targets may be suspended",
     State.LOADED: "the targets hold every state, suspended; whether the source gave them away is not known here",
     State.ACCEPTED: "the source gave the controllers away; whether they were resumed here is not known",
@@ -65,27 +92,38 @@ def recover_sessions(host: Host, means: Means, *, dry_run: bool = False) -> list
 def take(host: Host, which: str, means: Means) -> SessionView:
     """Run a session's controllers here on an operator's word: the other copy must never run.
 
+    The other host is asked first. When it answers, what the two have written decides, and the word is needed only where
+    that decides nothing: the source has lost its copy, or the other host has lost its records.
+
     Raises:
         UsageError: no such session, or nothing is to be taken.
+        UncertainError: the copy here is lost, or the other host runs the controllers or holds them.
         NvmelmError: the device refused.
     """
     with Sessions(host) as sessions:
-        record = _named(sessions, which)
+        record = before = _named(sessions, which)
         if record.state not in (State.GIVEN_AWAY, State.LOADED, State.ACCEPTED):
             raise _nothing_to_decide(record)
+        with _opened(host, record) as opened:
+            require_copy(opened, record)
         means.confirm(
             f"session {record.id} is {record.state} here. If the other host ({record.peer or 'unknown'}) runs "
             f"{record.names}, or runs them later, two copies write to the same namespaces and destroy the data. Make "
             "sure that it is switched off, or that its copy is offline. Run them here?"
         )
+        points = means.points(record.side)
+        record, heard = _heard_before_taking(host, sessions, record, means, points)
+        if record.over or heard.state is not None:
+            if record.state in _RUN_HERE:
+                return view(before, record, heard.state, "the other host agreed")
+            raise _held_elsewhere(record, heard)
         with _opened(host, record) as opened:
-            points = means.points(record.side)
+            record = _unchanged(sessions, record)
             if record.side is Side.SOURCE:
-                why = "taken back on an operator's word"
-                done = run_again(opened, sessions, record, State.TAKEN, why, points, write_first=True)
+                done = take_back(opened, sessions, record, State.TAKING, "taken back on an operator's word", points)
             else:
                 done = run_here(opened, sessions, record, points)
-    return view(record, done, None, "on the operator's word")
+    return view(before, done, None, "on the operator's word")
 
 
 def give_up(host: Host, which: str, means: Means) -> SessionView:
@@ -97,7 +135,7 @@ def give_up(host: Host, which: str, means: Means) -> SessionView:
     """
     with Sessions(host) as sessions:
         record = _named(sessions, which)
-        if record.state not in (State.GIVEN_AWAY, State.LOADED, State.ACCEPTED, State.PREPARING):
+        if record.over or record.state is State.OPEN:
             raise _nothing_to_decide(record)
         means.confirm(
             f"session {record.id} is {record.state} here. The copy of {record.names} on this host is destroyed; if "
@@ -107,7 +145,9 @@ def give_up(host: Host, which: str, means: Means) -> SessionView:
     return view(record, done, None, "on the operator's word")
 
 
-def view(before: Record, after: Record, peer_state: State | None, note: str = "") -> SessionView:
+def view(
+    before: Record, after: Record, peer_state: State | None, note: str = "", error: NvmelmError | None = None
+) -> SessionView:
     """Return a session as the report shows it."""
     return SessionView(
         session=before.id,
@@ -120,8 +160,9 @@ def view(before: Record, after: Record, peer_state: State | None, note: str = ""
         cntlids=tuple(one.cntlid for one in before.controllers),
         opened_at=before.opened_at,
         meaning=MEANING[before.state],
-        note=note,
-        resolved=after.over,
+        note=told(error) if error else note,
+        reason=error.reason if error else "",
+        resolved=after.over and error is None,
     )
 
 
@@ -129,57 +170,144 @@ def _one(host: Host, sessions: Sessions, record: Record, means: Means, *, dry_ru
     """Decide one session, and say what came of it; one that fails does not keep the others back."""
     if dry_run:
         return view(record, record, None)
-    points = means.points(record.side)
-    before, theirs = record, None
+    before, points, heard = record, means.points(record.side), _Heard(None)
     try:
         with _opened(host, record) as opened:
             record = sessions.get(record.id, record.side) or record  # whoever held the lock may have gone on
             if record.over:
                 return view(before, record, None)
-            record = alone(opened, sessions, record, points)
-            if means.connect is None:
-                return view(before, record, None, "" if record.over else "the other host was not asked")
-            theirs = _ask(record, means)
-            if theirs is not None:
-                settled = settle(opened, sessions, record, theirs, points)
-                if settled.state is not record.state:
-                    record = settled
-                    theirs = _ask(record, means) or theirs  # let the other side draw its conclusion, too
+            record = unasked(opened, sessions, record, points)
+        record, heard = _together(host, sessions, record, means, points)
+        if heard.silent and not record.over:
+            with _opened(host, record) as opened:
+                record = alone(opened, sessions, _unchanged(sessions, record), points)
     except NvmelmError as error:
-        return view(before, sessions.get(record.id, record.side) or record, theirs, told(error))
-    return view(before, record, theirs)
+        return view(before, sessions.get(record.id, record.side) or record, heard.state, error=error)
+    return view(before, record, heard.state, "" if record.over else heard.note, None if record.over else heard.silent)
 
 
-def _ask(record: Record, means: Means) -> State | None:
-    """Return what the other host has written; one that is not needed may be away."""
+class _Heard(NamedTuple):
+    """What the other host said.
+
+    Attributes:
+        state: what it has written; None: nobody answered, or it never heard of the session.
+        silent: why nobody answered.
+    """
+
+    state: State | None
+    note: str = ""
+    silent: NvmelmError | None = None
+
+
+def _together(host: Host, sessions: Sessions, record: Record, means: Means, points: Points) -> tuple[Record, _Heard]:
+    """Tell the other host what is written here and act on its answer, until neither has anything new to say."""
+    heard = _Heard(None)
+    for _ in range(_QUESTIONS):
+        answered = _ask(record, means)
+        if answered.silent:
+            return record, heard if record.over and heard.state else answered
+        heard = answered
+        if record.over:
+            require_no_contradiction(record, heard.state)
+            break
+        before = record
+        with _opened(host, record) as opened:
+            record = sessions.get(record.id, record.side) or record
+            if record.state is before.state:
+                record = settle(opened, sessions, record, heard.state, points)
+        if record.state is before.state:
+            break
+    return record, heard
+
+
+def _ask(record: Record, means: Means) -> _Heard:
+    """Return what the other host has written.
+
+    Raises:
+        RemoteError: it answered that it cannot say, or that the two contradict each other.
+        UncertainError: it never heard of a session that it must know.
+    """
     if means.connect is None:
-        return None
+        return _Heard(None, silent=UncertainError("the other host was not asked", reason="session-uncertain"))
     try:
         with means.connect(record) as link:
             settled = ask(link, record, means.name)
-    except NvmelmError:
-        if record.over:
-            return None
+    except RemoteError as error:
+        if record.over and error.reason != "session-contradiction":  # what is left is the other host's own affair
+            return _Heard(None, silent=error)
         raise
-    if settled.state is None and not record.over:
+    except UsageError:
+        raise
+    except NvmelmError as error:
+        return _Heard(None, silent=error)
+    if settled.state is None and record.state in (State.GIVEN_AWAY, State.LOADED, State.ACCEPTED):
         raise UncertainError(
             f"session {record.id} is not known at {record.peer}",
             cause=settled.note or "another host answers there, or its state directory was lost",
             fix="nvmelm recover --peer ssh://HOST names the host that was meant",
             reason="session-unknown",
         )
-    return settled.state
+    return _Heard(settled.state, settled.note)
+
+
+def _heard_before_taking(
+    host: Host, sessions: Sessions, record: Record, means: Means, points: Points
+) -> tuple[Record, _Heard]:
+    """Let the two hosts decide if they can; without an answer, or where it decides nothing, the word does."""
+    try:
+        record, heard = _together(host, sessions, record, means, points)
+    except NvmelmError as error:
+        if error.reason not in ("source-lost", "session-unknown"):
+            raise
+        return _unchanged(sessions, record), _Heard(None)
+    if isinstance(heard.silent, AnswerLostError) and not record.over:
+        raise UncertainError(  # the operator spoke of what was before the question
+            f"session {record.id}: the other host was asked, and its answer was lost",
+            cause="it may have decided, and run the controllers by now",
+            fix="nvmelm recover, as soon as the two can speak",
+            reason="session-uncertain",
+        ) from heard.silent
+    return record, heard
+
+
+def _unchanged(sessions: Sessions, record: Record) -> Record:
+    """Return the record if it still is what was decided upon."""
+    now = sessions.get(record.id, record.side) or record
+    if now.state is not record.state:
+        raise UncertainError(
+            f"session {record.id} is {now.state} by now",
+            cause="another nvmelm decided about it meanwhile",
+            fix="nvmelm recover --dry-run shows what is known",
+            reason="session-state",
+        )
+    return now
+
+
+def _held_elsewhere(record: Record, heard: _Heard) -> UncertainError:
+    other = "destination" if record.side is Side.SOURCE else "source"
+    fix = f"nvmelm recover --give-up {record.id[:8]} at the {other}, then nvmelm recover here"
+    return UncertainError(
+        f"session {record.id}: {record.names} are not taken; they are {heard.state or 'decided'} at the {other}",
+        cause=f"it answers, and is not to run a second copy; the session is {record.state} here by now",
+        fix="nothing: the session is over" if record.over else fix,
+        reason="held-elsewhere",
+    )
 
 
 def _let_go(host: Host, sessions: Sessions, record: Record, points: Points) -> Record:
+    why = "given up on an operator's word"
     try:
-        with _opened(host, record) as opened:
-            if record.side is Side.SOURCE:
-                return finish_source(opened, sessions, record)
-            return put_back(opened, sessions, record, "given up on an operator's word", points)
-    except (UsageError, UncertainError):  # the device is gone for good, and its copy with it
-        to = State.DONE if record.side is Side.SOURCE else State.ABANDONED
-        return sessions.move(record, to, "given up on an operator's word; the device was not there")
+        find_primary(host, record.primary)
+    except UsageError:  # the device is gone for good, and its copy with it
+        why += "; the device was not there"
+        if record.state in BEFORE:
+            record = sessions.move(record, State.GIVEN_AWAY, why)
+        return sessions.move(record, State.DONE if record.side is Side.SOURCE else State.ABANDONED, why)
+    with _opened(host, record) as opened:
+        record = _unchanged(sessions, record)
+        if record.side is Side.SOURCE:
+            return finish_source(opened, sessions, record, why)
+        return put_back(opened, sessions, record, why, points)
 
 
 def _opened(host: Host, record: Record) -> AbstractContextManager[Session]:

@@ -36,7 +36,7 @@ def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmErr
 
     Returns:
         The error that caused it, with its own exit code 3 to 7, or a RolledBackError; an UncertainError when the
-        controllers were given away after all, or could not be resumed.
+        controllers were given away after all, could not be resumed, or were reset meanwhile.
     """
     failure = _reason(source.link, error)
     if source.record is None:
@@ -52,29 +52,30 @@ def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmErr
             reason="session-uncertain",
         )
     notes: list[str] = []
+    unsuspended: list[str] = []
     stood_still = 0.0
-    if failure.reason == DOUBTFUL:
+    if failure.reason == DOUBTFUL and source.suspended_at is not None:
         # The give-away may be on the disk. Running again has to be there first, or a crash would bring that back.
         try:
-            record = source.record = source.sessions.move(record, State.ROLLED_BACK, failure.message[:500])
+            record = source.record = source.sessions.move(record, State.ROLLING_BACK, failure.message[:500])
         except NvmelmError as second:
             return _not_resumed(record, failure, second)
     if source.suspended_at is not None:
         try:
-            notes += target.resume(source.session, record.controllers)
+            unsuspended = target.resume(source.session, record.controllers)
         except Exception as second:  # whatever it is, an operator must know
             return _not_resumed(record, failure, unexpected(second))
         stood_still = time.monotonic() - source.suspended_at
         source.measured.downtime_s = stood_still
     try:
-        if record.state is not State.ROLLED_BACK:
-            source.record = source.sessions.move(record, State.ROLLED_BACK, failure.message[:500])
+        source.record = source.sessions.move(record, State.ROLLED_BACK, failure.message[:500])
     except NvmelmError as second:
         notes.append(f"that it was rolled back could not be written: {second.message}; nvmelm recover here")
     notes += source.points.report(Point.ROLLED_BACK)
     if not _abort(source.link, failure) and not _told_again(source):
         notes.append("the destination may still hold its targets suspended: nvmelm recover there, or here")
-    return _ending(failure, stood_still, notes)
+    lost = _lost(source) if unsuspended else ""
+    return _ending(failure, stood_still, [*(unsuspended if lost else []), *notes], lost)
 
 
 def _reason(link: Link, error: Exception | KeyboardInterrupt) -> NvmelmError:
@@ -138,18 +139,42 @@ def _told_again(source: Source) -> bool:
     return False
 
 
-def _ending(failure: NvmelmError, stood_still_s: float, notes: list[str]) -> NvmelmError:
+def _lost(source: Source) -> str:
+    """Return how controllers stand that were not suspended any more when they were to be resumed.
+
+    Empty: a suspend that failed, or was never sent, left them running.
+    """
+    try:
+        picture = source.session.picture(users=False)
+    except NvmelmError as error:
+        return f"whether they run is not known: {error.message}"
+    online = {one.cntlid for one in picture.secondaries if one.present and one.online}
+    offline = [f"{one.cntlid:#06x}" for one in source.known.controllers if one.cntlid not in online]
+    if offline:
+        return f"offline now: {', '.join(offline)}"
+    return "a guest has to start its controller again" if source.measured.drain_s else ""
+
+
+def _ending(failure: NvmelmError, stood_still_s: float, notes: list[str], lost: str) -> NvmelmError:
     ended = failure
-    if failure.exit_code in (ExitCode.FAILED, ExitCode.INTERRUPTED, ExitCode.ROLLED_BACK, ExitCode.UNCERTAIN):
+    if lost:
+        ended = UncertainError(
+            f"{failure.message}; the source's controllers were reset meanwhile, and do not run as before; {lost}",
+            cause=failure.cause,
+            fix="nvmelm secondary online PF CNTLID, where it is offline; then the guest's driver, or the guest, anew",
+            reason="source-reset",
+        )
+    elif failure.exit_code in (ExitCode.FAILED, ExitCode.INTERRUPTED, ExitCode.ROLLED_BACK, ExitCode.UNCERTAIN):
         ended = RolledBackError(
             f"{failure.message}; the source runs as before",
             cause=failure.cause,
             fix=failure.fix if failure.reason != "link-lost" else "look at the network and the destination; try again",
             reason=failure.reason,
         )
+    if ended is not failure:
         for note in getattr(failure, "__notes__", ()):
             ended.add_note(note)
-    ended.rolled_back = True
+    ended.rolled_back = not lost
     ended.add_note(
         f"the guest stood still for {stood_still_s * 1000:.1f} ms" if stood_still_s else "the guest was not stopped"
     )

@@ -2,16 +2,19 @@ r"""What becomes of a session that was cut off: both hosts say what they have wr
 
 ::
 
-    source \ destination   never heard of   preparing     loaded          accepted       running      abandoned
-    open, suspending       source runs again; the destination puts its targets back   UNCERTAIN      source runs again
-    given-away             uncertain        uncertain     it takes them   it runs them   taken down   source runs again
-                                                          and runs them                  at the source  (returned)
-    rolled-back, returned  nothing          puts back     puts back       UNCERTAIN      UNCERTAIN    nothing
-    taken (an operator)    nothing          puts back     puts back       UNCERTAIN      UNCERTAIN    nothing
-    done                   nothing          UNCERTAIN     UNCERTAIN       it runs them   nothing      UNCERTAIN
+    source \ destination   never heard of  preparing   loaded           accepted      running        abandoned
+    open, suspending,      source runs again; the destination puts      UNCERTAIN     UNCERTAIN      source runs again
+    rolling-back           its targets back                             (a source whose copy is lost gives way)
+    given-away             uncertain       uncertain   it takes them    it runs them  taken down     source runs again
+                                                       and runs them                  at the source  (returned)
+    taking (an operator)   source runs again; then it puts back         UNCERTAIN     UNCERTAIN      source runs again
+    rolled-back, returned, nothing         puts back   puts back        UNCERTAIN     UNCERTAIN      nothing
+    taken
+    done                   nothing         UNCERTAIN   it runs them     it runs them  nothing        UNCERTAIN
 
-Each host acts on its own controllers only, under its own PF's lock, and writes before it acts where another copy could
-run. UNCERTAIN in capitals takes an operator's word first; see ``docs/recovery.md``.
+A source whose copy is lost while the destination holds one does nothing: ``source-lost``. Each host acts on its own
+controllers only, under its own PF's lock, and writes before it acts where another copy could run. UNCERTAIN in capitals
+takes an operator's word first; see ``docs/ownership.md``.
 """
 
 from __future__ import annotations
@@ -24,12 +27,23 @@ from nvmelm.migrate import messages, target
 from nvmelm.migrate.link import Link, LinkLostError
 from nvmelm.migrate.messages import expect, greet, send
 from nvmelm.migrate.points import Point, Points
+from nvmelm.migrate.standing import WHOLE, Standing, gone, look
 from nvmelm.operations.ownership import Record, Sessions, Side, State
 from nvmelm.operations.session import Session, session
 from nvmelm.transport import Host
 
+_LET_GO = "nvmelm recover --give-up SESSION here, then nvmelm recover at the other host, which may still hold them"
 _RUNS_HERE = frozenset({State.ROLLED_BACK, State.RETURNED, State.TAKEN})
-_BEFORE = frozenset({State.OPEN, State.SUSPENDING})
+#: Nothing was given away yet.
+BEFORE = frozenset({State.OPEN, State.SUSPENDING, State.ROLLING_BACK})
+_GIVEN = frozenset({State.GIVEN_AWAY, State.DONE})
+_TAKES = frozenset({State.ACCEPTED, State.RUNNING})
+#: What is written once the controllers run again, of the states that are written before.
+_THEN = {State.RETURNING: State.RETURNED, State.TAKING: State.TAKEN}
+
+
+class AnswerLostError(LinkLostError):
+    """The other host was asked, and what it said is not known: it may run the controllers by now."""
 
 
 def answer(host: Host, link: Link, asked: messages.Settle, points: Points) -> None:
@@ -45,10 +59,20 @@ def answer(host: Host, link: Link, asked: messages.Settle, points: Points) -> No
         if record is None:
             send(link, messages.Settled(state=None, note="no such session is known here"))
             return
-        with session(host, find_primary(host, record.primary), change=True) as opened:
-            record = sessions.get(asked.session, side) or record  # whoever held the lock may have gone on
-            settled = settle(opened, sessions, record, asked.state, points)
-        send(link, messages.Settled(state=settled.state, note=settled.note[:4096]))
+        note = ""
+        if record.over:  # nothing is to be done to the device any more, which may be locked, or gone
+            require_no_contradiction(record, asked.state)
+        else:
+            with session(host, find_primary(host, record.primary), change=True) as opened:
+                record = sessions.get(asked.session, side) or record  # whoever held the lock may have gone on
+                try:
+                    record = settle(opened, sessions, record, asked.state, points)
+                except NvmelmError as error:
+                    record = sessions.get(asked.session, side) or record
+                    if record.state not in (State.PREPARING, State.LOADED):
+                        raise
+                    note = told(error)  # suspended, whatever failed: that is what the other has to know
+        send(link, messages.Settled(state=record.state, note=(note or record.note)[:4096]))
     with suppress(LinkLostError):
         link.receive(deadline_s=5.0)  # Bye
 
@@ -57,11 +81,18 @@ def ask(link: Link, record: Record, name: str) -> messages.Settled:
     """Ask the other host what it has written.
 
     Raises:
+        AnswerLostError: it may have got the question, and have acted upon it.
+        RemoteError: it answered that it cannot say.
         LinkLostError, NvmelmError: it cannot be asked.
     """
     greet(link, name)
-    send(link, messages.Settle(session=record.id, side=record.side, state=record.state))
-    settled = expect(link, messages.Settled)
+    try:
+        send(link, messages.Settle(session=record.id, side=record.side, state=record.state))
+        settled = expect(link, messages.Settled)
+    except messages.RemoteError:
+        raise
+    except NvmelmError as error:
+        raise AnswerLostError(error.message, cause=error.cause) from error
     with suppress(LinkLostError):
         send(link, messages.Bye())
     return settled
@@ -71,48 +102,88 @@ def settle(opened: Session, sessions: Sessions, record: Record, theirs: State | 
     """Bring this host's part of a session as far as the other host's state allows, and return its record then.
 
     Raises:
-        UncertainError: the two contradict each other; nothing was changed.
+        UncertainError: the two contradict each other, or a copy is lost; nothing was changed.
         NvmelmError: the device refused; it can be done again.
     """
+    require_no_contradiction(record, theirs)
+    if record.over:
+        return record
     _same_device(opened, record)
     if record.side is Side.SOURCE:
         return _settle_source(opened, sessions, record, theirs, points)
     return _settle_destination(opened, sessions, record, theirs, points)
 
 
-def alone(opened: Session, sessions: Sessions, record: Record, points: Points) -> Record:
-    """Do what needs no word of the other host: the source gave nothing away, or the destination never said loaded."""
+def unasked(opened: Session, sessions: Sessions, record: Record, points: Points) -> Record:
+    """Do what is right whatever the other host has written: it never said loaded, or has abandoned them for good."""
     _same_device(opened, record)
-    if record.state in _BEFORE and _all_there(opened, record):
-        return run_again(opened, sessions, record, State.ROLLED_BACK, "recovered before the give-away", points)
     if record.state is State.PREPARING:
         return put_back(opened, sessions, record, "recovered before the states were in", points)
+    if record.state is State.RETURNING:
+        return run_again(opened, sessions, record, "the destination abandoned them", points)
+    return record
+
+
+def alone(opened: Session, sessions: Sessions, record: Record, points: Points) -> Record:
+    """Do what is right as long as no operator spoke at the other host, which does not answer."""
+    _same_device(opened, record)
+    if record.state in BEFORE:
+        if record.state is State.OPEN or _whole(opened, record):
+            return run_again(opened, sessions, record, "recovered before the give-away", points)
+        return record
+    if record.state is State.TAKING:
+        return run_again(opened, sessions, record, "taken back on an operator's word", points)
     if record.state is State.ACCEPTED:
         return run_here(opened, sessions, record, points)
     return record
 
 
-def run_again(
-    opened: Session,
-    sessions: Sessions,
-    record: Record,
-    to: State,
-    why: str,
-    points: Points,
-    *,
-    write_first: bool = False,
-) -> Record:
-    """Resume the source's controllers, and write that down; before, where the destination could have run them."""
-    if write_first:
-        record = sessions.move(record, to, why)
+def run_again(opened: Session, sessions: Sessions, record: Record, why: str, points: Points) -> Record:
+    """Resume the source's controllers, and write that they run: a resume that fails, or is cut off, is done again.
+
+    Raises:
+        UncertainError: given-away ones are lost here.
+    """
+    if record.state in _THEN:
+        stand = look(opened, record)
+        if {Standing.GONE, Standing.OFFLINE} & {*stand.values()}:
+            raise gone(record, stand, "cannot run here again", _LET_GO)
     there = target.still_there(opened, record.controllers, record.boot)
     notes = target.resume(opened, there)
     if len(there) != len(record.controllers):
         notes.append("controllers that are not there any more were not resumed")
-    if not write_first:
-        record = sessions.move(record, to, "; ".join([why, *notes])[:500])
+    record = sessions.move(record, _THEN.get(record.state, State.ROLLED_BACK), "; ".join([why, *notes])[:500])
     points.report(Point.ROLLED_BACK)
     return record
+
+
+def take_back(opened: Session, sessions: Sessions, record: Record, to: State, why: str, points: Points) -> Record:
+    """Run given-away controllers at the source again: that they may is written before.
+
+    Args:
+        to: returning or taking.
+
+    Raises:
+        UncertainError: they are not there, suspended; nothing was written.
+    """
+    require_copy(opened, record)
+    return run_again(opened, sessions, sessions.move(record, to, why), why, points)
+
+
+def require_copy(opened: Session, record: Record) -> dict[int, Standing]:
+    """Return how the controllers stand; refuse to count on a copy that this host does not have any more.
+
+    Raises:
+        UncertainError: one of the controllers is not what the session left; nothing was changed.
+    """
+    _same_device(opened, record)
+    stand = look(opened, record)
+    # Whether accepted ones were resumed is not known; all others are suspended, or lost.
+    whole = WHOLE if record.state is State.ACCEPTED else {Standing.SUSPENDED}
+    if not {*stand.values()} <= whole:
+        source = record.side is Side.SOURCE
+        raise gone(record, stand, "cannot run here" if source else "do not hold the states any more", _LET_GO)
+    return stand
 
 
 def put_back(opened: Session, sessions: Sessions, record: Record, why: str, points: Points) -> Record:
@@ -125,94 +196,115 @@ def put_back(opened: Session, sessions: Sessions, record: Record, why: str, poin
 
 
 def run_here(opened: Session, sessions: Sessions, record: Record, points: Points) -> Record:
-    """Run the controllers at the destination: they are written as its own before."""
+    """Run the controllers at the destination: they are written as its own before.
+
+    Raises:
+        UncertainError: the states are not in them any more; the source must not let its copy go.
+    """
+    stand = require_copy(opened, record)
     if record.state is State.LOADED:
         record = sessions.move(record, State.ACCEPTED)
-    if not _all_there(opened, record):
-        raise UncertainError(
-            f"session {record.id}: {record.names} are not the controllers any more that took the states",
-            cause="the host was rebooted, or its VFs were made anew; the states in them are gone",
-            fix="nvmelm recover --give-up SESSION here, then nvmelm recover at the source, which still holds them",
-            reason="target-gone",
-        )
     points.report(Point.BEFORE_RESUME)
-    target.resume(opened, record.controllers)
+    still = [one for one in record.controllers if stand[one.cntlid] is not Standing.RUNS]
+    target.resume(opened, still, strict=True)
     record = sessions.move(record, State.RUNNING)
     target.use_up(opened, record.controllers)
     points.report(Point.DESTINATION_RUNNING)
     return record
 
 
-def _all_there(opened: Session, record: Record) -> bool:
-    return len(target.still_there(opened, record.controllers, record.boot)) == len(record.controllers)
-
-
-def finish_source(opened: Session, sessions: Sessions, record: Record) -> Record:
-    """Take the controllers down at the source: they run at the destination."""
+def finish_source(opened: Session, sessions: Sessions, record: Record, why: str = "") -> Record:
+    """Take the controllers down at the source: they run at the destination, or never will here."""
     from nvmelm.migrate.source import take_down
 
+    if record.state in BEFORE:
+        record = sessions.move(record, State.GIVEN_AWAY, why)
     take_down(opened, target.still_there(opened, record.controllers, record.boot))
-    return sessions.move(record, State.DONE)
+    return sessions.move(record, State.DONE, why)
+
+
+def require_no_contradiction(record: Record, theirs: State | None) -> None:
+    """Refuse what the two hosts cannot both have written without an operator's word.
+
+    Raises:
+        UncertainError: the operator has to look.
+    """
+    ours = record.state
+    here, there = (ours, theirs) if record.side is Side.SOURCE else (theirs, ours)
+    why = ""
+    if here in _RUNS_HERE | {State.TAKING, State.RETURNING} and there in _TAKES:
+        why = "both hosts run the controllers, or are about to"
+    elif ours is State.DONE and theirs in (State.PREPARING, State.ABANDONED):
+        why = "the source took its copy down, and the destination has none"
+    elif ours is State.GIVEN_AWAY and theirs in (State.PREPARING, None):
+        why = "the destination does not know that it holds the states"
+    elif ours is State.PREPARING and theirs in _GIVEN:
+        why = "the source gave away what had not arrived"
+    elif ours in (State.LOADED, State.ACCEPTED) and theirs is None:
+        why = "the source does not know the session"
+    if why:
+        raise _contradiction(record, theirs, why)
 
 
 def _settle_source(opened: Session, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:
-    if record.state in _BEFORE:
-        if theirs in (State.ACCEPTED, State.RUNNING):  # an operator's word there, before ours was given
-            raise _contradiction(record, theirs, "the destination took the controllers without being given them")
-        if theirs is State.LOADED and not _all_there(opened, record):
-            why = "the source lost its copy, by a reboot or because its VFs were removed"
-            raise _contradiction(record, theirs, why)
-        return run_again(opened, sessions, record, State.ROLLED_BACK, "settled with the destination", points)
+    if record.state in BEFORE:
+        return _settle_before(opened, sessions, record, theirs, points)
     if record.state is State.GIVEN_AWAY:
         if theirs is State.RUNNING:
             return finish_source(opened, sessions, record)
-        if theirs is State.ABANDONED:
-            # Both have written it by now; nothing else can run them.
-            return run_again(
-                opened, sessions, record, State.RETURNED, "the destination abandoned them", points, write_first=True
+        if theirs is State.ABANDONED:  # both have written it by now; nothing else can run them
+            why = "the destination abandoned them"
+            return take_back(opened, sessions, record, State.RETURNING, why, points)
+        return record  # theirs to take; they answer, or ask, with what they did
+    return run_again(opened, sessions, record, f"the destination is {theirs or 'without it'}", points)
+
+
+def _settle_before(opened: Session, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:
+    """Decide for a source that has given nothing away."""
+    if theirs in _TAKES or (theirs is State.LOADED and not _whole(opened, record)):
+        stand = look(opened, record)
+        lost = not {*stand.values()} <= WHOLE
+        if theirs is State.LOADED:
+            raise UncertainError(
+                f"session {record.id}: the source lost its copy, and the destination holds one",
+                cause="; ".join(f"{cntlid:#06x} is {one}" for cntlid, one in stand.items()) + " at the source",
+                fix=f"nvmelm recover --take {record.id[:8]} at the destination, or --give-up there to let it go",
+                reason="source-lost",
             )
-        if theirs in (State.LOADED, State.ACCEPTED):
-            return record  # theirs to take; they answer, or ask, with what they did
-        raise _contradiction(record, theirs, "the destination does not know that it holds the states")
-    if record.state in _RUNS_HERE and theirs in (State.ACCEPTED, State.RUNNING):
-        raise _contradiction(record, theirs, "both hosts run the controllers, or are about to")
-    if record.state is State.DONE and theirs in (State.PREPARING, State.LOADED, State.ABANDONED, None):
-        raise _contradiction(record, theirs, "the source took its copy down because the destination ran")
-    return record
+        if not lost or Standing.RUNS in stand.values():  # an operator's word there
+            raise _contradiction(record, theirs, "the destination took the controllers without being given them")
+        if theirs is State.RUNNING:
+            return finish_source(opened, sessions, record, "the copy here was lost; the destination runs them")
+        return sessions.move(record, State.GIVEN_AWAY, "the copy here was lost; an operator let the destination run")
+    return run_again(opened, sessions, record, "settled with the destination", points)
 
 
 def _settle_destination(
     opened: Session, sessions: Sessions, record: Record, theirs: State | None, points: Points
 ) -> Record:
-    gave = theirs in (State.GIVEN_AWAY, State.DONE)
-    if record.state is State.PREPARING:
-        if gave:
-            raise _contradiction(record, theirs, "the source gave away what had not arrived")
+    if record.state is State.PREPARING or (record.state is State.LOADED and theirs in _RUNS_HERE):
         return put_back(opened, sessions, record, f"the source is {theirs}", points)
-    if record.state is State.LOADED:
-        if gave:
-            return run_here(opened, sessions, record, points)
-        if theirs in _RUNS_HERE:
-            return put_back(opened, sessions, record, f"the source is {theirs}", points)
-        if theirs in _BEFORE:  # a source that lost its controllers: ours may be the only copy
-            return record
-        raise _contradiction(record, theirs, "the source does not know the session")
-    if record.state is State.ACCEPTED:
-        if theirs in _RUNS_HERE:
-            raise _contradiction(record, theirs, "both hosts run the controllers, or are about to")
+    if theirs in _GIVEN:
         return run_here(opened, sessions, record, points)
-    if record.state is State.RUNNING and theirs in _RUNS_HERE:
-        raise _contradiction(record, theirs, "both hosts run the controllers")
-    return record
+    return record  # the source's copy may be lost yet, or does not run again so far: ours may be the only one
+
+
+def _whole(opened: Session, record: Record) -> bool:
+    return {*look(opened, record).values()} <= WHOLE
 
 
 def _contradiction(record: Record, theirs: State | None, why: str) -> UncertainError:
     other = "destination" if record.side is Side.SOURCE else "source"
+    controllers = ", ".join(
+        f"nvmelm secondary offline {record.primary} {one.cntlid:#06x}" for one in record.controllers
+    )
+    fix = f"docs/recovery.md; to end the copy here: nvmelm recover --give-up {record.id[:8]}"
+    if record.over:
+        fix = f"docs/recovery.md; to end the copy at the {record.side}: {controllers}"
     return UncertainError(
         f"session {record.id}: {record.state} at the {record.side}, {theirs or 'unknown'} at the {other}",
         cause=why,
-        fix="stop the copy that must not run (nvmelm state suspend PF CNTLID), then nvmelm recover --give-up SESSION "
-        "on its host; docs/recovery.md",
+        fix=fix,
         reason="session-contradiction",
     )
 

@@ -17,11 +17,9 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from nvmelm.compat.manifest import Manifest
-from nvmelm.compat.policy import Policy
 from nvmelm.compat.verdict import Verdict
 from nvmelm.errors import IncompatibleError, MalformedError, NvmelmError, UncertainError
 from nvmelm.migrate import messages, target
@@ -35,65 +33,17 @@ from nvmelm.migrate.sending import Sending
 from nvmelm.migrate.streams import Rehearsal
 from nvmelm.migrate.tracks import Start, Tracks
 from nvmelm.migrate.user_data import Written
+from nvmelm.migrate.wishes import Measured, Wishes
 from nvmelm.operations import provision, state
 from nvmelm.operations.digest import SHA256, available
-from nvmelm.operations.interrupts import undisturbed
+from nvmelm.operations.interrupts import interruptible, undisturbed
 from nvmelm.operations.ownership import Moving, Record, Sessions, Side, State, new_record
 from nvmelm.operations.session import Session
 from nvmelm.operations.state_transfer import StateReader
 from nvmelm.picture import Picture, Secondary
 from nvmelm.transport import Progress
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What the caller wants of a migration.
-
-    Attributes:
-        to: where the destination is, as it is written down and printed.
-        pf: the PF there, in any of its names.
-        pairs: source and, where one was named, destination controllers.
-        reached_at: where this host can be reached by ``recover`` there; may be empty.
-        policy: the site's rules of compatibility.
-        agreed: digests of a verdict that was given before: source, destination; None: none was.
-        notify: announce the suspend to the device.
-        max_downtime_s: refuse when the dry transfer says that it would take longer; None: no such limit.
-    """
-
-    to: str
-    pf: str
-    pairs: Sequence[tuple[int, int | None]]
-    reached_at: str = ""
-    policy: Policy | None = None
-    agreed: tuple[str, str] | None = None
-    notify: bool = True
-    max_downtime_s: float | None = None
-
-
-@dataclass(slots=True)
-class Measured:
-    """What a migration took; times in seconds, ``None`` where it did not come to it.
-
-    Attributes:
-        downtime_s: from the suspend being sent to the answer to the resume, or to the resume of a roll-back.
-        send_s: all states on their way; made up of get, transfer and set.
-    """
-
-    downtime_s: float | None = None
-    drain_s: float = 0.0
-    send_s: float = 0.0
-    get_s: float = 0.0
-    transfer_s: float = 0.0
-    set_s: float = 0.0
-    resume_s: float = 0.0
-    rehearsal_s: float = 0.0
-    state_bytes: int = 0
-    commands: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
 Reconnect = Callable[[], AbstractContextManager[Link]]
-
 
 #: From here on the digest is most of what a move takes: 40 ms at each end.
 _LARGE_BYTES = 64 << 20
@@ -140,8 +90,11 @@ class Source:
 
     # The three parts of a run; the first changes nothing anywhere.
 
-    def open(self) -> None:
+    def open(self, *, dry_run: bool = False) -> None:
         """Agree with the destination on who goes where, and compare both ends.
+
+        Args:
+            dry_run: no callout is run: it could do what a dry run must not.
 
         Raises:
             IncompatibleError: they do not fit, with every reason.
@@ -160,7 +113,8 @@ class Source:
             self._check_agreed(here, there)
             self.verdicts.append(require_compatible(here, there, self.wishes.policy, f"{one.cntlid:#06x}"))
         self.points.describe(self.id, self.wishes.to, self._described(chosen))
-        self.points.call(Point.COMPATIBLE)
+        if not dry_run:
+            self.points.call(Point.COMPATIBLE)
 
     def leave(self) -> None:
         """End after :meth:`open`, as a dry run does."""
@@ -174,15 +128,14 @@ class Source:
             NvmelmError: it failed, and the controllers run here as before; ``rolled_back`` says so.
             UncertainError: contact was lost after the give-away; both copies stand still.
         """
-        try:
-            self._prepare()
-            self._suspend_and_send(tracks, progress)
-            with undisturbed():
-                self.record = self.sessions.move(self.known, State.GIVEN_AWAY)
-        except (Exception, KeyboardInterrupt) as error:  # whatever it is: the guest stands still, or its targets do
-            with undisturbed():
-                raise roll_back(self, error) from error
         with undisturbed():
+            try:
+                with interruptible():  # only here: no request to end falls between the failure and what undoes it
+                    self._prepare()
+                    self._suspend_and_send(tracks, progress)
+                self.record = self.sessions.move(self.known, State.GIVEN_AWAY)
+            except (Exception, KeyboardInterrupt) as error:  # whatever it is: the guest stands still, or its targets do
+                raise roll_back(self, error) from error
             self._give()
             self._take_down()
 
@@ -344,10 +297,12 @@ class Source:
 
     def _uncertain(self, error: NvmelmError) -> UncertainError:
         here = f"here: {self.known.state}, {self.known.names} stay suspended"
+        told = isinstance(error, messages.RemoteError)
+        there = error.cause if told else "there: last known to hold every state, suspended"
         uncertain = UncertainError(
             f"the controllers were given away, and {self.link.peer} does not say that they run",
-            cause=f"{error.message}; {here}; there: last known to hold every state, suspended",
-            fix="nvmelm recover, on either host, as soon as the two can speak",
+            cause="; ".join(part for part in (error.message, there, here) if part),
+            fix=error.fix if told and error.fix else "nvmelm recover, on either host, as soon as the two can speak",
             reason="session-uncertain",
         )
         uncertain.add_note(f"session {self.id}")
@@ -387,7 +342,7 @@ def take_down(session: Session, controllers: Sequence[Moving]) -> None:
         NvmelmError: it failed; it can be done again.
     """
     for one in controllers:
-        provision.offline(session, one.cntlid, confirm=_agreed)
+        provision.offline(session, one.cntlid, of_session=True, confirm=_agreed)
 
 
 def _agreed(question: str) -> None:

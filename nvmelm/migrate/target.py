@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from nvmelm.commands import execute, virtualization
-from nvmelm.errors import NvmelmError
+from nvmelm.commands import AdminCommandError, execute, virtualization
+from nvmelm.errors import NvmelmError, UncertainError
 from nvmelm.operations import marks, state
+from nvmelm.operations.interrupts import held_back
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
 from nvmelm.picture import Secondary
@@ -21,6 +23,7 @@ from nvmelm.wire.opcodes import ResourceType
 
 #: Admin queues of the Linux driver hold 32 commands; more threads would only wait there.
 _AT_ONCE = 16
+_LOST = "target-gone"
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,10 +34,12 @@ def each(session: Session, items: Sequence[T], work: Callable[[T], R]) -> list[R
 
     Raises:
         NvmelmError: the first one that was met, when all have ended.
+        KeyboardInterrupt: it was asked for meanwhile; all have ended.
     """
-    if len(items) == 1 or session.host.serial:
+    if len(items) <= 1 or session.host.serial:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(max_workers=min(_AT_ONCE, len(items))) as pool:
+    # Ctrl-C, once or twice, must not leave anybody at work behind: a resume would overtake a suspend.
+    with held_back(), ThreadPoolExecutor(max_workers=min(_AT_ONCE, len(items))) as pool:
         return list(pool.map(work, items))
 
 
@@ -61,31 +66,76 @@ def notify(session: Session, controllers: Sequence[Moving]) -> list[str]:
     return notes
 
 
-def resume(session: Session, controllers: Iterable[Moving]) -> list[str]:
+@dataclass(slots=True)
+class Resumed:
+    """What came of resuming several controllers.
+
+    Attributes:
+        run: they were suspended, and run now.
+        notes: what is worth knowing.
+        failures: why others do not run.
+    """
+
+    run: list[Moving] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+
+    @property
+    def worst(self) -> Exception:
+        """Return the failure to speak of: a lost state before a refusal."""
+        return min(self.failures, key=lambda one: getattr(one, "reason", "") != _LOST)
+
+
+def resume(session: Session, controllers: Iterable[Moving], *, strict: bool = False) -> list[str]:
     """Resume every controller that ran before; return what is worth knowing.
+
+    Args:
+        strict: they took states, and every one is to run: one that stood still before is resumed, too, and one that is
+            not suspended any more is an error: what was to run is lost.
 
     Raises:
         Exception: one was not resumed; the others were all the same.
     """
-    notes: list[str] = []
+    resumed = try_resume(session, controllers, strict=strict)
+    if resumed.failures:
+        raise resumed.worst
+    return resumed.notes
 
-    def go(one: Moving) -> Exception | None:
+
+def try_resume(session: Session, controllers: Iterable[Moving], *, strict: bool) -> Resumed:
+    """Resume controllers as :func:`resume` does, and return what became of each."""
+    resumed = Resumed()
+
+    def go(one: Moving) -> None:
         try:
-            if not state.resume(session.queue, one.cntlid).changed:
-                notes.append(f"{one.cntlid:#06x} was not suspended any more: it, or its primary, was reset meanwhile")
+            if state.resume(session.queue, one.cntlid).changed:
+                resumed.run.append(one)
+            elif strict:
+                resumed.failures.append(_lost(one))
+            else:
+                resumed.notes.append(f"{one.cntlid:#06x} was not suspended any more: it, or its primary, was reset")
         except Exception as error:  # whatever it is, the others have to run
-            return error
-        return None
+            resumed.failures.append(error)
 
-    failures = [one for one in each(session, [one for one in controllers if not one.was_suspended], go) if one]
-    if failures:
-        raise failures[0]
-    return notes
+    each(session, [one for one in controllers if strict or not one.was_suspended], go)
+    return resumed
+
+
+def _lost(one: Moving) -> NvmelmError:
+    return UncertainError(
+        f"{one.cntlid:#06x} does not hold its state any more",
+        cause="it was not suspended any more: it, or its primary, was reset meanwhile",
+        fix="nvmelm recover --give-up SESSION here, then nvmelm recover at the other host, which still holds it",
+        reason=_LOST,
+    )
 
 
 def moving(session: Session, formats: StateFormats, one: Secondary, peer_cntlid: int) -> Moving:
     """Return what a session remembers of a controller, as it is now."""
-    suspended = state.is_suspended(session.queue, one.cntlid, formats)
+    try:
+        suspended = state.is_suspended(session.queue, one.cntlid, formats)
+    except AdminCommandError:  # some devices tell nothing of a controller that runs
+        suspended = False
     return Moving(one.cntlid, peer_cntlid, one.incarnation, one.vq, one.vi, was_suspended=suspended)
 
 

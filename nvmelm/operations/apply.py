@@ -30,7 +30,7 @@ from nvmelm.errors import (
     UncertainError,
     unexpected,
 )
-from nvmelm.operations import marks, parallel
+from nvmelm.operations import guards, marks, parallel
 from nvmelm.operations.journal import Journal
 from nvmelm.operations.plan import (
     Action,
@@ -69,12 +69,16 @@ class Request:
         target: the cells it wants.
         valid_s: seconds a mark given by it stays valid, or None for no expiry.
         notes: what the operator should know besides, as sentences.
+        risks: what he has to agree to, besides what the plan itself would lose.
+        of_session: a session between two hosts asks this for its own controllers; others are refused them.
     """
 
     verb: str
     target: Cells
     valid_s: int | None = None
     notes: tuple[str, ...] = ()
+    risks: tuple[str, ...] = ()
+    of_session: bool = False
 
 
 def apply(
@@ -86,42 +90,52 @@ def apply(
         picture: the function as the caller has just read it, if it has.
 
     Raises:
-        BusyError: a VF that must be idle is in use and the operator did not agree to take it.
+        BusyError: a VF that must be idle is in use and the operator did not agree to take it; or a controller is in
+            a session that is not over.
         AdminCommandError, HostError, TimedOutError, …: it failed; ``rolled_back`` says that all was put back.
         RolledBackError: it failed for a reason without an exit code of its own, and all was put back.
         UncertainError: it failed and so did the way back; the journal knows what is left.
     """
     picture = picture or session.picture(users=False)
     actions = plan(picture, request.target)
-    if dry_run or not actions:
-        return _report(session, request, actions, picture, dry_run=dry_run)
-    picture = _ask(session, picture, actions, confirm)
+    if not request.of_session:
+        guards.require_free_to(session.host, picture, actions)
+    if dry_run:
+        return _report(session, request, actions, picture, dry_run=True)
     journal = Journal(session.host, session.address)
+    if not actions:
+        journal.supersede(request.target)
+        return _report(session, request, actions, picture)
+    picture = _ask(session, picture, actions, request.risks, confirm)
     journal.begin(request.verb, session.ref.serial, request.target)
     try:
         done = _converge(session, request, actions, picture, journal)
     except (Exception, KeyboardInterrupt) as error:  # whatever it is: something was changed
         raise _put_back(session, journal, error) from error
     journal.end("done")
+    removed = any(change.cell == "vfs" and change.before for action in actions for change in action.changes)
+    journal.supersede(request.target, anew=removed)
     return _report(session, request, actions, done, changed=True)
 
 
 def undo(session: Session, target: Cells, verb: str, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Bring back earlier cells; the caller then closes or forgets the journal.
 
-    Unlike :func:`apply` it writes no new run: the journal that is being undone already holds every earlier value.
+    Unlike :func:`apply` it writes no new run: the journal that is being undone already holds every earlier value. The
+    errors are those of :func:`apply`.
     """
     picture = session.picture(users=False)
-    request = Request(verb, _known(picture, target))
+    request = Request(verb, known(picture, target))
     actions = plan(picture, request.target)
+    guards.require_free_to(session.host, picture, actions)
     if dry_run or not actions:
         return _report(session, request, actions, picture, dry_run=dry_run)
-    picture = _ask(session, picture, actions, confirm)
+    picture = _ask(session, picture, actions, (), confirm)
     done = _converge(session, request, actions, picture, None)
     return _report(session, request, actions, done, changed=True)
 
 
-def _known(picture: Picture, target: Cells) -> Cells:
+def known(picture: Picture, target: Cells) -> Cells:
     """Leave out cells of functions the device does not list any more; a mark is never brought back, only given."""
     names = {f"{one.cntlid:#06x}" for one in picture.secondaries}
     kept = {key: value for key, value in target.items() if "/" not in key or key.split("/")[0] in names}
@@ -153,7 +167,7 @@ def _put_back(session: Session, journal: Journal, error: Exception | KeyboardInt
     run = journal.runs()[-1]
     try:
         picture = session.picture()
-        before = _known(picture, run.before())
+        before = known(picture, run.before())
         _converge(session, Request(f"undo {run.verb}", before), plan(picture, before), picture, None)
         journal.end("rolled back")
         if not journal.unfinished() and all(one.outcome == "rolled back" for one in journal.runs()):
@@ -171,13 +185,13 @@ def _put_back(session: Session, journal: Journal, error: Exception | KeyboardInt
     return failure
 
 
-def _ask(session: Session, picture: Picture, actions: list[Action], confirm: Confirm) -> Picture:
+def _ask(session: Session, picture: Picture, actions: list[Action], risks: Sequence[str], confirm: Confirm) -> Picture:
     """Name every user and every loss, go on only when the operator agrees, and return the picture with its users."""
     idle = {cntlid for action in actions for cntlid in action.needs_idle}
     if idle:
         picture = session.picture()
     users = [f"{one.address}: {user}" for one in picture.secondaries if one.cntlid in idle for user in one.used_by]
-    losses = [action.loses for action in actions if action.loses]
+    losses = [*risks, *(action.loses for action in actions if action.loses)]
     if users:
         try:
             confirm(f"{'; '.join(users)}. Take it away from them?")

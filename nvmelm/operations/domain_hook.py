@@ -20,7 +20,7 @@ from pathlib import Path
 from nvmelm.discovery import resolve
 from nvmelm.errors import BusyError, NvmelmError
 from nvmelm.inventory import PrimaryRef, find_function
-from nvmelm.operations import provision, store
+from nvmelm.operations import guards, provision, store
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.domain_xml import DomainXml, Wanted
 from nvmelm.operations.handover import require_ready, require_unused
@@ -33,7 +33,8 @@ def prepare(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_ru
     """Bind the VFs a domain's metadata names, and check that it can have them; return those that were bound.
 
     Raises:
-        BusyError: libvirt would bind one itself, somebody has it, or the kernel's NVMe driver uses it.
+        BusyError: libvirt would bind one itself, somebody has it, the kernel's NVMe driver uses it, or a session that
+            is not over holds it.
         UsageError: one is not enabled, offline, or bears no mark.
         NotSupportedError: one is in no IOMMU group, or another driver migrates it.
     """
@@ -96,6 +97,7 @@ def _prepared(
         picture = opened.picture()
         for one in wanted:
             found = resolve(picture, one.address)
+            guards.require_decided(host, picture, [found.cntlid])  # the domain would open the VF, which resets it
             require_unused(found)
             path = _path(host, one.address)
             if found.driver == VFIO_DRIVER:

@@ -12,12 +12,20 @@ _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _interrupt(_number: int, _frame: object) -> None:
+    """Raise once: two that wait together, or one that is impatient, must not interrupt what puts things back."""
+    for number in _ASKING:
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, _pass_over)
     raise KeyboardInterrupt
+
+
+def _pass_over(_number: int, _frame: object) -> None:
+    """Do nothing: it is ending already."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let every request to end be a Ctrl-C, so that what was begun is put back."""
+    """Let the first request to end be a Ctrl-C, so that what was begun is put back; those that follow say no more."""
     with _handled(_interrupt):
         yield
 
@@ -28,6 +36,15 @@ def undisturbed() -> Iterator[list[int]]:
     came: list[int] = []
     with _handled(lambda number, _frame: came.append(number)):
         yield came
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Hold requests to end back until the block is done; the first that came is then heard as if it came now."""
+    with undisturbed() as came:
+        yield
+    if came:
+        signal.raise_signal(came[0])
 
 
 @contextmanager

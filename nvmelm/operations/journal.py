@@ -31,7 +31,7 @@ from nvmelm.transport import Host
 
 _RUN_FIELDS = ("run", "verb", "boot", "started_at", "serial")
 
-Outcome = Literal["done", "failed", "rolled back", "recovered"]
+Outcome = Literal["done", "failed", "rolled back", "recovered", "superseded"]
 
 
 @dataclass(slots=True)
@@ -103,12 +103,27 @@ class Journal:
         """Close the run that was begun, or another one by its id."""
         self._append({"record": "end", "run": run or self._run, "outcome": outcome})
 
-    def try_end(self, outcome: Outcome) -> None:
-        """Close the run where the disk lets us; an unclosed run is found by ``recover``, which loses nothing."""
+    def try_end(self, outcome: Outcome, run: str = "") -> None:
+        """Close a run where the disk lets us; an unclosed run is found by ``recover``, which loses nothing."""
         try:
-            self.end(outcome)
+            self.end(outcome, run)
         except HostError:
             return
+
+    def supersede(self, target: Cells, *, anew: bool = False) -> None:
+        """Close earlier runs that were cut off and have nothing left to be undone by now.
+
+        Everything they wanted or changed is as a later run wanted it; :meth:`original` still has what was before them.
+
+        Args:
+            target: the cells that are as they are wanted now.
+            anew: all VFs were removed on the way, so that nothing is left of what was done to them.
+        """
+        wanted = target.keys()
+        for run in self.unfinished():
+            cells = run.target.keys() | run.before().keys()
+            if anew or (cells and cells <= wanted):
+                self.try_end("superseded", run.run)
 
     def runs(self) -> list[Run]:
         """Return every run since the last release, oldest first."""

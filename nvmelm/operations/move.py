@@ -17,7 +17,7 @@ from pathlib import Path
 from nvmelm.discovery import resolve
 from nvmelm.errors import BusyError, NotSupportedError, NvmelmError
 from nvmelm.model import Document, Picture, Role, Secondary
-from nvmelm.operations import marks, ownership, state, store
+from nvmelm.operations import guards, marks, ownership, state, store
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.image import ImageSource, open_sink
 from nvmelm.operations.image_reader import open_image
@@ -150,10 +150,11 @@ def restore(
     Raises:
         ImageError: the image is not whole, not unaltered, or not ours; the device has not seen a byte of it.
         IncompatibleError: it does not fit this device; the same.
-        BusyError, NotSupportedError: a driver that must not owns the VF.
+        BusyError, NotSupportedError: a driver that must not owns the VF, or a session that is not over holds it.
         AdminCommandError: the device refused the state; it holds none of it, and stays suspended.
     """
     picture, one = _gate(session, which, Role.RESUMABLE)
+    guards.require_decided(session.host, picture, [one.cntlid])
     require_free(one)
     target = state.Target.of(picture.primary)
     with open_image(file, spool_directory=_spool(session)) as image:

@@ -60,6 +60,7 @@ class Sessions:
         self._host = host
         self.path = sessions_path(host)
         self._connection: sqlite3.Connection | None = None
+        self._file = (0, 0)
 
     def open(self, record: Record) -> Record:
         """Write a new session down.
@@ -155,7 +156,7 @@ class Sessions:
     def _read(self, clause: str, *values: str) -> list[Record]:
         if self.path.name not in store.names(self.path.parent):
             return []
-        with self._database() as database:
+        with self._database(writing=False) as database:
             return _select(database, clause, *values)
 
     def close(self) -> None:
@@ -171,16 +172,22 @@ class Sessions:
         self.close()
 
     @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        """Hold the database for one transaction, which is on the disk when the block ends."""
+    def _database(self, *, writing: bool = True) -> Iterator[sqlite3.Connection]:
+        """Hold the database for one transaction, which is on the disk when the block ends.
+
+        Args:
+            writing: nobody else may write meanwhile; reading waits for no writer.
+        """
         import sqlite3  # here: a verb that opens no session need not load it
 
         try:
             database = self._connection or self._connect()
-            database.execute("BEGIN IMMEDIATE")
+            self._require_same_file()
+            database.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
             try:
                 yield database
                 database.execute("COMMIT")
+                self._require_same_file()
             finally:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
@@ -188,11 +195,18 @@ class Sessions:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
                 raise self._unwritable(str(error), reason="sessions-doubtful") from error
             raise self._unwritable(str(error), reason="sessions-unwritable") from error
+        except sqlite3.IntegrityError as error:
+            raise BusyError(
+                "a session of that number is known here already",
+                cause="each migration has a number of its own; this one was opened twice",
+                fix="migrate again",
+                reason="session-repeated",
+            ) from error
         except sqlite3.DatabaseError as error:
             raise MalformedError(
                 f"{self.path} cannot be read: {error}",
                 cause="the database of sessions was damaged; it says who owns controllers that were moved",
-                fix="bring it back from a backup, or move it away when no session is unfinished on either host",
+                fix="move it away when no session is unfinished on either host; an older copy would name other owners",
                 reason="sessions-damaged",
             ) from error
         except OSError as error:
@@ -210,11 +224,29 @@ class Sessions:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
             _create(database)
+            self._file = _identity(self.path)
         except BaseException:
             database.close()
             raise
         self._connection = database
         return database
+
+    def _require_same_file(self) -> None:
+        """Refuse to go on when the file that was opened is not the one that the next nvmelm will open.
+
+        Raises:
+            HostError: it was removed or replaced; what is on the disk under its name is not known.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if _identity(self.path) == self._file:
+                return
+        raise HostError(
+            f"cannot keep the session: {self.path} was removed or replaced meanwhile",
+            path=str(self.path),
+            cause="who owns a controller was written into a file that nobody will find again",
+            fix="find out who did that; then nvmelm recover, on either host",
+            reason=DOUBTFUL,
+        )
 
     def _unwritable(self, text: str, *, reason: str) -> HostError:
         return HostError(
@@ -224,6 +256,11 @@ class Sessions:
             fix="make room on the file system, or repair it; then nvmelm recover",
             reason=reason,
         )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_dev, about.st_ino
 
 
 def sessions_path(host: Host) -> Path:

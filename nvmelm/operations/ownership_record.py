@@ -4,29 +4,35 @@ A session is one migration of one or several controlled functions between two ho
 it, in a database that is synced to the disk before the message that depends on it is sent. The rule that follows from
 the two tables, whatever is killed and whenever: the destination runs only after the source has written that it gave the
 controllers away, and after that the source does not run them again unless the destination has written that it never
-will.
+will. Nothing is over before the controllers run, or are gone: a state that is written before a resume is not the last.
 
 ::
 
     source                                          destination
 
     open ----------------> rolled-back              preparing ------------> abandoned
-      |                        ^                        |                       ^
-    suspending ----------------+                      loaded -------------------+
-      |                                                 |                       |
-    given-away ----> returned (both agreed)           accepted -----------------+
-      |        `---> taken    (an operator's word)      |       (an operator's word)
-    done                                              running
+      |                       ^   ^                     |                       ^
+    suspending ---------------+   |                   loaded -------------------+
+      |     `----> rolling-back --+                     |                       |
+      |              |                                accepted -----------------+
+    given-away <-----+ (a word)                         |       (a word)
+      |    |`----> returning ----> returned           running
+      |    `-----> taking -------> taken
+      |              |    (a word; returning as well)
+    done <-----------+
 
 =============  ==========================================================================================
 source
 open           the session is known here; the controllers run, or were suspended before it
 suspending     written before the first suspend is sent: the controllers may stand still
+rolling-back   it is not sure that given-away is not on the disk; they are resumed after this, nothing was sent
 given-away     written before the destination is told: the controllers are not resumed here any more
-done           the destination said that it runs them, and here they were taken offline
+done           the destination said that it runs them, or an operator gave them up; here they were taken offline
 rolled-back    the move failed before the give-away; the controllers run here as before
-returned       given away, but the destination wrote that it abandoned them: they run here again
-taken          given away, and an operator took them back on his own word
+returning      given away, but the destination wrote that it abandoned them: they are resumed after this
+returned       they were resumed: they run here again
+taking         given away, and an operator took them back on his own word: they are resumed after this
+taken          they were resumed
 destination
 preparing      written before the first change: the targets may be suspended, or hold a part of a state
 loaded         all states are in and proven, the targets are suspended; the source is told after this
@@ -62,10 +68,13 @@ class State(StrEnum):
 
     OPEN = "open"
     SUSPENDING = "suspending"
+    ROLLING_BACK = "rolling-back"
     GIVEN_AWAY = "given-away"
     DONE = "done"
     ROLLED_BACK = "rolled-back"
+    RETURNING = "returning"
     RETURNED = "returned"
+    TAKING = "taking"
     TAKEN = "taken"
     PREPARING = "preparing"
     LOADED = "loaded"
@@ -77,8 +86,11 @@ class State(StrEnum):
 #: From each state, the states it may be followed by.
 NEXT: dict[State, frozenset[State]] = {
     State.OPEN: frozenset({State.SUSPENDING, State.ROLLED_BACK}),
-    State.SUSPENDING: frozenset({State.GIVEN_AWAY, State.ROLLED_BACK}),
-    State.GIVEN_AWAY: frozenset({State.DONE, State.RETURNED, State.TAKEN}),
+    State.SUSPENDING: frozenset({State.GIVEN_AWAY, State.ROLLED_BACK, State.ROLLING_BACK}),
+    State.ROLLING_BACK: frozenset({State.ROLLED_BACK, State.GIVEN_AWAY}),
+    State.GIVEN_AWAY: frozenset({State.DONE, State.RETURNING, State.TAKING}),
+    State.RETURNING: frozenset({State.RETURNED, State.DONE}),
+    State.TAKING: frozenset({State.TAKEN, State.DONE}),
     State.PREPARING: frozenset({State.LOADED, State.ABANDONED}),
     State.LOADED: frozenset({State.ACCEPTED, State.ABANDONED}),
     State.ACCEPTED: frozenset({State.RUNNING, State.ABANDONED}),
@@ -91,7 +103,7 @@ NEXT: dict[State, frozenset[State]] = {
 }
 FIRST = {Side.SOURCE: State.OPEN, Side.DESTINATION: State.PREPARING}
 #: In these the controllers of a session must not be resumed here by anything but the session itself.
-NOT_OURS = frozenset({State.GIVEN_AWAY, State.PREPARING, State.LOADED, State.ACCEPTED})
+NOT_OURS = frozenset({State.GIVEN_AWAY, State.TAKING, State.PREPARING, State.LOADED, State.ACCEPTED})
 
 
 @dataclass(frozen=True, slots=True)

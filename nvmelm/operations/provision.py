@@ -20,10 +20,10 @@ from dataclasses import replace
 
 from nvmelm.discovery import require_sriov, resolve
 from nvmelm.errors import NotSupportedError, UsageError
-from nvmelm.operations import marks
+from nvmelm.operations import guards, marks
 from nvmelm.operations.apply import Confirm, Request, apply, undo
 from nvmelm.operations.journal import Journal
-from nvmelm.operations.plan import Cells, cell
+from nvmelm.operations.plan import Cells, cell, plan
 from nvmelm.operations.resources import check_share, require_enough, share
 from nvmelm.operations.session import Session
 from nvmelm.pci import VFIO_DRIVER, Bdf
@@ -85,11 +85,18 @@ def online(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: boo
     )
 
 
-def offline(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
-    """Take one secondary controller offline; it loses its resources and its mark."""
+def offline(
+    session: Session, which: Bdf | int, *, of_session: bool = False, confirm: Confirm, dry_run: bool = False
+) -> ChangeReport:
+    """Take one secondary controller offline; it loses its resources and its mark.
+
+    Args:
+        of_session: the session that gave the controller away does it; everybody else is refused such a controller.
+    """
     one = resolve(session.picture(users=False), which)
     target: Cells = {cell(one.cntlid, "online"): False, cell(one.cntlid, "vq"): 0, cell(one.cntlid, "vi"): 0}
-    return apply(session, Request("secondary offline", target), confirm=confirm, dry_run=dry_run)
+    request = Request("secondary offline", target, of_session=of_session)
+    return apply(session, request, confirm=confirm, dry_run=dry_run)
 
 
 def allow(
@@ -103,6 +110,8 @@ def allow(
 ) -> ChangeReport:
     """Step 3: mark controlled functions migratable or resumable, once their facts were verified.
 
+    A controller that was moved here runs a guest as far as nvmelm knows: to mark it resumable again is asked about.
+
     Raises:
         NotSupportedError, UsageError, BusyError: a function may not be marked; see :func:`marks.verify`.
     """
@@ -112,7 +121,13 @@ def allow(
         marks.verify(picture, one)
     verb = "secondary allow-migration" if role is Role.MIGRATABLE else "secondary allow-resume"
     target: Cells = {cell(one.cntlid, "mark"): str(role) for one in chosen}
-    return apply(session, Request(verb, target, valid_s), picture=picture, confirm=confirm, dry_run=dry_run)
+    risks = tuple(
+        f"{cntlid:#06x} runs a guest here as far as session {record.id} tells ({record.state}), and a migration into "
+        "it would destroy what that guest does; mark it only when its VM is shut down"
+        for cntlid, record in guards.offered(session.host, picture, plan(picture, target)).items()
+    )
+    request = Request(verb, target, valid_s, notes=risks if dry_run else (), risks=risks)
+    return apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def revoke(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
@@ -173,6 +188,8 @@ def prepare(
 ) -> ChangeReport:
     """Steps 1 to 4 in one run: VFs enabled, resources shared out, controllers online and marked, bound to vfio-pci.
 
+    A controller that was moved here runs a guest as far as nvmelm knows, and is left without the mark *resumable*.
+
     Args:
         vq, vi: flexible resources for each VF, or None for an even share of what is free.
         unmarked: leave the mark out; for controllers that cannot migrate.
@@ -202,9 +219,23 @@ def prepare(
         if not unmarked:
             target[cell(one.cntlid, "mark")] = str(role)
     verb = "source prepare" if role is Role.MIGRATABLE else "destination prepare"
-    return apply(
-        session, Request(verb, target | _bound(chosen), valid_s), picture=picture, confirm=confirm, dry_run=dry_run
+    target, notes = without_running(session, picture, target | _bound(chosen))
+    request = Request(verb, target, valid_s, notes=notes)
+    return apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
+
+
+def without_running(session: Session, picture: Picture, target: Cells) -> tuple[Cells, tuple[str, ...]]:
+    """Leave out the mark *resumable* of controllers that run a guest here, and say which; only an operator gives it."""
+    if str(Role.RESUMABLE) not in target.values() or not guards.any_session(session.host):
+        return target, ()
+    found = guards.offered(session.host, picture, plan(picture, target))
+    notes = tuple(
+        f"{cntlid:#06x} is left unmarked: it runs a guest here as far as session {record.id} tells ({record.state}); "
+        f"when its VM is shut down, nvmelm secondary allow-resume {picture.primary.node} {cntlid:#06x}"
+        for cntlid, record in found.items()
     )
+    left_out = {cell(cntlid, "mark") for cntlid in found}
+    return {name: value for name, value in target.items() if name not in left_out}, notes
 
 
 def release(session: Session, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:

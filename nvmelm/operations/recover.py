@@ -14,10 +14,11 @@ from contextlib import AbstractContextManager
 from nvmelm.errors import UncertainError, UsageError
 from nvmelm.inventory import find_primary
 from nvmelm.model import RecoverReport, Unfinished
-from nvmelm.operations.apply import Confirm, Request, apply, undo
+from nvmelm.operations import guards
+from nvmelm.operations.apply import Confirm, Request, apply, known, undo
 from nvmelm.operations.journal import Journal, Run, journal_path, journals
 from nvmelm.operations.plan import plan
-from nvmelm.operations.provision import remove_stale_marks
+from nvmelm.operations.provision import remove_stale_marks, without_running
 from nvmelm.operations.session import Session, require_privilege, session
 from nvmelm.transport import Host
 
@@ -42,38 +43,66 @@ def recover(
     require_privilege(host)
     found: list[Unfinished] = []
     notes: list[str] = []
+    changed = False
     for journal in journals(host):
         runs = journal.unfinished()
         if not runs:
             continue
         if journal.address in leave:
-            notes.append(f"{journal.address}: {len(runs)} unfinished, left alone until its session is decided")
+            notes.append(
+                f"{journal.address}: {len(runs)} unfinished, left alone beside a session; nvmelm recover again"
+            )
             continue
         earlier = [run for run in runs if run.boot != host.facts().boot_id]
         found += [_of_earlier_boot(journal, run) for run in earlier]
         if len(runs) > len(earlier):
-            found += _recover_now(host, journal, [run for run in runs if run not in earlier], finish, confirm, dry_run)
+            now = [run for run in runs if run not in earlier]
+            views, kept = _recover_now(host, journal, now, finish, confirm, dry_run)
+            found += views
+            if kept:
+                notes.append(kept)
+                continue
         if not dry_run:
+            changed = True
             _close(journal, runs, finished=finish)
             notes.append(f"{journal.address}: {len(runs)} unfinished, {'finished' if finish else 'undone'} or closed")
-    changed = bool(found) and not dry_run
     return RecoverReport(changed=changed, dry_run=dry_run, unfinished=tuple(found), notes=tuple(notes))
 
 
 def _recover_now(
     host: Host, journal: Journal, runs: list[Run], finish: bool, confirm: Confirm, dry_run: bool
-) -> list[Unfinished]:
+) -> tuple[list[Unfinished], str]:
+    """Undo or finish the runs of a PF; return what they were, and why they were left alone after all."""
     with _session(host, journal) as opened:
         _same_device(opened, runs[-1])
         found = [_describe(opened, journal, run) for run in runs]
+        kept = "" if finish else _needed_by_guests(opened, runs)
+        if kept:
+            return found, kept
         for run in reversed(runs):
             if finish:  # journaled like any run: it may touch cells the interrupted one had not come to
-                apply(opened, Request(run.verb, run.target), confirm=confirm, dry_run=dry_run)
+                target, _ = without_running(opened, opened.picture(users=False), run.target)
+                apply(opened, Request(run.verb, target), confirm=confirm, dry_run=dry_run)
             else:
                 undo(opened, run.before(), f"undo {run.verb}", confirm=confirm, dry_run=dry_run)
         if not dry_run:
             remove_stale_marks(opened)
-    return found
+    return found, ""
+
+
+def _needed_by_guests(opened: Session, runs: list[Run]) -> str:
+    """Say which controllers that run a guest, as far as the sessions tell, would go with the undo; empty: none."""
+    picture = opened.picture(users=False)
+    guests = guards.running(opened.host, picture)
+    for run in runs if guests else []:
+        lost = sorted(guards.touched(picture, plan(picture, known(picture, run.before()))) & guests.keys())
+        if lost:
+            names = ", ".join(f"{cntlid:#06x}" for cntlid in lost)
+            return (
+                f"{opened.address}: {run.verb} is not undone: {names} runs a guest here as far as session "
+                f"{guests[lost[0]].id} tells; nvmelm recover --finish completes it, nvmelm release undoes it"
+            )
+    return ""
 
 
 def _session(host: Host, journal: Journal) -> AbstractContextManager[Session]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from nvmelm.discovery import resolve
 from nvmelm.errors import BusyError, NotSupportedError, NvmelmError, TimedOutError, UsageError
+from nvmelm.operations import guards
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.handover import (
     device_name,
@@ -76,7 +77,8 @@ def attach(
     Raises:
         UsageError, NotSupportedError: the VF may not be handed over; see :func:`handover.require_ready`.
         UsageError: the VM is set to what keeps a VM with a VF from being migrated, and the VF is marked for that.
-        BusyError: somebody else has the VF, or the VM has another device of that name or on that bus.
+        BusyError: somebody else has the VF, or the VM has another device of that name or on that bus; or a session
+            that is not over holds the controller.
         NotSupportedError: the VM has no free port; the fix says how to start it with one.
         HostError, TimedOutError, MalformedError: the VM cannot be talked to; nothing was changed.
         UncertainError: contact was lost after the VM had been told to take the VF.
@@ -92,6 +94,7 @@ def attach(
         if present is not None:
             _require_same_name(machine, present, device_id, address)
             return _report(session, "vm attach", one, machine, held=present, dry_run=dry_run)
+        guards.require_decided(session.host, picture, [one.cntlid])  # opening the VF resets it
         require_unused(one)
         notes = machine.obstacles(one)
         plan = machine.plan_add(one, address, device_id, bus)
@@ -123,13 +126,14 @@ def detach(
 
     Raises:
         UsageError: the VM's device of that name is not this VF.
-        BusyError: the guest refused.
+        BusyError: the guest refused; or a session that is not over holds the controller.
         TimedOutError: the guest did not answer; the request stays with the VM.
         HostError, TimedOutError, MalformedError: the VM cannot be talked to; nothing was changed.
         UncertainError: contact was lost after the VM had been told to give the VF back.
     """
     _require_live_host(session)
-    one = resolve(session.picture(), which)
+    picture = session.picture()
+    one = resolve(picture, which)
     require_name(device_id, "--id")
     address = None if one.address is None else Bdf.parse(one.address)
     with _conversation(session, qmp, libvirt) as machine:
@@ -139,6 +143,7 @@ def detach(
         if held is None or address is None:
             elsewhere = tuple(f"it is not in this VM; {user}" for user in one.used_by)
             return _report(session, "vm detach", one, machine, dry_run=dry_run, notes=elsewhere)
+        guards.require_decided(session.host, picture, [one.cntlid])  # and so does closing it
         plan = machine.plan_remove(held, address)
         if dry_run:
             return _report(session, "vm detach", one, machine, held=held, plan=plan, dry_run=True)
@@ -165,6 +170,7 @@ def arguments(
     picture = session.picture()
     one = resolve(picture, which)
     address = require_ready(session.host, picture, one, unmarked=unmarked)
+    guards.require_decided(session.host, picture, [one.cntlid])
     require_unused(one)
     return VmArguments(
         primary=session.address,

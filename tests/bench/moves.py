@@ -21,7 +21,8 @@ from nvmelm.migrate.address import Address
 from nvmelm.migrate.link import Link
 from nvmelm.migrate.points import Points
 from nvmelm.migrate.remote import connected
-from nvmelm.migrate.source import Source, Wishes
+from nvmelm.migrate.source import Source
+from nvmelm.migrate.wishes import Wishes
 from nvmelm.model import Role
 from nvmelm.operations import provision
 from nvmelm.operations.ownership import Sessions

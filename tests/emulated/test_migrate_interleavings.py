@@ -1,8 +1,11 @@
 """Whatever breaks whenever: never two running copies, never none of the state, and ``recover`` ends it.
 
-Each example is one migration under a few faults, then recoveries in some order, each of which may be cut off as well,
-and at last one undisturbed recovery on each host. After every admin command and every record the invariants are looked
-at on both hosts.
+Each example is one migration under a few faults, then recoveries and an operator's words in some order, each of which
+may be cut off or meet a device that refuses, and at last undisturbed recoveries on each host. After every admin command
+and every record the invariants are looked at on both hosts.
+
+An operator can bring two copies to run only by words on both hosts, or by taking one where the other host cannot be
+asked, although it runs its copy or recovers while nobody answers it either. What is given up may be the last copy.
 """
 
 from __future__ import annotations
@@ -55,6 +58,11 @@ def device_faults(draw: st.DrawFn) -> tuple[str, str]:
     return draw(sides), f"{where.replace('/*', '')}#{number}={action.replace(':killed', '')}"
 
 
+#: What is done after the migration, where, and what goes wrong then; ALONE: the other host is not asked.
+ALONE = "alone"
+afterwards = st.tuples(
+    st.sampled_from(["recover", "take", "give-up"]), sides, st.one_of(st.none(), st.just(ALONE), cuts, device_faults())
+)
 record_faults = st.tuples(sides, st.integers(0, 4), st.sampled_from(["full", "kill-before", "kill-after", "doubt"]))
 points = st.tuples(
     sides,
@@ -63,15 +71,35 @@ points = st.tuples(
 )
 
 
+#: Where a migration is undecided on both hosts, each with what the operator's words begin from.
+UNDECIDED: list[dict[str, Any]] = [
+    {"record": ("source", 1, "kill-before")},  # suspending, loaded
+    {"cut": Cut("source", 8)},  # given-away, loaded
+    {"device": [("destination", "admin/0x41/1#1=raise-before")]},  # given-away, accepted; not resumed
+    {"device": [("destination", "admin/0x41/1#1=raise-after")]},  # given-away, accepted; running
+]
+
+
 @st.composite
 def stories(draw: st.DrawFn) -> dict[str, Any]:
+    """Return what goes wrong in one example: anything, or what makes an operator speak."""
+    story = draw(whatever())
+    if draw(st.booleans()):
+        story.update(cut=None, device=[], record=None, point=None, reconnect=False)
+        story.update(draw(st.sampled_from(UNDECIDED)))
+        story.update(afterwards=draw(st.lists(afterwards, min_size=1, max_size=4)))
+    return story
+
+
+@st.composite
+def whatever(draw: st.DrawFn) -> dict[str, Any]:
     kinds = draw(st.lists(st.sampled_from(["cut", "device", "record", "point"]), min_size=1, max_size=2))
     return {
         "cut": draw(cuts) if "cut" in kinds else None,
         "device": draw(st.lists(device_faults(), min_size=1, max_size=2)) if "device" in kinds else [],
         "record": draw(record_faults) if "record" in kinds else None,
         "point": draw(points) if "point" in kinds else None,
-        "recoveries": draw(st.lists(st.tuples(sides, st.one_of(st.none(), cuts)), max_size=3)),
+        "afterwards": draw(st.lists(afterwards, max_size=4)),
         "reconnect": draw(st.booleans()),
         "last": draw(st.permutations(SIDES)),
     }
@@ -89,12 +117,21 @@ class Watcher:
         self.world = world
         self.broken: list[str] = []
         self.destroyed = False
+        self.spoke: set[str] = set()
+        self.took_blindly = False
+        self.untrue = False
+        self.gave_up = False
+
+    @property
+    def dared(self) -> bool:
+        """Return whether the operator said what can make two copies run."""
+        return self.untrue or len(self.spoke) == len(SIDES)
 
     def look(self) -> None:
         world = self.world
-        if world.runs("source") and world.runs("destination"):
+        if world.runs("source") and world.runs("destination") and not self.dared:
             self.broken.append("two copies run")
-        if not self.destroyed and not (world.holds("source") or world.holds("destination")):
+        if not self.destroyed and not self.gave_up and not (world.holds("source") or world.holds("destination")):
             self.broken.append("no copy is left")
 
 
@@ -157,18 +194,31 @@ def tell(world: World, story: dict[str, Any], watcher: Watcher) -> None:
     for side in SIDES:
         world.host(side).disarm()
     story["record"] = None
-    for side, cut in story["recoveries"]:
+    for word, side, trouble in story["afterwards"]:
+        cut = trouble if isinstance(trouble, Cut) else None
+        alone = trouble == ALONE
+        silent = alone or cut is not None or "raise" in str(trouble)  # it may be that nobody answers
+        other = SIDES[1 - SIDES.index(side)]
+        if isinstance(trouble, tuple):
+            world.host(trouble[0]).arm(trouble[1])
+            watcher.destroyed |= trouble[1].endswith(DESTROYS)
+        if word != "recover" and world.states(side):
+            watcher.spoke.add(side)
+            watcher.took_blindly |= word == "take" and silent
+            watcher.untrue |= word == "take" and silent and world.runs(other)
+            watcher.gave_up |= word == "give-up"
+        watcher.untrue |= watcher.took_blindly and word == "recover" and silent
         with suppress(NvmelmError, Killed):
-            world.recover(side, cut=cut)
+            if word == "recover":
+                world.recover(side, cut=cut, alone=alone)
+            elif world.states(side):
+                world.word(word, side, cut=cut, alone=alone)
+        for one in SIDES:
+            world.host(one).disarm()
 
 
-# No clock is in any decision: times are written for people only.
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-@given(story=stories())
-def test_no_interleaving_runs_two_copies_or_loses_the_last(
-    story: dict[str, Any], prepared: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    world = copy(prepared, tmp_path_factory.mktemp("story") / "world")
+def play(story: dict[str, Any], world: World) -> None:
+    """Play a story to its end, and look whether all that must hold held."""
     try:
         guest = world.start_guest(depth=4, records=8, io_bytes=4096)
         with pytest.MonkeyPatch.context() as patch, watched(world, story, patch) as watcher:
@@ -177,8 +227,9 @@ def test_no_interleaving_runs_two_copies_or_loses_the_last(
                 world.recover(side)
         assert not watcher.broken
         states = {side: world.states(side) for side in SIDES}
-        if not watcher.destroyed:
+        if not watcher.destroyed and not watcher.dared and not watcher.took_blindly:
             assert {*states["source"], *states["destination"]} <= OVER, states
+        if not watcher.destroyed and not watcher.spoke:
             assert world.runs("source") != world.runs("destination")
             if "given-away" not in str(states) and "done" not in states["source"]:
                 assert world.runs("source"), "a move that gave nothing away leaves the source running"
@@ -190,3 +241,30 @@ def test_no_interleaving_runs_two_copies_or_loses_the_last(
             assert report.submitted == report.completed
     finally:
         world.close()
+
+
+# No clock is in any decision: times are written for people only.
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(story=stories())
+def test_no_interleaving_runs_two_copies_or_loses_the_last(
+    story: dict[str, Any], prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    play(story, copy(prepared, tmp_path_factory.mktemp("story") / "world"))
+
+
+@pytest.mark.parametrize("how", [None, ALONE])
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("word", ["take", "give-up"])
+@pytest.mark.parametrize("undecided", UNDECIDED, ids=["suspending", "given-away", "accepted", "runs"])
+def test_one_word_on_one_host_never_runs_two_copies(
+    undecided: dict[str, Any], word: str, side: str, how: str | None, prepared: Path, tmp_path: Path
+) -> None:
+    nothing: dict[str, Any] = {
+        "cut": None,
+        "device": [],
+        "record": None,
+        "point": None,
+        "reconnect": False,
+        "last": SIDES,
+    }
+    play({**nothing, **undecided, "afterwards": [(word, side, how)]}, copy(prepared, tmp_path / "world"))

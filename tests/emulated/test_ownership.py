@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sqlite3
 from dataclasses import replace
@@ -156,3 +157,49 @@ def test_a_disk_that_takes_nothing_is_an_error_before_anything_follows(make_host
         assert met.value.reason == "sessions-unwritable"
     with Sessions(host) as sessions:
         assert sessions.get(opened.id, opened.side) == opened
+
+
+def test_a_reader_waits_for_no_writer(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nvmelm.operations.ownership._BUSY_S", 0.0)
+    host = make_host()
+    with Sessions(host) as sessions:
+        opened = sessions.open(record(host))
+        with contextlib.closing(sqlite3.connect(sessions_path(host), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert sessions.get(opened.id, opened.side) == opened
+            with pytest.raises(HostError) as met:
+                sessions.move(opened, State.SUSPENDING)
+    assert met.value.reason == "sessions-unwritable"
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_record_in_a_file_that_nobody_will_find_is_in_doubt(how: str, make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        opened = sessions.open(record(host))
+        for file in host.state_dir.glob("sessions.db*"):
+            copy = file.read_bytes()
+            file.unlink()
+            if how == "replaced":
+                file.with_name("put-in-its-place").write_bytes(copy)
+                file.with_name("put-in-its-place").rename(file)
+        with pytest.raises(HostError, match="removed or replaced") as met:
+            sessions.move(opened, State.SUSPENDING)
+    assert met.value.reason == "sessions-doubtful"
+
+
+def test_a_session_that_comes_twice_is_no_damage(make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        sessions.open(record(host))
+        with pytest.raises(BusyError) as met:
+            sessions.open(record(host, cntlid=0x43))
+    assert met.value.reason == "session-repeated"
+
+
+def test_nothing_is_over_before_the_controllers_run() -> None:
+    before = {State.RETURNING: State.RETURNED, State.TAKING: State.TAKEN, State.ROLLING_BACK: State.ROLLED_BACK}
+    for written, end in before.items():
+        assert NEXT[written] >= {end}
+        assert not NEXT[end]
+    assert not NEXT[State.GIVEN_AWAY] & set(before.values())

@@ -15,6 +15,7 @@ from nvmelm.errors import BusyError, HostError, NotSupportedError, TimedOutError
 from nvmelm.hosts import open_host
 from nvmelm.model import Role, Secondary
 from nvmelm.operations import provision, vm
+from nvmelm.operations.ownership import Moving, Sessions, Side, State, new_record
 from nvmelm.operations.session import session
 from nvmelm.operations.vm_report import VmArguments, VmReport
 from tests.emulated.conftest import MakeHost, agree, decline
@@ -105,6 +106,49 @@ def test_a_dry_run_takes_nothing(bench: Bench, start: Start) -> None:
     start()
     assert "device_add" in bench.attach(dry_run=True).commands[0]
     assert bench.secondary().used_by == ()
+
+
+def held_by_a_session(bench: Bench) -> Sessions:
+    """Write down that the first VF was given away, and that nobody knows yet who has it."""
+    one = bench.secondary()
+    moving = Moving(one.cntlid, 0x42, one.incarnation, one.vq, one.vi)
+    sessions = Sessions(bench.host)
+    with session(bench.host, "nvme0") as opened:
+        record = new_record(
+            bench.host,
+            "a" * 32,
+            Side.SOURCE,
+            peer="ssh://beta/nvme0",
+            primary=opened.address,
+            serial=opened.ref.serial,
+            controllers=(moving,),
+        )
+    record = sessions.open(record)
+    for state in (State.SUSPENDING, State.GIVEN_AWAY):
+        record = sessions.move(record, state)
+    return sessions
+
+
+def test_a_copy_that_may_be_the_only_one_goes_into_no_vm(bench: Bench, start: Start) -> None:
+    start()
+    with held_by_a_session(bench):
+        for take in (bench.attach, bench.arguments):
+            with pytest.raises(BusyError) as caught:
+                take()
+            assert caught.value.reason == "session-unfinished"
+            assert "a" * 32 in caught.value.cause
+        assert bench.attach(2).changed
+    assert bench.secondary().used_by == ()
+
+
+def test_a_copy_that_may_be_the_only_one_is_not_taken_from_its_vm(bench: Bench, start: Start) -> None:
+    start()
+    bench.attach()
+    with held_by_a_session(bench):
+        assert bench.attach().changed is False
+        with pytest.raises(BusyError, match="not over"):
+            bench.detach()
+    assert bench.secondary().used_by
 
 
 def test_a_vf_another_vm_has_is_refused_and_that_vm_named(bench: Bench, start: Start, tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from nvmelm.errors import NvmelmError
 from nvmelm.migrate.destination import serve
 from nvmelm.migrate.link import Link
 from nvmelm.migrate.points import Points
-from nvmelm.migrate.recovery import Means, recover_sessions
-from nvmelm.migrate.source import Source, Wishes
+from nvmelm.migrate.recovery import Means, give_up, recover_sessions, take
+from nvmelm.migrate.source import Source
+from nvmelm.migrate.wishes import Wishes
 from nvmelm.model import Role, SessionView
 from nvmelm.operations import provision
 from nvmelm.operations.ownership import Record, Sessions
@@ -176,16 +177,27 @@ class World:
 
     def recover(self, side: str, *, cut: Cut | None = None, alone: bool = False) -> list[SessionView]:
         """Run ``recover`` on one host, which may ask the other."""
+        return recover_sessions(self.host(side), self.means(side, cut=cut, alone=alone))
 
+    def word(
+        self, word: str, side: str, *, cut: Cut | None = None, alone: bool = False, session: str = ""
+    ) -> SessionView:
+        """Say an operator's word, ``take`` or ``give-up``, of the only session, or of one that is named."""
+        if not session:
+            with Sessions(self.host(side)) as sessions:
+                (session,) = (record.id for record in sessions.all())
+        decide = take if word == "take" else give_up
+        return decide(self.host(side), session, self.means(side, cut=cut, alone=alone))
+
+    def means(self, side: str, *, cut: Cut | None = None, alone: bool = False) -> Means:
         @contextmanager
         def connect(record: Record) -> Iterator[Link]:
             with self.link(side, cut) as link:
                 yield link
 
-        means = Means(
+        return Means(
             connect=None if alone else connect, name=side, points=lambda which: Points(None, which), confirm=agree
         )
-        return recover_sessions(self.host(side), means)
 
     def states(self, side: str) -> list[str]:
         with Sessions(self.host(side)) as sessions:

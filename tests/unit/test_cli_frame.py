@@ -191,14 +191,16 @@ def test_what_went_wrong_while_undoing_is_a_note_and_not_lost(behave: Any, capsy
 
 def test_an_error_document_says_all_a_program_needs(behave: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs"
-    behave(raiser(HostError("cannot write '4'", path=path, errno=errno.EBUSY, fix="disable first", reason="vfs")))
+    behave(
+        raiser(HostError("cannot write '4'", path=path, errno=errno.EBUSY, fix="disable first", reason="vfs-enabled"))
+    )
     assert cli.main(["probe", "read", "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == {
         "schema": "nvmelm.error",
         "version": 1,
         "command": "probe read",
         "kind": "host",
-        "reason": "vfs",
+        "reason": "vfs-enabled",
         "message": "cannot write '4'",
         "cause": "",
         "fix": "disable first",
@@ -210,6 +212,19 @@ def test_an_error_document_says_all_a_program_needs(behave: Any, capsys: pytest.
         "rolled_back": False,
         "notes": [],
     }
+
+
+def test_a_reason_of_a_newer_peer_that_explain_does_not_know_is_called_remote(
+    behave: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nvmelm.migrate import messages
+
+    for reason, shown in (("from-the-future", "remote"), ("no-target", "no-target"), ("link-lost", "link-lost")):
+        error = BusyError("held", fix="nvmelm show PF", reason=reason)
+        behave(raiser(messages.remote_error(messages.failed(error), "beta")))
+        assert cli.main(["probe", "read", "--json"]) == int(error.exit_code)
+        document = json.loads(capsys.readouterr().out)
+        assert (document["reason"], document["fix"]) == (shown, "on beta: nvmelm show PF")
 
 
 def test_no_name_can_control_the_terminal(behave: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -208,6 +209,100 @@ def test_a_peer_that_gives_signs_of_life_is_waited_for() -> None:
         finally:
             done.set()
             thread.join()
+
+
+def test_a_deadline_ends_the_wait_for_a_peer_that_floods_with_signs_of_life() -> None:
+    done = threading.Event()
+    with quiet(60.0) as peer:
+        link = peer.greeted()
+
+        def flood() -> None:
+            with contextlib.suppress(OSError):
+                while not done.is_set():
+                    peer.raw.sendall(frame(ALIVE, b"") * 512)
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        try:
+            with pytest.raises(LinkLostError, match="does not answer"):
+                link.receive(deadline_s=0.2)
+        finally:
+            done.set()
+            link.close()
+            peer.raw.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_deadline_ends_the_wait_for_a_peer_that_drips() -> None:
+    done = threading.Event()
+    with quiet(60.0) as peer:
+        link = peer.greeted()
+
+        def drip() -> None:
+            peer.raw.sendall(frame(DATA, b"", length=MAX_DATA_BYTES))
+            while not done.wait(0.02):
+                peer.raw.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            with pytest.raises(LinkLostError, match="does not answer"):
+                link.receive(deadline_s=0.2)
+        finally:
+            done.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_peer_that_takes_nothing_for_long_but_lives_is_waited_for(reads: bool) -> None:
+    """Its device takes its time; what it says may be read by another thread, or by nobody just now."""
+    sent, done = threading.Event(), threading.Event()
+    with quiet(0.3) as peer:
+        link = peer.greeted()
+
+        def speak() -> None:
+            for _ in range(8):
+                link.send(DATA, bytes(1 << 20))
+            sent.set()
+
+        def listen() -> None:
+            with contextlib.suppress(LinkLostError):
+                link.receive()
+
+        threads = [threading.Thread(target=one) for one in ([speak, listen] if reads else [speak])]
+        for thread in threads:
+            thread.start()
+        for _ in range(12):  # four times the silence that would end it
+            assert not done.wait(0.1)
+            peer.raw.sendall(frame(ALIVE, b""))
+        assert not sent.is_set()
+        while not sent.is_set():
+            peer.raw.recv(1 << 20)
+        peer.raw.sendall(frame(DATA, b""))
+        for thread in threads:
+            thread.join()
+
+
+def test_a_link_is_closed_while_somebody_waits_to_send() -> None:
+    with quiet(60.0) as peer:
+        link = peer.greeted()
+        failures: list[BaseException] = []
+
+        def speak() -> None:
+            try:
+                for _ in range(64):
+                    link.send(DATA, bytes(1 << 20))
+            except LinkLostError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        while not link.sent_bytes:
+            pass
+        link.close()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert len(failures) == 1
 
 
 def test_a_link_says_by_itself_that_it_lives() -> None:

@@ -111,7 +111,11 @@ def test_an_error_of_the_other_host_keeps_its_words_and_its_exit_code(error: Any
     told = messages.remote_error(messages.failed(error), "peer")
     assert told.exit_code == code
     assert told.message == f"peer: {error.message}"
-    assert (told.cause, told.fix, told.reason) == ("because", "type this", "a-word")
+    assert (told.cause, told.fix, told.reason) == ("because", "on peer: type this", "a-word")
+
+
+def test_an_error_without_a_fix_gets_none_on_its_way() -> None:
+    assert messages.remote_error(messages.failed(BusyError("held")), "peer").fix == ""
 
 
 def test_an_error_too_long_for_the_wire_is_cut() -> None:

@@ -1,0 +1,44 @@
+"""Whether a controller has I/O queues, as its state says: only somebody's driver makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nvmelm.commands import AdminCommandError
+from nvmelm.errors import BusyError
+from nvmelm.operations import state
+from nvmelm.operations.session import Session
+from nvmelm.operations.state_transfer import StateReader
+from nvmelm.picture import Primary, Secondary
+from nvmelm.wire.migration import KNOWN_VERSION, ControllerStateHeader, NvmeStateHeader
+
+
+def require_none(session: Session, primary: Primary, controllers: Sequence[Secondary]) -> None:
+    """Refuse targets that run for somebody, whatever their marks say.
+
+    A controller that was just brought online has no I/O queues; neither has one that waits in a VMM for its state. Two
+    short reads each; nothing is changed. A device that does not tell is not held against it: the marks speak, too.
+
+    Raises:
+        BusyError: one has I/O queues.
+    """
+    versions = min(len(state.formats_of(primary).versions), 1)
+    for one in controllers:
+        if _has_any(StateReader(session.queue, one.cntlid, versions, 0)):
+            raise BusyError(
+                f"controller {one.cntlid:#06x} has I/O queues: it runs for somebody",
+                cause="a state that is set there would destroy what runs; its mark should not be there",
+                fix=f"nvmelm secondary revoke {primary.node} {one.cntlid:#06x}; then name another destination",
+                reason="target-runs",
+            )
+
+
+def _has_any(reader: StateReader) -> bool:
+    try:
+        header = reader.header()
+        if not reader.version_index or header.nvme_bytes < NvmeStateHeader.size:
+            return False
+        queues = NvmeStateHeader(reader.receive(ControllerStateHeader.size, NvmeStateHeader.size))
+    except AdminCommandError:
+        return False
+    return queues.ver == KNOWN_VERSION and bool(queues.niosq or queues.niocq)
