@@ -67,6 +67,9 @@ def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmErr
             return _not_resumed(record, failure, unexpected(second))
         stood_still = time.monotonic() - source.suspended_at
         source.measured.downtime_s = stood_still
+    lost = _lost(source) if unsuspended else ""
+    if lost and source.loaded_there:
+        return _only_copy_there(source, failure, lost)
     try:
         source.record = source.sessions.move(record, State.ROLLED_BACK, failure.message[:500])
     except NvmelmError as second:
@@ -74,7 +77,6 @@ def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmErr
     notes += source.points.report(Point.ROLLED_BACK)
     if not _abort(source.link, failure) and not _told_again(source):
         notes.append("the destination may still hold its targets suspended: nvmelm recover there, or here")
-    lost = _lost(source) if unsuspended else ""
     return _ending(failure, stood_still, [*(unsuspended if lost else []), *notes], lost)
 
 
@@ -153,6 +155,22 @@ def _lost(source: Source) -> str:
     if offline:
         return f"offline now: {', '.join(offline)}"
     return "a guest has to start its controller again" if source.measured.drain_s else ""
+
+
+def _only_copy_there(source: Source, failure: NvmelmError, lost: str) -> UncertainError:
+    """Return the error of a source that was reset when the destination held every state: that copy must stay.
+
+    Nothing is written and nothing is said to the destination, which stands still without a word of the source.
+    """
+    record = source.known
+    uncertain = UncertainError(
+        f"{failure.message}; the source's controllers were reset meanwhile, and the destination holds the only copy",
+        cause=f"{failure.cause}; {lost}".strip("; "),
+        fix=f"nvmelm recover --take {record.id[:8]} at the destination, or --give-up there to let it go",
+        reason="source-lost",
+    )
+    uncertain.add_note(f"session {record.id} is {record.state} here")
+    return uncertain
 
 
 def _ending(failure: NvmelmError, stood_still_s: float, notes: list[str], lost: str) -> NvmelmError:

@@ -86,6 +86,7 @@ class Source:
         self.rounds: list[Round] = []
         self.written: list[Written] = []
         self.digest = ""
+        self.loaded_there = False  # the destination holds every state
         self._sizes: dict[int, int] = {}
 
     # The three parts of a run; the first changes nothing anywhere.
@@ -250,6 +251,7 @@ class Source:
         send(self.link, messages.Suspended())
         sending = Sending(self.session, picture, chosen, self.link, controllers, digest=self.digest)
         loaded = sending.run(progress, self._sizes)
+        self.loaded_there = True
         self._account(sending, loaded)
         self.points.call(Point.BEFORE_GIVE_AWAY)
 

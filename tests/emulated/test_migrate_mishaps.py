@@ -204,6 +204,23 @@ def test_a_source_that_was_reset_while_it_stood_still_does_not_say_that_it_runs_
     assert guarded.states("destination") == ["abandoned"]
 
 
+def test_a_source_that_is_reset_when_the_destination_holds_the_states_leaves_the_only_copy_alone(
+    guarded: World,
+) -> None:
+    def reset() -> None:
+        guarded.source.reset_primary(PF)
+        raise NvmelmError("the callout refuses")
+
+    with pytest.raises(UncertainError) as met:
+        guarded.migrate(points=at("source", "before-give-away", reset))
+    assert met.value.reason == "source-lost"
+    assert (guarded.states("source"), guarded.states("destination")) == (["suspending"], ["loaded"])
+    assert guarded.holds("destination")
+    guarded.word("take", "destination")
+    assert guarded.runs("destination")
+    goes_on(guarded, "destination")
+
+
 def test_those_that_were_never_suspended_were_not_reset(three: World) -> None:
     three.source.arm(f"{SUSPEND}#5=status:0x4006")  # three announcements, the first suspend, and this one
     with pytest.raises(NvmelmError) as met:
