@@ -84,8 +84,14 @@ def _explained(reason: str) -> bool:
     if reason in REASONS:
         return True
     from nvmelm.compat.verdict import explanation
+    from nvmelm.wire.status import lookup
 
-    return explanation(reason) is not None
+    if explanation(reason) is not None:
+        return True
+    try:
+        return lookup(reason).reason == reason  # the word of a status, which is none of a number
+    except UsageError:
+        return False
 
 
 def _logged(error: NvmelmError, command: str, subjects: Sequence[tuple[str, str]]) -> bool:

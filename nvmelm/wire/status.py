@@ -175,8 +175,8 @@ class Status(NamedTuple):
 def lookup(text: str) -> Status:
     """Return the status a person means: ``1h/3Ah``, ``1/3A``, ``0x13a``, ``0x413a``, ``13Ah``, ``314`` or a name.
 
-    Names are compared without regard to case; type and code are hexadecimal in ``a/b``, and any other number is
-    hexadecimal with ``0x`` or ``h``, or when only that is possible.
+    Names are compared without regard to case, and so are the words of :attr:`Status.reason`; type and code are
+    hexadecimal in ``a/b``, and any other number is hexadecimal with ``0x`` or ``h``, or when only that is possible.
 
     Raises:
         UsageError: it is none of these.
@@ -201,6 +201,7 @@ def _plain(name: str) -> str:
 
 def _number(text: str) -> int | None:
     pair = re.fullmatch(r"(?:0x)?([0-7])h?\s*/\s*(?:0x)?([0-9a-f]{1,2})h?", text)
+    pair = pair or re.fullmatch(r"status-([0-7])h-([0-9a-f]{2})h", text)  # the word of a code without a name
     if pair:
         return int(pair[1], 16) << 8 | int(pair[2], 16)
     if re.fullmatch(r"[0-9]{1,5}", text):

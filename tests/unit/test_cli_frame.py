@@ -219,7 +219,8 @@ def test_a_reason_of_a_newer_peer_that_explain_does_not_know_is_called_remote(
 ) -> None:
     from nvmelm.migrate import messages
 
-    for reason, shown in (("from-the-future", "remote"), ("no-target", "no-target"), ("link-lost", "link-lost")):
+    known = ("no-target", "link-lost", "model-differs", "controller-not-suspended", "status-1h-7fh")
+    for reason, shown in (("from-the-future", "remote"), ("13a", "remote"), *zip(known, known, strict=True)):
         error = BusyError("held", fix="nvmelm show PF", reason=reason)
         behave(raiser(messages.remote_error(messages.failed(error), "beta")))
         assert cli.main(["probe", "read", "--json"]) == int(error.exit_code)

@@ -142,6 +142,7 @@ def test_every_status_can_be_explained_and_found_by_its_text(value: int) -> None
     assert "{" not in status.cause + status.fix
     assert lookup(status.text) == Status(status.code)
     assert lookup(f"0x{value:x}") == status
+    assert lookup(status.reason) == Status(status.code)
 
 
 @given(st.text(max_size=30))
