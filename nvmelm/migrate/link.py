@@ -31,7 +31,6 @@ import os
 import select
 import threading
 import time
-from array import array
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -141,7 +140,6 @@ class Link:
         self.peer = peer
         self.version = 0
         self.sent_bytes = 0
-        self._received_bytes = 0
         self._incoming, self._outgoing = incoming, outgoing
         self._silence_s = silence_s
         self._writing = threading.Lock()
@@ -307,7 +305,6 @@ class Link:
                 raise self._cut(error.strerror or "") from error
             if not got:
                 raise self._cut("its end was closed")
-            self._received_bytes += got
             return got
 
     def _write(self, *pieces: Buffer) -> None:
@@ -340,20 +337,25 @@ class Link:
     def _await_room(self) -> None:
         """Wait until more can be sent. A device there may take its time: what arrives says that the other side lives.
 
-        Nobody may be reading just now, so what waits to be read counts as well.
+        Nobody may be reading just now, so what arrives is not taken, only noticed.
         """
-        heard, silent_at = self._arrived(), time.monotonic() + self._silence_s
-        while not _poll(self._outgoing, select.POLLOUT, min(_LOOKS_UP_S, self._silence_s)):
-            if self._closing.is_set():
-                raise self._cut("it is being closed here")
-            if (now := self._arrived()) != heard:
-                heard, silent_at = now, time.monotonic() + self._silence_s
-            elif time.monotonic() > silent_at:
-                raise self._silent("does not take what is sent")
-
-    def _arrived(self) -> int:
-        """Return how many bytes have arrived so far, read or not."""
-        return self._received_bytes + _unread(self._incoming)
+        if _poll(self._outgoing, select.POLLOUT, min(_LOOKS_UP_S, self._silence_s)):
+            return
+        silent_at = time.monotonic() + self._silence_s
+        with select.epoll() as changes:
+            wanted = {self._incoming: select.EPOLLIN}
+            wanted[self._outgoing] = wanted.get(self._outgoing, 0) | select.EPOLLOUT  # a socket is both
+            for descriptor, events in wanted.items():
+                changes.register(descriptor, events | select.EPOLLET)
+            while time.monotonic() < silent_at:
+                found = changes.poll(min(_LOOKS_UP_S, self._silence_s))
+                if self._closing.is_set():
+                    raise self._cut("it is being closed here")
+                if any(one == self._outgoing and events & ~select.EPOLLIN for one, events in found):
+                    return  # there is room, or an end that writing tells
+                if any(one == self._incoming and events & select.EPOLLIN for one, events in found):
+                    silent_at = time.monotonic() + self._silence_s
+        raise self._silent("does not take what is sent")
 
     def _late(self) -> LinkLostError:
         return LinkLostError(f"{self.peer} does not answer", cause="what it was asked for did not come in time")
@@ -369,17 +371,6 @@ def _poll(descriptor: int, events: int, timeout_s: float) -> bool:
     poller = select.poll()
     poller.register(descriptor, events)
     return bool(poller.poll(timeout_s * 1000))
-
-
-def _unread(descriptor: int) -> int:
-    """Return how many bytes wait to be read; 0 where the kernel does not tell."""
-    import fcntl
-    import termios
-
-    count = array("i", [0])
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(descriptor, termios.FIONREAD, count)
-    return count[0]
 
 
 def _widen(descriptor: int) -> None:

@@ -283,6 +283,50 @@ def test_a_peer_that_takes_nothing_for_long_but_lives_is_waited_for(reads: bool)
             thread.join()
 
 
+@contextlib.contextmanager
+def through_pipes(silence_s: float) -> Iterator[tuple[Link, int, int]]:
+    """Return a greeted link over two pipes, as ssh gives them, and the other side's ends: to write, and to read."""
+    from_peer, peer_writes = os.pipe()
+    peer_reads, to_peer = os.pipe()
+    os.write(peer_writes, preamble(1, 1))
+    with contextlib.ExitStack() as ends, Link(from_peer, to_peer, "peer", silence_s=silence_s) as link:
+        link.shake_hands()
+        ends.callback(os.close, peer_writes)
+        ends.callback(os.close, peer_reads)
+        yield link, peer_writes, peer_reads
+
+
+def test_what_arrives_in_a_pipe_that_nobody_reads_is_a_sign_of_life() -> None:
+    sent = threading.Event()
+    with through_pipes(0.3) as (link, peer_writes, peer_reads):
+
+        def speak() -> None:
+            for _ in range(4):
+                link.send(DATA, bytes(1 << 20))
+            sent.set()
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        for _ in range(12):  # four times the silence that would end it
+            assert not sent.wait(0.1)
+            os.write(peer_writes, frame(ALIVE, b""))
+        while not sent.is_set():
+            os.read(peer_reads, 1 << 20)
+        thread.join()
+
+
+@pytest.mark.parametrize("hung_up", [False, True])
+def test_a_pipe_that_takes_nothing_and_says_nothing_is_lost_even_when_its_other_half_ended(hung_up: bool) -> None:
+    with through_pipes(0.3) as (link, peer_writes, _):
+        if hung_up:
+            nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nothing, peer_writes)
+            os.close(nothing)
+        with pytest.raises(LinkLostError, match="does not take what is sent"):
+            for _ in range(4):
+                link.send(DATA, bytes(1 << 20))
+
+
 def test_a_link_is_closed_while_somebody_waits_to_send() -> None:
     with quiet(60.0) as peer:
         link = peer.greeted()
