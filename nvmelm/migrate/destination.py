@@ -111,7 +111,7 @@ class Destination:
                 with interruptible():
                     self._prepare(picture, chosen)
                     self._load(picture)
-            except (NvmelmError, KeyboardInterrupt) as error:
+            except (Exception, KeyboardInterrupt) as error:  # whatever it is: the source must know, and targets be free
                 raise self._put_back(error) from error
         self._await_decision()
 
@@ -292,12 +292,12 @@ class Destination:
             return self._uncertain(resumed.worst, f"{stand} ({unexpected(error).message})")
         return self._uncertain(resumed.worst)
 
-    def _put_back(self, error: NvmelmError | KeyboardInterrupt) -> NvmelmError:
+    def _put_back(self, error: Exception | KeyboardInterrupt) -> NvmelmError:
         """Undo what was done here, and return the error to end with.
 
         The source is told first: it can run its controllers again while this side still tidies up.
         """
-        failure = error if isinstance(error, NvmelmError) else InterruptedByUserError("interrupted")
+        failure = _as_ours(error)
         if self.record is None:
             return failure
         if self.record.state is not State.PREPARING:
@@ -306,8 +306,8 @@ class Destination:
             self._tell(messages.failed(failure))
         try:
             self._abandon(failure.message)
-        except (NvmelmError, KeyboardInterrupt) as second:
-            reason = second.message if isinstance(second, NvmelmError) else "interrupted"
+        except (Exception, KeyboardInterrupt) as second:  # whatever it is, an operator must know
+            reason = _as_ours(second).message
             failure.add_note(f"the destination could not be put back: {reason}; nvmelm recover there")
             return failure
         self._tell(messages.Aborted())
@@ -319,13 +319,13 @@ class Destination:
         self.record = self.sessions.move(self.known, State.ABANDONED, why[:500])
         self.points.report(Point.ROLLED_BACK)
 
-    def _uncertain(self, error: BaseException, stand: str = "") -> UncertainError:
+    def _uncertain(self, error: Exception | KeyboardInterrupt, stand: str = "") -> UncertainError:
         """Return the error of a session that only the source, or an operator, can decide.
 
         Args:
             stand: how the controllers stand, when they are not all suspended.
         """
-        failure = unexpected(error) if isinstance(error, Exception) else InterruptedByUserError("interrupted")
+        failure = _as_ours(error)
         lost = failure.reason == "target-gone"
         if lost and not stand:
             stand = f"the states moved into {self.known.names} are not all there any more; nothing runs"
@@ -363,6 +363,10 @@ class Destination:
             }
             for pair, one in zip(self.opening.pairs, chosen, strict=True)
         ]
+
+
+def _as_ours(error: Exception | KeyboardInterrupt) -> NvmelmError:
+    return unexpected(error) if isinstance(error, Exception) else InterruptedByUserError("interrupted")
 
 
 def _peer(text: str) -> str:

@@ -24,7 +24,7 @@ def require_none(session: Session, primary: Primary, controllers: Sequence[Secon
     """
     versions = min(len(state.formats_of(primary).versions), 1)
     for one in controllers:
-        if _has_any(StateReader(session.queue, one.cntlid, versions, 0)):
+        if _runs(StateReader(session.queue, one.cntlid, versions, 0)):
             raise BusyError(
                 f"controller {one.cntlid:#06x} has I/O queues: it runs for somebody",
                 cause="a state that is set there would destroy what runs; its mark should not be there",
@@ -33,12 +33,23 @@ def require_none(session: Session, primary: Primary, controllers: Sequence[Secon
             )
 
 
-def _has_any(reader: StateReader) -> bool:
+def has_any(reader: StateReader, header: ControllerStateHeader) -> bool | None:
+    """Return whether a controller has I/O queues; None when its state does not tell.
+
+    Args:
+        header: of its state, as the reader gives it.
+
+    Raises:
+        AdminCommandError: the device refused to tell.
+    """
+    if not reader.version_index or header.nvme_bytes < NvmeStateHeader.size:
+        return None
+    queues = NvmeStateHeader(reader.receive(ControllerStateHeader.size, NvmeStateHeader.size))
+    return bool(queues.niosq or queues.niocq) if queues.ver == KNOWN_VERSION else None
+
+
+def _runs(reader: StateReader) -> bool:
     try:
-        header = reader.header()
-        if not reader.version_index or header.nvme_bytes < NvmeStateHeader.size:
-            return False
-        queues = NvmeStateHeader(reader.receive(ControllerStateHeader.size, NvmeStateHeader.size))
+        return has_any(reader, reader.header()) is True
     except AdminCommandError:
         return False
-    return queues.ver == KNOWN_VERSION and bool(queues.niosq or queues.niocq)

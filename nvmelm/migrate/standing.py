@@ -10,11 +10,11 @@ from enum import StrEnum
 
 from nvmelm.errors import UncertainError
 from nvmelm.migrate import target
+from nvmelm.migrate.queues import has_any
 from nvmelm.operations import state
 from nvmelm.operations.ownership import Moving, Record
 from nvmelm.operations.session import Session
 from nvmelm.operations.state_transfer import StateReader
-from nvmelm.wire.migration import KNOWN_VERSION, ControllerStateHeader, NvmeStateHeader
 
 
 class Standing(StrEnum):
@@ -51,7 +51,8 @@ def look(session: Session, record: Record) -> dict[int, Standing]:
         header = reader.header()
         if header.suspended:
             return Standing.SUSPENDED
-        return Standing.RUNS if _has_queues(reader, header) else Standing.IDLE
+        # A copy is not counted as lost because a device does not tell.
+        return Standing.IDLE if has_any(reader, header) is False else Standing.RUNS
 
     return {one.cntlid: standing(one) for one in record.controllers}
 
@@ -65,11 +66,3 @@ def gone(record: Record, stand: dict[int, Standing], what: str, fix: str) -> Unc
         fix=fix,
         reason="target-gone",
     )
-
-
-def _has_queues(reader: StateReader, header: ControllerStateHeader) -> bool:
-    """Return whether a controller has I/O queues; one whose state cannot be read is taken for one that has."""
-    if header.nvme_bytes < NvmeStateHeader.size:
-        return True
-    queues = NvmeStateHeader(reader.receive(ControllerStateHeader.size, NvmeStateHeader.size))
-    return queues.ver != KNOWN_VERSION or bool(queues.niosq or queues.niocq)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.errors import UsageError
+from tests.emulated.two_hosts import World, build, copy
 
 MakeHost = Callable[..., EmulatedHost]
 
@@ -29,10 +29,21 @@ def make_host(tmp_path: Path) -> Iterator[MakeHost]:
         host.close()
 
 
-def agree(question: str) -> None:
-    """Say yes."""
+@pytest.fixture(scope="session")
+def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two prepared hosts, to be copied."""
+    return build(tmp_path_factory.mktemp("hosts") / "template")
 
 
-def decline(question: str) -> None:
-    """Say no, as a pipe without --yes does."""
-    raise UsageError(question)
+@pytest.fixture
+def world(two_hosts: Path, tmp_path: Path) -> Iterator[World]:
+    found = copy(two_hosts, tmp_path / "world")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def guarded(world: World) -> World:
+    """A world with a guest that has commands in flight."""
+    world.start_guest(depth=8)
+    return world

@@ -22,7 +22,8 @@ from nvmelm.errors import InterruptedByUserError, UsageError
 from nvmelm.operations.plan import cells_of
 from nvmelm.operations.recover import recover
 from nvmelm.operations.session import session
-from tests.emulated.conftest import MakeHost, agree
+from tests.emulated.answers import agree
+from tests.emulated.conftest import MakeHost
 
 NVMELM = str(Path(sys.executable).with_name("nvmelm"))
 SHARE = Path(nvmelm.__file__).parent / "share"

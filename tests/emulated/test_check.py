@@ -9,7 +9,8 @@ from nvmelm.model import Role
 from nvmelm.operations import provision
 from nvmelm.operations.check import check
 from nvmelm.operations.session import session
-from tests.emulated.conftest import MakeHost, agree
+from tests.emulated.answers import agree
+from tests.emulated.conftest import MakeHost
 
 PF = "0000:01:00.0"
 

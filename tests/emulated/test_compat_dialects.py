@@ -18,7 +18,7 @@ from nvmelm.model import Role
 from nvmelm.operations import provision
 from nvmelm.operations.namespaces import attach_exactly
 from nvmelm.operations.session import session
-from tests.emulated.conftest import agree
+from tests.emulated.answers import agree
 
 NVMELM = str(Path(sys.executable).with_name("nvmelm"))
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"

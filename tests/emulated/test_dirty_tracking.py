@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,24 +21,17 @@ from nvmelm.migrate.precopy import Limits, Round, parse_range
 from nvmelm.model import Primary
 from nvmelm.operations.session import session
 from nvmelm.wire.tracking import Extent, merge
-from tests.emulated.two_hosts import FIRST, PF, VF, World, build, copy
+from tests.emulated.two_hosts import FIRST, PF, VF, World
 
 MiB = 1 << 20
 MEMORY = Extent(0, MiB)
 NVMELM = str(Path(sys.executable).with_name("nvmelm"))
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("hosts") / "template")
-
-
 @pytest.fixture
-def world(prepared: Path, tmp_path: Path) -> Iterator[World]:
-    found = copy(prepared, tmp_path / "world")
-    found.start_guest(depth=8)
-    yield found
-    found.close()
+def world(world: World) -> World:
+    world.start_guest(depth=8)
+    return world
 
 
 def primary(world: World) -> Primary:

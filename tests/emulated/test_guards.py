@@ -26,9 +26,10 @@ from nvmelm.operations.recover import recover
 from nvmelm.operations.session import Session, session
 from nvmelm.pci import Bdf
 from nvmelm.picture import ChangeReport
-from tests.emulated.conftest import MakeHost, agree, decline
+from tests.emulated.answers import agree, decline
+from tests.emulated.conftest import MakeHost
 from tests.emulated.test_migrate import GIVE
-from tests.emulated.two_hosts import FIRST, PF, VF, Cut, World, build, copy
+from tests.emulated.two_hosts import FIRST, PF, VF, Cut, World, copy
 
 CONFIG = {
     "destination": f"[[pf]]\naddress = '{PF}'\nvfs = 1\nrole = 'destination'\nvq = 3\nvi = 2\n",
@@ -38,15 +39,10 @@ SIDES = {"source": Role.MIGRATABLE, "destination": Role.RESUMABLE}
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("hosts") / "template")
-
-
-@pytest.fixture(scope="module")
-def cut_off(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cut_off(two_hosts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two hosts whose link was cut after the give-away: both copies stand still, and either may be the one."""
     place = tmp_path_factory.mktemp("cut") / "template"
-    world = copy(prepared, place)
+    world = copy(two_hosts, place)
     cut(world)
     world.close()
     return place
@@ -61,13 +57,6 @@ def cut(world: World) -> None:
 @pytest.fixture
 def undecided(cut_off: Path, tmp_path: Path) -> Iterator[World]:
     found = copy(cut_off, tmp_path / "world")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def world(prepared: Path, tmp_path: Path) -> Iterator[World]:
-    found = copy(prepared, tmp_path / "world")
     yield found
     found.close()
 

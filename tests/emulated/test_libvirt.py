@@ -22,7 +22,8 @@ from nvmelm.operations import provision, vm
 from nvmelm.operations.libvirt_client import DomainRef
 from nvmelm.operations.session import session
 from nvmelm.operations.vm_report import VmReport
-from tests.emulated.conftest import MakeHost, agree
+from tests.emulated.answers import agree
+from tests.emulated.conftest import MakeHost
 
 pytest.importorskip("libvirt", reason="libvirt-python is not installed: nvmelm[libvirt]", exc_type=ImportError)
 

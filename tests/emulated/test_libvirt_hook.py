@@ -19,7 +19,8 @@ from nvmelm.emulator.vmm import EmulatedVmm
 from nvmelm.model import Role
 from nvmelm.operations import domain_hook, domain_xml, provision, vm
 from nvmelm.operations.session import session
-from tests.emulated.conftest import MakeHost, agree, decline
+from tests.emulated.answers import agree, decline
+from tests.emulated.conftest import MakeHost
 
 SCRIPT = str(files("nvmelm") / "share/libvirt/nvmelm")
 SCHEMA = Path(__file__).parents[2] / "docs/schemas/nvmelm.libvirt_hook.json"

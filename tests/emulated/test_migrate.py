@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +25,13 @@ from nvmelm.model import Role
 from nvmelm.operations import digest, move, provision
 from nvmelm.operations.plan import cells_of
 from nvmelm.operations.session import session
-from tests.emulated.conftest import agree
+from tests.emulated.answers import agree
 from tests.emulated.two_hosts import FIRST, PF, VF, Cut, World, build, copy
 
 SEND = "0x41"
 #: The source's frames: Hello, Open, Prepare, rehearsal, Rehearsed, Suspended, the state, Sent, Give, Bye.
 GIVE = 8
 SUSPEND, RESUME, SET = f"admin/{SEND}/0", f"admin/{SEND}/1", f"admin/{SEND}/2"
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("hosts") / "template")
-
-
-@pytest.fixture
-def world(prepared: Path, tmp_path: Path) -> Iterator[World]:
-    found = copy(prepared, tmp_path / "world")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def guarded(world: World) -> World:
-    """A world with a guest that has commands in flight."""
-    world.start_guest(depth=8)
-    return world
 
 
 def goes_on(world: World, side: str) -> None:
@@ -170,17 +150,21 @@ def test_a_failed_callout_before_the_give_away_rolls_back(guarded: World) -> Non
     goes_on(guarded, "source")
 
 
+@pytest.mark.parametrize("where", ["source", "destination"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError(), RuntimeError("a bug")])
-def test_an_error_that_nobody_expected_rolls_back_too(guarded: World, error: Exception) -> None:
+def test_an_error_that_nobody_expected_rolls_back_too(guarded: World, error: Exception, where: str) -> None:
     def run(point: str, told: Any) -> None:
         if point == "source-suspended":
             raise error
 
     with pytest.raises(RolledBackError, match=type(error).__name__) as met:
-        guarded.migrate(points=lambda side: Points(run if side == "source" else None, side))
+        guarded.migrate(points=lambda side: Points(run if side == where else None, side))
     assert met.value.reason == "bug"
-    assert met.value.__cause__ is error
+    if where == "source":
+        assert met.value.__cause__ is error
+    assert (guarded.states("source"), guarded.states("destination")) == (["rolled-back"], ["abandoned"])
     goes_on(guarded, "source")
+    guarded.migrate()
 
 
 def test_a_resume_that_breaks_in_a_way_nobody_expected_is_uncertain_and_said(

@@ -24,7 +24,7 @@ from nvmelm.emulator.queue import EmulatedQueue
 from nvmelm.errors import HostError, NvmelmError
 from nvmelm.migrate.points import Points
 from nvmelm.operations.ownership import DOUBTFUL, Sessions
-from tests.emulated.two_hosts import VF, Cut, Killed, World, build, copy
+from tests.emulated.two_hosts import VF, Cut, Killed, World, copy
 
 SEND, RECEIVE, MANAGE = "0x41", "0x42", "0x1c"
 SIDES = ("source", "destination")
@@ -103,11 +103,6 @@ def whatever(draw: st.DrawFn) -> dict[str, Any]:
         "reconnect": draw(st.booleans()),
         "last": draw(st.permutations(SIDES)),
     }
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("hosts") / "template")
 
 
 class Watcher:
@@ -247,9 +242,9 @@ def play(story: dict[str, Any], world: World) -> None:
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(story=stories())
 def test_no_interleaving_runs_two_copies_or_loses_the_last(
-    story: dict[str, Any], prepared: Path, tmp_path_factory: pytest.TempPathFactory
+    story: dict[str, Any], two_hosts: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    play(story, copy(prepared, tmp_path_factory.mktemp("story") / "world"))
+    play(story, copy(two_hosts, tmp_path_factory.mktemp("story") / "world"))
 
 
 @pytest.mark.parametrize("how", [None, ALONE])
@@ -257,7 +252,7 @@ def test_no_interleaving_runs_two_copies_or_loses_the_last(
 @pytest.mark.parametrize("word", ["take", "give-up"])
 @pytest.mark.parametrize("undecided", UNDECIDED, ids=["suspending", "given-away", "accepted", "runs"])
 def test_one_word_on_one_host_never_runs_two_copies(
-    undecided: dict[str, Any], word: str, side: str, how: str | None, prepared: Path, tmp_path: Path
+    undecided: dict[str, Any], word: str, side: str, how: str | None, two_hosts: Path, tmp_path: Path
 ) -> None:
     nothing: dict[str, Any] = {
         "cut": None,
@@ -267,4 +262,4 @@ def test_one_word_on_one_host_never_runs_two_copies(
         "reconnect": False,
         "last": SIDES,
     }
-    play({**nothing, **undecided, "afterwards": [(word, side, how)]}, copy(prepared, tmp_path / "world"))
+    play({**nothing, **undecided, "afterwards": [(word, side, how)]}, copy(two_hosts, tmp_path / "world"))

@@ -23,7 +23,7 @@ from nvmelm.operations.interrupts import interruptible
 from nvmelm.operations.move import suspend
 from nvmelm.operations.ownership import Record, Sessions, State
 from nvmelm.operations.session import session
-from tests.emulated.conftest import agree
+from tests.emulated.answers import agree
 from tests.emulated.test_migrate import RESUME, SUSPEND, goes_on
 from tests.emulated.two_hosts import FIRST, PF, VF, World, build, copy
 
@@ -31,26 +31,8 @@ NVMELM = str(Path(sys.executable).with_name("nvmelm"))
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("hosts") / "template")
-
-
-@pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("several") / "template", controllers=3)
-
-
-@pytest.fixture
-def world(prepared: Path, tmp_path: Path) -> Iterator[World]:
-    found = copy(prepared, tmp_path / "world")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def guarded(world: World) -> World:
-    world.start_guest(depth=8)
-    return world
 
 
 @pytest.fixture

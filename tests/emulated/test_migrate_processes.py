@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nvmelm.waiting import wait_until
-from tests.emulated.two_hosts import FIRST, PF, World, build, copy
+from tests.emulated.two_hosts import FIRST, PF, World
 from tests.sshd import NoSshdError, Server, sshd
 
 NVMELM = str(Path(sys.executable).with_name("nvmelm"))
@@ -30,17 +30,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("hosts") / "template")
-
-
 @pytest.fixture
-def world(prepared: Path, tmp_path: Path) -> Iterator[World]:
-    found = copy(prepared, tmp_path / "world")
-    found.start_guest(depth=4)
-    yield found
-    found.close()
+def world(world: World) -> World:
+    world.start_guest(depth=4)
+    return world
 
 
 class Two:

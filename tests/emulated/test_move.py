@@ -28,7 +28,8 @@ from nvmelm.model import Role
 from nvmelm.operations import move, provision
 from nvmelm.operations.recover import recover
 from nvmelm.operations.session import session
-from tests.emulated.conftest import MakeHost, agree, decline
+from tests.emulated.answers import agree, decline
+from tests.emulated.conftest import MakeHost
 
 PF = "0000:01:00.0"
 FIRST, SECOND = 0x42, 0x43

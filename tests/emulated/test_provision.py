@@ -27,7 +27,8 @@ from nvmelm.operations.journal import Journal
 from nvmelm.operations.plan import Cells, cells_of
 from nvmelm.operations.recover import recover
 from nvmelm.operations.session import session
-from tests.emulated.conftest import MakeHost, agree, decline
+from tests.emulated.answers import agree, decline
+from tests.emulated.conftest import MakeHost
 
 PF = "0000:01:00.0"
 

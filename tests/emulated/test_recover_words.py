@@ -6,8 +6,6 @@ Each test begins with a migration that was cut off at a known place, and says wh
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,23 +18,16 @@ from nvmelm.migrate.settle import ask
 from nvmelm.model import RecoverReport, SessionView
 from nvmelm.operations.ownership import DOUBTFUL, Record, Sessions, State
 from nvmelm.transport import Host
-from tests.emulated.two_hosts import PF, Cut, Killed, World, build, copy
+from tests.emulated.two_hosts import PF, Cut, Killed, World
 
 #: The source's frame that tells the destination that it may run.
 GIVE = 8
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("hosts") / "template")
-
-
 @pytest.fixture
-def world(prepared: Path, tmp_path: Path) -> Iterator[World]:
-    world = copy(prepared, tmp_path / "world")
+def world(world: World) -> World:
     world.start_guest(depth=4)
-    yield world
-    world.close()
+    return world
 
 
 def given_away(world: World) -> None:

@@ -7,7 +7,6 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +29,14 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "nvmelm.wr
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("hosts") / "template", "nvme-2.1-udmq")
 
 
 @pytest.fixture
-def world(prepared: Path, tmp_path: Path) -> Iterator[World]:
-    found = copy(prepared, tmp_path / "world")
-    found.start_guest(depth=8)
-    yield found
-    found.close()
+def world(world: World) -> World:
+    world.start_guest(depth=8)
+    return world
 
 
 def blocks(world: World) -> set[int]:

@@ -18,7 +18,8 @@ from nvmelm.operations import provision, vm
 from nvmelm.operations.ownership import Moving, Sessions, Side, State, new_record
 from nvmelm.operations.session import session
 from nvmelm.operations.vm_report import VmArguments, VmReport
-from tests.emulated.conftest import MakeHost, agree, decline
+from tests.emulated.answers import agree, decline
+from tests.emulated.conftest import MakeHost
 
 Start = Callable[..., EmulatedVmm]
 

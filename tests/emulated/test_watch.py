@@ -36,7 +36,8 @@ from nvmelm.watch.look import Looks
 from nvmelm.watch.sessions import SessionLooks
 from nvmelm.watch.stream import Stream
 from nvmelm.wire.opcodes import ResourceType
-from tests.emulated.conftest import MakeHost, agree
+from tests.emulated.answers import agree
+from tests.emulated.conftest import MakeHost
 from tests.watching import Line, Watch, followed
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "nvmelm.watch.json").read_text())

@@ -30,7 +30,7 @@ from nvmelm.model import Role, SessionView
 from nvmelm.operations import provision
 from nvmelm.operations.ownership import Record, Sessions
 from nvmelm.operations.session import session
-from tests.emulated.conftest import agree
+from tests.emulated.answers import agree
 
 PF = "0000:01:00.0"
 VF = "0000:01:00.1"
