@@ -2,7 +2,7 @@
 
 ::
 
-    DIR/state.json          everything small, replaced as a whole          DIR/nvmelm/   marks and journals of nvmelm
+    DIR/state*.json         everything small, replaced as a whole          DIR/nvmelm/   marks and journals of nvmelm
     DIR/generation-*.json   what its devices are                           DIR/memory/   memory of guests and queues
     DIR/namespaces/         the media, sparse                              DIR/vendor/   vendor specific state
     DIR/listeners/          pipes of those who listen to uevents

@@ -24,6 +24,7 @@ from nvmelm.emulator.memory import Memory
 from nvmelm.emulator.state import Controller, Function, Holder, HostState, Primary, new_controller
 from nvmelm.emulator.store import Store
 from nvmelm.errors import NvmelmError
+from nvmelm.wire.layout import Buffer
 
 
 class Machine:
@@ -230,7 +231,7 @@ def write_generation(directory: Path, row: Generation) -> str:
     return name
 
 
-def write_private(path: Path, raw: bytes) -> None:
+def write_private(path: Path, raw: Buffer) -> None:
     """Write a file only its owner can read."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:

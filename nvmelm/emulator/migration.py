@@ -1,8 +1,8 @@
 """Migration Send and Migration Receive: suspend, resume, and a controller's state in and out.
 
-What has arrived of a state lies in a file until its last part succeeds; then the queues of the state exist all at
-once, and the file becomes the target's vendor specific state. A part that fails discards all of it, so that the whole
-structure has to come again.
+What has arrived of a state that comes in parts lies in a file until its last part succeeds; then the queues of the
+state exist all at once, and the file becomes the target's vendor specific state. A part that fails discards all of it,
+so that the whole structure has to come again.
 
 Source: NVM Express Base Specification 2.1, Migration Send command; Migration Receive command; Host Managed Live
 Migration.
@@ -26,7 +26,7 @@ from nvmelm.emulator.device import (
     Request,
 )
 from nvmelm.emulator.engine import Engine
-from nvmelm.emulator.machine import append_private
+from nvmelm.emulator.machine import append_private, write_private
 from nvmelm.emulator.resets import discard_transfer, discard_vendor_state
 from nvmelm.emulator.state import Controller, Transfer
 from nvmelm.wire.extents import Extent, merge
@@ -112,10 +112,13 @@ def _set_state(request: Request, controller: Controller) -> None:
     if row.needs_suspension and controller["online"] and not controller["suspended"]:
         raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
     try:
-        if sequence in (Sequence.FIRST, Sequence.ONLY):
+        if sequence == Sequence.ONLY:
+            _set_whole(request, controller)
+            return
+        if sequence == Sequence.FIRST:
             _begin(request, controller)
         _take(request, controller)
-        if sequence in (Sequence.LAST, Sequence.ONLY):
+        if sequence == Sequence.LAST:
             _commit(request, controller)
     except Refusal:
         discard_transfer(request.machine, controller)
@@ -129,6 +132,25 @@ def _formats(request: Request) -> tuple[int, int]:
     if version > len(row.state_versions) or format_ > len(row.vendor_uuids) or not (version or format_):
         raise Refusal(INVALID_FIELD)
     return version, format_
+
+
+def _set_whole(request: Request, controller: Controller) -> None:
+    """Make the target's what came in one command."""
+    formats, command = _formats(request), request.command
+    data = request.data_out(4 * command.cdw15)
+    if command.cdw12 or command.cdw13 or len(data) < ControllerStateHeader.size:
+        raise Refusal(INVALID_FIELD)
+    header = _checked(request, ControllerStateHeader(bytes(data[: ControllerStateHeader.size])), formats)
+    if len(data) < header.total_bytes:
+        raise Refusal(INVALID_FIELD)
+    file = ""
+    if header.vss:
+        file = request.machine.new_file()
+        request.machine.doom(file)  # unless it becomes the controller's
+        write_private(request.machine.directory / file, data)
+    at = ControllerStateHeader.size + header.nvme_bytes
+    _adopt(request, controller, header, formats, bytes(data[ControllerStateHeader.size : at]), file)
+    discard_transfer(request.machine, controller)
 
 
 def _begin(request: Request, controller: Controller) -> None:
@@ -190,16 +212,21 @@ def _header(request: Request, transfer: Transfer, descriptor: int) -> Controller
     if not transfer["covered"] or transfer["covered"][0][0] or transfer["covered"][0][1] < ControllerStateHeader.size:
         return None
     header = ControllerStateHeader(os.pread(descriptor, ControllerStateHeader.size, 0))
+    return _checked(request, header, (transfer["csvi"], transfer["csuuidi"]))
+
+
+def _checked(request: Request, header: ControllerStateHeader, formats: tuple[int, int]) -> ControllerStateHeader:
+    """Return a header that says what this device can take, and what the commands say."""
     if header.ver or header.nvme_bytes > _NVME_PART_MAX or header.vendor_bytes > request.row.vendor_state_bytes:
         raise Refusal(INVALID_FIELD)
-    if bool(header.nvmecss) != bool(transfer["csvi"]) or (header.vss and not transfer["csuuidi"]):
+    if bool(header.nvmecss) != bool(formats[0]) or (header.vss and not formats[1]):
         raise Refusal(INVALID_FIELD)
     return header
 
 
 def _commit(request: Request, controller: Controller) -> None:
-    """Make the state the target's: all of it, or nothing."""
-    transfer, row = controller["transfer"], request.row
+    """Make the target's what has arrived in parts."""
+    transfer = controller["transfer"]
     if transfer is None:
         raise Refusal(COMMAND_SEQUENCE_ERROR)
     path = request.machine.directory / transfer["file"]
@@ -211,17 +238,31 @@ def _commit(request: Request, controller: Controller) -> None:
         raw = os.pread(descriptor, header.nvme_bytes, ControllerStateHeader.size)
     finally:
         os.close(descriptor)
-    io = controller["io"]
+    _adopt(request, controller, header, (transfer["csvi"], transfer["csuuidi"]), raw, transfer["file"])
+    discard_transfer(request.machine, controller)
+
+
+def _adopt(
+    request: Request,
+    controller: Controller,
+    header: ControllerStateHeader,
+    formats: tuple[int, int],
+    raw: bytes,
+    file: str,
+) -> None:
+    """Make a state the target's: all of it, or nothing.
+
+    Args:
+        raw: its NVMe part.
+        file: in which its vendor specific part lies, behind the NVMe part.
+    """
+    row, io = request.row, controller["io"]
     if header.nvmecss:
-        io = controller_state.queues_from(request, controller, raw, row.state_versions[transfer["csvi"] - 1])
+        io = controller_state.queues_from(request, controller, raw, row.state_versions[formats[0] - 1])
     at = ControllerStateHeader.size + header.nvme_bytes
-    if header.vss and not vendor.acceptable(row, path, at, header.vendor_bytes):
+    if header.vss and not vendor.acceptable(row, request.machine.directory / file, at, header.vendor_bytes):
         raise Refusal(INVALID_FIELD)
     controller["io"] = io
-    if not header.vss:
-        discard_transfer(request.machine, controller)
-        return
-    request.machine.doom(f"{transfer['file']}.parts")
-    discard_vendor_state(request.machine, controller)
-    controller["vendor"], controller["vendor_at"] = transfer["file"], at
-    controller["transfer"] = None
+    if header.vss:
+        discard_vendor_state(request.machine, controller)
+        controller["vendor"], controller["vendor_at"] = file, at

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-FORMAT = 1
+FORMAT = 2
 
 
 class SubmissionQueue(TypedDict):

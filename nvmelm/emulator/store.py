@@ -1,16 +1,19 @@
-"""The state of an emulated host on disk: one JSON file, changed only under a lock, shared by several processes.
+"""The state of an emulated host on disk: one JSON document, changed only under a lock, shared by several processes.
 
-A transaction takes the host's lock, sees the state as the last one left it, and replaces the file as a whole
-(write beside it, rename) when it changed something. So a process may be killed anywhere: the file is always one
-whole state. Nothing is synced to the medium; an emulated host does not survive a power failure of the real one.
+A transaction takes the host's lock, sees the state as the last one left it, and replaces it as a whole when it changed
+something. There are two files, and a counter in the lock file: how many times the state was replaced, and so which of
+the two is the current one. The other is written, then the counter is raised; so a process may be killed anywhere, and
+the state is always a whole one. Nothing is synced to the medium; an emulated host does not survive a power failure of
+the real one.
 
-Reading the file again costs more than most commands. A counter beside the lock says how many times the state was
-replaced; it is raised *before* the file is, so whoever finds its own number there holds the current state.
+Both files are written in place: making and renaming files would cost more than most commands, and would burden the
+file system's journal, for which the synced writes of nvmelm's own database then wait. Whoever finds the counter as it
+was need not read the state again.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -25,7 +28,10 @@ from nvmelm.emulator.state import FORMAT, HostState
 from nvmelm.errors import MalformedError, NvmelmError, host_error
 
 _COUNTER = struct.Struct("<Q")
-_STATE = "state.json"
+#: The state after an even and after an odd number of replacements; the first one tells that a directory is a host.
+_EVEN, _ODD = "state.json", "state.odd.json"
+#: A file's size is a multiple of this, so that it seldom changes. What follows the document is blank.
+_ROUND = 4096
 
 
 class Store:
@@ -53,10 +59,10 @@ class Store:
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise host_error("cannot open the emulated host", str(directory), error) from error
-        self._file = directory / _STATE
+        self._files = (f"{directory}/{_EVEN}", f"{directory}/{_ODD}")
         with self._locked():
-            if not self._file.exists():
-                self._replace(initial(directory))
+            if not os.path.exists(self._files[0]):  # noqa: PTH110 - as in _write
+                self._begin(initial(directory))
 
     @contextmanager
     def view(self) -> Iterator[HostState]:
@@ -122,7 +128,7 @@ class Store:
     def _current(self) -> HostState:
         version = self._on_disk()
         if self._state is None or version != self._version:
-            self._state = _parse(self._file)
+            self._state = _parse(self._files[version % 2])
             self._version = version
         return self._state
 
@@ -130,31 +136,48 @@ class Store:
         self._replace(state)
         self.when_kept()  # still under the lock, so that what it tells is told in the order of the changes
 
+    def _begin(self, state: HostState) -> None:
+        """Keep a new host's first state: it appears as a whole."""
+        even, odd = self._files
+        self._write(odd, state)
+        os.rename(odd, even)  # noqa: PTH104 - as in _write
+        self._count(0)
+        self._state, self._version = state, 0
+
     def _replace(self, state: HostState) -> None:
         version = self._on_disk() + 1
-        os.pwrite(self._lock, _COUNTER.pack(version), 0)
-        beside = f"{self._file}.new"
-        raw = json.dumps(state, separators=(",", ":")).encode()
-        try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(descriptor, raw)
-            finally:
-                os.close(descriptor)
-            os.rename(beside, self._file)  # noqa: PTH104 - a path object costs more than the rename
-        except OSError as error:
-            self._state = None
-            with contextlib.suppress(OSError):
-                os.unlink(beside)  # noqa: PTH108 - see above
-            raise host_error("cannot keep the emulated host's state", str(self._file), error) from error
+        self._state = None  # until it is kept: whatever interrupts this, what was changed has not happened
+        self._write(self._files[version % 2], state)
+        self._count(version)
         self._state, self._version = state, version
 
+    def _count(self, version: int) -> None:
+        os.pwrite(self._lock, _COUNTER.pack(version), 0)
 
-def _parse(file: Path) -> HostState:
+    def _write(self, file: str, state: HostState) -> None:
+        """Write a state into a file that is not the current one."""
+        raw = json.dumps(state, separators=(",", ":")).encode()
+        raw = raw.ljust(-(-len(raw) // _ROUND) * _ROUND)
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)  # a path object would cost more
+            try:
+                if os.fstat(descriptor).st_size > len(raw):
+                    os.ftruncate(descriptor, len(raw))
+                if os.write(descriptor, raw) != len(raw):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise host_error("cannot keep the emulated host's state", file, error) from error
+
+
+def _parse(file: str) -> HostState:
     try:
-        state = json.loads(file.read_bytes())
+        state = json.loads(Path(file).read_bytes())
+    except FileNotFoundError:  # of a version that kept one file
+        state = None
     except OSError as error:
-        raise host_error("cannot read the emulated host's state", str(file), error) from error
+        raise host_error("cannot read the emulated host's state", file, error) from error
     except ValueError as error:
         raise MalformedError(
             f"not the state of an emulated host: {file}", cause=str(error), fix="name another directory"

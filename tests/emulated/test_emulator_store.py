@@ -108,10 +108,10 @@ def test_a_process_killed_anywhere_leaves_a_readable_state(tmp_path: Path) -> No
     for number in range(4):
         victim = fork.Process(target=_assign_again_and_again, args=(str(tmp_path / "host"), FIRST, 1_000_000))
         victim.start()
-        state = tmp_path / "host" / "state.json"  # replaced after the counter in the lock file is raised
-        before = state.stat().st_ino
+        counter = tmp_path / "host" / "lock"
+        before = counter.read_bytes()
         deadline = time.monotonic() + 30
-        while state.stat().st_ino == before and time.monotonic() < deadline:
+        while counter.read_bytes() == before and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(0.003 * number)
         os.kill(victim.pid or 0, signal.SIGKILL)
@@ -119,6 +119,51 @@ def test_a_process_killed_anywhere_leaves_a_readable_state(tmp_path: Path) -> No
         assert 1 <= parse_secondary_list(one.identify(0x15))[0].nvq <= 5
         assert one.status(VIRT, FIRST << 16 | 8, 2) == 0
     one.host.close()
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_change_whose_writing_was_cut_short_did_not_happen(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies when half of the state was written, or all of it and nothing more."""
+    one = bench(tmp_path / "host")
+    one.enable(2)
+    write = os.write
+
+    def dies(descriptor: int, raw: bytes) -> int:
+        write(descriptor, raw if after else raw[: len(raw) // 2])
+        raise KeyboardInterrupt
+
+    for number in (0, 1):  # whichever of the two files is the current one
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr("nvmelm.emulator.store.os.write", dies)
+            one.write(f"{PF_DIR}/sriov_numvfs", "0")
+        with EmulatedHost(tmp_path / "host") as other:
+            assert other.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "2"
+        assert one.host.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "2"
+        assert one.status(VIRT, FIRST << 16 | 8, 2 + number) == 0
+    one.host.close()
+
+
+def test_a_disk_that_takes_half_of_a_state_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bench(tmp_path / "host")
+    write = os.write
+    with monkeypatch.context() as patched, pytest.raises(HostError, match="No space left"):
+        patched.setattr("nvmelm.emulator.store.os.write", lambda descriptor, raw: write(descriptor, raw[:100]))
+        one.enable(2)
+    assert one.host.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "0"
+    one.enable(2)
+    one.host.close()
+
+
+def test_a_state_that_shrank_leaves_nothing_of_the_longer_one(tmp_path: Path) -> None:
+    with EmulatedHost(tmp_path / "host") as host:
+        for length in (20_000, 10_000, 10, 9_000, 1):
+            for _ in range(2):
+                with host.machine.change() as state:
+                    state["storage"] = "x" * length
+        with EmulatedHost(tmp_path / "host") as other, other.machine.view() as state:
+            assert state["storage"] == "x"
 
 
 def _hold(directory: str, ready: str) -> None:
