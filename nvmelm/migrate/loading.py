@@ -1,7 +1,8 @@
 """The states of a session on their way from the link into the targets.
 
-One thread receives, and one for each state sets it. A state that needs several commands is set alone: its parts come
-one behind the other on the link as well, so a state that waits for its turn never keeps another one's bytes back.
+One thread receives, and one for each state sets it, unless a single small one is all that comes. A state that needs
+several commands is set alone: its parts come one behind the other on the link as well, so a state that waits for its
+turn never keeps another one's bytes back.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from nvmelm.errors import MalformedError, NvmelmError
 from nvmelm.migrate import messages
 from nvmelm.migrate.link import DATA, Frame, Link
 from nvmelm.migrate.messages import send
-from nvmelm.migrate.streams import Arriving
+from nvmelm.migrate.streams import SMALL_BYTES, Arriving
 from nvmelm.operations import state
 from nvmelm.operations.image_stream import StreamedImage
 from nvmelm.operations.ownership import Moving
@@ -35,6 +36,7 @@ class _State:
         self.thread: threading.Thread | None = None
         self.error: BaseException | None = None
         self.loaded: messages.LoadedOne | None = None
+        self.frames = 0
         self.sent = False
         self.again = False
 
@@ -57,6 +59,7 @@ class Loading:
         self._device_bytes = picture.primary.max_transfer_bytes
         self._target = state.Target.of(picture.primary)
         self._limit = state.transfer_limit(session.queue, self._device_bytes)
+        self._alone = len(controllers) == 1 or session.host.serial
         self._one_by_one = threading.Lock()
         self._states: dict[int, _State] = {}
         self._failed = threading.Event()
@@ -68,16 +71,14 @@ class Loading:
             NvmelmError: one could not be set, or the link was lost; nothing is to be resumed.
         """
         for number, one in enumerate(self._controllers):
-            self._begin(number, one)
+            self._states[number] = _State(one, self._digest)
         while not self._all_in():
             frame = self._next()
             if frame is None:
                 continue  # a state is in, or failed
             message = messages.parse(frame, self._link.peer)
             if isinstance(message, messages.Sent):
-                found = self._state(message.stream)
-                found.sent = True
-                found.arriving.end()
+                self._end(self._state(message.stream))
             elif isinstance(message, messages.Abort):
                 raise SourceGaveUpError(message.why)
             else:
@@ -100,13 +101,26 @@ class Loading:
             frame = self._link.receive()
             if frame is None or frame.kind != DATA:
                 return frame
-            self._state(frame.stream).arriving.put(frame.payload)
+            found = self._state(frame.stream)
+            if found.thread is None and (found.frames or len(frame.payload) > SMALL_BYTES):
+                self._start(found)
+            found.frames += 1
+            found.arriving.put(frame.payload)
             if self._failed.is_set():
                 return None
 
-    def _begin(self, stream: int, one: Moving) -> None:
-        self._states[stream] = found = _State(one, self._digest)
-        found.thread = threading.Thread(target=self._set, args=(found,), name=f"nvmelm-set-{one.cntlid:#06x}")
+    def _end(self, found: _State) -> None:
+        """Take the end of a state. One that came in one frame is all there: a thread for it alone would only cost."""
+        found.sent = True
+        found.arriving.end()
+        if found.thread is None and self._alone:
+            self._set(found)
+        elif found.thread is None:
+            self._start(found)
+
+    def _start(self, found: _State) -> None:
+        name = f"nvmelm-set-{found.one.cntlid:#06x}"
+        found.thread = threading.Thread(target=self._set_apart, args=(found,), name=name)
         found.thread.daemon = True
         found.thread.start()
 
@@ -135,11 +149,15 @@ class Loading:
             raise error
         if latest.sent:
             latest.again = True
-            self._begin(number + repeats * len(self._controllers), one)
+            self._states[number + repeats * len(self._controllers)] = _State(one, self._digest)
             send(self._link, messages.Again(source=one.peer_cntlid, why=error.message[:4096]))
 
-    def _set(self, found: _State) -> None:
+    def _set_apart(self, found: _State) -> None:
         """Put one state into its target, in a thread of its own."""
+        self._set(found)
+        self._link.wake()
+
+    def _set(self, found: _State) -> None:
         try:
             name = f"the state of {found.one.peer_cntlid:#06x}"
             image = StreamedImage(found.arriving.get, name, digest=found.arriving.digest)
@@ -159,7 +177,6 @@ class Loading:
             found.error = error
             self._failed.set()
             found.arriving.unwanted()
-        self._link.wake()
 
     def _restore(self, one: Moving, image: StreamedImage, *, retries: int) -> state.Restored:
         waited_before = image.waited_s

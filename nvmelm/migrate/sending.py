@@ -61,6 +61,7 @@ class Sending:
         self._formats = state.formats_of(picture.primary)
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
+        self._sizes: Mapping[int, int] = {}
         self._repeats: Counter[int] = Counter()
         self._progress: Progress | None = None
 
@@ -76,7 +77,7 @@ class Sending:
             NvmelmError: a state could not be read, or is not proven.
         """
         started = time.monotonic()
-        self._progress = progress
+        self._progress, self._sizes = progress, sizes
         few = len(self._controllers) == 1 or self._session.host.serial
         if few and max(sizes.values(), default=0) <= SMALL_BYTES // 2:
             for number, one in enumerate(self._controllers):
@@ -115,6 +116,7 @@ class Sending:
                 vendor_uuid=self._formats.uuids[0] if self._formats.uuids else None,
                 device_bytes=self._picture.primary.max_transfer_bytes,
                 digest=self._digest,
+                expected_bytes=self._sizes.get(one.cntlid, 0),
                 progress=self._progress if one is self._controllers[0] else None,
             )
             send(self._link, messages.Sent(stream=stream))

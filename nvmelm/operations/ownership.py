@@ -51,6 +51,8 @@ __all__ = [
 DOUBTFUL = "sessions-doubtful"
 #: How long another process may hold the database; it holds it for one small transaction.
 _BUSY_S = 10.0
+#: What a session writes until it is over: some 4 states of a few pages each; with 8 controllers 2 KiB a state.
+_ROOM_BYTES = 64 * 1024
 
 
 class Sessions:
@@ -63,7 +65,7 @@ class Sessions:
         self._file = (0, 0)
 
     def open(self, record: Record) -> Record:
-        """Write a new session down.
+        """Write a new session down, and make sure of room on the disk for what follows.
 
         Raises:
             BusyError: one of its controllers is in a session that is not over.
@@ -75,7 +77,22 @@ class Sessions:
                 _refuse_overlap(other, {one.cntlid for one in record.controllers})
             values = (record.id, record.side, record.primary, record.state, to_json(record))
             database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", values)
+            database.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM_BYTES,))
+            database.execute("DELETE FROM room")
+        self._use_room()
         return record
+
+    def _use_room(self) -> None:
+        """Let what is written next go where the log has been already.
+
+        A file that grows makes each sync wait for the file system's journal, and a disk may be full by then; what
+        follows is written while a guest stands still. When others read just now it is not done, and costs time only.
+        """
+        import sqlite3  # as below
+
+        with contextlib.suppress(sqlite3.OperationalError):
+            if self._connection is not None:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def require_free(self, primary: str, cntlids: Collection[int]) -> None:
         """Refuse controllers of a session that is not over.
@@ -303,6 +320,8 @@ def _create(database: sqlite3.Connection) -> None:
         "CREATE TABLE IF NOT EXISTS sessions (id TEXT NOT NULL, side TEXT NOT NULL, address TEXT NOT NULL,"
         " state TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (id, side))"
     )
+
+    database.execute("CREATE TABLE IF NOT EXISTS room (bytes BLOB)")
 
 
 def _select(database: sqlite3.Connection, clause: str, *values: str) -> list[Record]:

@@ -41,6 +41,7 @@ def save(
     source: ImageSource,
     formats: StateFormats,
     device_bytes: int = 0,
+    expected_bytes: int = 0,
     version: int = KNOWN_VERSION,
     vendor_uuid: UUID | Literal["auto"] | None = "auto",
     progress: Progress | None = None,
@@ -50,14 +51,16 @@ def save(
 ) -> Saved:
     """Read the state of a suspended controller, and write an image of it.
 
-    The header is read first. A state that fits one command is then read by one; a larger one in parts, and its
-    beginning is read once more at the end, and must be the same.
+    The header is read first, or as much as is expected. A state that did not come with it is then read by one command
+    where it fits; a larger one in parts, and its beginning is read once more at the end, and must be the same.
 
     Args:
         sink: from :func:`nvmelm.operations.image.open_sink`; committed here, when all is proven.
         source: what the image says of where it comes from.
         formats: what the primary controller supports.
         device_bytes: see :func:`transfer_limit`.
+        expected_bytes: of state (a multiple of 4), as it was a moment ago: one command then reads what two would. What
+            a device has less it leaves undefined (Base Specification 2.1, Migration Receive), and it is cut off.
         version: of the NVMe Controller State, by value.
         vendor_uuid: the vendor's format, by value; ``auto`` takes the only one there is; None leaves that part out.
         digest: what proves the image; see :mod:`nvmelm.operations.digest`.
@@ -74,7 +77,10 @@ def save(
     started = time.monotonic()
     chosen = _choose_uuid(formats, vendor_uuid)
     reader = StateReader(queue, cntlid, _version_index(formats, version), _uuid_index(formats, chosen))
-    state = _checked(reader.header(), cntlid, version, chosen)
+    limit = transfer_limit(queue, device_bytes)
+    likely = ControllerStateHeader.size <= expected_bytes <= limit
+    head = reader.receive(0, expected_bytes if likely else ControllerStateHeader.size)
+    state = _checked(ControllerStateHeader.at(head), cntlid, version, chosen)
     header = ImageHeader(
         image_id=image_id or uuid4(),
         created_utc=created or datetime.now(UTC).replace(microsecond=0),
@@ -87,7 +93,7 @@ def save(
         vendor_bytes=state.vendor_bytes,
     )
     writer = ImageWriter(sink, header, digest=digest)
-    _copy(reader, state, writer, transfer_limit(queue, device_bytes), progress)
+    _copy(reader, state, head, writer, limit, progress)
     proof = _proof(reader)
     value = writer.finish(proof)
     return Saved(header, proof, value.hex(), reader.commands, time.monotonic() - started)
@@ -169,12 +175,17 @@ def _not_suspended(cntlid: int) -> ImageError:
 
 
 def _copy(
-    reader: StateReader, state: ControllerStateHeader, writer: ImageWriter, limit: int, progress: Progress | None
+    reader: StateReader,
+    state: ControllerStateHeader,
+    head: bytes,
+    writer: ImageWriter,
+    limit: int,
+    progress: Progress | None,
 ) -> None:
     """Copy the whole state, and make sure that it did not change meanwhile."""
     total = state.total_bytes
     first = b""
-    for offset, data in _parts(reader, total, limit):
+    for offset, data in _whole(head, total) or _parts(reader, total, limit):
         if offset == 0:
             # What a running controller changes, its queues, stands at the beginning.
             first = data[: ControllerStateHeader.size + state.nvme_bytes]
@@ -188,6 +199,11 @@ def _copy(
             raise _not_suspended(reader.cntlid)
         if again != first:
             raise _torn(reader.cntlid)
+
+
+def _whole(head: bytes, total: int) -> list[tuple[int, bytes]]:
+    """Return the state as the one part it is, when it came with the header."""
+    return [(0, head[:total])] if len(head) >= total else []
 
 
 def _parts(reader: StateReader, total: int, limit: int) -> Iterator[tuple[int, bytes]]:

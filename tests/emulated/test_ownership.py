@@ -159,6 +159,30 @@ def test_a_disk_that_takes_nothing_is_an_error_before_anything_follows(make_host
         assert sessions.get(opened.id, opened.side) == opened
 
 
+def test_what_follows_the_first_record_needs_no_more_room_on_the_disk(make_host: MakeHost) -> None:
+    host = make_host()
+    log = sessions_path(host).with_name("sessions.db-wal")
+    with Sessions(host) as sessions:
+        moving = sessions.open(replace(record(host), controllers=record(host).controllers * 8))
+        before = log.stat().st_size
+        for state in (State.SUSPENDING, State.GIVEN_AWAY, State.DONE):
+            moving = sessions.move(moving, state)
+        assert log.stat().st_size == before
+        assert sessions.all() == [moving]
+
+
+def test_somebody_who_reads_does_not_keep_a_session_from_being_opened(make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        sessions.open(record(host))
+        reader = sqlite3.connect(sessions_path(host), isolation_level=None)
+        with contextlib.closing(reader):
+            reader.execute("BEGIN")
+            assert len(reader.execute("SELECT id FROM sessions").fetchall()) == 1
+            opened = sessions.open(record(host, session="b" * 32, cntlid=0x44))
+            assert sessions.move(opened, State.SUSPENDING).state is State.SUSPENDING
+
+
 def test_a_reader_waits_for_no_writer(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nvmelm.operations.ownership._BUSY_S", 0.0)
     host = make_host()

@@ -104,6 +104,36 @@ def test_a_state_that_fits_one_command_is_read_by_the_header_and_one_command(pat
         assert image.header.vendor_uuid is None
 
 
+@pytest.mark.parametrize(
+    ("expected", "reads"),
+    [
+        (104, [104]),  # what it was a moment ago is what it is
+        (160, [160]),  # the guest has deleted a queue since: the rest is undefined, and no part of the state
+        (80, [80, 104]),  # it has made one since
+        (44, [48, 104]),  # no state is as small
+        (128 * KiB + 4, [48, 104]),  # more than one command carries
+    ],
+)
+def test_a_state_that_is_as_large_as_expected_is_read_by_one_command(
+    expected: int, reads: list[int], path: Path
+) -> None:
+    queue = migrating_queue()
+    saved = save(queue, path, expected_bytes=expected)
+    assert [one.data_in_length for one in queue.commands] == reads
+    assert (saved.commands, saved.header.state_bytes, saved.proof) == (len(reads), 104, Proof(7))
+    with open_image(path, spool_directory=path.parent) as image:
+        (part,) = image.parts(4 * KiB)
+        assert part.data == state_header(14, 0, suspended=True) + queue_state(1)
+
+
+def test_a_running_controller_is_refused_however_much_of_it_was_expected(path: Path) -> None:
+    queue = migrating_queue()
+    queue.controllers[1].suspended = False
+    with pytest.raises(ImageError, match="not suspended"):
+        save(queue, path, expected_bytes=104)
+    assert not path.exists()
+
+
 def test_a_larger_state_is_read_in_parts_as_large_as_allowed_and_its_beginning_twice(path: Path) -> None:
     queue = migrating_queue(vendor_bytes=300 * KiB)
     reached = []
