@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from nvmelm.emulator import uevents
+from nvmelm.emulator.files import StateFiles
 from nvmelm.emulator.generations import Generation
 from nvmelm.emulator.memory import Memory
 from nvmelm.emulator.state import Controller, Function, Holder, HostState, Primary, new_controller
 from nvmelm.emulator.store import Store
 from nvmelm.errors import NvmelmError
-from nvmelm.wire.layout import Buffer
 
 
 class Machine:
@@ -37,6 +37,7 @@ class Machine:
         self._generations: dict[str, Generation] = {}
         self._memories: dict[str, Memory] = {}
         self._doomed: list[str] = []
+        self.files = StateFiles(store.directory)
         self.media: dict[str, int] = {}  # descriptors of the namespaces' files by name
         self.said: list[dict[str, Any]] = []  # uevents of this transaction
         store.when_kept = self._tell
@@ -180,12 +181,6 @@ class Machine:
         self.forget_memory(name)
         (self.directory / name).unlink(missing_ok=True)
 
-    def new_file(self) -> str:
-        """Make an empty file for a state and return its name."""
-        name = f"vendor/{uuid.uuid4().hex}"
-        write_private(self.directory / name, b"")
-        return name
-
     def doom(self, name: str) -> None:
         """Remove a file once the state that no longer names it has been kept."""
         if name:
@@ -204,7 +199,7 @@ class Machine:
             }
             for name in self._doomed:
                 if name not in named:
-                    (self.directory / name).unlink(missing_ok=True)
+                    self.files.remove(name)
             self._doomed.clear()
 
     def registered(self, buffer: object) -> str:
@@ -220,6 +215,7 @@ class Machine:
         for descriptor in self.media.values():
             os.close(descriptor)
         self.media.clear()
+        self.files.close()
         self.store.close()
 
 
@@ -231,20 +227,11 @@ def write_generation(directory: Path, row: Generation) -> str:
     return name
 
 
-def write_private(path: Path, raw: Buffer) -> None:
+def write_private(path: Path, raw: bytes) -> None:
     """Write a file only its owner can read."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(raw)
-
-
-def append_private(path: str, raw: bytes) -> None:
-    """Append a few bytes to a file only its owner can read."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, raw)
-    finally:
-        os.close(descriptor)
 
 
 def alive(holder: Holder) -> bool:

@@ -10,7 +10,6 @@ Migration.
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from nvmelm.emulator.device import (
     Request,
 )
 from nvmelm.emulator.engine import Engine
-from nvmelm.emulator.machine import append_private, write_private
 from nvmelm.emulator.resets import discard_transfer, discard_vendor_state
 from nvmelm.emulator.state import Controller, Transfer
 from nvmelm.wire.extents import Extent, merge
@@ -145,9 +143,9 @@ def _set_whole(request: Request, controller: Controller) -> None:
         raise Refusal(INVALID_FIELD)
     file = ""
     if header.vss:
-        file = request.machine.new_file()
+        file = request.machine.files.new()
         request.machine.doom(file)  # unless it becomes the controller's
-        write_private(request.machine.directory / file, data)
+        request.machine.files.write(file, data, 0)
     at = ControllerStateHeader.size + header.nvme_bytes
     _adopt(request, controller, header, formats, bytes(data[ControllerStateHeader.size : at]), file)
     discard_transfer(request.machine, controller)
@@ -156,7 +154,9 @@ def _set_whole(request: Request, controller: Controller) -> None:
 def _begin(request: Request, controller: Controller) -> None:
     version, format_ = _formats(request)
     discard_transfer(request.machine, controller)
-    controller["transfer"] = Transfer(file=request.machine.new_file(), csvi=version, csuuidi=format_, covered=[])
+    controller["transfer"] = Transfer(
+        file=request.machine.files.new(), csvi=version, csuuidi=format_, covered=[], total=-1
+    )
 
 
 def _take(request: Request, controller: Controller) -> None:
@@ -171,33 +171,26 @@ def _take(request: Request, controller: Controller) -> None:
         raise Refusal(INVALID_FIELD)
     if offset > ControllerStateHeader.size + _NVME_PART_MAX + request.row.vendor_state_bytes:
         raise Refusal(INVALID_FIELD)
-    data = request.data_out(length)
-    path = f"{request.machine.directory}/{transfer['file']}"
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.pwrite(descriptor, data, offset)
-        header = _header(request, transfer, descriptor)
-        _note(request, transfer, offset, offset + length, known=header is not None)
-        header = header or _header(request, transfer, descriptor)
-    finally:
-        os.close(descriptor)
-    if header is not None and offset > header.total_bytes:
+    request.machine.files.write(transfer["file"], request.data_out(length), offset)
+    _note(request, transfer, offset, offset + length)
+    if 0 <= transfer["total"] < offset:
         raise Refusal(INVALID_FIELD)
 
 
-def _note(request: Request, transfer: Transfer, start: int, end: int, *, known: bool) -> None:
-    """Remember which bytes have arrived.
+def _note(request: Request, transfer: Transfer, start: int, end: int) -> None:
+    """Remember which bytes have arrived, and what the header among them says.
 
     Once the header is there, parts in the middle are noted beside the state: replacing the state as a whole for each
     of thousands of parts would be most of their cost.
     """
-    if known and request.operation & 3 == Sequence.MIDDLE:
-        append_private(f"{request.machine.directory}/{transfer['file']}.parts", _PART.pack(start, end))
-        request.machine.store.untouched()
+    machine = request.machine
+    if transfer["total"] >= 0 and start >= ControllerStateHeader.size and request.operation & 3 == Sequence.MIDDLE:
+        machine.files.append(f"{transfer['file']}.parts", _PART.pack(start, end))
+        machine.store.untouched()
         return
-    transfer["covered"] = [
-        list(each) for each in merge([*_covered(transfer, request.machine.directory), Extent(start, end)])
-    ]
+    transfer["covered"] = [list(each) for each in merge([*_covered(transfer, machine.directory), Extent(start, end)])]
+    header = _header(request, transfer)
+    transfer["total"] = header.total_bytes if header is not None else -1
 
 
 def _covered(transfer: Transfer, directory: Path) -> list[Extent]:
@@ -207,11 +200,11 @@ def _covered(transfer: Transfer, directory: Path) -> list[Extent]:
     return merge([*(Extent(*each) for each in transfer["covered"]), *noted])
 
 
-def _header(request: Request, transfer: Transfer, descriptor: int) -> ControllerStateHeader | None:
+def _header(request: Request, transfer: Transfer) -> ControllerStateHeader | None:
     """Return the header once it has arrived, checked against what the commands say."""
     if not transfer["covered"] or transfer["covered"][0][0] or transfer["covered"][0][1] < ControllerStateHeader.size:
         return None
-    header = ControllerStateHeader(os.pread(descriptor, ControllerStateHeader.size, 0))
+    header = ControllerStateHeader(request.machine.files.read(transfer["file"], ControllerStateHeader.size, 0))
     return _checked(request, header, (transfer["csvi"], transfer["csuuidi"]))
 
 
@@ -229,15 +222,10 @@ def _commit(request: Request, controller: Controller) -> None:
     transfer = controller["transfer"]
     if transfer is None:
         raise Refusal(COMMAND_SEQUENCE_ERROR)
-    path = request.machine.directory / transfer["file"]
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        header = _header(request, transfer, descriptor)
-        if header is None or transfer["covered"][0][1] < header.total_bytes:
-            raise Refusal(INVALID_FIELD)
-        raw = os.pread(descriptor, header.nvme_bytes, ControllerStateHeader.size)
-    finally:
-        os.close(descriptor)
+    header = _header(request, transfer)
+    if header is None or transfer["covered"][0][1] < header.total_bytes:
+        raise Refusal(INVALID_FIELD)
+    raw = request.machine.files.read(transfer["file"], header.nvme_bytes, ControllerStateHeader.size)
     _adopt(request, controller, header, (transfer["csvi"], transfer["csuuidi"]), raw, transfer["file"])
     discard_transfer(request.machine, controller)
 
@@ -260,7 +248,7 @@ def _adopt(
     if header.nvmecss:
         io = controller_state.queues_from(request, controller, raw, row.state_versions[formats[0] - 1])
     at = ControllerStateHeader.size + header.nvme_bytes
-    if header.vss and not vendor.acceptable(row, request.machine.directory / file, at, header.vendor_bytes):
+    if header.vss and not vendor.acceptable(request.machine, row, file, at, header.vendor_bytes):
         raise Refusal(INVALID_FIELD)
     controller["io"] = io
     if header.vss:

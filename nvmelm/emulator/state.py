@@ -83,6 +83,7 @@ class Transfer(TypedDict):
     csvi: int
     csuuidi: int
     covered: list[list[int]]  # [start, end), bytes received
+    total: int  # bytes of the whole as its header says, -1: the header has not arrived
 
 
 class Controller(TypedDict):

@@ -2,7 +2,8 @@
 
 A device writes its own state the first time it is asked for: a header page, and one page in every 64 KiB whose
 content depends on the device and the place, so that parts that were lost, mixed up or put in the wrong order are
-noticed when the state is set somewhere. What lies between are zeros, and holes in the file.
+noticed when the state is set somewhere. What lies between are zeros, and holes in the file. In a state of more than
+256 MiB the pages are further apart: a device does not look at millions of places while a guest stands still.
 
 ::
 
@@ -12,9 +13,7 @@ noticed when the state is set somewhere. What lies between are zeros, and holes 
 
 from __future__ import annotations
 
-import os
 from hashlib import sha256
-from pathlib import Path
 
 from nvmelm.emulator.generations import Generation
 from nvmelm.emulator.machine import Machine
@@ -23,7 +22,13 @@ from nvmelm.emulator.state import Controller, Primary
 
 _MAGIC = b"EMULATED VENDOR STATE\0\0\0"
 _STRIDE = 64 * 1024
+_PAGES_MAX = 4096
 _SEED_BYTES = 32
+
+
+def _stride(size: int) -> int:
+    """Return how far the pages of a state are apart, bytes."""
+    return max(_STRIDE, -(-size // _PAGES_MAX) & -PAGE)
 
 
 def _page(seed: bytes, number: int, size: int) -> bytes:
@@ -45,41 +50,31 @@ def ensure(machine: Machine, primary: Primary, controller: Controller) -> None:
         return
     row = machine.generation(primary)
     size, seed = row.vendor_state_bytes, _seed(primary, controller)
-    name = machine.new_file()
-    descriptor = os.open(machine.directory / name, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.ftruncate(descriptor, size)
-        os.pwrite(descriptor, _header(row, seed, size)[:size], 0)
-        for offset in range(_STRIDE, size, _STRIDE):
-            os.pwrite(descriptor, _page(seed, offset // _STRIDE, min(PAGE, size - offset)), offset)
-    finally:
-        os.close(descriptor)
+    name = machine.files.new()
+    machine.files.grow(name, size)
+    machine.files.write(name, _header(row, seed, size)[:size], 0)
+    stride = _stride(size)
+    for offset in range(stride, size, stride):
+        machine.files.write(name, _page(seed, offset // stride, min(PAGE, size - offset)), offset)
     controller["vendor"], controller["vendor_at"] = name, 0
 
 
 def read(machine: Machine, controller: Controller, offset: int, length: int) -> bytes:
     """Return part of a controller's vendor specific state, which :func:`ensure` has made sure of."""
-    descriptor = os.open(f"{machine.directory}/{controller['vendor']}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.pread(descriptor, length, controller["vendor_at"] + offset)
-    finally:
-        os.close(descriptor)
+    return machine.files.read(controller["vendor"], length, controller["vendor_at"] + offset)
 
 
-def acceptable(row: Generation, path: Path, offset: int, size: int) -> bool:
+def acceptable(machine: Machine, row: Generation, name: str, offset: int, size: int) -> bool:
     """Return whether bytes of a file are vendor specific state that this kind of device can use, whole and in order."""
     if size != row.vendor_state_bytes:
         return False
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fixed = len(_header(row, b"", size))
-        head = os.pread(descriptor, fixed + _SEED_BYTES, offset)[:size]
-        seed = head[fixed:]
-        if head != _header(row, seed, size)[:size]:
-            return False
-        return all(
-            os.pread(descriptor, min(PAGE, size - at), offset + at) == _page(seed, at // _STRIDE, min(PAGE, size - at))
-            for at in range(_STRIDE, size, _STRIDE)
-        )
-    finally:
-        os.close(descriptor)
+    fixed = len(_header(row, b"", size))
+    head = machine.files.read(name, fixed + _SEED_BYTES, offset)[:size]
+    seed = head[fixed:]
+    if head != _header(row, seed, size)[:size]:
+        return False
+    stride = _stride(size)
+    return all(
+        machine.files.read(name, min(PAGE, size - at), offset + at) == _page(seed, at // stride, min(PAGE, size - at))
+        for at in range(stride, size, stride)
+    )
