@@ -1,8 +1,9 @@
 """The states of a session on their way from the link into the targets.
 
-One thread receives, and one for each state sets it, unless a single small one is all that comes. A state that needs
-several commands is set alone: its parts come one behind the other on the link as well, so a state that waits for its
-turn never keeps another one's bytes back.
+The only state of a session is set by the thread that receives it: what arrives while the device works waits in the
+buffers of the link, and a second thread would cost more than it saves. Of several one thread receives, and one for each
+state sets it. A state that needs several commands is set alone: its parts come one behind the other on the link as
+well, so a state that waits for its turn never keeps another one's bytes back.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from nvmelm.errors import MalformedError, NvmelmError
 from nvmelm.migrate import messages
 from nvmelm.migrate.link import DATA, Frame, Link
 from nvmelm.migrate.messages import send
-from nvmelm.migrate.streams import SMALL_BYTES, Arriving
+from nvmelm.migrate.streams import Arriving
 from nvmelm.operations import state
-from nvmelm.operations.image_stream import StreamedImage
+from nvmelm.operations.image_stream import Receive, StreamedImage, TailDigest
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
 from nvmelm.picture import Picture
+from nvmelm.wire.layout import Buffer
 
 #: A state that failed in the middle is asked for again this often.
 _REPEATS = 2
@@ -36,9 +38,38 @@ class _State:
         self.thread: threading.Thread | None = None
         self.error: BaseException | None = None
         self.loaded: messages.LoadedOne | None = None
-        self.frames = 0
         self.sent = False
         self.again = False
+
+
+class _Pulled:
+    """The pieces of a state that are read from the link when they are wanted."""
+
+    def __init__(self, link: Link, stream: int, digest: str) -> None:
+        self.digest = TailDigest(digest)
+        self._link = link
+        self._stream = stream
+        self._ended = False
+
+    def get(self) -> Buffer | None:
+        """Return the next piece, or None at the end."""
+        while not self._ended:
+            frame = self._link.receive()
+            if frame is None:
+                continue
+            stream = frame.stream if frame.kind == DATA else _sent(frame, self._link.peer).stream
+            if stream != self._stream:
+                raise _not_open(self._link)
+            if frame.kind == DATA:
+                self.digest.update(frame.payload)
+                return frame.payload
+            self._ended = True
+        return None
+
+    def drop(self) -> None:
+        """Pass over what is left."""
+        while self.get() is not None:
+            pass
 
 
 class Loading:
@@ -59,7 +90,6 @@ class Loading:
         self._device_bytes = picture.primary.max_transfer_bytes
         self._target = state.Target.of(picture.primary)
         self._limit = state.transfer_limit(session.queue, self._device_bytes)
-        self._alone = len(controllers) == 1 or session.host.serial
         self._one_by_one = threading.Lock()
         self._states: dict[int, _State] = {}
         self._failed = threading.Event()
@@ -70,20 +100,31 @@ class Loading:
         Raises:
             NvmelmError: one could not be set, or the link was lost; nothing is to be resumed.
         """
+        if len(self._controllers) == 1:
+            return [self._pull(self._controllers[0])]
         for number, one in enumerate(self._controllers):
-            self._states[number] = _State(one, self._digest)
+            self._begin(number, one)
         while not self._all_in():
             frame = self._next()
             if frame is None:
                 continue  # a state is in, or failed
-            message = messages.parse(frame, self._link.peer)
-            if isinstance(message, messages.Sent):
-                self._end(self._state(message.stream))
-            elif isinstance(message, messages.Abort):
-                raise SourceGaveUpError(message.why)
-            else:
-                raise messages.unexpected(message, self._link.peer)
+            found = self._state(_sent(frame, self._link.peer).stream)
+            found.sent = True
+            found.arriving.end()
         return [one for one in (self._latest(number).loaded for number in range(len(self._controllers))) if one]
+
+    def _pull(self, one: Moving) -> messages.LoadedOne:
+        """Take the only state, again when the device lost it."""
+        for stream in range(_REPEATS + 1):
+            pulled = _Pulled(self._link, stream, self._digest)
+            try:
+                return self._set(one, pulled.get, pulled.digest)
+            except AdminCommandError as error:
+                if error.status.dnr or stream == _REPEATS:
+                    raise
+                pulled.drop()
+                self._ask_for(one, error)
+        raise AssertionError("the last try returns or raises")
 
     def __enter__(self) -> Loading:
         return self
@@ -101,33 +142,20 @@ class Loading:
             frame = self._link.receive()
             if frame is None or frame.kind != DATA:
                 return frame
-            found = self._state(frame.stream)
-            if found.thread is None and (found.frames or len(frame.payload) > SMALL_BYTES):
-                self._start(found)
-            found.frames += 1
-            found.arriving.put(frame.payload)
+            self._state(frame.stream).arriving.put(frame.payload)
             if self._failed.is_set():
                 return None
 
-    def _end(self, found: _State) -> None:
-        """Take the end of a state. One that came in one frame is all there: a thread for it alone would only cost."""
-        found.sent = True
-        found.arriving.end()
-        if found.thread is None and self._alone:
-            self._set(found)
-        elif found.thread is None:
-            self._start(found)
-
-    def _start(self, found: _State) -> None:
-        name = f"nvmelm-set-{found.one.cntlid:#06x}"
-        found.thread = threading.Thread(target=self._set_apart, args=(found,), name=name)
+    def _begin(self, stream: int, one: Moving) -> None:
+        self._states[stream] = found = _State(one, self._digest)
+        found.thread = threading.Thread(target=self._try, args=(found,), name=f"nvmelm-set-{one.cntlid:#06x}")
         found.thread.daemon = True
         found.thread.start()
 
     def _state(self, stream: int) -> _State:
         found = self._states.get(stream)
         if found is None or found.sent:
-            raise MalformedError(f"{self._link.peer} sent data of a stream that is not open", reason="protocol")
+            raise _not_open(self._link)
         return found
 
     def _latest(self, number: int) -> _State:
@@ -149,34 +177,33 @@ class Loading:
             raise error
         if latest.sent:
             latest.again = True
-            self._states[number + repeats * len(self._controllers)] = _State(one, self._digest)
-            send(self._link, messages.Again(source=one.peer_cntlid, why=error.message[:4096]))
+            self._begin(number + repeats * len(self._controllers), one)
+            self._ask_for(one, error)
 
-    def _set_apart(self, found: _State) -> None:
-        """Put one state into its target, in a thread of its own."""
-        self._set(found)
-        self._link.wake()
+    def _ask_for(self, one: Moving, error: AdminCommandError) -> None:
+        send(self._link, messages.Again(source=one.peer_cntlid, why=error.message[:4096]))
 
-    def _set(self, found: _State) -> None:
+    def _try(self, found: _State) -> None:
+        """Put one state of several into its target, in a thread of its own."""
         try:
-            name = f"the state of {found.one.peer_cntlid:#06x}"
-            image = StreamedImage(found.arriving.get, name, digest=found.arriving.digest)
-            small = image.header.state_bytes <= self._limit
-            if small:
-                done = self._restore(found.one, image, retries=_REPEATS)
-            else:
-                with self._one_by_one:
-                    done = self._restore(found.one, image, retries=0)
-            found.loaded = messages.LoadedOne(
-                source=found.one.peer_cntlid,
-                digest=image.proven.hex(),
-                set_s=done.seconds,
-                commands=done.commands,
-            )
+            found.loaded = self._set(found.one, found.arriving.get, found.arriving.digest)
         except BaseException as error:  # raised again by the thread that waits for this one
             found.error = error
             self._failed.set()
             found.arriving.unwanted()
+        self._link.wake()
+
+    def _set(self, one: Moving, get: Receive, digest: TailDigest) -> messages.LoadedOne:
+        """Put one state into its target."""
+        image = StreamedImage(get, f"the state of {one.peer_cntlid:#06x}", digest=digest)
+        if image.header.state_bytes <= self._limit:
+            done = self._restore(one, image, retries=_REPEATS)
+        else:
+            with self._one_by_one:
+                done = self._restore(one, image, retries=0)
+        return messages.LoadedOne(
+            source=one.peer_cntlid, digest=image.proven.hex(), set_s=done.seconds, commands=done.commands
+        )
 
     def _restore(self, one: Moving, image: StreamedImage, *, retries: int) -> state.Restored:
         waited_before = image.waited_s
@@ -199,3 +226,17 @@ class SourceGaveUpError(NvmelmError):
 
     def __init__(self, why: str) -> None:
         super().__init__("the source gave up", cause=why, reason="source-gave-up")
+
+
+def _sent(frame: Frame, peer: str) -> messages.Sent:
+    """Return the message that ends a state, and nothing else."""
+    message = messages.parse(frame, peer)
+    if isinstance(message, messages.Abort):
+        raise SourceGaveUpError(message.why)
+    if not isinstance(message, messages.Sent):
+        raise messages.unexpected(message, peer)
+    return message
+
+
+def _not_open(link: Link) -> MalformedError:
+    return MalformedError(f"{link.peer} sent data of a stream that is not open", reason="protocol")

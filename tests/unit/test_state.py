@@ -151,19 +151,40 @@ def test_a_larger_state_is_read_in_parts_as_large_as_allowed_and_its_beginning_t
     assert saved.header.vendor_uuid == VENDOR
 
 
-def test_parts_are_read_one_command_at_a_time_and_no_further_than_one_ahead() -> None:
+@pytest.mark.parametrize(
+    ("worth_s", "asked"),
+    [
+        pytest.param(0.0, [0, 64 * KiB, 128 * KiB], id="slow"),  # the third is the one ahead
+        pytest.param(60.0, [0, 64 * KiB], id="quick"),
+    ],
+)
+def test_parts_are_read_one_command_at_a_time_and_of_a_slow_device_no_further_than_one_ahead(
+    worth_s: float, asked: list[int]
+) -> None:
     queue = migrating_queue(vendor_bytes=300 * KiB)
     reader = StateReader(queue, 1, 1, 1)
-    with ReadAhead(reader, 300 * KiB, 64 * KiB) as parts:
+    with ReadAhead(reader, 300 * KiB, 64 * KiB, worth_s=worth_s) as parts:
         taken = [parts.next(), parts.next()]
-    assert [one.cdw12 for one in queue.commands] == [0, 64 * KiB, 128 * KiB]  # the third is the one ahead
+    assert [one.cdw12 for one in queue.commands] == asked
     assert b"".join(taken) == reader.receive(0, 128 * KiB)
 
 
-def test_a_part_that_cannot_be_read_is_an_error_where_it_is_taken() -> None:
+@pytest.mark.parametrize("worth_s", [0.0, 60.0])
+def test_a_state_is_whole_however_its_parts_were_read(worth_s: float) -> None:
+    reader = StateReader(migrating_queue(vendor_bytes=300 * KiB), 1, 1, 1)
+    whole = reader.receive(0, 128 * KiB)
+    with ReadAhead(reader, 128 * KiB - 4, 20 * KiB, worth_s=worth_s) as parts:
+        assert b"".join(parts.next() for _ in range(7)) == whole[:-4]
+
+
+@pytest.mark.parametrize("worth_s", [0.0, 60.0])
+def test_a_part_that_cannot_be_read_is_an_error_where_it_is_taken(worth_s: float) -> None:
     queue = migrating_queue(vendor_bytes=300 * KiB)
-    with ReadAhead(StateReader(queue, 9, 1, 1), 300 * KiB, 64 * KiB) as parts, pytest.raises(AdminCommandError):
+    queue.statuses[2] = INTERNAL_ERROR | DNR
+    with ReadAhead(StateReader(queue, 1, 1, 1), 300 * KiB, 64 * KiB, worth_s=worth_s) as parts:
         parts.next()
+        with pytest.raises(AdminCommandError):
+            parts.next()
 
 
 @pytest.mark.parametrize(
