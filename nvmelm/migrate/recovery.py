@@ -58,6 +58,7 @@ MEANING = {
     State.PREPARING: "the migration was cut off before the states were in: the targets may be suspended",
     State.LOADED: "the targets hold every state, suspended; whether the source gave them away is not known here",
     State.ACCEPTED: "the source gave the controllers away; whether they were resumed here is not known",
+    State.ABANDONING: "an operator gave the controllers up; whether the targets were put back is not known",
 }
 
 
@@ -307,6 +308,8 @@ def _let_go(host: Host, sessions: Sessions, record: Record, points: Points) -> R
         record = _unchanged(sessions, record)
         if record.side is Side.SOURCE:
             return finish_source(opened, sessions, record, why)
+        if record.state in (State.LOADED, State.ACCEPTED):  # before the copy is destroyed, of which a part may be left
+            record = sessions.move(record, State.ABANDONING, why)
         return put_back(opened, sessions, record, why, points)
 
 

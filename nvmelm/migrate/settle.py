@@ -12,9 +12,10 @@ r"""What becomes of a session that was cut off: both hosts say what they have wr
     taken
     done                   nothing         UNCERTAIN   it runs them     it runs them  nothing        UNCERTAIN
 
-A source whose copy is lost while the destination holds one does nothing: ``source-lost``. Each host acts on its own
-controllers only, under its own PF's lock, and writes before it acts where another copy could run. UNCERTAIN in capitals
-takes an operator's word first; see ``docs/ownership.md``.
+A source whose copy is lost while the destination holds one does nothing: ``source-lost``. Nor does any while the
+destination is abandoning, whatever it was before: its copy may run until it is put back, which is done without asking.
+Each host acts on its own controllers only, under its own PF's lock, and writes before it acts where another copy could
+run. UNCERTAIN in capitals takes an operator's word first; see ``docs/ownership.md``.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ def answer(host: Host, link: Link, asked: messages.Settle, points: Points) -> No
                     record = settle(opened, sessions, record, asked.state, points)
                 except NvmelmError as error:
                     record = sessions.get(asked.session, side) or record
-                    if record.state not in (State.PREPARING, State.LOADED):
+                    if record.state not in (State.PREPARING, State.LOADED, State.ABANDONING):
                         raise
-                    note = told(error)  # suspended, whatever failed: that is what the other has to know
+                    note = told(error)  # it decides nothing by itself: that is what the other has to know
         send(link, messages.Settled(state=record.state, note=(note or record.note)[:4096]))
     with suppress(LinkLostError):
         link.receive(deadline_s=5.0)  # Bye
@@ -119,6 +120,8 @@ def unasked(opened: Session, sessions: Sessions, record: Record, points: Points)
     _same_device(opened, record)
     if record.state is State.PREPARING:
         return put_back(opened, sessions, record, "recovered before the states were in", points)
+    if record.state is State.ABANDONING:
+        return put_back(opened, sessions, record, record.note, points)
     if record.state is State.RETURNING:
         return run_again(opened, sessions, record, "the destination abandoned them", points)
     return record
@@ -234,7 +237,7 @@ def require_no_contradiction(record: Record, theirs: State | None) -> None:
     why = ""
     if here in _RUNS_HERE | {State.TAKING, State.RETURNING} and there in _TAKES:
         why = "both hosts run the controllers, or are about to"
-    elif ours is State.DONE and theirs in (State.PREPARING, State.ABANDONED):
+    elif ours is State.DONE and theirs in (State.PREPARING, State.ABANDONING, State.ABANDONED):
         why = "the source took its copy down, and the destination has none"
     elif ours is State.GIVEN_AWAY and theirs in (State.PREPARING, None):
         why = "the destination does not know that it holds the states"
@@ -247,6 +250,8 @@ def require_no_contradiction(record: Record, theirs: State | None) -> None:
 
 
 def _settle_source(opened: Session, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:
+    if theirs is State.ABANDONING:
+        return record  # of accepted ones it is not known whether they run, until they were put back
     if record.state in BEFORE:
         return _settle_before(opened, sessions, record, theirs, points)
     if record.state is State.GIVEN_AWAY:
@@ -282,6 +287,8 @@ def _settle_before(opened: Session, sessions: Sessions, record: Record, theirs: 
 def _settle_destination(
     opened: Session, sessions: Sessions, record: Record, theirs: State | None, points: Points
 ) -> Record:
+    if record.state is State.ABANDONING:
+        return put_back(opened, sessions, record, record.note, points)
     if record.state is State.PREPARING or (record.state is State.LOADED and theirs in _RUNS_HERE):
         return put_back(opened, sessions, record, f"the source is {theirs}", points)
     if theirs in _GIVEN:

@@ -11,11 +11,11 @@ will. Nothing is over before the controllers run, or are gone: a state that is w
     source                                          destination
 
     open ----------------> rolled-back              preparing ------------> abandoned
-      |                       ^   ^                     |                       ^
-    suspending ---------------+   |                   loaded -------------------+
-      |     `----> rolling-back --+                     |                       |
-      |              |                                accepted -----------------+
-    given-away <-----+ (a word)                         |       (a word)
+      |                       ^   ^                     |                    ^     ^
+    suspending ---------------+   |                   loaded ----------------+     |
+      |     `----> rolling-back --+                     |   `-- (a word) --> abandoning
+      |              |                                accepted - (a word) -----^
+    given-away <-----+ (a word)                         |
       |    |`----> returning ----> returned           running
       |    `-----> taking -------> taken
       |              |    (a word; returning as well)
@@ -38,6 +38,7 @@ preparing      written before the first change: the targets may be suspended, or
 loaded         all states are in and proven, the targets are suspended; the source is told after this
 accepted       the source gave the controllers away; they are resumed after this, and only here
 running        they were resumed
+abandoning     an operator gave them up: the targets never run the session's state; they are put back after this
 abandoned      the targets hold nothing of the session, and will never run it
 =============  ==========================================================================================
 """
@@ -80,6 +81,7 @@ class State(StrEnum):
     LOADED = "loaded"
     ACCEPTED = "accepted"
     RUNNING = "running"
+    ABANDONING = "abandoning"
     ABANDONED = "abandoned"
 
 
@@ -92,8 +94,9 @@ NEXT: dict[State, frozenset[State]] = {
     State.RETURNING: frozenset({State.RETURNED, State.DONE}),
     State.TAKING: frozenset({State.TAKEN, State.DONE}),
     State.PREPARING: frozenset({State.LOADED, State.ABANDONED}),
-    State.LOADED: frozenset({State.ACCEPTED, State.ABANDONED}),
-    State.ACCEPTED: frozenset({State.RUNNING, State.ABANDONED}),
+    State.LOADED: frozenset({State.ACCEPTED, State.ABANDONED, State.ABANDONING}),
+    State.ACCEPTED: frozenset({State.RUNNING, State.ABANDONED, State.ABANDONING}),
+    State.ABANDONING: frozenset({State.ABANDONED}),
     State.DONE: frozenset(),
     State.ROLLED_BACK: frozenset(),
     State.RETURNED: frozenset(),
@@ -103,7 +106,7 @@ NEXT: dict[State, frozenset[State]] = {
 }
 FIRST = {Side.SOURCE: State.OPEN, Side.DESTINATION: State.PREPARING}
 #: In these the controllers of a session must not be resumed here by anything but the session itself.
-NOT_OURS = frozenset({State.GIVEN_AWAY, State.TAKING, State.PREPARING, State.LOADED, State.ACCEPTED})
+NOT_OURS = frozenset({State.GIVEN_AWAY, State.TAKING, State.PREPARING, State.LOADED, State.ACCEPTED, State.ABANDONING})
 
 
 @dataclass(frozen=True, slots=True)

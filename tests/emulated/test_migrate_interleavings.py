@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nvmelm.emulator.queue import EmulatedQueue
@@ -71,6 +71,16 @@ points = st.tuples(
 )
 
 
+#: A giving up of which the device refused a part: nobody ran the session any more, and nobody ended it.
+GIVEN_UP_IN_PART: dict[str, Any] = {
+    "cut": Cut("source", 8),
+    "device": [],
+    "record": None,
+    "point": None,
+    "afterwards": [("give-up", "destination", ("destination", "admin/0x1c#2=status:0x4006"))],
+    "reconnect": False,
+    "last": ["source", "destination"],
+}
 #: Where a migration is undecided on both hosts, each with what the operator's words begin from.
 UNDECIDED: list[dict[str, Any]] = [
     {"record": ("source", 1, "kill-before")},  # suspending, loaded
@@ -241,6 +251,7 @@ def play(story: dict[str, Any], world: World) -> None:
 # No clock is in any decision: times are written for people only.
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(story=stories())
+@example(story=GIVEN_UP_IN_PART)
 def test_no_interleaving_runs_two_copies_or_loses_the_last(
     story: dict[str, Any], two_hosts: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

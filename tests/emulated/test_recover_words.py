@@ -16,9 +16,10 @@ from nvmelm.migrate.points import Points
 from nvmelm.migrate.recovery import view
 from nvmelm.migrate.settle import ask
 from nvmelm.model import RecoverReport, SessionView
-from nvmelm.operations.ownership import DOUBTFUL, Record, Sessions, State
+from nvmelm.operations.ownership import DOUBTFUL, Record, Sessions, State, require_ours
+from nvmelm.operations.session import session
 from nvmelm.transport import Host
-from tests.emulated.two_hosts import PF, Cut, Killed, World
+from tests.emulated.two_hosts import FIRST, PF, Cut, Killed, World
 
 #: The source's frame that tells the destination that it may run.
 GIVE = 8
@@ -227,6 +228,57 @@ def test_a_destination_that_was_killed_after_its_resume_is_found_running(world: 
     assert world.states("destination") == ["accepted"]
     (seen,) = world.recover("destination")
     assert (seen.settled, world.states("source"), running(world)) == ("running", ["done"], ["destination"])
+
+
+# A giving up that was cut off.
+
+OFFLINE = "admin/0x1c"
+
+
+@pytest.mark.parametrize("fault", ["#1=status:0x4006", "#1=raise-after", "#2=status:0x4006", "#2=raise-before"])
+def test_a_copy_that_was_given_up_in_part_is_never_run_and_the_source_gets_its_own_back(
+    fault: str, world: World
+) -> None:
+    given_away(world)
+    world.destination.arm(OFFLINE + fault)
+    with pytest.raises((NvmelmError, Killed)):
+        world.word("give-up", "destination")
+    world.destination.disarm()
+    assert (world.states("destination"), running(world)) == (["abandoning"], [])
+    with pytest.raises(UsageError):
+        world.word("take", "destination", alone=True)
+    (seen,) = world.recover("source")  # it asks, and the destination puts back what is left
+    assert (seen.settled, world.states("destination"), running(world)) == ("returned", ["abandoned"], ["source"])
+
+
+def test_a_source_waits_until_a_copy_that_runs_and_was_given_up_is_gone(world: World) -> None:
+    world.destination.arm("admin/0x41/1#1=raise-after")
+    with pytest.raises(UncertainError):
+        world.migrate()
+    world.destination.disarm()
+    assert (world.states("destination"), running(world)) == (["accepted"], ["destination"])
+    world.destination.arm(f"{OFFLINE}*2=status:0x4006")
+    with pytest.raises(NvmelmError):
+        world.word("give-up", "destination")
+    assert (world.states("destination"), running(world)) == (["abandoning"], ["destination"])
+    (seen,) = world.recover("source")  # the device refuses a second time
+    assert (seen.settled, running(world)) == (None, ["destination"])
+    world.destination.disarm()
+    (seen,) = world.recover("destination")
+    assert (seen.settled, running(world)) == ("abandoned", ["source"])
+    assert world.states("source") == ["returned"]
+
+
+def test_a_controller_that_is_being_given_up_is_resumed_by_nothing_else(world: World) -> None:
+    given_away(world)
+    world.destination.arm(f"{OFFLINE}#1=status:0x4006")
+    with pytest.raises(NvmelmError):
+        world.word("give-up", "destination")
+    with session(world.destination, PF) as opened:
+        one = opened.picture(users=False).secondary(FIRST)
+    assert one is not None
+    with pytest.raises(UncertainError, match="abandoning"):
+        require_ours(world.destination, PF, FIRST, one.incarnation)
 
 
 # A resume that was cut off.
