@@ -115,7 +115,8 @@ class Loading:
 
     def _pull(self, one: Moving) -> messages.LoadedOne:
         """Take the only state, again when the device lost it."""
-        for stream in range(_REPEATS + 1):
+        stream = 0
+        while True:
             pulled = _Pulled(self._link, stream, self._digest)
             try:
                 return self._set(one, pulled.get, pulled.digest)
@@ -124,7 +125,7 @@ class Loading:
                     raise
                 pulled.drop()
                 self._ask_for(one, error)
-        raise AssertionError("the last try returns or raises")
+                stream += 1
 
     def __enter__(self) -> Loading:
         return self

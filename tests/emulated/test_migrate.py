@@ -132,6 +132,32 @@ def test_a_device_that_loses_a_state_once_gets_it_again(guarded: World) -> None:
     goes_on(guarded, "destination")
 
 
+@pytest.mark.parametrize(
+    ("fault", "moved"),
+    [
+        pytest.param("#3=status:0x0021", True, id="a part in the middle, once"),
+        pytest.param("#1*2=status:0x0021", True, id="the first part, twice"),
+        pytest.param("#3*9=status:0x0021", False, id="always"),
+        pytest.param("#3=status:0x4006", False, id="for good"),
+    ],
+)
+def test_a_state_in_parts_that_a_device_loses_comes_again_or_stays_where_it_was(
+    fault: str, moved: bool, tmp_path: Path
+) -> None:
+    row = GENERATIONS["nvme-2.1-vendor"].with_(vendor_state_bytes=4 << 20)
+    world = copy(build(tmp_path / "template", row), tmp_path / "world")
+    world.start_guest(depth=8)
+    world.destination.arm(SET + fault)
+    if moved:
+        world.migrate()
+    else:
+        with pytest.raises(NvmelmError, match=r"Internal Error|Command Interrupted"):
+            world.migrate()
+        assert world.states("destination") == ["abandoned"]
+    goes_on(world, "destination" if moved else "source")
+    world.close()
+
+
 def test_a_source_that_does_not_suspend_runs_as_before(guarded: World) -> None:
     guarded.source.arm(f"{SUSPEND}#2=status:0x4006")  # the first one announces only
     with pytest.raises(NvmelmError) as met:
