@@ -140,8 +140,11 @@ class Store:
         """Keep a new host's first state: it appears as a whole."""
         even, odd = self._files
         self._write(odd, state)
-        os.rename(odd, even)  # noqa: PTH104 - as in _write
         self._count(0)
+        try:
+            os.rename(odd, even)  # noqa: PTH104 - as in _write
+        except OSError as error:
+            raise _not_kept(even, error) from error
         self._state, self._version = state, 0
 
     def _replace(self, state: HostState) -> None:
@@ -152,7 +155,10 @@ class Store:
         self._state, self._version = state, version
 
     def _count(self, version: int) -> None:
-        os.pwrite(self._lock, _COUNTER.pack(version), 0)
+        try:
+            os.pwrite(self._lock, _COUNTER.pack(version), 0)
+        except OSError as error:
+            raise _not_kept(f"{self.directory}/lock", error) from error
 
     def _write(self, file: str, state: HostState) -> None:
         """Write a state into a file that is not the current one."""
@@ -168,7 +174,11 @@ class Store:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise host_error("cannot keep the emulated host's state", file, error) from error
+            raise _not_kept(file, error) from error
+
+
+def _not_kept(file: str, error: OSError) -> NvmelmError:
+    return host_error("cannot keep the emulated host's state", file, error)
 
 
 def _parse(file: str) -> HostState:
