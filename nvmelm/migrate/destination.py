@@ -93,6 +93,7 @@ class Destination:
         self.opening = opening
         self.digest = digest
         self.touched = False
+        self.command_s = 0.0
         self.record: Record | None = None
         self.notes: list[str] = []
 
@@ -185,7 +186,9 @@ class Destination:
         require_none(self.session, picture.primary, chosen)
         formats = state.formats_of(picture.primary)
         pairs = zip(self.opening.pairs, chosen, strict=True)
+        started = time.monotonic()
         controllers = tuple(target.moving(self.session, formats, one, pair.source) for pair, one in pairs)
+        self.command_s = (time.monotonic() - started) / len(controllers)  # a short command each
         peer = _peer(self.opening.peer)
         self.record = self.sessions.open(
             new_record(
@@ -233,7 +236,10 @@ class Destination:
             raise messages.unexpected(message, self.link.peer)
         self.points.call(Point.SOURCE_SUSPENDED)
         self.touched = True
-        with Loading(self.session, picture, self.link, self.known.controllers, digest=self.digest) as loading:
+        controllers = self.known.controllers
+        with Loading(
+            self.session, picture, self.link, controllers, digest=self.digest, command_s=self.command_s
+        ) as loading:
             loaded = loading.run()
         self.record = self.sessions.move(self.known, State.LOADED)
         self._tell(messages.Loaded(states=loaded))  # from here on only the source, or an operator, decides

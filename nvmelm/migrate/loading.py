@@ -1,9 +1,9 @@
 """The states of a session on their way from the link into the targets.
 
-The only state of a session is set by the thread that receives it: what arrives while the device works waits in the
-buffers of the link, and a second thread would cost more than it saves. Of several one thread receives, and one for each
-state sets it. A state that needs several commands is set alone: its parts come one behind the other on the link as
-well, so a state that waits for its turn never keeps another one's bytes back.
+The only state of a session is set by the thread that receives it where the device is quick: what arrives meanwhile
+waits in the buffers of the link, and a second thread would cost more than it saves. Otherwise one thread receives, and
+one for each state sets it. A state that needs several commands is set alone: its parts come one behind the other on the
+link as well, so a state that waits for its turn never keeps another one's bytes back.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from nvmelm.operations import state
 from nvmelm.operations.image_stream import Receive, StreamedImage, TailDigest
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
+from nvmelm.operations.state_transfer import WORTH_A_THREAD_S
 from nvmelm.picture import Picture
 from nvmelm.wire.layout import Buffer
 
@@ -78,10 +79,18 @@ class Loading:
     Args:
         controllers: the targets, in the order of the session; stream ``n`` is that of controller ``n % count``.
         digest: the one the session agreed on.
+        command_s: what a short command takes on this device, s.
     """
 
     def __init__(
-        self, session: Session, picture: Picture, link: Link, controllers: Sequence[Moving], *, digest: str
+        self,
+        session: Session,
+        picture: Picture,
+        link: Link,
+        controllers: Sequence[Moving],
+        *,
+        digest: str,
+        command_s: float,
     ) -> None:
         self._session = session
         self._link = link
@@ -90,6 +99,7 @@ class Loading:
         self._device_bytes = picture.primary.max_transfer_bytes
         self._target = state.Target.of(picture.primary)
         self._limit = state.transfer_limit(session.queue, self._device_bytes)
+        self._pulls = len(controllers) == 1 and command_s < WORTH_A_THREAD_S
         self._one_by_one = threading.Lock()
         self._states: dict[int, _State] = {}
         self._failed = threading.Event()
@@ -100,7 +110,7 @@ class Loading:
         Raises:
             NvmelmError: one could not be set, or the link was lost; nothing is to be resumed.
         """
-        if len(self._controllers) == 1:
+        if self._pulls:
             return [self._pull(self._controllers[0])]
         for number, one in enumerate(self._controllers):
             self._begin(number, one)

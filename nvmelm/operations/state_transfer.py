@@ -22,7 +22,7 @@ MAX_COMMAND_BYTES = 8 * MiB
 #: The least that any kernel and device carry in one command: one page.
 _MIN_COMMAND_BYTES = 4 * KiB
 #: A command that takes less is over before another thread has begun with it, and its data are still in the cache.
-_WORTH_S = 0.0005
+WORTH_A_THREAD_S = 0.0005
 
 
 def transfer_limit(queue: AdminQueue, device_bytes: int) -> int:
@@ -96,7 +96,7 @@ class ReadAhead:
         worth_s: what a command has to take, s, so that the next one is sent ahead.
     """
 
-    def __init__(self, reader: StateReader, total: int, limit: int, *, worth_s: float = _WORTH_S) -> None:
+    def __init__(self, reader: StateReader, total: int, limit: int, *, worth_s: float = WORTH_A_THREAD_S) -> None:
         self._reader = reader
         self._worth_s = worth_s
         self._places = ((offset, min(limit, total - offset)) for offset in range(0, total, limit))

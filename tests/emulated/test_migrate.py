@@ -141,11 +141,12 @@ def test_a_device_that_loses_a_state_once_gets_it_again(guarded: World) -> None:
         pytest.param("#3=status:0x4006", False, id="for good"),
     ],
 )
+@pytest.mark.parametrize("latency_ms", [0, 1])  # a quick device's state is set by the thread that receives it
 def test_a_state_in_parts_that_a_device_loses_comes_again_or_stays_where_it_was(
-    fault: str, moved: bool, tmp_path: Path
+    fault: str, moved: bool, latency_ms: int, tmp_path: Path
 ) -> None:
     row = GENERATIONS["nvme-2.1-vendor"].with_(vendor_state_bytes=4 << 20)
-    world = copy(build(tmp_path / "template", row), tmp_path / "world")
+    world = copy(build(tmp_path / "template", row, latency_ms=latency_ms), tmp_path / "world")
     world.start_guest(depth=8)
     world.destination.arm(SET + fault)
     if moved:
