@@ -2,8 +2,7 @@
 
 A device writes its own state the first time it is asked for: a header page, and one page in every 64 KiB whose
 content depends on the device and the place, so that parts that were lost, mixed up or put in the wrong order are
-noticed when the state is set somewhere. What lies between are zeros, and holes in the file. In a state of more than
-256 MiB the pages are further apart: a device does not look at millions of places while a guest stands still.
+noticed when the state is set somewhere. What lies between are zeros, and holes in the file.
 
 ::
 
@@ -22,13 +21,7 @@ from nvmelm.emulator.state import Controller, Primary
 
 _MAGIC = b"EMULATED VENDOR STATE\0\0\0"
 _STRIDE = 64 * 1024
-_PAGES_MAX = 4096
 _SEED_BYTES = 32
-
-
-def _stride(size: int) -> int:
-    """Return how far the pages of a state are apart, bytes."""
-    return max(_STRIDE, -(-size // _PAGES_MAX) & -PAGE)
 
 
 def _page(seed: bytes, number: int, size: int) -> bytes:
@@ -53,9 +46,8 @@ def ensure(machine: Machine, primary: Primary, controller: Controller) -> None:
     name = machine.files.new()
     machine.files.grow(name, size)
     machine.files.write(name, _header(row, seed, size)[:size], 0)
-    stride = _stride(size)
-    for offset in range(stride, size, stride):
-        machine.files.write(name, _page(seed, offset // stride, min(PAGE, size - offset)), offset)
+    for offset in range(_STRIDE, size, _STRIDE):
+        machine.files.write(name, _page(seed, offset // _STRIDE, min(PAGE, size - offset)), offset)
     controller["vendor"], controller["vendor_at"] = name, 0
 
 
@@ -73,8 +65,7 @@ def acceptable(machine: Machine, row: Generation, name: str, offset: int, size: 
     seed = head[fixed:]
     if head != _header(row, seed, size)[:size]:
         return False
-    stride = _stride(size)
     return all(
-        machine.files.read(name, min(PAGE, size - at), offset + at) == _page(seed, at // stride, min(PAGE, size - at))
-        for at in range(stride, size, stride)
+        machine.files.read(name, min(PAGE, size - at), offset + at) == _page(seed, at // _STRIDE, min(PAGE, size - at))
+        for at in range(_STRIDE, size, _STRIDE)
     )
