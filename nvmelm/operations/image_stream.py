@@ -101,14 +101,18 @@ class StreamedImage:
     def _arriving(self, limit: int) -> Iterator[Part]:
         total = self.header.state_bytes
         for offset in range(0, total, limit):
-            data = self._take(min(limit, total - offset))
-            if offset == 0:
-                check_state(bytes(data[:_HEAD]), self.header, self.name)
-            part = Part(offset, data, offset + len(data) == total)
-            if part.last:
-                self._prove()
-                self._kept = [part] if offset == 0 else []
-            yield part
+            # No name for it here: its memory is used again once the caller lets go of it.
+            yield self._part(offset, min(limit, total - offset))
+
+    def _part(self, offset: int, length: int) -> Part:
+        data = self._take(length)
+        if offset == 0:
+            check_state(bytes(data[:_HEAD]), self.header, self.name)
+        part = Part(offset, data, offset + length == self.header.state_bytes)
+        if part.last:
+            self._prove()
+            self._kept = [part] if offset == 0 else []
+        return part
 
     def _prove(self) -> None:
         """Take the trailer and check it, and that nothing comes behind it."""
@@ -142,5 +146,7 @@ class StreamedImage:
             if not self._fed:
                 self._digest.update(received)
             self._pending = memoryview(received)
-        piece, self._pending = self._pending[:most], self._pending[most:]
+        piece = self._pending[:most]
+        # Nothing of a piece that is used up is kept, not even a view of none of its bytes.
+        self._pending = self._pending[most:] if most < len(self._pending) else memoryview(b"")
         return piece

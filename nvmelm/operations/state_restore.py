@@ -219,6 +219,7 @@ class _Transfer:
             self.parts += 1
             if progress is not None:
                 progress(part.offset + len(part.data), total)
+            del part  # before the next one arrives, so that it comes into the same memory, which is warm
 
     def _command(self, part: Part) -> AdminCommand:
         version_index, uuid_index = self.indexes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tracemalloc
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,12 +23,15 @@ from nvmelm.errors import (
     UncertainError,
     UsageError,
 )
+from nvmelm.migrate.link import Buffers
 from nvmelm.operations import state
 from nvmelm.operations.image import ImageSource, Proof, open_sink
 from nvmelm.operations.image_reader import Image, open_image
+from nvmelm.operations.image_stream import StreamedImage
 from nvmelm.operations.state_transfer import ReadAhead, StateReader
 from nvmelm.transport import AdminCommand, Completion
 from nvmelm.wire.formats import StateFormats
+from nvmelm.wire.layout import Buffer
 from tests.unit.fakes import DNR, INTERNAL_ERROR, FakeController, FakeQueue, queue_state, state_header
 
 KiB, MiB = 1 << 10, 1 << 20
@@ -540,3 +544,29 @@ def test_hundreds_of_mebibytes_go_through_in_constant_memory(path: Path) -> None
         path.unlink(missing_ok=True)
     assert image.header.vendor_bytes == 256 * MiB
     assert peak < 64 * MiB
+
+
+def test_the_memory_of_a_part_is_free_before_the_next_part_arrives(path: Path) -> None:
+    queue = Sparse({}, max_transfer_bytes=128 * KiB, uuids=1)
+    queue.size = 1 * MiB
+    state_bytes = save(queue, path).header.state_bytes
+    raw = path.read_bytes()
+    first = len(raw) - 64 - state_bytes  # the trailer has 64 bytes
+    cuts = [0, *range(first, len(raw) - 64, 128 * KiB), len(raw) - 64, len(raw)]
+    pieces = iter([raw[begin:end] for begin, end in pairwise(cuts)])
+    buffers = Buffers()
+    places: list[int] = []
+
+    def receive() -> Buffer | None:
+        piece = next(pieces, None)
+        if piece is None:
+            return None
+        view = buffers.take(len(piece))
+        view[:] = piece
+        if len(view) == 128 * KiB:
+            places.append(id(view.obj))
+        return view
+
+    state.restore(queue, 2, StreamedImage(receive, "the state"), target=target(WITH_VENDOR))
+    assert len(places) == 8
+    assert len(set(places)) == 1
