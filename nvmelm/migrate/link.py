@@ -144,6 +144,7 @@ class Link:
         self._silence_s = silence_s
         self._writing = threading.Lock()
         self._buffers = Buffers()
+        self._ahead = b""  # what came of the next frame's header together with data
         #: Whether it was nvmelm that answered.
         self.shaken = False
         self._broken: LinkLostError | None = None
@@ -200,21 +201,22 @@ class Link:
         """
         until = None if deadline_s is None else time.monotonic() + deadline_s
         while True:
-            if not self._readable(until):
+            if not self._ahead and not self._readable(until):
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._waker)
                 return None
-            header = FrameHeader(bytes(self._read(FrameHeader.size, until)))
-            if header.zero or header.length > _LIMITS.get(header.kind, -1):
-                cause = f"kind {header.kind}, {header.length} bytes"
+            header = self._read_header(until)
+            kind, length = header.kind, header.length
+            if header.zero or length > _LIMITS.get(kind, -1):
+                cause = f"kind {kind}, {length} bytes"
                 raise MalformedError(f"{self.peer} sent what is no frame", cause=cause, reason="protocol")
-            payload = self._read(header.length, until)
-            if header.kind != ALIVE:
-                return Frame(header.kind, header.stream, payload)
+            payload = self._read(length, until, ahead=kind == DATA)
+            if kind != ALIVE:
+                return Frame(kind, header.stream, payload)
 
     def pending(self) -> bool:
         """Return whether something has arrived, or the link was cut; :meth:`receive` then says which."""
-        return _poll(self._incoming, select.POLLIN, 0)
+        return bool(self._ahead) or _poll(self._incoming, select.POLLIN, 0)
 
     def wake(self) -> None:
         """Let :meth:`receive` return, from another thread; nobody waits any more on a link that is closed."""
@@ -284,19 +286,31 @@ class Link:
             )
         return seen
 
-    def _read(self, length: int, until: float | None = None) -> memoryview:
-        """Read exactly so many bytes, with no copy but the one out of the pipe."""
+    def _read_header(self, until: float | None) -> FrameHeader:
+        ahead, self._ahead = self._ahead, b""
+        return FrameHeader(ahead + self._read(FrameHeader.size - len(ahead), until))
+
+    def _read(self, length: int, until: float | None = None, *, ahead: bool = False) -> memoryview:
+        """Read exactly so many bytes, with no copy but the one out of the pipe.
+
+        Args:
+            ahead: something follows; its header is taken along as far as it is there.
+        """
         whole = left = self._buffers.take(length)
+        header = bytearray(FrameHeader.size if ahead else 0)
         while left:
-            left = left[self._read_some(left) :]
+            got = self._read_some(left, header)
+            if got > len(left):
+                self._ahead = bytes(header[: got - len(left)])
+            left = left[got:]
             if until is not None and left and time.monotonic() > until:
                 raise self._late()
         return whole
 
-    def _read_some(self, view: memoryview) -> int:
+    def _read_some(self, *views: memoryview | bytearray) -> int:
         while True:
             try:
-                got = os.readv(self._incoming, (view,))
+                got = os.readv(self._incoming, views)
             except BlockingIOError:
                 if not _poll(self._incoming, select.POLLIN, self._silence_s):
                     raise self._silent("does not answer") from None

@@ -136,6 +136,22 @@ def test_what_is_kept_for_use_again_is_bounded() -> None:
     assert len({id(buffers.take(64 << 10).obj) for _ in range(100)} & places) == 1
 
 
+@pytest.mark.parametrize("cut", range(12))
+def test_what_comes_behind_data_belongs_to_the_next_frame_wherever_it_was_cut(peer: Peer, cut: int) -> None:
+    link = peer.greeted()
+    behind = frame(MESSAGE, b"bye!")
+    peer.raw.sendall(frame(DATA, b"d" * 100_000, 3) + behind[:cut])
+    received = link.receive()
+    assert received is not None
+    assert (received.kind, received.stream, bytes(received.payload)) == (DATA, 3, b"d" * 100_000)
+    assert link.pending() == (cut > 0)
+    peer.raw.sendall(behind[cut:])
+    received = link.receive()
+    assert received is not None
+    assert (received.kind, bytes(received.payload)) == (MESSAGE, b"bye!")
+    assert not link.pending()
+
+
 def test_alive_frames_are_passed_over(peer: Peer) -> None:
     link = peer.greeted()
     peer.raw.sendall(frame(ALIVE, b"") * 3 + frame(DATA, b"x", 9))
