@@ -62,20 +62,17 @@ class Request:
 
     Attributes:
         primary: the device.
+        row: what kind of device this is.
         controller: whose admin queue it came through; the primary's own, or a secondary's.
         memory: file of the registered memory the data pointer points to, empty for a buffer of the command's own.
     """
 
     machine: Machine
     primary: Primary
+    row: Generation
     controller: Controller
     command: AdminCommand
     memory: str = ""
-
-    @property
-    def row(self) -> Generation:
-        """Return what kind of device this is."""
-        return self.machine.generation(self.primary)
 
     @property
     def is_primary(self) -> bool:

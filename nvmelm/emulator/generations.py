@@ -159,7 +159,7 @@ class Generation:
 
     def supports(self, opcode: int) -> bool:
         """Return whether the primary knows an admin opcode."""
-        return any(code == opcode for code, _ in self.admin_effects)
+        return opcode in dict(self.admin_effects)
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON values."""

@@ -86,9 +86,9 @@ class EmulatedQueue:
             )
         function = self._function()
         primary, controller = machine.primary_of(function), machine.controller_of(function)
-        memory = machine.registered(command.data_out)
+        row, memory = machine.generation(primary), machine.registered(command.data_out)
         try:
-            return device.execute(device.Request(machine, primary, controller, command, memory))
+            return device.execute(device.Request(machine, primary, row, controller, command, memory))
         except OSError as error:  # the real disk below the emulated one, not the emulated kernel
             raise host_error("the emulated host cannot keep its state", str(machine.directory), error) from error
 

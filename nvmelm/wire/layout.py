@@ -23,18 +23,18 @@ T = TypeVar("T", int, str, bytes)
 
 
 class Field(Generic[T]):
-    """One field of a :class:`Layout`: a byte offset, a byte size and the specification's words for it."""
+    """One field of a :class:`Layout`: a byte offset, a byte size and the specification's words for it.
+
+    Attributes:
+        end: offset of the first byte behind the field.
+    """
 
     def __init__(self, offset: int, size: int, doc: str) -> None:
         self.offset = offset
         self.size = size
+        self.end = offset + size
         self.doc = doc
         self.name = ""
-
-    @property
-    def end(self) -> int:
-        """Return the offset of the first byte behind the field."""
-        return self.offset + self.size
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -227,9 +227,9 @@ class Word:
         word = 0
         for name, value in values.items():
             shift, mask = self._ranges[name]
-            if not 0 <= int(value) <= mask:
+            if not 0 <= value <= mask:
                 raise ValueError(f"{name}={value} does not fit in {mask.bit_length()} bits")
-            word |= int(value) << shift
+            word |= value << shift
         return word
 
     def unpack(self, word: int) -> dict[str, int]:
