@@ -22,7 +22,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     yield f"{'nvmelm':<36}{'ms':>10}  {'instead':<40}{'ms':>10}{'ratio':>8}{'limit':>7}"
     for row in rows:
         ratio = row.ours_ms / row.theirs_ms
-        limit = f"{row.limit:g}" if row.limit else ""
+        limit = f"{row.limit:.3g}" if row.limit else ""
         verdict = "" if row.limit is None else "  within" if ratio <= row.limit else "  OVER"
         left, right = f"{row.what:<36}{row.ours_ms:>10.3f}", f"{row.instead:<40}{row.theirs_ms:>10.3f}"
         yield f"{left}  {right}{ratio:>8.2f}{limit:>7}{verdict}  {row.note}".rstrip()
