@@ -86,8 +86,9 @@ class EmulatedQueue:
             )
         function = self._function()
         primary, controller = machine.primary_of(function), machine.controller_of(function)
-        row, memory = machine.generation(primary), machine.registered(command.data_out)
+        memory = machine.registered(command.data_out)
         try:
+            row = machine.generation(primary)
             return device.execute(device.Request(machine, primary, row, controller, command, memory))
         except OSError as error:  # the real disk below the emulated one, not the emulated kernel
             raise host_error("the emulated host cannot keep its state", str(machine.directory), error) from error

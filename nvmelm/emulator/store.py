@@ -34,44 +34,6 @@ _EVEN, _ODD = "state.json", "state.odd.json"
 _ROUND = 4096
 
 
-class _Lock:
-    """The host's lock, between processes and between the threads of one, which may take it again while they hold it.
-
-    Args:
-        file: descriptor of the file that is locked.
-    """
-
-    def __init__(self, file: int) -> None:
-        self.file = file
-        self._threads = threading.RLock()
-        self._depth = 0
-
-    def __enter__(self) -> None:
-        self._threads.acquire()
-        try:
-            if self._depth == 0:
-                fcntl.flock(self.file, fcntl.LOCK_EX)
-            self._depth += 1
-        except BaseException:
-            self._threads.release()
-            raise
-
-    def __exit__(self, *error: object) -> None:
-        self._depth -= 1
-        try:
-            if self._depth == 0:
-                fcntl.flock(self.file, fcntl.LOCK_UN)
-        finally:
-            self._threads.release()
-
-    def close(self) -> None:
-        """Let go of the file; a second time does nothing."""
-        with self._threads:
-            if self.file >= 0:
-                os.close(self.file)
-                self.file = -1
-
-
 class Store:
     """The persistent state of one emulated host.
 
@@ -85,6 +47,8 @@ class Store:
 
     def __init__(self, directory: Path, initial: Callable[[Path], HostState]) -> None:
         self.directory = directory
+        self._guard = threading.RLock()
+        self._depth = 0
         self._writing = False
         self._untouched = False
         self._version = -1
@@ -92,18 +56,18 @@ class Store:
         self.when_kept: Callable[[], None] = lambda: None
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _Lock(os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise host_error("cannot open the emulated host", str(directory), error) from error
         self._files = (f"{directory}/{_EVEN}", f"{directory}/{_ODD}")
-        with self._lock:
+        with self._locked():
             if not os.path.exists(self._files[0]):  # noqa: PTH110 - as in _write
                 self._begin(initial(directory))
 
     @contextmanager
     def view(self) -> Iterator[HostState]:
         """Hold the state for reading; changes made to it are not kept."""
-        with self._lock:
+        with self._locked():
             yield self._current()
 
     @contextmanager
@@ -113,24 +77,26 @@ class Store:
         A refusal (:class:`NvmelmError`) is an answer of the emulated machine, which may well have changed before it
         answered. Any other exception is none, and drops what was changed.
         """
-        with self._lock:
+        with self._locked():
             outermost, self._writing = not self._writing, True
-            if outermost:
-                self._untouched = False
-            state = self._current()
+            whole = False
             try:
-                yield state
-            except NvmelmError:
                 if outermost:
-                    self._keep(state)
-                raise
-            except BaseException:
-                self._state = None
-                raise
-            else:
+                    self._untouched = False
+                state = self._current()
+                try:
+                    yield state
+                except NvmelmError:
+                    if outermost:
+                        self._keep(state)
+                    whole = True
+                    raise
                 if outermost and not self._untouched:
                     self._keep(state)
+                whole = True
             finally:
+                if not whole:
+                    self._state = None
                 if outermost:
                     self._writing = False
 
@@ -140,10 +106,32 @@ class Store:
 
     def close(self) -> None:
         """Let go of the lock file; a second time does nothing."""
-        self._lock.close()
+        with self._guard:
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock between threads and between processes; a thread that has it may take it again.
+
+        An interrupt may come before and after any call in here, so there is none outside the ``try``, and letting a
+        file go that was not yet locked does nothing.
+        """
+        with self._guard:
+            outermost = self._depth == 0
+            try:
+                self._depth += 1
+                if outermost:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX)
+                yield
+            finally:
+                self._depth -= 1
+                if outermost:
+                    fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _on_disk(self) -> int:
-        raw = os.pread(self._lock.file, _COUNTER.size, 0)
+        raw = os.pread(self._lock, _COUNTER.size, 0)
         return int(_COUNTER.unpack(raw)[0]) if len(raw) == _COUNTER.size else 0
 
     def _current(self) -> HostState:
@@ -177,7 +165,7 @@ class Store:
 
     def _count(self, version: int) -> None:
         try:
-            os.pwrite(self._lock.file, _COUNTER.pack(version), 0)
+            os.pwrite(self._lock, _COUNTER.pack(version), 0)
         except OSError as error:
             raise _not_kept(f"{self.directory}/lock", error) from error
 

@@ -7,14 +7,19 @@ import multiprocessing
 import os
 import signal
 import stat
+import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from nvmelm.emulator.generations import GENERATIONS, NVME_2_1, Generation, NamespaceRow
 from nvmelm.emulator.guest import Guest
 from nvmelm.emulator.host import EmulatedHost, create
+from nvmelm.emulator.store import Store
 from nvmelm.errors import BusyError, HostError, MalformedError, UsageError
 from nvmelm.transport import AdminCommand
 from nvmelm.wire.identify import IdentifyController, parse_secondary_list
@@ -154,6 +159,75 @@ def test_a_disk_that_takes_half_of_a_state_is_full(tmp_path: Path, monkeypatch: 
     assert one.host.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "0"
     one.enable(2)
     one.host.close()
+
+
+def test_a_state_that_could_not_be_read_once_is_changed_and_kept_afterwards(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    before = _seen(store)
+    place = next(one for one in tmp_path.glob("state*.json") if f'"next_inode":{before},' in one.read_text())
+    good = place.read_bytes()
+    other = _store(tmp_path)
+    place.write_bytes(b"{")
+    with pytest.raises(MalformedError), other.change():
+        pass
+    place.write_bytes(good)
+    with other.change() as state:
+        state["next_inode"] += 1
+    assert _seen(store) == before + 1
+
+
+def test_an_interrupt_at_any_call_of_a_change_leaves_the_host_unlocked_and_whole(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    at, kept, interrupted = 0, _seen(store), True
+    while interrupted:
+        at += 1
+        interrupted = _change(store, interrupt_at=at)
+        assert _not_held_up(lambda: _seen(store))  # by another thread
+        assert _not_held_up(lambda: _seen(_store(tmp_path)))  # nor by what stands for another process
+        before, kept = kept, _seen(store)
+        assert kept in (before, before + 1)
+    assert at > 20
+    assert kept == before + 1
+
+
+def _store(directory: Path) -> Store:
+    """Return what another process would see of a host, which is made when it is not there."""
+    EmulatedHost(directory).close()
+    return Store(directory, lambda _: pytest.fail("it is there"))
+
+
+def _change(store: Store, *, interrupt_at: int) -> bool:
+    """Change a state; return whether it was interrupted, at so many places where a signal is heard."""
+    left = interrupt_at
+
+    def interrupt(frame: FrameType, event: str, what: object) -> None:
+        nonlocal left
+        left -= event in ("call", "c_return")  # where the interpreter looks for signals
+        if left == 0:
+            raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(interrupt)
+        try:
+            with store.change() as state:
+                state["next_inode"] += 1
+        finally:
+            sys.setprofile(None)  # a call as well
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _seen(store: Store) -> int:
+    with store.view() as state:
+        return state["next_inode"]
+
+
+def _not_held_up(look: Callable[[], object]) -> bool:
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(10)
+    return not looking.is_alive()
 
 
 def test_a_state_that_shrank_leaves_nothing_of_the_longer_one(tmp_path: Path) -> None:
