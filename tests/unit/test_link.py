@@ -152,6 +152,22 @@ def test_what_comes_behind_data_belongs_to_the_next_frame_wherever_it_was_cut(pe
     assert not link.pending()
 
 
+def test_an_empty_frame_that_came_whole_behind_data_is_not_waited_for(peer: Peer) -> None:
+    link = peer.greeted()
+    peer.raw.sendall(frame(DATA, b"d" * 70_000, 1) + frame(ALIVE, b"") + frame(DATA, b"d", 2) + frame(DATA, b"", 3))
+    assert [one.stream for one in (link.receive(), link.receive(), link.receive()) if one is not None] == [1, 2, 3]
+
+
+def test_each_frame_of_a_large_state_is_one_read(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = peer.greeted()
+    peer.raw.sendall(b"".join(frame(DATA, b"d" * 10_000, number) for number in range(5)))
+    reads = []
+    readv = os.readv
+    monkeypatch.setattr(os, "readv", lambda *arguments: reads.append(readv(*arguments)) or reads[-1])
+    assert [one.stream for one in (link.receive() for _ in range(5)) if one is not None] == list(range(5))
+    assert reads == [8, *[10_008] * 4, 10_000]
+
+
 def test_alive_frames_are_passed_over(peer: Peer) -> None:
     link = peer.greeted()
     peer.raw.sendall(frame(ALIVE, b"") * 3 + frame(DATA, b"x", 9))
