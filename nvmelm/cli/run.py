@@ -29,6 +29,7 @@ from nvmelm.cli import render, report
 from nvmelm.cli.options import DryRunOption, HostOption, JsonOption, RecordOption, RedactOption, Settings, YesOption
 from nvmelm.cli.parser import VerbCommand
 from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError, UsageError
+from nvmelm.operations.interrupts import let_go
 
 if TYPE_CHECKING:  # what a verb without a host, `explain` say, need not import
     from nvmelm.cli.progress import ProgressBar
@@ -241,7 +242,8 @@ def _finish(run: Run, function: Callable[[], Answer | int], *, changes: bool) ->
         with run:
             answer = function()
         return _print(run, answer, changes=changes) if isinstance(answer, Answer) else answer
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        let_go(interrupt)
         error: NvmelmError = _interrupted(changes=changes)
     except NvmelmError as met:
         error = met

@@ -127,7 +127,7 @@ class Store:
                 yield
             finally:
                 self._depth -= 1
-                if outermost:
+                if outermost and self._lock >= 0:  # closed, when this is what is left of an interrupted block
                     fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _on_disk(self) -> int:

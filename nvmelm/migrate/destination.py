@@ -32,7 +32,7 @@ from nvmelm.migrate.queues import require_none
 from nvmelm.migrate.settle import answer
 from nvmelm.migrate.streams import Rehearsal, WrongDigestError
 from nvmelm.operations import marks, state
-from nvmelm.operations.interrupts import interruptible, undisturbed
+from nvmelm.operations.interrupts import interruptible, let_go, undisturbed
 from nvmelm.operations.move import require_free
 from nvmelm.operations.ownership import Record, Sessions, Side, State, new_record
 from nvmelm.operations.session import Session, session
@@ -114,7 +114,7 @@ class Destination:
                     self._load(picture)
             except (Exception, KeyboardInterrupt) as error:  # whatever it is: the source must know, and targets be free
                 raise self._put_back(error) from error
-        self._await_decision()
+            self._await_decision()
 
     @property
     def known(self) -> Record:
@@ -247,16 +247,16 @@ class Destination:
     def _await_decision(self) -> None:
         """Wait for the source's word; without it both copies stand still."""
         try:
-            message = self._next()
+            with interruptible():
+                message = self._next()
         except (LinkLostError, MalformedError, KeyboardInterrupt) as error:
             raise self._uncertain(error) from error
         if isinstance(message, messages.Abort):
             self._abandon(message.why)
             self._tell(messages.Aborted())
         elif isinstance(message, messages.Give):
-            with undisturbed():
-                self._take()
-            with suppress(LinkLostError, MalformedError):
+            self._take()
+            with suppress(LinkLostError, MalformedError, KeyboardInterrupt), interruptible():
                 self._next()  # Bye
         else:
             raise self._uncertain(messages.unexpected(message, self.link.peer))
@@ -303,6 +303,7 @@ class Destination:
 
         The source is told first: it can run its controllers again while this side still tidies up.
         """
+        let_go(error)
         failure = _as_ours(error)
         if self.record is None:
             return failure

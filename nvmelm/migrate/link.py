@@ -35,6 +35,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
+from nvmelm.operations.interrupts import begin
 from nvmelm.wire.layout import U8, U16, U32, Buffer, Layout, Raw
 
 MAGIC = b"\x89NVMLNK\n"
@@ -175,7 +176,7 @@ class Link:
             )
         self.shaken = True
         self.version = min(HIGHEST, theirs.highest)
-        self._alive.start()
+        begin(self._alive)
         return self.version
 
     def send(self, kind: int, payload: Buffer, stream: int = 0) -> None:

@@ -20,6 +20,7 @@ from nvmelm.migrate.messages import send
 from nvmelm.migrate.streams import Arriving
 from nvmelm.operations import state
 from nvmelm.operations.image_stream import Receive, StreamedImage, TailDigest
+from nvmelm.operations.interrupts import begin
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
 from nvmelm.operations.state_transfer import WORTH_A_THREAD_S
@@ -161,7 +162,7 @@ class Loading:
         self._states[stream] = found = _State(one, self._digest)
         found.thread = threading.Thread(target=self._try, args=(found,), name=f"nvmelm-set-{one.cntlid:#06x}")
         found.thread.daemon = True
-        found.thread.start()
+        begin(found.thread)
 
     def _state(self, stream: int) -> _State:
         found = self._states.get(stream)

@@ -20,6 +20,7 @@ from nvmelm.migrate.link import Link, LinkLostError
 from nvmelm.migrate.messages import send
 from nvmelm.migrate.points import Point
 from nvmelm.migrate.settle import ask
+from nvmelm.operations.interrupts import let_go
 from nvmelm.operations.ownership import DOUBTFUL, Record, State
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmErr
         The error that caused it, with its own exit code 3 to 7, or a RolledBackError; an UncertainError when the
         controllers were given away after all, could not be resumed, or were reset meanwhile.
     """
+    let_go(error)
     failure = _reason(source.link, error)
     if source.record is None:
         with suppress(LinkLostError):

@@ -19,6 +19,7 @@ from nvmelm.migrate.messages import send
 from nvmelm.migrate.streams import SMALL_BYTES, LinkSink
 from nvmelm.operations import state
 from nvmelm.operations.image import ImageSource
+from nvmelm.operations.interrupts import begin
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
 from nvmelm.picture import Picture, Secondary
@@ -93,7 +94,7 @@ class Sending:
     def _start(self, one: Moving, stream: int) -> None:
         thread = threading.Thread(target=self._try, args=(one, stream), name=f"nvmelm-get-{one.cntlid:#06x}")
         thread.daemon = True
-        thread.start()
+        begin(thread)
         self._threads.append(thread)
 
     def _try(self, one: Moving, stream: int) -> None:

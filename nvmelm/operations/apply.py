@@ -31,6 +31,7 @@ from nvmelm.errors import (
     unexpected,
 )
 from nvmelm.operations import guards, marks, parallel
+from nvmelm.operations.interrupts import begin, let_go
 from nvmelm.operations.journal import Journal
 from nvmelm.operations.plan import (
     Action,
@@ -163,6 +164,7 @@ def _converge(
 
 def _put_back(session: Session, journal: Journal, error: Exception | KeyboardInterrupt) -> NvmelmError:
     """Undo the run that just failed and return the error to end with."""
+    let_go(error)
     failure = InterruptedByUserError("interrupted") if isinstance(error, KeyboardInterrupt) else unexpected(error)
     run = journal.runs()[-1]
     try:
@@ -355,7 +357,7 @@ def _bounded(write: SysfsWrite, do: Callable[[Operation], None], what: str) -> N
             failures.append(error)
 
     thread = threading.Thread(target=attempt, daemon=True)
-    thread.start()
+    begin(thread)
     thread.join(_IDLE_DEADLINE_S)
     if thread.is_alive():
         cause = "a process holds a function open, and the kernel waits for it"

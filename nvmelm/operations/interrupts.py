@@ -47,6 +47,26 @@ def held_back() -> Iterator[None]:
         signal.raise_signal(came[0])
 
 
+def let_go(error: BaseException) -> None:
+    """Close the ``with`` blocks that an interrupt kept from being closed, before anything is put back.
+
+    One that comes when a block is just being left is raised before the context manager has heard of that. A manager
+    that is a generator then ends with the last reference to it, and what the interrupt's traceback refers to lives on.
+    """
+    import traceback  # for whom all goes well, it is not needed
+
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__context__
+
+
+def begin(thread: threading.Thread) -> None:
+    """Start a thread; an interrupt half way would leave one that can neither be joined nor forgotten."""
+    with held_back():
+        thread.start()
+
+
 @contextmanager
 def left_to_the_main_thread() -> Iterator[None]:
     """Keep signals that ask to end away from this thread: only a call of the main thread can be interrupted by them.

@@ -10,6 +10,7 @@ from typing import Self
 from uuid import UUID
 
 from nvmelm.commands import execute, migration
+from nvmelm.operations.interrupts import begin
 from nvmelm.picture import Primary
 from nvmelm.transport import AdminQueue
 from nvmelm.wire.formats import StateFormats
@@ -139,7 +140,7 @@ class ReadAhead:
             return False
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="nvmelm-get", daemon=True)
-            self._thread.start()
+            begin(self._thread)
         self._asked.put(place)
         return True
 

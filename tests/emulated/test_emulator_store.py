@@ -7,12 +7,10 @@ import multiprocessing
 import os
 import signal
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
@@ -24,6 +22,7 @@ from nvmelm.errors import BusyError, HostError, MalformedError, UsageError
 from nvmelm.transport import AdminCommand
 from nvmelm.wire.identify import IdentifyController, parse_secondary_list
 from tests.emulated.emulator_bench import FIRST, PF_DIR, VF1, VIRT, Bench, bench
+from tests.interrupting import Interrupting
 
 fork = multiprocessing.get_context("spawn")
 
@@ -197,22 +196,10 @@ def _store(directory: Path) -> Store:
 
 
 def _change(store: Store, *, interrupt_at: int) -> bool:
-    """Change a state; return whether it was interrupted, at so many places where a signal is heard."""
-    left = interrupt_at
-
-    def interrupt(frame: FrameType, event: str, what: object) -> None:
-        nonlocal left
-        left -= event in ("call", "c_return")  # where the interpreter looks for signals
-        if left == 0:
-            raise KeyboardInterrupt
-
+    """Change a state; return whether it was interrupted."""
     try:
-        sys.setprofile(interrupt)
-        try:
-            with store.change() as state:
-                state["next_inode"] += 1
-        finally:
-            sys.setprofile(None)  # a call as well
+        with Interrupting(interrupt_at), store.change() as state:
+            state["next_inode"] += 1
     except KeyboardInterrupt:
         return True
     return False

@@ -11,7 +11,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,9 +154,10 @@ class World:
         points: Callable[[str], Points] = lambda side: Points(None, side),
         tracks: Sequence[Any] = (),
         reconnect: bool = False,
+        during: AbstractContextManager[object] | None = None,
         **wishes: Any,
     ) -> Source:
-        """Move everything from source to destination."""
+        """Move everything from source to destination, inside of another block."""
         with (
             self.link("source", cut, points) as link,
             session(self.source, PF, change=True) as opened,
@@ -171,8 +172,9 @@ class World:
                 name="source",
                 reconnect=(lambda: self.link("source")) if reconnect else None,
             )
-            moved.open()
-            moved.move(tracks=tracks)
+            with during or nullcontext():
+                moved.open()
+                moved.move(tracks=tracks)
         return moved
 
     def recover(self, side: str, *, cut: Cut | None = None, alone: bool = False) -> list[SessionView]:
