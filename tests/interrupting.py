@@ -25,6 +25,7 @@ class Interrupting(AbstractContextManager["Interrupting"]):
         self._leaving = leaving
 
     def __enter__(self) -> Interrupting:
+        assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
         sys.setprofile(self._passed)
         return self
 

@@ -250,6 +250,7 @@ class Destination:
             with interruptible():
                 message = self._next()
         except (LinkLostError, MalformedError, KeyboardInterrupt) as error:
+            let_go(error)
             raise self._uncertain(error) from error
         if isinstance(message, messages.Abort):
             self._abandon(message.why)

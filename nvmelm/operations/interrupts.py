@@ -96,11 +96,13 @@ def _handled(handler: object) -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in _ASKING}
-    for number, earlier in before.items():
-        if earlier is not signal.SIG_IGN:  # nohup, or a parent that wants to be the one who decides
-            signal.signal(number, handler)  # type: ignore[arg-type]  # a plain function or lambda
+    mine = (handler, _pass_over) if handler is _interrupt else (handler,)
     try:
+        for number, earlier in before.items():
+            if earlier is not signal.SIG_IGN:  # nohup, or a parent that wants to be the one who decides
+                signal.signal(number, handler)  # type: ignore[arg-type]  # a plain function or lambda
         yield
     finally:
         for number, earlier in before.items():
-            signal.signal(number, earlier)
+            if signal.getsignal(number) in mine:  # a block that is closed late finds those of others
+                signal.signal(number, earlier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ def make_host(tmp_path: Path) -> Iterator[MakeHost]:
     yield make
     for host in made:
         host.close()
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Have SIGINT heard, which a shell's background jobs ignore; who handled it hands it back at the end."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 from contextlib import suppress
@@ -26,6 +27,8 @@ from tests.emulated.answers import agree
 from tests.emulated.conftest import MakeHost
 from tests.emulated.two_hosts import PF, VF, LossyLink, World, copy
 from tests.interrupting import Interrupting
+
+pytestmark = pytest.mark.usefixtures("heard")
 
 SIDES = ("source", "destination")
 OVER = {"done", "rolled-back", "returned", "running", "abandoned"}
@@ -127,6 +130,7 @@ def test_ctrl_c_anywhere_in_a_migration_leaves_one_copy_running_and_nothing_unde
     try:
         guest = world.start_guest(depth=4, records=8, io_bytes=4096)
         ended = move(world, side, Interrupting(at, leaving=leaving))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert not (world.runs("source") and world.runs("destination"))
         given = {"given-away", "done"} & {*world.states("source")}
         assert given or world.runs("source"), "what was not given away runs before anybody recovers"

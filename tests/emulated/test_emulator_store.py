@@ -175,6 +175,7 @@ def test_a_state_that_could_not_be_read_once_is_changed_and_kept_afterwards(tmp_
     assert _seen(store) == before + 1
 
 
+@pytest.mark.usefixtures("heard")
 def test_an_interrupt_at_any_call_of_a_change_leaves_the_host_unlocked_and_whole(tmp_path: Path) -> None:
     store = _store(tmp_path)
     at, kept, interrupted = 0, _seen(store), True
