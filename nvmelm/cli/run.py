@@ -29,7 +29,6 @@ from nvmelm.cli import render, report
 from nvmelm.cli.options import DryRunOption, HostOption, JsonOption, RecordOption, RedactOption, Settings, YesOption
 from nvmelm.cli.parser import VerbCommand
 from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError, UsageError
-from nvmelm.operations.interrupts import let_go
 
 if TYPE_CHECKING:  # what a verb without a host, `explain` say, need not import
     from nvmelm.cli.progress import ProgressBar
@@ -243,6 +242,8 @@ def _finish(run: Run, function: Callable[[], Answer | int], *, changes: bool) ->
             answer = function()
         return _print(run, answer, changes=changes) if isinstance(answer, Answer) else answer
     except KeyboardInterrupt as interrupt:
+        from nvmelm.operations.interrupts import let_go  # for whom all goes well, it is not needed
+
         let_go(interrupt)
         error: NvmelmError = _interrupted(changes=changes)
     except NvmelmError as met:
