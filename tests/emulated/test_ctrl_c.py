@@ -58,13 +58,17 @@ def take(world: World, during: Interrupting) -> None:
             session(world.source, PF, change=True) as opened,
             Sessions(world.source) as sessions,
         ):
-            points = Points(None, "source")
-            moved = Source(opened, sessions, link, world.wishes(), points, name="source", reconnect=again)
+            moved = Source(
+                opened,
+                sessions,
+                link,
+                world.wishes(),
+                Points(None, "source"),
+                name="source",
+                reconnect=lambda: world.link("source"),
+            )
             moved.open()
             moved.move()
-
-    def again() -> object:
-        return world.link("source")
 
     giver = threading.Thread(target=give, daemon=True)
     giver.start()
