@@ -19,7 +19,8 @@ from nvmelm.emulator.vmm import EmulatedVmm
 from nvmelm.errors import NvmelmError
 from nvmelm.model import Document, Part, Role, Secondary
 from nvmelm.operations import move, provision, vm
-from nvmelm.operations.plan import Cells, cells_of
+from nvmelm.operations.actions import Cells
+from nvmelm.operations.plan import cells_of
 from nvmelm.operations.session import Session, session
 from nvmelm.waiting import wait_until
 

@@ -12,6 +12,7 @@ VF Number is 1-based, ``virtfn`` 0-based. The list exists, VF Numbers and all, w
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from nvmelm import pci
@@ -77,7 +78,8 @@ def read_picture(host: Host, queue: AdminQueue, ref: PrimaryRef, *, users: bool 
     primary = _primary(ref, identity, capabilities, sriov, _state_formats(queue, identity))
     entries = listing.all_secondaries(queue) if capabilities is not None else []
     present = pci.virtual_functions(host.sysfs, ref.address) if sriov else {}
-    secondaries = [_secondary(host, ref, entry, sriov, present) for entry in entries]
+    taken = _taken(host, entries, present) if sriov else frozenset()
+    secondaries = [_secondary(host, ref, entry, sriov, present, taken) for entry in entries]
     if users:
         secondaries = with_users(host, secondaries)
     return Picture(primary=primary, secondaries=tuple(secondaries))
@@ -178,12 +180,24 @@ def _resources(capabilities: PrimaryControllerCapabilities, kind: str, bit: int)
     )
 
 
+def _taken(host: Host, entries: Sequence[SecondaryControllerEntry], present: Mapping[int, Bdf]) -> frozenset[str]:
+    """Return the addresses of all functions there are, where one is to be told apart from a VF that is not there."""
+    if all(entry.vfn - 1 in present for entry in entries):
+        return frozenset()
+    return frozenset(host.sysfs.listdir(pci.DEVICES))
+
+
 def _secondary(
-    host: Host, ref: PrimaryRef, entry: SecondaryControllerEntry, sriov: pci.Sriov | None, present: dict[int, Bdf]
+    host: Host,
+    ref: PrimaryRef,
+    entry: SecondaryControllerEntry,
+    sriov: pci.Sriov | None,
+    present: dict[int, Bdf],
+    taken: frozenset[str],
 ) -> Secondary:
     index = entry.vfn - 1
     address = present.get(index)
-    predicted = _predict(ref, sriov, index) if address is None else None
+    predicted = _predict(ref, sriov, index, taken) if address is None else None
     states = {0: "offline", _SCS_ONLINE: "online"}
     group = pci.iommu_group(host.sysfs, address) if address else None
     driver = pci.driver(host.sysfs, address) if address else None
@@ -209,14 +223,19 @@ def _secondary(
     )
 
 
-def _predict(ref: PrimaryRef, sriov: pci.Sriov | None, index: int) -> Bdf | None:
-    """Compute the address a VF would have; None when the numbers make no sense or it is not a VF."""
-    if sriov is None or index < 0 or index >= sriov.total:
+def _predict(ref: PrimaryRef, sriov: pci.Sriov | None, index: int, taken: frozenset[str]) -> Bdf | None:
+    """Compute the address a VF would have with the number of VFs there is now: to show it, never to write below it.
+
+    None when it is not a VF, when the numbers make no sense, or when another function has that address: First VF Offset
+    and VF Stride may read anything while no VF is enabled, also 0, and change with NumVFs (PCI Express, SR-IOV).
+    """
+    if sriov is None or not 0 <= index < sriov.total or sriov.offset < 1 or (index and sriov.stride < 1):
         return None
     try:
-        return sriov.address(ref.address, index)
+        address = sriov.address(ref.address, index)
     except MalformedError:
         return None
+    return None if str(address) in taken else address
 
 
 def with_users(host: Host, secondaries: list[Secondary]) -> list[Secondary]:

@@ -127,6 +127,12 @@ def virtual_functions(sysfs: Sysfs, pf: Bdf) -> dict[int, Bdf]:
     return found
 
 
+def virtual_function(sysfs: Sysfs, pf: Bdf, index: int) -> Bdf | None:
+    """Return where the VF with an index (0-based) is by its ``virtfnN`` link, or None when it is not enabled."""
+    target = link_name(sysfs, f"{pf.path}/virtfn{index}")
+    return Bdf.parse(target) if target else None
+
+
 def count_virtual_functions(sysfs: Sysfs, pf: Bdf) -> int:
     """Return how many VFs are there, by their links alone."""
     return sum(1 for name in sysfs.listdir(pf.path) if name.startswith("virtfn"))

@@ -157,6 +157,9 @@ class Secondary(Record):
     incarnation: int = field(metadata=about("changes when the VF is removed and made anew; 0: not present"))
     used_by: tuple[str, ...] = field(metadata=about("who has the VF in use: processes, mounts, holders"))
     mark: Mark | None = None
+    namespaces: tuple[int, ...] | None = field(
+        default=None, metadata=about("ids of the namespaces attached; null: the verb did not ask")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from nvmelm.errors import ExitCode, IncompatibleError, MalformedError
 if TYPE_CHECKING:
     from nvmelm.compat.manifest import Manifest
     from nvmelm.operations.session import Session
+    from nvmelm.picture import ChangeReport
 
 parameters = group("Model and parameters: what a destination can be, and what a source is.", name="parameters")
 app.add_typer(parameters)
@@ -34,6 +35,7 @@ Here = Annotated[
 Test = Annotated[str | None, typer.Option("--test", metavar="STRING", help="A source's string, to be tested here.")]
 ListFile = Annotated[Path, typer.Argument(metavar="LIST", help="A source's list, as compat parameters list prints it.")]
 _MAX_LIST_BYTES = 1 << 20
+_MAX_NSID = 0xFFFF_FFFE  # FFFFFFFFh means all of them
 
 
 class Plain:
@@ -164,6 +166,7 @@ def check(
 @verb(parameters, "apply", changes=True)
 def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
     """Write a source's parameters to a destination, each once: resources are set, the others were checked."""
+    from nvmelm.cli import changes
     from nvmelm.compat import parameters as dialect
 
     model, wanted = _list(file)
@@ -171,15 +174,17 @@ def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
         here = _manifest(session, cntlid)
         _require(dialect.check(dialect.fixed(wanted), model, here), cntlid, "nothing was written")
         to_set = dialect.writes(wanted, here)
-        changed = _write(run, session, cntlid, to_set)
+        report = _give(run, session, cntlid, to_set)
         if not run.dry_run:
             _require(dialect.check(wanted, model, _manifest(session, cntlid)), cntlid, "as it is after the writes")
-    body = Plain("nvmelm.parameter_apply", changed=changed, dry_run=run.dry_run, written=to_set)
+    actions = report.to_json()["actions"]
+    body = Plain("nvmelm.parameter_apply", changed=report.changed, dry_run=run.dry_run, written=to_set, actions=actions)
 
     def lines() -> Iterator[str]:
         if not to_set:
             yield "nothing to do, every parameter is as asked"
         yield from (f"{'would set' if run.dry_run else 'set'} {name}={_text(value)}" for name, value in to_set.items())
+        yield from changes.plan(report.actions)
 
     return Answer(body, lines)
 
@@ -202,20 +207,29 @@ def _require(reasons: list[str], cntlid: int, when: str) -> None:
         )
 
 
-def _write(run: Run, session: Session, cntlid: int, to_set: Mapping[str, Any]) -> bool:
-    """Set resources and namespaces, all in one change each: a resource given up may be gone at a second write."""
-    from nvmelm.operations import provision
-    from nvmelm.operations.namespaces import attach_exactly
+def _give(run: Run, session: Session, cntlid: int, to_set: Mapping[str, Any]) -> ChangeReport:
+    from nvmelm.operations import parameters as operation
 
-    changed = False
-    vq, vi = to_set.get("resources.vq"), to_set.get("resources.vi")
-    if vq is not None or vi is not None:
-        report = provision.assign(session, cntlid, vq=vq, vi=vi, confirm=run.confirm, dry_run=run.dry_run)
-        changed |= report.changed
     ids = to_set.get("namespaces.ids")
-    if ids is not None and not run.dry_run:
-        changed |= attach_exactly(session, cntlid, [int(one) for one in str(ids).split(",") if one])
-    return changed
+    return operation.give(
+        session,
+        cntlid,
+        vq=to_set.get("resources.vq"),
+        vi=to_set.get("resources.vi"),
+        namespaces=None if ids is None else [_nsid(one) for one in str(ids).split(",") if one],
+        confirm=run.confirm,
+        dry_run=run.dry_run,
+    )
+
+
+def _nsid(text: str) -> int:
+    from nvmelm.numbers import decimal
+
+    nsid = decimal(text, most=_MAX_NSID)
+    if nsid is None:
+        cause = "namespaces.ids are numbers parted by commas"
+        raise MalformedError(f"{text[:40]!r} is no namespace id", cause=cause, reason="parameters-list")
+    return nsid
 
 
 def _read(run: Run, end: str, vq: int | None, vi: int | None, nsid: list[int] | None) -> Manifest:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from nvmelm.compat.rules import Severity
 from nvmelm.model import Document, Part
+from nvmelm.picture import ActionView
 
 Value = bool | int | str | list[int] | list[str]
 
@@ -160,6 +161,7 @@ class ParameterApplyDocument(Document):
     changed: bool
     dry_run: bool
     written: dict[str, bool | int | str]
+    actions: list[ActionView] = Field(description="the changes, in order; of a plan with its exact commands")
 
 
 class MatchGroup(Part):

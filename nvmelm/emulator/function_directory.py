@@ -7,7 +7,7 @@ from functools import partial
 
 from nvmelm.emulator import drivers, functions
 from nvmelm.emulator.generations import Generation, NamespaceRow
-from nvmelm.emulator.machine import Machine, vf_address
+from nvmelm.emulator.machine import Machine
 from nvmelm.emulator.nodes import Attribute, Directory, Link, Node, constant
 from nvmelm.emulator.resets import reset_primary
 from nvmelm.emulator.state import Function, Primary
@@ -106,19 +106,20 @@ def _sriov(machine: Machine, function: Function, primary: Primary, row: Generati
     def write_autoprobe(text: str) -> None:
         primary["autoprobe"] = functions.parse_bool(text)
 
+    offset, stride = machine.vf_routing(primary)
     entries: dict[str, Node] = {
         "sriov_totalvfs": constant(str(row.max_vfs)),
         "sriov_numvfs": Attribute(
             lambda: str(primary["numvfs"]), lambda text: functions.set_numvfs(machine, function, text)
         ),
-        "sriov_offset": constant("1"),
-        "sriov_stride": constant("1"),
+        "sriov_offset": constant(str(offset)),
+        "sriov_stride": constant(str(stride)),
         "sriov_vf_device": constant(f"{row.vf_device_id:x}"),
         "sriov_vf_total_msix": constant("0"),
         "sriov_drivers_autoprobe": Attribute(lambda: str(int(primary["autoprobe"])), write_autoprobe),
     }
     for index in range(primary["numvfs"]):
-        entries[f"virtfn{index}"] = Link(f"../{vf_address(primary['bdf'], index)}")
+        entries[f"virtfn{index}"] = Link(f"../{machine.vf_address(primary, index)}")
     return entries
 
 

@@ -12,7 +12,7 @@ import re
 
 from nvmelm.emulator import uevents
 from nvmelm.emulator.drivers import NVME, VFIO, Blocks, attach, refuse, release
-from nvmelm.emulator.machine import Machine, alive, process_start, vf_address
+from nvmelm.emulator.machine import Machine, alive, process_start
 from nvmelm.emulator.resets import offline, reset_function
 from nvmelm.emulator.state import Function, Primary
 
@@ -62,7 +62,7 @@ def set_numvfs(machine: Machine, function: Function, text: str) -> None:
 
 def _enable_vfs(machine: Machine, primary: Primary, count: int) -> None:
     primary["numvfs"] = count
-    added = [add_function(machine, vf_address(primary["bdf"], index), primary["bdf"], index) for index in range(count)]
+    added = [add_function(machine, machine.vf_address(primary, index), primary["bdf"], index) for index in range(count)]
     if machine.state["bus_autoprobe"]:
         for function in added:
             attach(machine, function)
@@ -92,7 +92,7 @@ def add_function(machine: Machine, bdf: str, pf: str, index: int) -> Function:
 
 def disable_vfs(machine: Machine, primary: Primary, *, forced: bool = False) -> None:
     """Clear VF Enable: the functions go away, and what they were told with them; waits for a VM that holds one."""
-    addresses = [vf_address(primary["bdf"], index) for index in range(primary["numvfs"])]
+    addresses = [machine.vf_address(primary, index) for index in range(primary["numvfs"])]
     held = [bdf for bdf in addresses if machine.holder(bdf)]
     if held and not forced:
         raise Blocks(held)

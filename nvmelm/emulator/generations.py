@@ -45,9 +45,12 @@ class Generation:
         admin_effects, io_effects: (opcode, effects word) of log page 05h; an opcode that is missing is not supported.
         attached_to_secondaries: every secondary has every namespace attached from the start.
         max_vfs: TotalVFs, which is also the number of secondary controllers.
+        vf_routes: (NumVFs, First VF Offset, VF Stride) from so many VFs on; PCI Express lets both change with NumVFs.
         first_cntlid: the primary's controller id; its secondaries follow.
         vq_flexible, vq_private, vq_per_secondary, vq_granularity: VQFRT, VQPRT, VQFRSM, VQGRAN; ``vi_`` likewise.
         rounds_up: Secondary Assign gives whole multiples of the granularity, and reports the larger number.
+        vq_minimum, vi_minimum: what a secondary needs to go Online.
+        assigns: types Secondary Assign takes, as in CRT; of the others it answers Invalid Resource Identifier.
         resource_types: CRT, bit 0 VQ resources, bit 1 VI resources.
         queue_entries_max: CAP.MQES + 1.
         hmlms: Host Managed Live Migration Support.
@@ -99,9 +102,13 @@ class Generation:
     attached_to_secondaries: bool = True
 
     max_vfs: int = 4
+    vf_routes: tuple[tuple[int, int, int], ...] = ((0, 1, 1),)
     first_cntlid: int = 0
     port_id: int = 0
     resource_types: int = 3
+    assigns: int = 3
+    vq_minimum: int = 2  # the admin queue pair and one I/O queue pair
+    vi_minimum: int = 1  # vector 0
     vq_flexible: int = 12
     vq_private: int = 5
     vq_per_secondary: int = 3
@@ -148,6 +155,10 @@ class Generation:
         """Return the Tracking Attributes byte."""
         return self.memory_tracking | self.user_data_logging << 1 | self.power_of_two_lengths << 2
 
+    def vf_routing(self, numvfs: int) -> tuple[int, int]:
+        """Return First VF Offset and VF Stride as they read with a number of VFs enabled."""
+        return next((offset, stride) for least, offset, stride in reversed(self.vf_routes) if numvfs >= least)
+
     @property
     def mdts_bytes(self) -> int:
         """Return the largest transfer of one command, bytes; 0: no limit."""
@@ -170,6 +181,8 @@ class Generation:
         """Return the row that :meth:`to_json` wrote."""
         pairs = ("identify", "vf_identify", "identify_nvm", "admin_effects", "io_effects")
         fixed: dict[str, Any] = {key: tuple((left, right) for left, right in values[key]) for key in pairs}
+        if "vf_routes" in values:
+            fixed["vf_routes"] = tuple((least, offset, stride) for least, offset, stride in values["vf_routes"])
         fixed["namespaces"] = tuple(NamespaceRow(**row) for row in values["namespaces"])
         fixed["state_versions"] = tuple(values["state_versions"])
         fixed["vendor_uuids"] = tuple(values["vendor_uuids"])

@@ -144,7 +144,16 @@ class Machine:
             return self.state["functions"].get(primary["bdf"])
         if controller["vfn"] > primary["numvfs"]:
             return None
-        return self.state["functions"].get(vf_address(primary["bdf"], controller["vfn"] - 1))
+        return self.state["functions"].get(self.vf_address(primary, controller["vfn"] - 1))
+
+    def vf_routing(self, primary: Primary) -> tuple[int, int]:
+        """Return First VF Offset and VF Stride as they read with the number of VFs there is now."""
+        return self.generation(primary).vf_routing(primary["numvfs"])
+
+    def vf_address(self, primary: Primary, index: int) -> str:
+        """Return the address of a VF with the number of VFs there is now."""
+        offset, stride = self.vf_routing(primary)
+        return vf_address(primary["bdf"], index, offset, stride)
 
     def holder(self, bdf: str) -> Holder | None:
         """Return who has a function open through VFIO, the dead left out."""
@@ -249,12 +258,12 @@ def process_start(pid: int) -> int:
     return -1 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def vf_address(pf: str, index: int) -> str:
-    """Return the address of a VF: First VF Offset 1, VF Stride 1, carried into the next bus number.
+def vf_address(pf: str, index: int, offset: int = 1, stride: int = 1) -> str:
+    """Return the address of a VF by First VF Offset and VF Stride, carried into the next bus number.
 
     Source: PCI Express Base Specification, SR-IOV, First VF Offset and VF Stride.
     """
     domain, bus, rest = pf.split(":")
     device, _, number = rest.partition(".")
-    routing_id = (int(bus, 16) << 8 | int(device, 16) << 3 | int(number)) + 1 + index
+    routing_id = (int(bus, 16) << 8 | int(device, 16) << 3 | int(number)) + offset + index * stride
     return f"{domain}:{routing_id >> 8:02x}:{routing_id >> 3 & 0x1F:02x}.{routing_id & 7}"

@@ -20,9 +20,6 @@ from nvmelm.emulator.identify import assigned
 from nvmelm.emulator.resets import offline, reset_controller
 from nvmelm.wire.opcodes import ResourceType, VirtualizationAction
 
-_MINIMUM_VQ = 2  # the admin queue pair and one I/O queue pair
-_MINIMUM_VI = 1  # vector 0
-
 
 def manage(request: Request) -> tuple[int, bytes]:
     """Run one Virtualization Management command; DW0 15:0 is the number of resources modified."""
@@ -73,6 +70,8 @@ def _assign(request: Request, cntlid: int, kind: int, count: int) -> int:
         raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
     secondary = request.secondary(cntlid)
     _supported(request, kind)
+    if not request.row.assigns >> kind & 1:
+        raise Refusal(INVALID_RESOURCE_IDENTIFIER)
     if secondary["online"]:
         raise Refusal(INVALID_SECONDARY_STATE)
     row, primary = request.row, request.primary
@@ -99,8 +98,8 @@ def _online(request: Request, cntlid: int) -> None:
     if not request.is_primary:
         raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
     secondary, row = request.secondary(cntlid), request.row
-    short_vq = row.resource_types & 1 and secondary["nvq"] < _MINIMUM_VQ
-    short_vi = row.resource_types & 2 and secondary["nvi"] < _MINIMUM_VI
+    short_vq = row.resource_types & 1 and secondary["nvq"] < row.vq_minimum
+    short_vi = row.resource_types & 2 and secondary["nvi"] < row.vi_minimum
     if short_vq or short_vi or secondary["vfn"] > request.primary["numvfs"]:
         raise Refusal(INVALID_SECONDARY_STATE)
     if not secondary["online"]:

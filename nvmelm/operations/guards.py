@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from nvmelm.errors import BusyError
 from nvmelm.operations import store
-from nvmelm.operations.plan import Action, MarkChange, Phase, cell
+from nvmelm.operations.actions import Action, MarkChange, Phase
+from nvmelm.operations.plan import cell
 from nvmelm.picture import Picture, Role, Secondary
 from nvmelm.transport import Host
 

@@ -11,6 +11,9 @@ A run without its ``end`` was interrupted. Whether its last changes were made do
 values that were there *before*, which are all in the journal, and by what is there now, which the host tells. The
 first value a cell had since the last release is the one ``release`` brings back.
 
+The file is named after a place, and another device may be in it by now: whatever is used of the journal is used for
+the device whose serial number its runs bear, and for no other.
+
 A line that cannot be read (the disk filled up, the machine stopped in the middle of it) is passed over.
 """
 
@@ -26,7 +29,8 @@ from typing import Any, Literal
 
 from nvmelm.errors import HostError
 from nvmelm.operations import store
-from nvmelm.operations.plan import Action, Cells, Change
+from nvmelm.operations.actions import Action, Cells, Change
+from nvmelm.operations.plan import survives_boot
 from nvmelm.transport import Host
 
 _RUN_FIELDS = ("run", "verb", "boot", "started_at", "serial")
@@ -54,19 +58,33 @@ class Run:
     summaries: list[str] = field(default_factory=list)
     outcome: str | None = None
 
-    def before(self) -> Cells:
-        """Return the value each cell had before the run."""
+    def before(self, boot: str = "") -> Cells:
+        """Return the value each cell had before the run.
+
+        Args:
+            boot: leave out what a boot since the run undid by itself, if this is another boot than the run's.
+        """
         cells: Cells = {}
         for change in self.changes:
-            cells.setdefault(change.cell, change.before)
+            if boot in ("", self.boot) or survives_boot(change.cell):
+                cells.setdefault(change.cell, change.before)
         return cells
+
+    def wanted(self, boot: str) -> Cells:
+        """Return the cells a run wanted; after a reboot only those that outlive one."""
+        return {name: value for name, value in self.target.items() if boot == self.boot or survives_boot(name)}
 
 
 class Journal:
-    """The journal of one PF on one host."""
+    """The journal of one PF on one host.
 
-    def __init__(self, host: Host, address: str) -> None:
+    Args:
+        serial: the serial number of the device whose runs are meant; None: of every device that was ever in the place.
+    """
+
+    def __init__(self, host: Host, address: str, serial: str | None = None) -> None:
         self.address = address
+        self.serial = serial
         self.path = journal_path(host, address)
         self._host = host
         self._run = ""
@@ -122,7 +140,8 @@ class Journal:
         wanted = target.keys()
         for run in self.unfinished():
             cells = run.target.keys() | run.before().keys()
-            if anew or (cells and cells <= wanted):
+            lasting = {name for name in cells if survives_boot(name)}
+            if self._ours(run) and ((anew and lasting <= wanted) or (cells and cells <= wanted)):
                 self.try_end("superseded", run.run)
 
     def runs(self) -> list[Run]:
@@ -137,22 +156,33 @@ class Journal:
         return [run for run in self.runs() if run.outcome is None]
 
     def original(self) -> Cells:
-        """Return the first known value of every cell touched in this boot since the last release."""
+        """Return the first known value of every cell of a device that was touched since the last release.
+
+        Of what an earlier boot touched only that is left which outlives a reboot.
+        """
         boot = self._host.facts().boot_id
         cells: Cells = {}
         for run in self.runs():
-            if run.boot == boot:
-                for name, value in run.before().items():
+            if self._ours(run):
+                for name, value in run.before(boot).items():
                     cells.setdefault(name, value)
         return cells
 
     def forget(self) -> None:
-        """Remove the journal: everything in it was undone."""
-        store.remove(self.path)
+        """Remove what the journal holds of the device: everything of it was undone."""
+        others = {run.run for run in self.runs() if not self._ours(run)}
+        if not others:
+            store.remove(self.path)
+            return
+        records = [record for record in _records(store.read(self.path) or "") if record.get("run") in others]
+        store.write(self.path, "".join(f"{_line(record)}\n" for record in records))
+
+    def _ours(self, run: Run) -> bool:
+        return self.serial is None or run.serial == self.serial
 
     def _append(self, *records: dict[str, Any]) -> None:
         # A leading newline parts the record from a line that a full disk or a lost machine may have torn.
-        lines = "".join(f"{json.dumps(record, separators=(',', ':'))}\n" for record in records)
+        lines = "".join(f"{_line(record)}\n" for record in records)
         store.append(self.path, "\n" + lines if records[0]["record"] == "run" else lines)
 
 
@@ -165,6 +195,10 @@ def journals(host: Host) -> list[Journal]:
     """Return the journals of every PF that has one."""
     names = store.names(host.state_dir / "journal")
     return [Journal(host, name.removesuffix(".jsonl")) for name in names if name.endswith(".jsonl")]
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, separators=(",", ":"))
 
 
 def _records(text: str) -> Iterator[dict[str, Any]]:

@@ -18,11 +18,11 @@ from nvmelm.discovery import resolve
 from nvmelm.errors import BusyError, NotSupportedError, NvmelmError
 from nvmelm.model import Document, Picture, Role, Secondary
 from nvmelm.operations import guards, marks, ownership, state, store
+from nvmelm.operations.actions import Action, Phase
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.image import ImageSource, open_sink
 from nvmelm.operations.image_reader import open_image
 from nvmelm.operations.journal import Journal
-from nvmelm.operations.plan import Action, Phase
 from nvmelm.operations.session import Session
 from nvmelm.pci import VFIO_DRIVER, Bdf
 from nvmelm.transport import Progress
@@ -193,7 +193,7 @@ class _journaled:  # noqa: N801  # used as a verb: with _journaled(...)
     """Write down that a controller's state is being replaced, so that ``recover`` can name a restore cut off."""
 
     def __init__(self, session: Session, one: Secondary, what: str) -> None:
-        self.journal = Journal(session.host, session.address)
+        self.journal = Journal(session.host, session.address, session.ref.serial)
         self.session = session
         meaning = f"{one.cntlid:#06x} is suspended and may hold a part of {what}: restore it again or take it offline"
         self.action = Action(Phase.STATE, meaning, (), (), one.cntlid)

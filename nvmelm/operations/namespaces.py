@@ -1,31 +1,37 @@
-"""Which namespaces a controlled function sees: attached and detached through its primary controller.
+"""Which namespaces controlled functions see, by their primary controller; attachments are cells of a plan.
 
-Source: NVM Express Base Specification 2.1, Namespace Attachment command; Identify CNS 11h, 12h.
+Source: NVM Express Base Specification 2.1, Namespace Attachment command; Identify CNS 02h, 10h, 12h.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
+from dataclasses import replace
 
-from nvmelm.commands import execute, listing, namespace
-from nvmelm.operations.session import Session
+from nvmelm.commands import AdminCommandError, listing
+from nvmelm.picture import Picture
+from nvmelm.transport import AdminQueue
 
 
-def attach_exactly(session: Session, cntlid: int, wanted: Sequence[int]) -> bool:
-    """Attach a controller to some namespaces and detach it from all others; return whether anything changed.
-
-    What is missing is attached before what is too much is detached.
+def with_namespaces(queue: AdminQueue, picture: Picture, cntlids: Collection[int]) -> Picture:
+    """Return a picture with the namespaces that are attached to some of its controlled functions.
 
     Raises:
-        AdminCommandError: the device refused; what was done before that stands, and a second run goes on from there.
+        AdminCommandError: the device does not tell which controllers a namespace is attached to.
     """
-    queue = session.queue
-    known = listing.all_allocated_namespaces(queue)
-    attached = [nsid for nsid in known if cntlid in listing.all_attached_controllers(queue, nsid)]
-    missing = [nsid for nsid in wanted if nsid not in attached]
-    extra = [nsid for nsid in attached if nsid not in wanted]
-    for nsid in missing:
-        execute(queue, namespace.attach(nsid, [cntlid]))
-    for nsid in extra:
-        execute(queue, namespace.detach(nsid, [cntlid]))
-    return bool(missing or extra)
+    attached = {nsid: frozenset(listing.all_attached_controllers(queue, nsid)) for nsid in _nsids(queue)}
+    secondaries = (
+        replace(one, namespaces=tuple(nsid for nsid, ids in attached.items() if one.cntlid in ids))
+        if one.cntlid in cntlids
+        else one
+        for one in picture.secondaries
+    )
+    return replace(picture, secondaries=tuple(secondaries))
+
+
+def _nsids(queue: AdminQueue) -> list[int]:
+    """Return the namespaces there are; without namespace management those this controller sees."""
+    try:
+        return sorted(listing.all_allocated_namespaces(queue))
+    except AdminCommandError:
+        return sorted(listing.all_active_namespaces(queue))

@@ -5,7 +5,9 @@ What a preparation touches is a set of *cells*, each with a plain value::
     vfs                number of enabled VFs              autoprobe          sriov_drivers_autoprobe
     0x0001/vq, /vi     flexible resources assigned        0x0001/online      secondary controller state
     0x0001/driver      name of the bound driver or None   0x0001/override    driver_override, empty when unset
-    0x0001/mark        "migratable", "resumable" or None
+    0x0001/mark        "migratable", "resumable" or None  0x0001/namespaces  ids attached, "1,2"; "" for none
+
+Namespaces are cells only where the picture was read with them: they cost commands, and hardly a verb touches them.
 
 A verb names the values it wants; :func:`plan` compares them with the picture and returns the actions in the one order
 that is safe. Wanting what is already there plans nothing: that is idempotence. Wanting what was there before is the
@@ -15,106 +17,25 @@ and after (the journal keeps them).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping
 
-from nvmelm.commands import virtualization
+from nvmelm.commands import namespace, virtualization
 from nvmelm.discovery import no_vf
-from nvmelm.pci import DRIVERS, VFIO_DRIVER
-from nvmelm.picture import ActionView, Picture, Role, Secondary
-from nvmelm.transport import AdminCommand
+from nvmelm.operations.actions import (
+    VF,
+    Action,
+    Cells,
+    Change,
+    MarkChange,
+    Operation,
+    Phase,
+    SysfsWrite,
+    Value,
+    VfWrite,
+)
+from nvmelm.pci import DEVICES, DRIVERS, VFIO_DRIVER
+from nvmelm.picture import Picture, Role, Secondary
 from nvmelm.wire.opcodes import ResourceType
-
-Value = int | bool | str | None
-Cells = dict[str, Value]
-
-
-class Phase(StrEnum):
-    """The order of a plan; actions of one phase touch different functions and do not depend on each other."""
-
-    REVOKE = "revoke mark"
-    UNBIND = "unbind"
-    OFFLINE = "offline"
-    AUTOPROBE = "drivers autoprobe"
-    VFS = "sr-iov"
-    ASSIGN = "assign resources"
-    RESET = "function-level reset"
-    ONLINE = "online"
-    MARK = "mark"
-    BIND = "bind"
-    AUTOPROBE_LAST = "drivers autoprobe, last"
-    STATE = "controller state"
-
-
-@dataclass(frozen=True, slots=True)
-class SysfsWrite:
-    """One write of an attribute; ``path`` is relative to /sys."""
-
-    path: str
-    value: str
-
-    def __str__(self) -> str:
-        return f"echo {self.value.strip() or chr(39) * 2} > /sys/{self.path}"
-
-
-@dataclass(frozen=True, slots=True)
-class MarkChange:
-    """A mark given or, with None, taken back."""
-
-    cntlid: int
-    role: Role | None
-
-    def __str__(self) -> str:
-        return (
-            f"mark controller {self.cntlid:#06x} {self.role}" if self.role else f"unmark controller {self.cntlid:#06x}"
-        )
-
-
-Operation = SysfsWrite | AdminCommand | MarkChange
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A cell's value before and after an action."""
-
-    cell: str
-    before: Value
-    after: Value
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One change to the host, with what it does to the cells.
-
-    Attributes:
-        cntlid: the controlled function it is about, or None for the PF as a whole.
-        loses: what stops or is lost by it, as a sentence; empty for nothing. Whoever runs it has to agree.
-        needs_idle: VFs (CNTLIDs) nobody may have in use meanwhile.
-    """
-
-    phase: Phase
-    summary: str
-    operations: tuple[Operation, ...]
-    changes: tuple[Change, ...]
-    cntlid: int | None = None
-    loses: str = ""
-    needs_idle: tuple[int, ...] = ()
-
-    def view(self, *, exact: bool = True) -> ActionView:
-        """Return the action as a reader sees it, with its exact writes and commands or without."""
-        operations = tuple(operation_text(one) for one in self.operations) if exact else ()
-        return ActionView(step=self.phase, summary=self.summary, operations=operations)
-
-
-def operation_text(operation: Operation) -> str:
-    """Return an operation as one exact line: the write as a shell would do it, the command with its words."""
-    if isinstance(operation, AdminCommand):
-        from nvmelm.commands.describe import describe  # knows every command; only a dry run needs it
-
-        words = " ".join(f"{word:08x}" for word in operation.words)
-        return f"admin {operation.opcode:#04x} cdw10-15 {words}  ({describe(operation)})"
-    return str(operation)
 
 
 def cell(cntlid: int, name: str) -> str:
@@ -132,7 +53,24 @@ def cells_of(picture: Picture) -> Cells:
         cells[cell(one.cntlid, "driver")] = one.driver
         cells[cell(one.cntlid, "override")] = one.driver_override
         cells[cell(one.cntlid, "mark")] = str(one.mark.role) if one.mark and one.mark.holds else None
+        if one.namespaces is not None:
+            cells[cell(one.cntlid, "namespaces")] = namespaces_value(one.namespaces)
     return cells
+
+
+def namespaces_value(nsids: Iterable[int]) -> str:
+    """Return the value of a cell ``namespaces``: the ids in order, parted by commas."""
+    return ",".join(str(nsid) for nsid in sorted(set(nsids)))
+
+
+def namespaces_wanted(target: Mapping[str, Value]) -> frozenset[int]:
+    """Return the controllers of whose namespaces some cells speak: the picture has to be read with these."""
+    return frozenset(int(name.partition("/")[0], 16) for name in target if name.endswith("/namespaces"))
+
+
+def survives_boot(name: str) -> bool:
+    """Return whether a cell is as it was after a reboot: attachments are the subsystem's and outlive every reset."""
+    return name.endswith("/namespaces")
 
 
 def differences(picture: Picture, target: Mapping[str, Value]) -> list[Change]:
@@ -157,7 +95,8 @@ class _Planner:
         self.target = self._completed(target)
         self.actions: list[Action] = []
         self.dirty: set[int] = set()  # functions whose resources change, to be reset before they go online
-        self.pf = f"bus/pci/devices/{picture.primary.address}"
+        self.pf = f"{DEVICES}/{picture.primary.address}"
+        self.renewed = False  # the VFs are other ones by now than the picture shows
 
     def run(self) -> list[Action]:
         wanted = self.target.get("vfs", self.now["vfs"])
@@ -168,7 +107,8 @@ class _Planner:
             self._remove_vfs(appear)
         for take_down in (self._revoke, self._unbind, self._offline):
             self._each(take_down)
-        self._each(self._assign)
+        for give in (self._assign, self._attach):
+            self._each(give)
         if appear:
             self._enable_vfs(appear)
         self._each(self._reset)
@@ -199,11 +139,26 @@ class _Planner:
     def _enabled(self, one: Secondary) -> bool:
         return 1 <= one.vf_number <= int(self.now["vfs"] or 0)
 
-    def _function(self, one: Secondary, name: str) -> str:
-        """Return the sysfs path of an attribute of the function's VF, which must be enabled by then."""
-        if not self._enabled(one) or one.address is None:
+    def _function(self, one: Secondary, name: str, value: str = VF) -> VfWrite:
+        """Return the write of an attribute of the function's VF, which must be enabled by then."""
+        return self._vf_write(one, f"{DEVICES}/{VF}/{name}", value)
+
+    def _vf_write(self, one: Secondary, path: str, value: str) -> VfWrite:
+        self._require_vf(one)
+        return VfWrite(self.picture.primary.address, one.vf_number - 1, path, value, self._address(one))
+
+    def _require_vf(self, one: Secondary) -> None:
+        if not self._enabled(one):
             raise no_vf(self.picture, one)
-        return f"bus/pci/devices/{one.address}/{name}"
+
+    def _address(self, one: Secondary) -> str:
+        """Return the VF's address as the kernel has it; empty while only the device could say where it will be."""
+        return one.address or "" if one.present and not self.renewed else ""
+
+    def _name(self, one: Secondary) -> str:
+        if one.vf_number == 0:
+            return f"{one.cntlid:#06x}"
+        return f"{one.cntlid:#06x} ({self._address(one) or f'VF {one.vf_number}'})"
 
     def _emit(
         self,
@@ -258,20 +213,21 @@ class _Planner:
         kept = tuple(Change(name, self.now[name], self.now[name]) for name in held if self.now[name])
         self._emit(Phase.VFS, f"enable {_count(wanted, 'VF')}", (write,), {"vfs": wanted}, kept=kept)
         self.dirty.clear()
+        self.renewed = True
 
     def _revoke(self, one: Secondary) -> None:
         if self._wants(one, "mark") and self.now[cell(one.cntlid, "mark")] is not None:
-            summary = f"take the mark of {_name(one)} back"
+            summary = f"take the mark of {self._name(one)} back"
             self._emit(Phase.REVOKE, summary, (MarkChange(one.cntlid, None),), {cell(one.cntlid, "mark"): None}, one)
 
     def _unbind(self, one: Secondary) -> None:
         bound = self.now[cell(one.cntlid, "driver")]
         if not bound or not (self._wants(one, "driver") or (self._goes_offline(one) and bound == "nvme")):
             return
-        write = SysfsWrite(self._function(one, "driver/unbind"), str(one.address))
+        write = self._function(one, "driver/unbind")
         self._emit(
             Phase.UNBIND,
-            f"unbind {_name(one)} from {bound}",
+            f"unbind {self._name(one)} from {bound}",
             (write,),
             {cell(one.cntlid, "driver"): None},
             one,
@@ -295,7 +251,7 @@ class _Planner:
         unmark = (MarkChange(one.cntlid, None),) if self.now[cell(one.cntlid, "mark")] else ()
         self._emit(
             Phase.OFFLINE,
-            f"take {_name(one)} offline; its resources are given back",
+            f"take {self._name(one)} offline; its resources are given back",
             (*unmark, virtualization.offline(one.cntlid)),
             gone,
             one,
@@ -311,44 +267,72 @@ class _Planner:
                 continue
             count = int(wanted or 0)
             command = virtualization.assign(one.cntlid, kind, count)
-            summary = f"assign {count} {name.upper()} resources to {_name(one)}"
+            summary = f"assign {count} {name.upper()} resources to {self._name(one)}"
             self._emit(Phase.ASSIGN, summary, (command,), {key: count}, one)
             self.dirty.add(one.cntlid)
 
+    def _attach(self, one: Secondary) -> None:
+        """Attach what is missing before what is too much is detached."""
+        key = cell(one.cntlid, "namespaces")
+        if not self._wants(one, "namespaces"):
+            return
+        now, wanted = (_nsids(value) for value in (self.now[key], self.target[key]))
+        missing, extra = sorted(wanted - now), sorted(now - wanted)
+        commands = [namespace.attach(nsid, [one.cntlid]) for nsid in missing]
+        commands += [namespace.detach(nsid, [one.cntlid]) for nsid in extra]
+        lost = ", ".join(map(str, extra))
+        online = bool(self.now[cell(one.cntlid, "online")] or self.now[cell(one.cntlid, "driver")])
+        self._emit(
+            Phase.NAMESPACES,
+            f"attach namespaces {self.target[key] or 'none'} to {self._name(one)}, and no other",
+            tuple(commands),
+            {key: self.target[key]},
+            one,
+            loses=f"controller {one.cntlid:#06x} loses namespace {lost}" if extra and online else "",
+            needs_idle=(one.cntlid,) if extra and online else (),
+        )
+
     def _reset(self, one: Secondary) -> None:
-        if one.cntlid in self.dirty and self._enabled(one) and one.address is not None:
-            write = SysfsWrite(f"bus/pci/devices/{one.address}/reset", "1")
-            self._emit(Phase.RESET, f"reset {_name(one)}, so that its MSI-X table has its new size", (write,), {}, one)
+        if one.cntlid in self.dirty and self._enabled(one):
+            write = self._function(one, "reset", "1")
+            self._emit(
+                Phase.RESET, f"reset {self._name(one)}, so that its MSI-X table has its new size", (write,), {}, one
+            )
 
     def _online(self, one: Secondary) -> None:
         key = cell(one.cntlid, "online")
         if self.target.get(key) and not self.now[key]:
-            self._function(one, "online")
+            self._require_vf(one)
             command = virtualization.online(one.cntlid)
-            self._emit(Phase.ONLINE, f"bring {_name(one)} online", (command,), {key: True}, one)
+            self._emit(Phase.ONLINE, f"bring {self._name(one)} online", (command,), {key: True}, one)
 
     def _mark(self, one: Secondary) -> None:
         key = cell(one.cntlid, "mark")
         if self.target.get(key) and self.target[key] != self.now[key]:
             role = Role(str(self.target[key]))
-            self._emit(Phase.MARK, f"mark {_name(one)} {role}", (MarkChange(one.cntlid, role),), {key: str(role)}, one)
+            self._emit(
+                Phase.MARK, f"mark {self._name(one)} {role}", (MarkChange(one.cntlid, role),), {key: str(role)}, one
+            )
 
     def _bind(self, one: Secondary) -> None:
         driver, override = cell(one.cntlid, "driver"), cell(one.cntlid, "override")
         wanted = self.target.get(driver)
         if wanted and wanted != self.now[driver]:
             final = str(self.target.get(override, wanted if wanted == VFIO_DRIVER else ""))
-            writes = [SysfsWrite(self._function(one, "driver_override"), str(wanted))]
-            writes.append(SysfsWrite("bus/pci/drivers_probe", str(one.address)))
+            writes = [self._override(one, str(wanted)), self._vf_write(one, "bus/pci/drivers_probe", VF)]
             if final != wanted:
-                writes.append(_override_write(self._function(one, "driver_override"), final))
+                writes.append(self._override(one, final))
             changes: dict[str, Value] = {driver: wanted, override: final}
-            self._emit(Phase.BIND, f"bind {_name(one)} to {wanted}", tuple(writes), changes, one)
+            self._emit(Phase.BIND, f"bind {self._name(one)} to {wanted}", tuple(writes), changes, one)
         elif self._wants(one, "override") and self._enabled(one):
             text = str(self.target[override] or "")
-            write = _override_write(self._function(one, "driver_override"), text)
-            summary = f"{'set' if text else 'clear'} the driver override of {_name(one)}"
+            write = self._override(one, text)
+            summary = f"{'set' if text else 'clear'} the driver override of {self._name(one)}"
             self._emit(Phase.BIND, summary, (write,), {override: text}, one)
+
+    def _override(self, one: Secondary, text: str) -> VfWrite:
+        # An empty write reports success and changes nothing; a newline clears the override.
+        return self._function(one, "driver_override", text or "\n")
 
 
 def driver_bind_path(name: str) -> str:
@@ -356,16 +340,12 @@ def driver_bind_path(name: str) -> str:
     return f"{DRIVERS}/{name}/bind"
 
 
-def _override_write(path: str, text: str) -> SysfsWrite:
-    return SysfsWrite(path, text or "\n")  # an empty write reports success and changes nothing
-
-
 def _kept_zero(wanted: int) -> str:
     return "the kernel changes a count only by way of 0" if wanted else "SR-IOV is switched off"
 
 
-def _name(one: Secondary) -> str:
-    return f"{one.cntlid:#06x} ({one.address})" if one.address else f"{one.cntlid:#06x}"
+def _nsids(value: Value) -> set[int]:
+    return {int(nsid) for nsid in str(value or "").split(",") if nsid}
 
 
 def _count(number: int, noun: str) -> str:

@@ -21,9 +21,10 @@ from dataclasses import replace
 from nvmelm.discovery import require_sriov, resolve
 from nvmelm.errors import NotSupportedError, UsageError
 from nvmelm.operations import guards, marks
+from nvmelm.operations.actions import Cells
 from nvmelm.operations.apply import Confirm, Request, apply, undo
 from nvmelm.operations.journal import Journal
-from nvmelm.operations.plan import Cells, cell, plan
+from nvmelm.operations.plan import cell, plan
 from nvmelm.operations.resources import check_share, require_enough, share
 from nvmelm.operations.session import Session
 from nvmelm.pci import VFIO_DRIVER, Bdf
@@ -49,7 +50,7 @@ def disable_sriov(session: Session, *, confirm: Confirm, dry_run: bool = False) 
     """Remove all VFs; marks, resources and bindings go with them, and autoprobe is as nvmelm found it."""
     picture = session.picture(users=False)
     require_sriov(picture)
-    found = Journal(session.host, session.address).original().get("autoprobe")
+    found = Journal(session.host, session.address, session.ref.serial).original().get("autoprobe")
     target: Cells = {"vfs": 0} if found is None else {"vfs": 0, "autoprobe": found}
     return apply(session, Request("sriov disable", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
@@ -166,7 +167,7 @@ def bind(
 def unbind(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Undo step 4: unbind VFs from vfio-pci, and give them back to the driver and override nvmelm found them with."""
     picture = session.picture(users=False)
-    original = Journal(session.host, session.address).original()
+    original = Journal(session.host, session.address, session.ref.serial).original()
     target: Cells = {}
     for one in (resolve(picture, each) for each in which):
         for name, unset in (("driver", None), ("override", "")):
@@ -241,9 +242,10 @@ def without_running(session: Session, picture: Picture, target: Cells) -> tuple[
 def release(session: Session, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Undo all that nvmelm did to a PF: counts, autoprobe, resources, drivers and overrides as they were found.
 
-    After a reboot there is nothing to bring back: VFs and overrides do not survive one.
+    After a reboot only attached namespaces are left to bring back: VFs and overrides do not survive one. What the
+    journal holds of another device that was in this place is left alone.
     """
-    journal = Journal(session.host, session.address)
+    journal = Journal(session.host, session.address, session.ref.serial)
     report = undo(session, journal.original(), "release", confirm=confirm, dry_run=dry_run)
     if dry_run:
         return report

@@ -2,8 +2,8 @@
 
 A run without an end in a journal was killed, or lost its machine. Undoing goes from what the host shows now to what
 each cell held before the run; finishing goes to what the run wanted. Both are plans like any other, so both can be
-looked at first, and done twice without harm. After a reboot there is nothing to undo: VFs, overrides and resources
-are gone with the boot, and the run is closed.
+looked at first, and done twice without harm. After a reboot there is nothing to undo but attached namespaces: VFs,
+overrides and resources are gone with the boot, and the run is closed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nvmelm.errors import UncertainError, UsageError
 from nvmelm.inventory import find_primary
 from nvmelm.model import RecoverReport, Unfinished
 from nvmelm.operations import guards
-from nvmelm.operations.apply import Confirm, Request, apply, known, undo
+from nvmelm.operations.apply import Confirm, Request, apply, known, picture_for, undo
 from nvmelm.operations.journal import Journal, Run, journal_path, journals
 from nvmelm.operations.plan import plan
 from nvmelm.operations.provision import remove_stale_marks, without_running
@@ -53,7 +53,8 @@ def recover(
                 f"{journal.address}: {len(runs)} unfinished, left alone beside a session; nvmelm recover again"
             )
             continue
-        earlier = [run for run in runs if run.boot != host.facts().boot_id]
+        boot = host.facts().boot_id
+        earlier = [run for run in runs if run.boot != boot and not run.before(boot)]
         found += [_of_earlier_boot(journal, run) for run in earlier]
         if len(runs) > len(earlier):
             now = [run for run in runs if run not in earlier]
@@ -74,17 +75,19 @@ def _recover_now(
 ) -> tuple[list[Unfinished], str]:
     """Undo or finish the runs of a PF; return what they were, and why they were left alone after all."""
     with _session(host, journal) as opened:
-        _same_device(opened, runs[-1])
+        for run in runs:
+            _same_device(opened, run)
+        boot = host.facts().boot_id
         found = [_describe(opened, journal, run) for run in runs]
         kept = "" if finish else _needed_by_guests(opened, runs)
         if kept:
             return found, kept
         for run in reversed(runs):
             if finish:  # journaled like any run: it may touch cells the interrupted one had not come to
-                target, _ = without_running(opened, opened.picture(users=False), run.target)
+                target, _ = without_running(opened, picture_for(opened, run.target), run.wanted(boot))
                 apply(opened, Request(run.verb, target), confirm=confirm, dry_run=dry_run)
             else:
-                undo(opened, run.before(), f"undo {run.verb}", confirm=confirm, dry_run=dry_run)
+                undo(opened, run.before(boot), f"undo {run.verb}", confirm=confirm, dry_run=dry_run)
         if not dry_run:
             remove_stale_marks(opened)
     return found, ""
@@ -92,10 +95,12 @@ def _recover_now(
 
 def _needed_by_guests(opened: Session, runs: list[Run]) -> str:
     """Say which controllers that run a guest, as far as the sessions tell, would go with the undo; empty: none."""
-    picture = opened.picture(users=False)
-    guests = guards.running(opened.host, picture)
+    guests = guards.running(opened.host, opened.picture(users=False))
+    boot = opened.host.facts().boot_id
     for run in runs if guests else []:
-        lost = sorted(guards.touched(picture, plan(picture, known(picture, run.before()))) & guests.keys())
+        before = run.before(boot)
+        picture = picture_for(opened, before)
+        lost = sorted(guards.touched(picture, plan(picture, known(picture, before))) & guests.keys())
         if lost:
             names = ", ".join(f"{cntlid:#06x}" for cntlid in lost)
             return (
@@ -130,17 +135,19 @@ def _close(journal: Journal, runs: list[Run], *, finished: bool) -> None:
 
 
 def _describe(opened: Session, journal: Journal, run: Run) -> Unfinished:
-    picture = opened.picture(users=False)
+    boot = opened.host.facts().boot_id
+    before = run.before(boot)
+    picture = picture_for(opened, before | run.target)
     last = run.summaries[-1] if run.summaries else "before its first change"
     return Unfinished(
         run=run.run,
         verb=run.verb,
         primary=journal.address,
         started_at=run.started_at,
-        boot="this",
+        boot="this" if run.boot == boot else "earlier",
         meaning=f"{run.verb} on {journal.address} stopped at or after: {last}",
-        undo=tuple(action.view() for action in plan(picture, run.before())),
-        finish=tuple(action.view() for action in plan(picture, run.target)),
+        undo=tuple(action.view() for action in plan(picture, known(picture, before))),
+        finish=tuple(action.view() for action in plan(picture, known(picture, run.wanted(boot)))),
     )
 
 

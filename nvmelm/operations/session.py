@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from nvmelm.discovery import read_picture
 from nvmelm.errors import PermissionDeniedError
 from nvmelm.inventory import PrimaryRef, find_primary, opened
 from nvmelm.operations import marks
+from nvmelm.operations.namespaces import with_namespaces
 from nvmelm.picture import Picture
 from nvmelm.transport import AdminQueue, Host
 
@@ -27,9 +28,14 @@ class Session:
         """Return the PCI address of the PF."""
         return str(self.ref.address)
 
-    def picture(self, *, users: bool = True) -> Picture:
-        """Read the controlling function and all below it, marks included, as they are now."""
-        return marks.joined(self.host, read_picture(self.host, self.queue, self.ref, users=users))
+    def picture(self, *, users: bool = True, namespaces: Collection[int] = ()) -> Picture:
+        """Read the controlling function and all below it, marks included, as they are now.
+
+        Args:
+            namespaces: controllers of which the attached namespaces are read, too; a command for each namespace.
+        """
+        picture = marks.joined(self.host, read_picture(self.host, self.queue, self.ref, users=users))
+        return with_namespaces(self.queue, picture, namespaces) if namespaces else picture
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def test_ctrl_c_ends_all_of_it_and_puts_back_what_was_begun(
     def pressed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nvmelm.operations.apply.marks.give", pressed)
+    monkeypatch.setattr("nvmelm.operations.executor.marks.give", pressed)
     text = f"{ONE}[[pf]]\nserial = 'B'\nvfs = 1\n"
     with pytest.raises(InterruptedByUserError):
         reach(host, parse("f", text), confirm=agree)

@@ -16,7 +16,7 @@ from nvmelm.emulator.generations import GENERATIONS, NamespaceRow
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.model import Role
 from nvmelm.operations import provision
-from nvmelm.operations.namespaces import attach_exactly
+from nvmelm.operations.parameters import give
 from nvmelm.operations.session import session
 from tests.emulated.answers import agree
 
@@ -98,8 +98,8 @@ def test_a_destination_is_attached_to_exactly_the_sources_namespaces(tmp_path: P
         with made as host, session(host, PF, change=True) as opened:
             provision.prepare(opened, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
             if name == "a":
-                assert attach_exactly(opened, FIRST, [1])
-                assert not attach_exactly(opened, FIRST, [1])
+                assert give(opened, FIRST, namespaces=[1], confirm=agree).changed
+                assert not give(opened, FIRST, namespaces=[1], confirm=agree).changed
     (tmp_path / "list").write_text(json.dumps(run(tmp_path, "a", "parameters", "list", f"{PF}/0x42")))
     run(tmp_path, "b", "parameters", "check", str(tmp_path / "list"), f"{PF}/0x42", code=4)
     done = run(tmp_path, "b", "parameters", "apply", str(tmp_path / "list"), PF, "0x42", "--yes")

@@ -16,7 +16,7 @@ from nvmelm.emulator.faults import EmulatedCrash
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import BusyError, NvmelmError, UncertainError, UsageError
 from nvmelm.model import Picture, Role
-from nvmelm.operations import domain_hook, guards, move, provision, vm
+from nvmelm.operations import domain_hook, guards, move, parameters, provision, vm
 from nvmelm.operations.domain_xml import DomainXml
 from nvmelm.operations.domain_xml import Wanted as WantedByDomain
 from nvmelm.operations.journal import Journal
@@ -105,6 +105,7 @@ def allow_resume(host: EmulatedHost, confirm: Callable[[str], None], *, dry_run:
 DESTROYERS: dict[str, Callable[[Session, str], object]] = {
     "secondary offline": lambda one, _: provision.offline(one, FIRST, confirm=agree),
     "secondary assign": lambda one, _: provision.assign(one, FIRST, vq=4, vi=2, confirm=agree),
+    "compat parameters apply": lambda one, _: parameters.give(one, FIRST, namespaces=[], confirm=agree),
     "sriov disable": lambda one, _: provision.disable_sriov(one, confirm=agree),
     "sriov enable": lambda one, _: provision.enable_sriov(one, 2, confirm=agree),
     "prepare": lambda one, side: provision.prepare(one, SIDES[side], 2, confirm=agree),

@@ -23,8 +23,9 @@ from nvmelm.errors import (
 )
 from nvmelm.model import Picture, Role
 from nvmelm.operations import marks, provision
+from nvmelm.operations.actions import Cells
 from nvmelm.operations.journal import Journal
-from nvmelm.operations.plan import Cells, cells_of
+from nvmelm.operations.plan import cells_of
 from nvmelm.operations.recover import recover
 from nvmelm.operations.session import session
 from tests.emulated.answers import agree, decline
@@ -116,7 +117,7 @@ def test_an_error_that_nobody_expected_puts_everything_back(
 ) -> None:
     host = make_host()
     before = cells(host)
-    monkeypatch.setattr("nvmelm.operations.apply.marks.verify", lambda *_: {}["nothing"])
+    monkeypatch.setattr("nvmelm.operations.executor.marks.verify", lambda *_: {}["nothing"])
     with pytest.raises(RolledBackError, match="KeyError"):
         prepare(host)
     assert cells(host) == before

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from nvmelm.errors import HostError
 from nvmelm.operations import store
+from nvmelm.operations.actions import Action, Change, Phase
 from nvmelm.operations.journal import Journal, Run, _records, _take, journals
-from nvmelm.operations.plan import Action, Change, Phase
 from nvmelm.transport import HostFacts
 
 PF = "0000:01:00.0"

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from nvmelm.errors import UsageError
 from nvmelm.model import Picture, Role
-from nvmelm.operations.plan import Action, Cells, Phase, SysfsWrite, cell, cells_of, operation_text, plan
+from nvmelm.operations.actions import Action, Cells, Phase, SysfsWrite, VfWrite, operation_text
+from nvmelm.operations.plan import cell, cells_of, plan
 from tests.unit.pictures import picture, secondary
 
 READY: Cells = {"vq": 3, "vi": 2, "online": True, "mark": "migratable", "driver": "vfio-pci"}
@@ -68,8 +69,8 @@ def test_a_preparation_makes_exactly_these_writes_and_commands() -> None:
             "(Virtualization Management: Secondary Online, controller 0x0001)"
         ),
         "mark controller 0x0001 migratable",
-        "echo vfio-pci > /sys/bus/pci/devices/0000:01:00.1/driver_override",
-        "echo 0000:01:00.1 > /sys/bus/pci/drivers_probe",
+        "echo vfio-pci > /sys/bus/pci/devices/0000:01:00.0/virtfn0/driver_override",
+        "echo $(basename $(readlink /sys/bus/pci/devices/0000:01:00.0/virtfn0)) > /sys/bus/pci/drivers_probe",
     ]
 
 
@@ -108,7 +109,7 @@ def test_giving_a_vf_back_to_nvme_leaves_no_override_behind() -> None:
         "echo '' > /sys/bus/pci/devices/0000:01:00.1/driver_override",
     ]
     # An empty write would report success and change nothing.
-    assert [one.value for one in actions[-1].operations if isinstance(one, SysfsWrite)][-1] == "\n"
+    assert [one.value for one in actions[-1].operations if isinstance(one, VfWrite)][-1] == "\n"
 
 
 def test_a_controller_without_a_vf_cannot_go_online() -> None:

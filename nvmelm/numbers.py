@@ -1,0 +1,32 @@
+"""Numbers in texts that others wrote: the kernel, a device, a configuration, a peer.
+
+``int()`` alone takes signs, spaces, underscores and the digits of every script, raises ``ValueError`` for the rest and
+for more than 4300 digits, and ``str.isdigit()`` is true of superscripts that ``int()`` then refuses. So a number is
+read here: plain ASCII digits, no more of them than the largest value has, or it is none.
+"""
+
+from __future__ import annotations
+
+_HEX = frozenset("0123456789abcdefABCDEF")
+
+
+def decimal(text: str, *, most: int) -> int | None:
+    """Return a whole number of ASCII digits, 0 to ``most``; None for any other text."""
+    if not (text.isascii() and text.isdecimal()) or len(text.lstrip("0")) > len(str(most)):
+        return None
+    number = int(text.lstrip("0") or "0")
+    return number if number <= most else None
+
+
+def hexadecimal(text: str, *, most: int) -> int | None:
+    """Return a number of hexadecimal digits, with or without ``0x`` before them; None for any other text."""
+    digits = text[2:] if text[:2] in ("0x", "0X") else text
+    if not digits or not _HEX.issuperset(digits) or len(digits.lstrip("0")) > len(f"{most:x}"):
+        return None
+    number = int(digits.lstrip("0") or "0", 16)
+    return number if number <= most else None
+
+
+def number(text: str, *, most: int) -> int | None:
+    """Return a decimal number, or with ``0x`` before it a hexadecimal one; None for any other text."""
+    return hexadecimal(text, most=most) if text[:2] in ("0x", "0X") else decimal(text, most=most)
