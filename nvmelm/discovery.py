@@ -215,12 +215,23 @@ def _secondary(
         driver=driver,
         driver_override=pci.driver_override(host.sysfs, address) if address else "",
         iommu_group=group,
-        vfio_node=f"/dev/vfio/{group}" if vfio and group is not None else None,
+        vfio_node=_vfio_node(host, address, driver, vfio, group),
         vfio_device=vfio,
         controller_node=pci.nvme_controller(host.sysfs, address) if address and driver == pci.NVME_DRIVER else None,
         incarnation=host.sysfs.inode(address.path) if address else 0,
         used_by=(),
     )
+
+
+def _vfio_node(
+    host: Host, address: Bdf | None, driver: str | None, device: str | None, group: int | None
+) -> str | None:
+    """Return the group's node of a function VFIO has: by its VFIO device, or its driver where kernels lack that."""
+    if address is None or group is None:
+        return None
+    if device is None and not pci.is_vfio(host.sysfs, address, driver):
+        return None
+    return f"/dev/{pci.vfio_group_node(host.sysfs, group)}"
 
 
 def _predict(ref: PrimaryRef, sriov: pci.Sriov | None, index: int, taken: frozenset[str]) -> Bdf | None:

@@ -10,18 +10,24 @@ Source: Linux Documentation/ABI/testing/sysfs-bus-pci; PCI Express SR-IOV extend
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from nvmelm.errors import MalformedError, UsageError
+from nvmelm.numbers import decimal
 from nvmelm.transport import Sysfs
 
 DEVICES = "bus/pci/devices"
 DRIVERS = "bus/pci/drivers"
+GROUPS = "kernel/iommu_groups"
 NVME_DRIVER = "nvme"
 VFIO_DRIVER = "vfio-pci"
 
 #: What the kernel prints for an override that is not set.
 _NO_OVERRIDE = ("", "(null)")
+#: The kernel's own name for a group without an IOMMU (drivers/vfio/group.c).
+_NO_IOMMU_GROUP = "vfio-noiommu"
+_MAX_GROUP = 0x7FFF_FFFF  # an int of the kernel's
 _ADDRESS = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
 _VIRTFN = re.compile(r"virtfn(\d{1,5})")
 
@@ -162,14 +168,41 @@ def driver_override(sysfs: Sysfs, function: Bdf) -> str:
 
 
 def iommu_group(sysfs: Sysfs, function: Bdf) -> int | None:
-    """Return the IOMMU group's number, or None when nothing translates the function's DMA."""
+    """Return the IOMMU group's number, or None when the function is in none; see :func:`without_iommu`, too."""
     name = link_name(sysfs, f"{function.path}/iommu_group")
-    return int(name) if name and name.isdigit() else None
+    return decimal(name, most=_MAX_GROUP) if name else None
+
+
+def without_iommu(sysfs: Sysfs, group: int) -> bool:
+    """Return whether VFIO made a group itself, in its mode without an IOMMU: nothing translates there."""
+    path = f"{GROUPS}/{group}/name"  # only groups that were given a name have it
+    return sysfs.exists(path) and sysfs.read(path).strip() == _NO_IOMMU_GROUP
+
+
+def translated_groups(sysfs: Sysfs) -> Iterator[int]:
+    """Yield the IOMMU groups in which an IOMMU translates."""
+    numbers = (decimal(name, most=_MAX_GROUP) for name in sysfs.listdir(GROUPS))
+    return (number for number in numbers if number is not None and not without_iommu(sysfs, number))
+
+
+def is_vfio(sysfs: Sysfs, function: Bdf, driver: str | None) -> bool:
+    """Return whether a function's driver gives it to VFIO: ``vfio-pci``, or a variant driver such as mlx5_vfio_pci.
+
+    Linux before 6.1 has no ``vfio-dev`` directory (3c6cf9c), so a driver that is known by its name needs none.
+    """
+    if driver is None or driver == NVME_DRIVER:
+        return False
+    return "vfio" in driver.replace("-", "_").split("_") or vfio_device(sysfs, function) is not None
+
+
+def vfio_group_node(sysfs: Sysfs, group: int) -> str:
+    """Return the device node of a group that VFIO has, below /dev (vfio_create_group)."""
+    return f"vfio/noiommu-{group}" if without_iommu(sysfs, group) else f"vfio/{group}"
 
 
 def group_members(sysfs: Sysfs, group: int) -> list[Bdf]:
     """Return the functions of an IOMMU group."""
-    return [Bdf.parse(name) for name in sysfs.listdir(f"kernel/iommu_groups/{group}/devices") if Bdf.looks_like(name)]
+    return [Bdf.parse(name) for name in sysfs.listdir(f"{GROUPS}/{group}/devices") if Bdf.looks_like(name)]
 
 
 def vfio_device(sysfs: Sysfs, function: Bdf) -> str | None:

@@ -233,7 +233,7 @@ def _region_sizes(text: str) -> list[int]:
 def _translated(host: Host, group: int | None) -> bool:
     if host.sysfs.exists(_NO_IOMMU_MODE) and host.sysfs.read(_NO_IOMMU_MODE) == "Y":
         return False
-    return group is not None
+    return group is not None and not pci.without_iommu(host.sysfs, group)
 
 
 def _namespaces(queue: AdminQueue, *, cntlid: int, wanted: Iterable[int] | None = None) -> Facts:

@@ -93,10 +93,12 @@ def _lowest_free(taken: list[int], first: int) -> int:
 
 def _probe(machine: Machine, function: Function, driver: str) -> None:
     if driver == VFIO:
-        if function["group"] < 0:
+        if function["group"] < 0 and not machine.state["options"]["noiommu"]:
             raise refuse(errno.EINVAL)
         if function["index"] < 0 and machine.primary_of(function)["numvfs"]:
             raise refuse(errno.EBUSY)
+        if function["group"] < 0:  # vfio_noiommu_group_alloc
+            function["group"], function["noiommu"] = machine.free_group(), True
         function["vfio"] = _lowest_free([each["vfio"] for each in machine.state["functions"].values()], 0)
     else:
         number = _lowest_free([each["nvme"] for each in machine.state["functions"].values()], 0)
@@ -169,6 +171,8 @@ def release(machine: Machine, function: Function) -> None:
     primary = machine.primary_of(function)
     uevents.released(machine, function, function["driver"], function["nvme"], function["vfio"])
     function["driver"], function["nvme"], function["vfio"] = "", -1, -1
+    if function.pop("noiommu", False):
+        function["group"] = -1
     if function["index"] < 0:
         reset_primary(machine, primary, "controller")
     else:

@@ -94,7 +94,7 @@ def _driver_entries(machine: Machine, function: Function) -> dict[str, Node]:
     if function["nvme"] >= 0:
         name = f"nvme{function['nvme']}"
         entries["nvme"] = Directory(lambda: {name: Directory(lambda: _controller(machine, function))})
-    if function["vfio"] >= 0:
+    if function["vfio"] >= 0 and machine.vfio_devices:
         node: dict[str, Node] = {"device": Link(f"../../../{function['bdf']}")}
         if machine.state["options"]["cdev"]:
             node["dev"] = constant(f"511:{function['vfio']}")

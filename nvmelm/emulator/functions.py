@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
 
 from nvmelm.emulator import uevents
 from nvmelm.emulator.drivers import NVME, VFIO, Blocks, attach, refuse, release
 from nvmelm.emulator.machine import Machine, alive, process_start
 from nvmelm.emulator.resets import offline, reset_function
-from nvmelm.emulator.state import Function, Primary
+from nvmelm.emulator.state import Function, Holder, Primary
 
 _NUMBER = re.compile(r"\s*\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\n?")
 _BOOLEANS = {"1": True, "y": True, "on": True, "0": False, "n": False, "of": False}
@@ -73,8 +74,7 @@ def add_function(machine: Machine, bdf: str, pf: str, index: int) -> Function:
     """Make a PCI function appear; it gets an inode no function had before."""
     state = machine.state
     state["next_inode"] += 64  # room for the attributes below it
-    taken = {each["group"] for each in state["functions"].values()}
-    group = next(number for number in range(1, len(taken) + 3) if number not in taken)
+    group = _group(machine, pf, index) if state["options"]["iommu"] else -1
     function = state["functions"][bdf] = Function(
         bdf=bdf,
         pf=pf,
@@ -84,10 +84,20 @@ def add_function(machine: Machine, bdf: str, pf: str, index: int) -> Function:
         override="",
         nvme=-1,
         vfio=-1,
-        group=group if state["options"]["iommu"] else -1,
+        group=group,
     )
     uevents.appeared(machine, function)
     return function
+
+
+def _group(machine: Machine, pf: str, index: int) -> int:
+    """Return the IOMMU group of a new function; without ACS functions below one port share theirs."""
+    functions, sharing = machine.state["functions"], machine.state["options"]["groups"]
+    if index >= 0 and sharing == "pf":
+        return functions[pf]["group"]
+    if index > 0 and sharing == "vfs":
+        return next(each["group"] for each in functions.values() if each["pf"] == pf and each["index"] == 0)
+    return machine.free_group()
 
 
 def disable_vfs(machine: Machine, primary: Primary, *, forced: bool = False) -> None:
@@ -127,12 +137,28 @@ def open_vfio(machine: Machine, bdf: str, *, pid: int, name: str, memory: str) -
     if function["driver"] != VFIO:
         raise refuse(errno.ENOENT)  # there is no /dev/vfio node for it
     reap(machine)
-    if machine.holder(bdf):
-        raise refuse(errno.EBUSY)
+    if machine.holder(bdf) or any(each["pid"] != pid for each in _group_holders(machine, function)):
+        raise refuse(errno.EBUSY)  # a group is opened by one process
+    if not viable(machine, bdf):
+        raise refuse(errno.EPERM)
     machine.state["holders"].append(
         {"bdf": bdf, "pid": pid, "start": process_start(pid), "name": name, "memory": memory, "release": False}
     )
     reset_function(machine, function)
+
+
+def _group_holders(machine: Machine, function: Function) -> Iterator[Holder]:
+    for each in machine.state["functions"].values():
+        holder = machine.holder(each["bdf"]) if each["group"] == function["group"] else None
+        if holder is not None:
+            yield holder
+
+
+def viable(machine: Machine, bdf: str) -> bool:
+    """Return whether VFIO gives a function's group out: no driver of the host's owns one of it (iommu_group_claim)."""
+    with machine.view() as state:
+        group = state["functions"][bdf]["group"]
+        return all(each["driver"] != NVME for each in state["functions"].values() if each["group"] == group)
 
 
 def close_vfio(machine: Machine, bdf: str) -> None:

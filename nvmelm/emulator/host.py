@@ -32,7 +32,7 @@ from nvmelm.emulator.queue import EmulatedQueue
 from nvmelm.emulator.state import Function, HostState, Primary
 from nvmelm.emulator.store import Store
 from nvmelm.emulator.sysfs import EmulatedSysfs
-from nvmelm.emulator.tree import namespaces
+from nvmelm.emulator.tree import namespaces, vfio_group
 from nvmelm.emulator.uevents import EmulatedUevents
 from nvmelm.errors import DeviceGoneError, NotSupportedError, PermissionDeniedError, UsageError, host_error
 from nvmelm.transport import Claim, HostFacts, Mount, Opener
@@ -181,7 +181,7 @@ class EmulatedHost:
             blocks = namespaces(self._machine, function)
             return [f"nvme{function['nvme']}", *blocks, *(name.replace("nvme", "ng", 1) for name in blocks)]
         nodes = _vfio_nodes(function)
-        return nodes if self._machine.state["options"]["cdev"] else nodes[:1]
+        return nodes if self._machine.state["options"]["cdev"] and self._machine.vfio_devices else nodes[:1]
 
     def load_module(self, name: str) -> None:
         """Load a kernel module that is not loaded yet."""
@@ -336,4 +336,4 @@ def _machine(directory: Path, options: dict[str, Any] | None = None, storage: Pa
 def _vfio_nodes(function: Function) -> list[str]:
     if function["vfio"] < 0:
         return []
-    return [f"vfio/{function['group']}", f"vfio/devices/vfio{function['vfio']}"]
+    return [f"vfio/{vfio_group(function)}", f"vfio/devices/vfio{function['vfio']}"]

@@ -155,6 +155,17 @@ class Machine:
         offset, stride = self.vf_routing(primary)
         return vf_address(primary["bdf"], index, offset, stride)
 
+    def free_group(self) -> int:
+        """Return the lowest number, from 1, that no IOMMU group has."""
+        taken = {each["group"] for each in self.state["functions"].values()}
+        return next(number for number in range(1, len(taken) + 3) if number not in taken)
+
+    @property
+    def vfio_devices(self) -> bool:
+        """Return whether VFIO makes a device of each function (``vfio-dev``), as Linux does since 6.1 (3c6cf9c)."""
+        major, minor = (int(part) for part in self.state["options"]["kernel_release"].split("-")[0].split(".")[:2])
+        return (major, minor) >= (6, 1)
+
     def holder(self, bdf: str) -> Holder | None:
         """Return who has a function open through VFIO, the dead left out."""
         for holder in self.state["holders"]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-FORMAT = 2
+FORMAT = 3
 
 
 class SubmissionQueue(TypedDict):
@@ -155,6 +155,7 @@ class Function(TypedDict):
     nvme: int  # N of nvmeN, -1: none
     vfio: int  # K of vfioK, -1: none
     group: int  # IOMMU group, -1: none
+    noiommu: NotRequired[bool]  # the group is VFIO's own, and nothing translates
 
 
 class Holder(TypedDict):
@@ -186,6 +187,8 @@ class Options(TypedDict):
     """What kind of host this is."""
 
     iommu: bool
+    groups: str  # who shares a VF's IOMMU group: "own" nobody, "vfs" the other VFs of its PF, "pf" the PF too
+    noiommu: bool  # VFIO's enable_unsafe_noiommu_mode: functions in no group get one from it when vfio-pci takes them
     vfio_module: bool  # the kernel has vfio-pci
     cdev: bool  # and VFIO character devices with iommufd
     privileged: bool
@@ -263,6 +266,8 @@ def new_options() -> Options:
     """Return the options of an ordinary host: a Debian 12 kernel with an IOMMU."""
     return Options(
         iommu=True,
+        groups="own",
+        noiommu=False,
         vfio_module=True,
         cdev=False,
         privileged=True,

@@ -198,10 +198,10 @@ def _links_of(machine: Machine, kind: str, depth: int = 2) -> dict[str, Node]:
         elif kind == "block" and each["nvme"] >= 0:
             for name in namespaces(machine, each):
                 links[name] = Link(f"{base}/nvme/nvme{each['nvme']}/{name}")
-        elif kind == "vfio-dev" and each["vfio"] >= 0:
+        elif kind == "vfio-dev" and each["vfio"] >= 0 and machine.vfio_devices:
             links[f"vfio{each['vfio']}"] = Link(f"{base}/vfio-dev/vfio{each['vfio']}")
         elif kind == "vfio" and each["vfio"] >= 0:
-            links[str(each["group"])] = Link(f"{up}devices/virtual/vfio/{each['group']}")
+            links[vfio_group(each)] = Link(f"{up}devices/virtual/vfio/{vfio_group(each)}")
     return links
 
 
@@ -210,6 +210,11 @@ def namespaces(machine: Machine, function: Function) -> list[str]:
     primary, controller = machine.primary_of(function), machine.controller_of(function)
     active = sorted(int(nsid) for nsid, ids in primary["attached"].items() if controller["cntlid"] in ids)
     return [f"nvme{function['nvme']}n{nsid}" for nsid in active]
+
+
+def vfio_group(function: Function) -> str:
+    """Return the name of a function's VFIO group below /dev/vfio (vfio_main.c, vfio_create_group)."""
+    return f"{'noiommu-' if function.get('noiommu') else ''}{function['group']}"
 
 
 def _iommu_groups(machine: Machine) -> dict[str, Node]:
@@ -226,16 +231,21 @@ def _iommu_group(machine: Machine, group: int) -> dict[str, Node]:
         for bdf, each in machine.state["functions"].items()
         if each["group"] == group
     }
-    return {"devices": Directory(lambda: members), "type": constant("DMA-FQ"), "reserved_regions": constant("")}
+    entries: dict[str, Node] = {"devices": Directory(lambda: members), "reserved_regions": constant("")}
+    if any(machine.state["functions"][bdf].get("noiommu") for bdf in members):
+        return entries | {"name": constant("vfio-noiommu"), "type": constant("unknown")}
+    return entries | {"type": constant("DMA-FQ")}
 
 
 def _modules(machine: Machine) -> dict[str, Node]:
-    return {name: Directory(partial(_module, name)) for name in machine.state["modules"]}
+    return {name: Directory(partial(_module, machine, name)) for name in machine.state["modules"]}
 
 
-def _module(name: str) -> dict[str, Node]:
+def _module(machine: Machine, name: str) -> dict[str, Node]:
     entries: dict[str, Node] = {"initstate": constant("live"), "refcnt": constant("0")}
-    parameters = _PARAMETERS.get(name)
+    parameters = _PARAMETERS.get(name, {})
+    if name == "vfio" and machine.state["options"]["noiommu"]:
+        parameters = {**parameters, "enable_unsafe_noiommu_mode": "Y"}
     if parameters:
         entries["parameters"] = Directory(lambda: {key: constant(value) for key, value in parameters.items()})
     return entries

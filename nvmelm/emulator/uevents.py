@@ -93,7 +93,7 @@ def released(machine: Machine, function: Function, driver: str, number: int, vfi
 
 
 def _vfio(machine: Machine, function: Function, action: str, number: int) -> None:
-    name = f"vfio/{function['group']}"
+    name = f"vfio/{'noiommu-' if function.get('noiommu') else ''}{function['group']}"
     pair = [
         ("vfio", f"devices/virtual/{name}", {"DEVNAME": name}),
         ("vfio-dev", f"{_path(function)}/vfio-dev/vfio{number}", {}),

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from nvmelm.emulator import monitor
+from nvmelm.emulator import functions, monitor
 from nvmelm.emulator.guest import Guest, set_registers
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine import write_private
@@ -260,6 +260,8 @@ class EmulatedVmm:
             raise QmpError(f"vfio {bdf}: no such host device: No such file or directory")
         if function["group"] < 0:
             raise QmpError(f"vfio {bdf}: no iommu_group found: No such file or directory")
+        if not functions.viable(machine, bdf):
+            raise QmpError(f"vfio {bdf}: group {function['group']} is not viable")
         try:
             if self._incoming or self.guest is not None:
                 name = machine.new_memory(self._memory_bytes)

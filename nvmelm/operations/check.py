@@ -10,6 +10,7 @@ Only reads; a finding is ``ok``, a ``warning`` (works, but look) or a ``problem`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from nvmelm import pci
@@ -17,6 +18,8 @@ from nvmelm.commands import execute, identify
 from nvmelm.errors import NvmelmError
 from nvmelm.inventory import primaries
 from nvmelm.model import Finding, HostCheck, Picture, Secondary
+from nvmelm.numbers import hexadecimal
+from nvmelm.operations import groups
 from nvmelm.operations.journal import journal_path
 from nvmelm.operations.session import Session, session
 from nvmelm.transport import Host
@@ -27,7 +30,9 @@ from nvmelm.wire.opcodes import Opcode
 _NVME_CLASS = "0x010802"
 #: Intel VT-d, extended capability register: bit 3, interrupt remapping supported.
 _ECAP_INTERRUPT_REMAPPING = 1 << 3
-_HARMLESS_DRIVERS = ("vfio-pci", "pcieport", "pci-stub")
+_U64 = (1 << 64) - 1
+#: The oldest kernel nvmelm is tried on; the first with a device of VFIO's for each function.
+_OLDEST_KERNEL = (6, 1)
 
 
 def check(host: Host, which: str | None = None) -> HostCheck:
@@ -66,6 +71,7 @@ def _problem(code: str, message: str, fix: str) -> Finding:
 def _host(host: Host) -> Iterator[Finding]:
     if not host.facts().privileged:
         yield _problem("root", "this process is not root: it can look, but neither ask nor change", "run it with sudo")
+    yield from _kernel(host)
     yield from _iommu(host)
     yield from _vfio(host)
     yield from _orphans(host)
@@ -76,19 +82,29 @@ def _host(host: Host) -> Iterator[Finding]:
         yield _problem("nvme", "no NVMe PCI function is driven by the kernel's nvme driver", fix)
 
 
+def _kernel(host: Host) -> Iterator[Finding]:
+    release = host.facts().kernel_release
+    match = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", release, re.ASCII)
+    if match is not None and (int(match[1]), int(match[2])) < _OLDEST_KERNEL:
+        oldest = ".".join(map(str, _OLDEST_KERNEL))
+        message = f"Linux {release} is older than {oldest}, the oldest nvmelm is tried on"
+        yield _warning("kernel", message, f"boot {oldest} or later; what an older kernel cannot do ends with an error")
+
+
 def _iommu(host: Host) -> Iterator[Finding]:
-    groups = host.sysfs.listdir("kernel/iommu_groups")
-    if not groups:
+    translated = sum(1 for _ in pci.translated_groups(host.sysfs))
+    if not translated:
         fix = "switch VT-d / AMD-Vi on in the firmware, and boot with intel_iommu=on or amd_iommu=on"
         yield _problem("iommu", "no IOMMU group: nothing can be bound to vfio-pci", fix)
         return
-    yield _ok("iommu", f"the IOMMU is on, {len(groups)} groups")
+    yield _ok("iommu", f"the IOMMU is on, {translated} groups")
     if _parameter(host, "vfio", "enable_unsafe_noiommu_mode") == "Y":
         fix = "echo N > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode, and bind the VFs anew"
         yield _problem("no-iommu-mode", "VFIO runs in no-IOMMU mode; a VM cannot use such a device", fix)
     units = host.sysfs.listdir("class/iommu")
     registers = [f"class/iommu/{unit}/intel-iommu/ecap" for unit in units]
-    known = [int(host.sysfs.read(path), 16) for path in registers if host.sysfs.exists(path)]
+    read = (hexadecimal(host.sysfs.read(path).strip(), most=_U64) for path in registers if host.sysfs.exists(path))
+    known = [value for value in read if value is not None]
     unsafe = _parameter(host, "vfio_iommu_type1", "allow_unsafe_interrupts") == "Y"
     if known and not all(value & _ECAP_INTERRUPT_REMAPPING for value in known) and not unsafe:
         fix = "boot without intremap=off; in QEMU: -device intel-iommu,intremap=on with kernel-irqchip=split"
@@ -188,7 +204,7 @@ def _functions(opened: Session, picture: Picture) -> Iterator[Finding]:
         fix = f"echo 1 > /sys/bus/pci/devices/{primary.address}/sriov_drivers_autoprobe, if nobody wants it off"
         yield _warning("autoprobe", f"driver autoprobe of {primary.address} is off, and nvmelm did not do it", fix)
     for one in present:
-        yield from _function(host, one)
+        yield from _function(host, pci.Bdf.parse(primary.address), one)
 
 
 def host_journal_exists(opened: Session) -> bool:
@@ -196,19 +212,16 @@ def host_journal_exists(opened: Session) -> bool:
     return journal_path(opened.host, opened.address).exists()
 
 
-def _function(host: Host, one: Secondary) -> Iterator[Finding]:
+def _function(host: Host, pf: pci.Bdf, one: Secondary) -> Iterator[Finding]:
     if one.driver == pci.NVME_DRIVER:
         fix = f"nvmelm vfio bind {one.address}"
         yield _warning("vf-driver", f"{one.address} is driven by the host's own nvme driver", fix)
     if one.iommu_group is None:
         yield _problem("vf-group", f"{one.address} is in no IOMMU group", "switch the IOMMU on")
         return
-    for member in pci.group_members(host.sysfs, one.iommu_group):
-        driver = pci.driver(host.sysfs, member)
-        if str(member) != one.address and driver not in (None, *_HARMLESS_DRIVERS):
-            fix = f"bind {member} to vfio-pci too, or use a slot with ACS"
-            message = f"{one.address} shares IOMMU group {one.iommu_group} with {member}, which {driver} drives"
-            yield _problem("vf-group", message, fix)
+    problem = groups.obstacle(host.sysfs, pf, one.iommu_group, bound=(str(one.address),))
+    if problem is not None:
+        yield _problem("vf-group", f"{one.address} {problem.text}", problem.fix)
     if one.mark is not None and not one.mark.holds:
         fix = f"nvmelm secondary revoke, then allow {one.cntlid:#06x} anew"
         yield _warning("mark", f"the mark of {one.cntlid:#06x} no longer holds: {'; '.join(one.mark.broken_by)}", fix)

@@ -10,16 +10,13 @@ import re
 from nvmelm import pci
 from nvmelm.discovery import no_vf
 from nvmelm.errors import BusyError, NotSupportedError, UsageError
-from nvmelm.operations import marks
+from nvmelm.operations import groups, marks
 from nvmelm.pci import VFIO_DRIVER, Bdf
 from nvmelm.picture import Picture, Role, Secondary
 from nvmelm.transport import Host, Sysfs
 
 #: QEMU, docs/system/qapi: an id begins with a letter; a comma would end the argument it stands in.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
-
-#: Drivers that may keep a function of a group the VM gets another one of: they let it do no DMA.
-_HARMLESS_DRIVERS = (None, VFIO_DRIVER, "pcieport", "pci-stub")
 
 
 def require_ready(host: Host, picture: Picture, one: Secondary, *, unmarked: bool) -> Bdf:
@@ -43,7 +40,7 @@ def require_ready(host: Host, picture: Picture, one: Secondary, *, unmarked: boo
     _require_driver(one, name)
     if not unmarked:
         marks.require(picture, one, Role.MIGRATABLE, Role.RESUMABLE)
-    _require_group(host.sysfs, one)
+    _require_group(host.sysfs, Bdf.parse(picture.primary.address), one)
     return Bdf.parse(one.address)
 
 
@@ -62,27 +59,19 @@ def _require_driver(one: Secondary, name: str) -> None:
         raise NotSupportedError(f"{name} is bound to {one.driver}", cause=cause, fix=fix, reason="not-bound")
 
 
-def _require_group(sysfs: Sysfs, one: Secondary) -> None:
+def _require_group(sysfs: Sysfs, pf: Bdf, one: Secondary) -> None:
     group = one.iommu_group
     if group is None or one.vfio_node is None:
         cause = "it is in no IOMMU group: its DMA could reach all of the host's memory"
         fix = "switch the IOMMU on; nvmelm host check tells how"
         raise NotSupportedError(f"{one.address} cannot be given to a VM", cause=cause, fix=fix, reason="no-iommu")
-    path = f"kernel/iommu_groups/{group}"
-    if sysfs.exists(f"{path}/name") and sysfs.read(f"{path}/name") == "vfio-noiommu":
-        cause = "VFIO runs in its mode without an IOMMU, which no VM can use"
-        fix = "switch the IOMMU on and enable_unsafe_noiommu_mode off; nvmelm host check tells how"
-        raise NotSupportedError(f"{one.address} cannot be given to a VM", cause=cause, fix=fix, reason="no-iommu")
-    found = {member: pci.driver(sysfs, member) for member in pci.group_members(sysfs, group)}
-    hostile = [
-        f"{member} is driven by {driver}"
-        for member, driver in found.items()
-        if driver not in _HARMLESS_DRIVERS and pci.vfio_device(sysfs, member) is None
-    ]
-    if hostile:
-        message = f"IOMMU group {group} of {one.address} cannot be given to a VM"
-        fix = "bind those functions to vfio-pci or pci-stub too, or put the controller into a slot of its own"
-        raise BusyError(message, cause="; ".join(hostile), fix=fix, reason="group-not-viable")
+    problem = groups.obstacle(sysfs, pf, group)
+    if problem is None:
+        return
+    message, cause = f"{one.address} cannot be given to a VM", problem.cause
+    if pci.without_iommu(sysfs, group):
+        raise NotSupportedError(message, cause=cause, fix=problem.fix, reason="no-iommu")
+    raise BusyError(message, cause=cause, fix=problem.fix, reason="group-not-viable")
 
 
 def require_unused(one: Secondary) -> None:

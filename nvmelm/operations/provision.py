@@ -18,9 +18,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from nvmelm import pci
 from nvmelm.discovery import require_sriov, resolve
 from nvmelm.errors import NotSupportedError, UsageError
-from nvmelm.operations import guards, marks
+from nvmelm.operations import groups, guards, marks
 from nvmelm.operations.actions import Cells
 from nvmelm.operations.apply import Confirm, Request, apply, undo
 from nvmelm.operations.journal import Journal
@@ -160,8 +161,8 @@ def bind(
     for one in chosen:
         if not unmarked:
             marks.require(picture, one, Role.MIGRATABLE, Role.RESUMABLE)
-    request = Request("vfio bind", _bound(chosen), notes=_shared_groups(session, chosen))
-    return apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
+    report = apply(session, Request("vfio bind", _bound(chosen)), picture=picture, confirm=confirm, dry_run=dry_run)
+    return _with_groups(session, report, chosen)
 
 
 def unbind(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
@@ -203,8 +204,8 @@ def prepare(
     check_vfs(picture, vfs)
     if not unmarked:
         marks.require_live_migration(picture)
-    if not session.host.sysfs.listdir("kernel/iommu_groups"):
-        cause = "this host has no IOMMU group at all, so no VF can be given to a VM safely"
+    if next(pci.translated_groups(session.host.sysfs), None) is None:
+        cause = "nothing on this host is in an IOMMU group that translates, so no VF can be given to a VM safely"
         fix = "switch the IOMMU on; nvmelm host check tells how"
         raise NotSupportedError("the IOMMU is off", cause=cause, fix=fix, reason="no-iommu")
     chosen = [one for one in picture.secondaries if 1 <= one.vf_number <= vfs]
@@ -222,7 +223,8 @@ def prepare(
     verb = "source prepare" if role is Role.MIGRATABLE else "destination prepare"
     target, notes = without_running(session, picture, target | _bound(chosen))
     request = Request(verb, target, valid_s, notes=notes)
-    return apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
+    report = apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
+    return _with_groups(session, report, chosen)
 
 
 def without_running(session: Session, picture: Picture, target: Cells) -> tuple[Cells, tuple[str, ...]]:
@@ -289,14 +291,9 @@ def _bound(chosen: Sequence[Secondary]) -> Cells:
     return target
 
 
-def _shared_groups(session: Session, chosen: Sequence[Secondary]) -> tuple[str, ...]:
-    """Say which functions share an IOMMU group with others: a VM gets the whole group or nothing."""
-    notes = []
-    for one in chosen:
-        if one.iommu_group is not None:
-            members = session.host.sysfs.listdir(f"kernel/iommu_groups/{one.iommu_group}/devices")
-            others = [name for name in members if name != one.address]
-            if others:
-                names = ", ".join(others)
-                notes.append(f"{one.address} shares IOMMU group {one.iommu_group} with {names}: bind them as well")
-    return tuple(notes)
+def _with_groups(session: Session, report: ChangeReport, chosen: Sequence[Secondary]) -> ChangeReport:
+    """Add to a report what the IOMMU groups of the VFs, as they are now, mean for the VMs that are to take them."""
+    if report.picture is None:
+        return report
+    found = groups.notes(session.host.sysfs, report.picture, chosen)
+    return replace(report, notes=(*report.notes, *found))

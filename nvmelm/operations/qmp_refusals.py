@@ -120,7 +120,7 @@ REFUSALS: tuple[Refusal, ...] = (
         BusyError,
         "group-not-viable",
         "another function of the VF's IOMMU group is driven by the host",
-        "nvmelm vfio bind the group's other functions too; ls /sys/kernel/iommu_groups/N/devices lists them",
+        "nvmelm host check PF names it, with what to do; never unbind the PF",
     ),
     _row(
         r"no such host device",
