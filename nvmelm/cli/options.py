@@ -71,8 +71,14 @@ def read_span(text: str) -> int:
 
 
 Vfs = Annotated[int, typer.Option("--vfs", metavar="N", min=1, show_default=False, help="Number of virtual functions.")]
-Vq = Annotated[int | None, typer.Option("--vq", metavar="N", min=0, help="VQ resources for each (queue pairs).")]
-Vi = Annotated[int | None, typer.Option("--vi", metavar="N", min=0, help="VI resources for each (interrupt vectors).")]
+Vq = Annotated[
+    int | None,
+    typer.Option("--vq", metavar="N", min=0, help="VQ resources for each (queue pairs); 0: left as is."),
+]
+Vi = Annotated[
+    int | None,
+    typer.Option("--vi", metavar="N", min=0, help="VI resources for each (vectors); 0: left as is."),
+]
 Unmarked = Annotated[
     bool, typer.Option("--unmarked", help="Go on although the VF bears no mark; it cannot be migrated.")
 ]

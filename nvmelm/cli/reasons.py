@@ -86,6 +86,10 @@ REASONS: dict[str, tuple[str, str]] = {
         "too few VQ or VI resources: a controller goes online with 2 VQ and 1 VI",
         "nvmelm secondary assign PF CNTLID --vq 2 --vi 1",
     ),
+    "contradiction": (
+        "the device's lists or counts cannot be true at once, so it is not known what a change would touch",
+        "nvmelm host check PF names each; update the controller's firmware",
+    ),
     "mark-broken": ("the facts the mark rests on changed, or it expired", "nvmelm secondary allow-migration PF CNTLID"),
     "no-live-migration": ("the PF has no Host Managed Live Migration", "use another controller, or --unmarked"),
     "unmarked": ("step 3 was not done for this VF", "nvmelm secondary allow-migration, or allow-resume, PF CNTLID"),

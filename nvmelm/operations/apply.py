@@ -22,7 +22,7 @@ from nvmelm.errors import (
     UncertainError,
     unexpected,
 )
-from nvmelm.operations import guards
+from nvmelm.operations import guards, sanity
 from nvmelm.operations.actions import Action, Cells, VfWrite
 from nvmelm.operations.executor import Executor
 from nvmelm.operations.interrupts import let_go
@@ -66,11 +66,13 @@ def apply(
     Raises:
         BusyError: a VF that must be idle is in use and the operator did not agree to take it; or a controller is in
             a session that is not over.
+        MalformedError: the device's answers contradict each other, so it is not known what would be changed.
         AdminCommandError, HostError, TimedOutError, …: it failed; ``rolled_back`` says that all was put back.
         RolledBackError: it failed for a reason without an exit code of its own, and all was put back.
         UncertainError: it failed and so did the way back; the journal knows what is left.
     """
     picture = picture or picture_for(session, request.target)
+    sanity.require_sense(picture)
     actions = plan(picture, request.target)
     if not request.of_session:
         guards.require_free_to(session.host, picture, actions)

@@ -21,6 +21,7 @@ from nvmelm.model import Finding, HostCheck, Picture, Secondary
 from nvmelm.numbers import hexadecimal
 from nvmelm.operations import groups
 from nvmelm.operations.journal import journal_path
+from nvmelm.operations.sanity import contradictions
 from nvmelm.operations.session import Session, session
 from nvmelm.transport import Host
 from nvmelm.wire.identify import EffectsLog, IdentifyController
@@ -30,6 +31,7 @@ from nvmelm.wire.opcodes import Opcode
 _NVME_CLASS = "0x010802"
 #: Intel VT-d, extended capability register: bit 3, interrupt remapping supported.
 _ECAP_INTERRUPT_REMAPPING = 1 << 3
+_VENDOR = "update the controller's firmware; nvmelm show --record FILE records its answers for the vendor"
 _U64 = (1 << 64) - 1
 #: The oldest kernel nvmelm is tried on; the first with a device of VFIO's for each function.
 _OLDEST_KERNEL = (6, 1)
@@ -143,6 +145,8 @@ def _parameter(host: Host, module: str, name: str) -> str:
 
 def _primary(opened: Session) -> Iterator[Finding]:
     picture = opened.picture()
+    name = picture.primary.address
+    yield from (_problem("contradiction", f"{name}: {text}", _VENDOR) for text in contradictions(picture))
     yield from _capabilities(picture)
     yield from _effects(opened, picture)
     yield from _functions(opened, picture)

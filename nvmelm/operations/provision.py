@@ -61,11 +61,14 @@ def assign(
 ) -> ChangeReport:
     """Assign VQ and VI resources to one secondary controller; an online one goes offline for it and comes back.
 
+    None or 0 leaves a type as it is.
+
     Raises:
         UsageError: it does not fit; the message says what would.
     """
     picture = session.picture(users=False)
     one = resolve(picture, which)
+    vq, vi = vq or None, vi or None
     check_share(picture, [one], vq, vi)
     wanted = {cell(one.cntlid, name): count for name, count in (("vq", vq), ("vi", vi)) if count is not None}
     return apply(session, Request("secondary assign", {**wanted}), picture=picture, confirm=confirm, dry_run=dry_run)
@@ -75,7 +78,7 @@ def online(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: boo
     """Bring one secondary controller online.
 
     Raises:
-        UsageError: it lacks the least resources (2 VQ, 1 VI); the fix assigns them.
+        UsageError: it has no VQ or no VI resources at all; the fix assigns the least (2 VQ, 1 VI).
         NotSupportedError: that many are not free.
     """
     picture = session.picture(users=False)
@@ -193,7 +196,7 @@ def prepare(
     A controller that was moved here runs a guest as far as nvmelm knows, and is left without the mark *resumable*.
 
     Args:
-        vq, vi: flexible resources for each VF, or None for an even share of what is free.
+        vq, vi: flexible resources for each VF, None for an even share of what is free, 0 to leave the type alone.
         unmarked: leave the mark out; for controllers that cannot migrate.
 
     Raises:
@@ -217,7 +220,9 @@ def prepare(
     each_vq, each_vi = share(picture, chosen, vq, vi)
     target: Cells = {"vfs": vfs, "autoprobe": False}
     for one in chosen:
-        target |= {cell(one.cntlid, "vq"): each_vq, cell(one.cntlid, "vi"): each_vi, cell(one.cntlid, "online"): True}
+        counts = (("vq", each_vq), ("vi", each_vi))
+        target |= {cell(one.cntlid, name): count for name, count in counts if count is not None}
+        target[cell(one.cntlid, "online")] = True
         if not unmarked:
             target[cell(one.cntlid, "mark")] = str(role)
     verb = "source prepare" if role is Role.MIGRATABLE else "destination prepare"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nvmelm.errors import NotSupportedError, UsageError
+from nvmelm.errors import MalformedError, NotSupportedError, UsageError
 from nvmelm.operations.resources import share
 from tests.unit.pictures import picture, resources, secondary
 
@@ -40,10 +40,33 @@ def test_a_wish_that_fits_fewer_functions_says_how_many() -> None:
     assert caught.value.fix == "--vq 2 fits, or --vq 4 for 2 VFs"
 
 
-def test_less_than_a_function_needs_to_go_online_is_refused() -> None:
+def test_less_than_the_specification_asks_for_is_tried_when_it_is_asked_for() -> None:
     start = picture()
-    with pytest.raises(UsageError, match="1 VQ resources"):
-        share(start, start.secondaries[:1], 1, None)
+    assert share(start, start.secondaries[:1], 1, None) == (1, 2)
+
+
+def test_none_of_a_type_leaves_it_alone() -> None:
+    start = picture()
+    assert share(start, start.secondaries[:1], None, 0) == (3, None)
+
+
+def test_the_most_a_secondary_may_have_is_named_where_it_decides() -> None:
+    start = picture(vq=resources(flexible_total=64, secondary_maximum=1))
+    with pytest.raises(NotSupportedError) as caught:
+        share(start, start.secondaries, None, None)
+    assert caught.value.cause.startswith("a secondary may have 1 VQ resources at most (VQFRSM)")
+    assert caught.value.fix == "--vq 1 is tried all the same, and the device decides"
+    with pytest.raises(UsageError) as refused:
+        share(start, start.secondaries, 2, None)
+    assert "(VQFRSM)" in refused.value.cause
+    assert refused.value.fix == "--vq 1 fits"
+
+
+def test_more_given_out_than_there_is_is_not_shared_out() -> None:
+    start = picture(vq=resources(flexible_total=4, assigned_to_secondaries=9))
+    with pytest.raises(MalformedError, match="contradict") as caught:
+        share(start, start.secondaries[:1], None, None)
+    assert "VQFRT" in caught.value.cause
 
 
 def test_too_few_resources_for_all_say_how_many_functions_they_last_for() -> None:
