@@ -275,11 +275,11 @@ def _nodes(host: Host, one: Secondary) -> list[str]:
         return [one.vfio_node.removeprefix("/dev/"), *extra]
     if one.controller_node:
         names = host.sysfs.listdir(f"class/nvme/{one.controller_node}")
-        namespaces = [name for name in names if re.fullmatch(r"nvme\d+n\d+", name)]
+        namespaces = [name for name in names if re.fullmatch(r"nvme[0-9]+n[0-9]+", name)]
         return [one.controller_node, *namespaces]
     return []
 
 
 def _part_of(device: str, node: str) -> bool:
     """Return whether a block device is a namespace or one of its partitions."""
-    return device == node or re.fullmatch(re.escape(node) + r"p\d+", device) is not None
+    return device == node or re.fullmatch(re.escape(node) + r"p[0-9]+", device) is not None

@@ -14,8 +14,8 @@ from nvmelm.pci import Bdf
 from nvmelm.transport import AdminQueue, Host
 from nvmelm.wire.identify import IdentifyController
 
-_NODE = re.compile(r"nvme\d{1,9}")
-_CNTLID = re.compile(r"0[xX][0-9a-fA-F]{1,4}|[0-9a-fA-F]{1,4}[hH]|\d{1,5}")
+_NODE = re.compile(r"nvme[0-9]{1,9}")
+_CNTLID = re.compile(r"0[xX][0-9a-fA-F]{1,4}|[0-9a-fA-F]{1,4}[hH]|[0-9]{1,5}")
 
 
 class PrimaryRef(NamedTuple):

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from nvmelm.errors import MalformedError, UsageError
-from nvmelm.numbers import decimal
+from nvmelm.numbers import decimal, hexadecimal
 from nvmelm.transport import Sysfs
 
 DEVICES = "bus/pci/devices"
@@ -27,9 +27,10 @@ VFIO_DRIVER = "vfio-pci"
 _NO_OVERRIDE = ("", "(null)")
 #: The kernel's own name for a group without an IOMMU (drivers/vfio/group.c).
 _NO_IOMMU_GROUP = "vfio-noiommu"
+_U64 = (1 << 64) - 1
 _MAX_GROUP = 0x7FFF_FFFF  # an int of the kernel's
 _ADDRESS = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
-_VIRTFN = re.compile(r"virtfn(\d{1,5})")
+_VIRTFN = re.compile(r"virtfn([0-9]{1,5})")
 
 
 class Bdf(NamedTuple):
@@ -100,13 +101,23 @@ class Sriov(NamedTuple):
         return Bdf.from_routing_id(pf.domain, pf.routing_id + self.offset + index * self.stride)
 
 
-def read_int(sysfs: Sysfs, path: str, base: int = 10) -> int:
-    """Read a number from an attribute; MalformedError when it is none."""
+def read_int(sysfs: Sysfs, path: str, base: Literal[10, 16] = 10) -> int:
+    """Read a number of at most 64 bits from an attribute; MalformedError when it is none."""
     text = sysfs.read(path)
-    try:
-        return int(text, base)
-    except ValueError as error:
-        raise MalformedError(f"/sys/{path} holds {text[:40]!r}, not a number") from error
+    value = (decimal if base == 10 else hexadecimal)(text, most=_U64)
+    if value is None:
+        raise MalformedError(f"/sys/{path} holds {text[:40]!r}, not a number")
+    return value
+
+
+def _linked(sysfs: Sysfs, path: str) -> Bdf | None:
+    """Return the function a link leads to, or None when there is no link; MalformedError when it leads elsewhere."""
+    target = link_name(sysfs, path)
+    if target is None:
+        return None
+    if not Bdf.looks_like(target):
+        raise MalformedError(f"/sys/{path} leads to {target[:40]!r}, not to a PCI function")
+    return Bdf.parse(target)
 
 
 def sriov(sysfs: Sysfs, pf: Bdf) -> Sriov | None:
@@ -127,16 +138,15 @@ def virtual_functions(sysfs: Sysfs, pf: Bdf) -> dict[int, Bdf]:
     found = {}
     for name in sysfs.listdir(pf.path):
         match = _VIRTFN.fullmatch(name)
-        target = link_name(sysfs, f"{pf.path}/{name}") if match else None
-        if match and target:
-            found[int(match[1])] = Bdf.parse(target)
+        address = _linked(sysfs, f"{pf.path}/{name}") if match else None
+        if match and address:
+            found[int(match[1])] = address
     return found
 
 
 def virtual_function(sysfs: Sysfs, pf: Bdf, index: int) -> Bdf | None:
     """Return where the VF with an index (0-based) is by its ``virtfnN`` link, or None when it is not enabled."""
-    target = link_name(sysfs, f"{pf.path}/virtfn{index}")
-    return Bdf.parse(target) if target else None
+    return _linked(sysfs, f"{pf.path}/virtfn{index}")
 
 
 def count_virtual_functions(sysfs: Sysfs, pf: Bdf) -> int:
@@ -146,8 +156,7 @@ def count_virtual_functions(sysfs: Sysfs, pf: Bdf) -> int:
 
 def physical_function(sysfs: Sysfs, function: Bdf) -> Bdf | None:
     """Return the PF of a VF, or None when the function is not a VF."""
-    target = link_name(sysfs, f"{function.path}/physfn")
-    return Bdf.parse(target) if target else None
+    return _linked(sysfs, f"{function.path}/physfn")
 
 
 def link_name(sysfs: Sysfs, path: str) -> str | None:

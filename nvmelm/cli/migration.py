@@ -274,7 +274,7 @@ def agreed_of(file: Path | None) -> tuple[str, str] | None:
         if verdict["schema"] == "nvmelm.verdict" and verdict["compatible"] is True:
             return str(verdict["source_digest"]), str(verdict["destination_digest"])
         cause = "it says that they are not compatible"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         cause = "it is not what nvmelm compat check --json prints"
     raise MalformedError(
         f"{file} is no verdict to rest on",

@@ -40,6 +40,9 @@ def _value(parameter: Any, convert: Callable[[Any, Any], Any], ctx: Any, value: 
     return parameter.callback(ctx, parameter, plain) if parameter.callback else plain
 
 
+_U64 = (1 << 64) - 1
+
+
 def _read(value: Any, annotation: Any, info: Any) -> Any:
     """Return what was typed: text, a path, a bounded number, what an option's own function reads, or a list of these.
 
@@ -56,9 +59,18 @@ def _read(value: Any, annotation: Any, info: Any) -> Any:
             return value
         if annotation is Path and _any_path(info):
             return Path(value)
-        if annotation is int and value.isascii() and value.isdecimal() and _in_bounds(int(value), info):
-            return int(value)
+        if annotation is int:
+            return _bounded(value, info)
     raise ValueError(value)
+
+
+def _bounded(text: str, info: Any) -> int:
+    from nvmelm.numbers import decimal  # help reads no numbers
+
+    number = decimal(text, most=_U64)
+    if number is None or not _in_bounds(number, info):
+        raise ValueError(text)
+    return number
 
 
 def _any_path(info: Any) -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nvmelm import pci
 from nvmelm.commands import AdminCommandError, execute, identify, listing
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.rules import FactValue
 from nvmelm.errors import NotSupportedError, UsageError
+from nvmelm.numbers import decimal, hexadecimal
 from nvmelm.transport import AdminCommand, AdminQueue, Host
 from nvmelm.wire.identify import IdentifyController, IdentifyNamespace
 
@@ -188,14 +189,20 @@ def _features(host: Host, picture: Picture, identity: IdentifyController) -> Fac
     return facts | ({"identity.vf_device_id": device} if device is not None else {})
 
 
+_MOST_OF_A_VERSION = 9999
+_U64 = (1 << 64) - 1
+_WORDS_OF_A_REGION = 3  # its first and last address, and its flags
+
+
 def _shows_every_cmb(host: Host) -> bool:
     """Return whether a controller without ``cmb`` has none: Linux before 5.16 showed only one that it could map."""
     major, _, rest = host.facts().kernel_release.partition(".")
-    minor = re.match(r"\d{1,4}", rest)
-    return major.isdecimal() and minor is not None and (int(major), int(minor[0])) >= _SHOWS_EVERY_CMB
+    minor = re.match(r"[0-9]{1,4}", rest)
+    number = decimal(major, most=_MOST_OF_A_VERSION)
+    return number is not None and minor is not None and (number, int(minor[0])) >= _SHOWS_EVERY_CMB
 
 
-def _read_number(host: Host, path: str, base: int = 10) -> int | None:
+def _read_number(host: Host, path: str, base: Literal[10, 16] = 10) -> int | None:
     return pci.read_int(host.sysfs, path, base) if host.sysfs.exists(path) else None
 
 
@@ -221,12 +228,12 @@ def _bars(host: Host, picture: Picture, vf: pci.Bdf | None) -> Facts:
 def _region_sizes(text: str) -> list[int]:
     sizes = []
     for line in text.splitlines():
-        words = line.split()
-        try:
-            first, last, flags = (int(word, 16) for word in words)
-        except ValueError:
+        words = [hexadecimal(word, most=_U64) for word in line.split()]
+        numbers = [word for word in words if word is not None]
+        if len(numbers) != len(words) or len(numbers) != _WORDS_OF_A_REGION:
             return []
-        sizes.append(last - first + 1 if flags and last >= first >= 0 else 0)
+        first, last, flags = numbers
+        sizes.append(last - first + 1 if flags and last >= first else 0)
     return sizes
 
 

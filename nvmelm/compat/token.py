@@ -30,7 +30,7 @@ from nvmelm.errors import MalformedError, NotSupportedError
 
 MAX_CHARACTERS = 4096
 _LEVELS: dict[str, Level] = {"d": "device", "t": "prospective"}
-_TOKEN = re.compile(r"nvmelm(\d{1,6})-([a-z])-([0-9a-f]{8})-([A-Za-z0-9_-]+)")
+_TOKEN = re.compile(r"nvmelm([0-9]{1,6})-([a-z])-([0-9a-f]{8})-([A-Za-z0-9_-]+)")
 _VERSION = "1"
 #: What a payload may become; a manifest of this size would not have made a string.
 _MAX_FACTS_BYTES = 256 * 1024

@@ -37,7 +37,7 @@ _MAX_BYTES = 1 << 20
 _SELECTORS = ("serial", "address", "nqn")
 _KEYS = (*_SELECTORS, "vfs", "role", "vq", "vi", "expires")
 _MOST = 0xFFFF
-_SPAN = re.compile(r"([1-9]\d{0,5})(s|min|h|d)?")
+_SPAN = re.compile(r"([1-9][0-9]{0,5})(s|min|h|d)?")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _TABLE = re.compile(r"\s*\[\[\s*pf\s*\]\]")
 
@@ -151,7 +151,7 @@ def parse(name: str, text: str) -> list[Wanted]:
     """Read one file's text; the errors are those of :func:`load`."""
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number with more than 4300 digits
         raise UsageError(
             f"{name} is not TOML: {error}", fix="correct it; nvmelm apply --dry-run", reason="config"
         ) from error

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 
 from nvmelm.errors import UsageError
 from nvmelm.inventory import parse_cntlid
+from nvmelm.numbers import decimal
 
 _URL = re.compile(r"ssh://(?:([^@/]*)@)?(\[[^\]/]*\]|[^:/@]*)(?::([^/]*))?(?:/(.*))?", re.DOTALL)
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,63}\$?")
@@ -54,10 +55,11 @@ class Address:
             raise _bad(text, f"{bare!r} is no host name or address")
         if user and not _USER.fullmatch(user):
             raise _bad(text, f"{user!r} is no user name")
-        if found[3] is not None and not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= _MAX_PORT):
+        number = decimal(port, most=_MAX_PORT) if found[3] is not None else 0
+        if number is None or (number == 0 and found[3] is not None):
             raise _bad(text, f"{port!r} is no port")
         pf, cntlids = _path(text, unquote(path))
-        return cls(bare, user, int(port or 0), pf, cntlids)
+        return cls(bare, user, number, pf, cntlids)
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from nvmelm.commands import execute, tracking
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError, UsageError
+from nvmelm.numbers import number
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
 from nvmelm.picture import Primary
@@ -105,12 +106,8 @@ def parse_range(text: str) -> Extent:
         UsageError: it is none, or it ends behind the last address.
     """
     base, colon, length = text.partition(":")
-    try:
-        start, size = int(base, 0), int(length, 0)
-    except ValueError:
-        colon = ""
-        start = size = 0
-    if not colon or size <= 0 or start < 0 or start + size > _ADDRESSES:
+    start, size = number(base, most=_ADDRESSES), number(length, most=_ADDRESSES)
+    if not colon or not size or start is None or start + size > _ADDRESSES:
         raise UsageError(
             f"{text[:60]!r} is no range of memory",
             fix="write it as BASE:LENGTH in bytes: --track 0x100000000:0x40000000",

@@ -86,7 +86,7 @@ def _host(host: Host) -> Iterator[Finding]:
 
 def _kernel(host: Host) -> Iterator[Finding]:
     release = host.facts().kernel_release
-    match = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", release, re.ASCII)
+    match = re.match(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])", release)
     if match is not None and (int(match[1]), int(match[2])) < _OLDEST_KERNEL:
         oldest = ".".join(map(str, _OLDEST_KERNEL))
         message = f"Linux {release} is older than {oldest}, the oldest nvmelm is tried on"

@@ -140,6 +140,6 @@ def _note(path: Path) -> dict[str, object]:
     """Return what was written down for a VF; nothing when it was torn by a crash: then it was not bound either."""
     try:
         known = json.loads(store.read(path) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}

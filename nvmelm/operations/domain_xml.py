@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nvmelm.errors import MalformedError
+from nvmelm.numbers import number
 from nvmelm.pci import Bdf
 
 NAMESPACE = "urn:nvmelm:domain:1"
@@ -143,13 +144,11 @@ def _inside(device: _Device, path: tuple[str, ...], attributes: Mapping[str, str
 
 def _address(attributes: Mapping[str, str]) -> Bdf | None:
     """Return the function an ``address`` element names, or None: libvirt has addresses of other kinds, too."""
-    try:
-        parts = {name: int(attributes.get(name, "0"), 0) for name in _PARTS}
-    except ValueError:
+    parts = {name: number(attributes.get(name, "0"), most=most) for name, most in _PARTS.items()}
+    domain, bus, slot, function = (parts[name] for name in ("domain", "bus", "slot", "function"))
+    if domain is None or bus is None or slot is None or function is None:
         return None
-    if not all(0 <= parts[name] <= most for name, most in _PARTS.items()):
-        return None
-    return Bdf(parts["domain"], parts["bus"], parts["slot"], parts["function"])
+    return Bdf(domain, bus, slot, function)
 
 
 def _wanted(attributes: Mapping[str, str]) -> Wanted:

@@ -25,11 +25,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 from nvmelm.errors import HostError
+from nvmelm.numbers import hexadecimal
 from nvmelm.operations import store
-from nvmelm.operations.actions import Action, Cells, Change
+from nvmelm.operations.actions import Action, Cells, Change, Value
 from nvmelm.operations.plan import survives_boot
 from nvmelm.transport import Host
 
@@ -205,10 +207,38 @@ def _records(text: str) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             yield record
+
+
+#: What each cell's values are; a line with others was not written by nvmelm, or was damaged.
+_PER_FUNCTION: dict[str, tuple[type, ...]] = {
+    "vq": (int,),
+    "vi": (int,),
+    "online": (bool,),
+    "driver": (str, NoneType),
+    "override": (str,),
+    "mark": (str, NoneType),
+    "namespaces": (str, NoneType),
+}
+_OF_PRIMARY: dict[str, tuple[type, ...]] = {"vfs": (int,), "autoprobe": (bool, NoneType)}
+
+
+def _cells(body: dict[str, Any]) -> Cells:
+    """Return cells as they were written; ValueError when they are none."""
+    for name, value in body.items():
+        cntlid, slash, part = name.rpartition("/")
+        kinds = _PER_FUNCTION.get(part) if slash else _OF_PRIMARY.get(part)
+        known = not slash or (cntlid.startswith("0x") and hexadecimal(cntlid, most=0xFFFF) is not None)
+        if not known or kinds is None or type(value) not in kinds:
+            raise ValueError(f"{name} is no cell, or {value!r} is no value of it")
+    return dict(body)
+
+
+def _change(name: str, before: Value, after: Value) -> Change:
+    return Change(name, _cells({name: before})[name], _cells({name: after})[name])
 
 
 def _take(runs: dict[str, Run], record: dict[str, Any]) -> None:
@@ -216,12 +246,12 @@ def _take(runs: dict[str, Run], record: dict[str, Any]) -> None:
     try:
         if record["record"] == "run":
             run_id, verb, boot, started_at, serial = (str(record[name]) for name in _RUN_FIELDS)
-            runs[run_id] = Run(run_id, verb, boot, started_at, serial, dict(record["target"]))
+            runs[run_id] = Run(run_id, verb, boot, started_at, serial, _cells(record["target"]))
         elif record["record"] == "begin":
             run = runs[record["run"]]
-            run.changes += [Change(str(name), before, after) for name, before, after in record["changes"]]
+            run.changes += [_change(name, before, after) for name, before, after in record["changes"]]
             run.summaries.append(str(record["summary"]))
         elif record["record"] == "end":
             runs[record["run"]].outcome = str(record["outcome"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return

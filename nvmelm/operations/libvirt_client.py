@@ -242,7 +242,7 @@ class Domain:
             text = import_module("libvirt_qemu").qemuMonitorCommand(self._domain, json.dumps({"execute": command}), 0)
         try:
             answer = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MalformedError("libvirt handed through what is no JSON", reason="libvirt-garbage") from error
         value = answer.get("return") if isinstance(answer, dict) else None
         if not isinstance(value, dict):

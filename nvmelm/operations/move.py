@@ -258,5 +258,5 @@ def _saved(session: Session, one: Secondary) -> str:
     try:
         remembered = json.loads(text) if text else {}
         return str(remembered["saved_at"]) if remembered.get("incarnation") == one.incarnation else ""
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, RecursionError):
         return "a time that cannot be read"

@@ -211,7 +211,7 @@ def from_json(text: str) -> Record:
         if not body["history"] or not all(isinstance(body[name], str) for name in texts):
             raise ValueError("a part of another kind")
         return Record(**body)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MalformedError(
             "a session's record cannot be read",
             cause="the database of sessions was damaged, or written by a newer nvmelm",

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from nvmelm.commands import namespace, virtualization
 from nvmelm.discovery import no_vf
+from nvmelm.numbers import decimal, hexadecimal
 from nvmelm.operations.actions import (
     VF,
     Action,
@@ -65,7 +66,8 @@ def namespaces_value(nsids: Iterable[int]) -> str:
 
 def namespaces_wanted(target: Mapping[str, Value]) -> frozenset[int]:
     """Return the controllers of whose namespaces some cells speak: the picture has to be read with these."""
-    return frozenset(int(name.partition("/")[0], 16) for name in target if name.endswith("/namespaces"))
+    names = (name.partition("/")[0] for name in target if name.endswith("/namespaces"))
+    return frozenset(cntlid for name in names if (cntlid := hexadecimal(name, most=0xFFFF)) is not None)
 
 
 def survives_boot(name: str) -> bool:
@@ -345,7 +347,8 @@ def _kept_zero(wanted: int) -> str:
 
 
 def _nsids(value: Value) -> set[int]:
-    return {int(nsid) for nsid in str(value or "").split(",") if nsid}
+    numbers = (decimal(text, most=0xFFFF_FFFF) for text in str(value or "").split(","))
+    return {nsid for nsid in numbers if nsid is not None}
 
 
 def _count(number: int, noun: str) -> str:

@@ -27,7 +27,7 @@ _PORTS = ("pcie-root-port", "ioh3420", "xio3130-downstream")
 _ROOT_PORT_BUS = "child<PCIE>"
 _VFIO = ("vfio-pci", "vfio-pci-nohotplug")
 _CHILD = re.compile(r"child<([A-Za-z0-9_.,+-]{1,80})>")
-_ON_BUS = re.compile(r"child\[\d+\]")
+_ON_BUS = re.compile(r"child\[[0-9]+\]")
 _NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,128}")
 
 #: More devices than a PCI domain has functions no VM has; a peer that lists more is not believed.

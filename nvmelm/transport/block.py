@@ -24,7 +24,7 @@ MAX_BLOCK_BYTES = 16 << 20
 _ROW = 16
 _BYTES = r"[0-9a-f]{2}(?: [0-9a-f]{2}){0,15}"
 _LINE = re.compile(
-    rf"([0-9a-f]{{4,8}}): (?:({_BYTES})|zero \* (\d{{1,8}})|withheld \* (\d{{1,8}}) sha256 ([0-9a-f]{{64}}))"
+    rf"([0-9a-f]{{4,8}}): (?:({_BYTES})|zero \* ([0-9]{{1,8}})|withheld \* ([0-9]{{1,8}}) sha256 ([0-9a-f]{{64}}))"
 )
 
 

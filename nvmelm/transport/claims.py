@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nvmelm.errors import MalformedError
+from nvmelm.numbers import number
 from nvmelm.transport import Claim
 from nvmelm.transport.bounded import names_in, read_file
 
@@ -76,10 +77,13 @@ def _managed(text: bytes, name: str) -> Iterator[Claim]:
             yield Claim(address, "libvirt", domain.findtext("name") or name)
 
 
+#: The parts of a PCI address, and the most each can be.
+_PARTS = {"domain": 0xFFFF_FFFF, "bus": 0xFF, "slot": 0x1F, "function": 7}
+
+
 def _address(parts: dict[str, str]) -> str | None:
     """Return an address as sysfs writes it, or None when it is none."""
-    try:
-        domain, bus, slot, function = (int(parts.get(key, "0"), 0) for key in ("domain", "bus", "slot", "function"))
-    except ValueError:
+    domain, bus, slot, function = (number(parts.get(key, "0"), most=most) for key, most in _PARTS.items())
+    if domain is None or bus is None or slot is None or function is None:
         return None
     return f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"

@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainSerialize
 
 from nvmelm import errors
 from nvmelm.errors import HostError, NotSupportedError, NvmelmError
+from nvmelm.numbers import decimal
 from nvmelm.transport import ADMIN_TIMEOUT_MS, AdminCommand
 from nvmelm.transport.block import MAX_BLOCK_BYTES, Block
 
+_MAX_ERRNO = 99_999
 _ERROR_KINDS: dict[str, type[NvmelmError]] = {
     value.kind: value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, NvmelmError)
 }
@@ -95,8 +97,9 @@ class Fault(Model):
 
     def number(self) -> int:
         """Return the errno as a number, 0 for none."""
-        if self.errno.isdecimal() and len(self.errno) < 6:
-            return int(self.errno)
+        plain = decimal(self.errno, most=_MAX_ERRNO)
+        if plain is not None:
+            return plain
         number = getattr(errno_module, self.errno, None) if self.errno else 0
         if not isinstance(number, int):
             raise ValueError(f"{self.errno!r} is no errno")

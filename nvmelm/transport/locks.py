@@ -22,6 +22,7 @@ from pathlib import Path
 
 from nvmelm import waiting
 from nvmelm.errors import BusyError, HostError, MalformedError, host_error
+from nvmelm.numbers import decimal
 
 _LOCK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _POLL_S = 0.05
@@ -158,11 +159,14 @@ def _busy(descriptor: int, name: str, timeout_s: float) -> BusyError:
     )
 
 
+_MAX_PID = 1 << 22  # PID_MAX_LIMIT of 64-bit kernels
+
+
 def _holder(descriptor: int) -> tuple[str, str]:
     """Return who holds a lock, and what to do about it; what the file says is data."""
     text = os.pread(descriptor, _HOLDER_BYTES, 0).decode("utf-8", "backslashreplace").strip()
     pid, _, verb = text.partition(" ")
-    if pid.isascii() and pid.isdigit():
+    if decimal(pid, most=_MAX_PID) is not None:
         shown = "".join(char if char.isprintable() else "?" for char in verb)
         return f"process {pid} ({shown})", f"wait until process {pid} has ended, then try again"
     return "another process", "wait until it has ended, then try again"

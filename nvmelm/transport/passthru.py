@@ -26,6 +26,7 @@ from fcntl import ioctl
 import ioctl_opt
 
 from nvmelm.errors import DeviceGoneError, HostError, NotSupportedError, TimedOutError, host_error
+from nvmelm.numbers import decimal
 from nvmelm.transport import AdminCommand, Completion, Sysfs
 
 KiB = 1024
@@ -51,8 +52,9 @@ _DEFAULT_SEGMENTS = 127
 #: Track Send reports in completion DW1, which the 32-bit ioctl drops.
 _OPCODES_THAT_NEED_DW1 = frozenset({0x3D})
 
-_CONTROLLER_NAME = re.compile(r"nvme\d{1,9}")
-_NAMESPACE_NAME = re.compile(r"nvme\d+(c\d+)?n\d+")
+_U32 = 0xFFFF_FFFF
+_CONTROLLER_NAME = re.compile(r"nvme[0-9]{1,9}")
+_NAMESPACE_NAME = re.compile(r"nvme[0-9]+(c[0-9]+)?n[0-9]+")
 
 
 class _Room(threading.local):
@@ -248,7 +250,7 @@ def _number(sysfs: Sysfs, path: str) -> int:
     if not sysfs.exists(path):
         return 0
     text = sysfs.read(path)
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return decimal(text, most=_U32) or 0
 
 
 def _open_controller(node: str, sysfs: Sysfs, controller: str) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nvmelm.errors import host_error
+from nvmelm.numbers import decimal
 from nvmelm.transport import Mount, Opener, Sysfs
 
 # Bits of the capability sets in /proc/PID/status (include/uapi/linux/capability.h).
@@ -44,6 +45,10 @@ def privileged(proc: Path) -> bool:
     return writes and bool(capabilities >> _CAP_SYS_ADMIN & 1)
 
 
+#: PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h).
+_MAX_PID = 1 << 22
+
+
 def openers(proc: Path, dev: Path, nodes: Sequence[str]) -> list[Opener]:
     """Return the processes that have any of the device nodes open, by pid, this one left out; one look for all nodes.
 
@@ -60,7 +65,7 @@ def openers(proc: Path, dev: Path, nodes: Sequence[str]) -> list[Opener]:
         return []
     own, names = os.getpid(), {node.rpartition("/")[2] for node in wanted.values()}
     found = []
-    for pid in sorted(int(entry) for entry in _names(proc) if entry.isdigit()):
+    for pid in sorted(pid for entry in _names(proc) if (pid := decimal(entry, most=_MAX_PID)) is not None):
         if pid != own:
             held = _held(proc / str(pid) / "fd", wanted, names)
             if held:

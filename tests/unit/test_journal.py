@@ -131,3 +131,26 @@ def test_records_of_any_shape_never_crash_the_reader(records: list[dict[str, obj
         _take(runs, record)
     for run in runs.values():
         run.before()
+
+
+@pytest.mark.parametrize(
+    "cells", [{"vfs": "²"}, {"vfs": True}, {"²/vq": 1}, {"0x0001/vq": "2"}, {"0x0001/other": 1}, {"0x0001/online": 1}]
+)
+def test_a_run_whose_cells_are_none_is_passed_over(host: Host, cells: dict[str, object]) -> None:
+    one = journal(host)
+    one.begin("sriov enable", "S", cells)  # type: ignore[arg-type]
+    one.begin("sriov disable", "S", {"vfs": 0})
+    assert [run.verb for run in journal(host).runs()] == ["sriov disable"]
+
+
+def test_what_is_written_of_another_device_in_the_place_is_neither_used_nor_forgotten(host: Host) -> None:
+    for serial, before in (("old", 3), ("new", 1)):
+        one = Journal(host, PF, serial)  # type: ignore[arg-type]
+        one.begin("sriov enable", serial, {"vfs": 4})
+        one.intend([change("vfs", before, 4)])
+    ours = Journal(host, PF, "new")  # type: ignore[arg-type]
+    assert ours.original() == {"vfs": 1}
+    ours.supersede({"vfs": 4})
+    assert [run.serial for run in ours.unfinished()] == ["old"]
+    ours.forget()
+    assert [(run.serial, run.before()) for run in journal(host).runs()] == [("old", {"vfs": 3})]
