@@ -106,7 +106,7 @@ def save(
     # Before the image can exist: a save cut off must not leave one that `state resume` knows nothing of.
     noted = _saved_path(session, one)
     earlier = store.read(noted)
-    remembered = {"saved_at": datetime.now(UTC).isoformat(timespec="seconds"), "incarnation": one.incarnation}
+    remembered = {"saved_at": datetime.now(UTC).isoformat(timespec="seconds"), **_which(session, one)}
     store.write(noted, json.dumps(remembered) + "\n")
     try:
         with open_sink(file) as sink:
@@ -252,11 +252,20 @@ def _saved_path(session: Session, one: Secondary) -> Path:
     return session.host.state_dir / "saved" / session.address / f"{one.cntlid:#06x}.json"
 
 
+def _which(session: Session, one: Secondary) -> dict[str, str | int]:
+    """Return what tells a controller from others that are in its place later: inodes are unique within a boot only."""
+    return {
+        "incarnation": one.incarnation,
+        "boot": session.host.facts().boot_id,
+        "serial": session.ref.serial,
+    }
+
+
 def _saved(session: Session, one: Secondary) -> str:
     """Return when this incarnation's state was last saved, or nothing."""
     text = store.read(_saved_path(session, one))
     try:
         remembered = json.loads(text) if text else {}
-        return str(remembered["saved_at"]) if remembered.get("incarnation") == one.incarnation else ""
+        return str(remembered["saved_at"]) if remembered == {**remembered, **_which(session, one)} else ""
     except (ValueError, KeyError, AttributeError, RecursionError):
         return "a time that cannot be read"
