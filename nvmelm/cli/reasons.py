@@ -215,6 +215,8 @@ REASONS: dict[str, tuple[str, str]] = {
     "session-unfinished": ("an earlier migration of the controller is not over", "nvmelm recover"),
     "session-unknown": ("the other host never heard of the session", "nvmelm recover --peer names the right one"),
     "session-repeated": ("a session of that number is known here already", "migrate again"),
+    "source-unfinished": ("they run at the destination; what is left at the source is not ended", "nvmelm recover"),
+    "copy-unclear": ("whether a guest goes on with this copy cannot be seen", "docs/recovery.md"),
     "source-lost": ("the source lost its copy; the destination holds one", "recover --take at the destination"),
     "sessions-damaged": ("the database of sessions cannot be read", "move it away when nothing is unfinished"),
     "sessions-doubtful": ("the disk failed while an owner was written down", "repair it, then nvmelm recover"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 from nvmelm.discovery import resolve
@@ -241,7 +242,8 @@ class Destination:
             self.session, picture, self.link, controllers, digest=self.digest, command_s=self.command_s
         ) as loading:
             loaded = loading.run()
-        self.record = self.sessions.move(self.known, State.LOADED)
+            filled = replace(self.known, controllers=loading.loaded())
+        self.record = self.sessions.move(filled, State.LOADED)
         self._tell(messages.Loaded(states=loaded))  # from here on only the source, or an operator, decides
 
     def _await_decision(self) -> None:

@@ -26,6 +26,7 @@ from nvmelm.operations.session import Session
 from nvmelm.operations.state_transfer import WORTH_A_THREAD_S
 from nvmelm.picture import Picture
 from nvmelm.wire.layout import Buffer
+from nvmelm.wire.migration import KNOWN_VERSION, NvmeStateHeader
 
 #: A state that failed in the middle is asked for again this often.
 _REPEATS = 2
@@ -104,6 +105,7 @@ class Loading:
         self._one_by_one = threading.Lock()
         self._states: dict[int, _State] = {}
         self._failed = threading.Event()
+        self._idle: set[int] = set()
 
     def run(self) -> list[messages.LoadedOne]:
         """Take every state; returns when all are in.
@@ -123,6 +125,10 @@ class Loading:
             found.sent = True
             found.arriving.end()
         return [one for one in (self._latest(number).loaded for number in range(len(self._controllers))) if one]
+
+    def loaded(self) -> tuple[Moving, ...]:
+        """Return the targets, with what is known of the states that are in them."""
+        return tuple(replace(one, idle=one.cntlid in self._idle) for one in self._controllers)
 
     def _pull(self, one: Moving) -> messages.LoadedOne:
         """Take the only state, again when the device lost it."""
@@ -213,6 +219,8 @@ class Loading:
         else:
             with self._one_by_one:
                 done = self._restore(one, image, retries=0)
+        if image.header.state_version == KNOWN_VERSION and image.header.nvme_bytes == NvmeStateHeader.size:
+            self._idle.add(one.cntlid)  # an entry for each queue would follow
         return messages.LoadedOne(
             source=one.peer_cntlid, digest=image.proven.hex(), set_s=done.seconds, commands=done.commands
         )

@@ -249,7 +249,8 @@ class RemoteError(NvmelmError):
 _REMOTE: dict[int, type[RemoteError]] = {
     code: type(f"Remote{code.name.title().replace('_', '')}Error", (RemoteError,), {"exit_code": code})
     for code in ExitCode
-    if code not in (ExitCode.DONE, ExitCode.UNCERTAIN)  # what is uncertain there is decided by what is known here
+    # What is uncertain there is decided by what is known here; and only this side's own Ctrl-C ends it as one.
+    if code not in (ExitCode.DONE, ExitCode.UNCERTAIN, ExitCode.INTERRUPTED)
 }
 
 

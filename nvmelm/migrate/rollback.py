@@ -20,6 +20,7 @@ from nvmelm.migrate.link import Link, LinkLostError
 from nvmelm.migrate.messages import send
 from nvmelm.migrate.points import Point
 from nvmelm.migrate.settle import ask
+from nvmelm.migrate.standing import DRIVEN, Standing, look, not_whole
 from nvmelm.operations.interrupts import let_go
 from nvmelm.operations.ownership import DOUBTFUL, Record, State
 
@@ -70,8 +71,10 @@ def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmErr
         stood_still = time.monotonic() - source.suspended_at
         source.measured.downtime_s = stood_still
     lost = _lost(source) if unsuspended else ""
-    if lost and source.loaded_there:
-        return _only_copy_there(source, failure, lost)
+    if lost and source.held_there:
+        uncertain = _only_copy_there(source, failure)
+        if uncertain is not None:
+            return uncertain
     try:
         source.record = source.sessions.move(record, State.ROLLED_BACK, failure.message[:500])
     except NvmelmError as second:
@@ -159,17 +162,25 @@ def _lost(source: Source) -> str:
     return "a guest has to start its controller again" if source.measured.drain_s else ""
 
 
-def _only_copy_there(source: Source, failure: NvmelmError, lost: str) -> UncertainError:
-    """Return the error of a source that was reset when the destination held every state: that copy must stay.
+def _only_copy_there(source: Source, failure: NvmelmError) -> UncertainError | None:
+    """Return the error of a source that was reset when the destination may have held every state; None: it runs.
 
-    Nothing is written and nothing is said to the destination, which stands still without a word of the source.
+    Nothing is written and nothing is said to the destination then, which stands still without a word of the source: its
+    copy may be the only one. Whether it has every state is known there only: that it says so can be lost on the way.
     """
     record = source.known
+    try:
+        stand = look(source.session, record)
+    except NvmelmError:
+        stand = {one.cntlid: Standing.UNTOLD for one in record.controllers}
+    if {*stand.values()} <= DRIVEN:
+        return None
+    reason = not_whole(record, stand)
     uncertain = UncertainError(
-        f"{failure.message}; the source's controllers were reset meanwhile, and the destination holds the only copy",
-        cause=f"{failure.cause}; {lost}".strip("; "),
-        fix=f"nvmelm recover --take {record.id[:8]} at the destination, or --give-up there to let it go",
-        reason="source-lost",
+        f"{failure.message}; then {reason.message}",
+        cause=f"{failure.cause}; {reason.cause}".strip("; "),
+        fix=reason.fix,
+        reason=reason.reason,
     )
     uncertain.add_note(f"session {record.id} is {record.state} here")
     return uncertain

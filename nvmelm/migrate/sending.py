@@ -38,6 +38,7 @@ class Sending:
     Attributes:
         saved: what was sent, by controller; of the last time when one was sent again.
         seconds: from the first command to the destination's word that all states are in.
+        complete: every state is out, or about to be: the destination may have them all from here on.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Sending:
     ) -> None:
         self.saved: dict[int, state.Saved] = {}
         self.seconds = 0.0
+        self.complete = False
         self._session = session
         self._picture = picture
         self._chosen = {one.cntlid: one for one in chosen}
@@ -120,6 +122,8 @@ class Sending:
                 expected_bytes=self._sizes.get(one.cntlid, 0),
                 progress=self._progress if one is self._controllers[0] else None,
             )
+            # Written before the frame goes out; of several threads the last one to get here sees all the others.
+            self.complete = self.complete or len(self.saved) == len(self._controllers)
             send(self._link, messages.Sent(stream=stream))
 
     def _await_loaded(self) -> messages.Loaded:

@@ -28,7 +28,7 @@ from nvmelm.migrate import messages, target
 from nvmelm.migrate.link import Link, LinkLostError
 from nvmelm.migrate.messages import expect, greet, send
 from nvmelm.migrate.points import Point, Points
-from nvmelm.migrate.standing import WHOLE, Standing, gone, look
+from nvmelm.migrate.standing import DRIVEN, WHOLE, Standing, gone, look, lost, not_whole, unclear, whole
 from nvmelm.operations.ownership import Record, Sessions, Side, State
 from nvmelm.operations.session import Session, session
 from nvmelm.transport import Host
@@ -131,21 +131,29 @@ def alone(opened: Session, sessions: Sessions, record: Record, points: Points) -
     """Do what is right as long as no operator spoke at the other host, which does not answer."""
     _same_device(opened, record)
     if record.state in BEFORE:
-        if record.state is State.OPEN or _whole(opened, record):
-            return run_again(opened, sessions, record, "recovered before the give-away", points)
+        if record.state is State.OPEN:
+            return run_again(opened, sessions, record, "recovered before the suspend", points)
+        if whole(look(opened, record)):
+            return run_again(opened, sessions, record, "recovered before the give-away", points, held=True)
         return record
     if record.state is State.TAKING:
-        return run_again(opened, sessions, record, "taken back on an operator's word", points)
+        return run_again(opened, sessions, record, "taken back on an operator's word", points, held=True)
     if record.state is State.ACCEPTED:
         return run_here(opened, sessions, record, points)
     return record
 
 
-def run_again(opened: Session, sessions: Sessions, record: Record, why: str, points: Points) -> Record:
+def run_again(
+    opened: Session, sessions: Sessions, record: Record, why: str, points: Points, *, held: bool = False
+) -> Record:
     """Resume the source's controllers, and write that they run: a resume that fails, or is cut off, is done again.
 
+    Args:
+        held: the destination may hold the states. It puts them back once it hears that the source runs, so that is not
+            written of a copy that turns out to be lost.
+
     Raises:
-        UncertainError: given-away ones are lost here.
+        UncertainError: given-away ones are lost here; or a copy was reset before its resume, and the other is left.
     """
     if record.state in _THEN:
         stand = look(opened, record)
@@ -153,6 +161,8 @@ def run_again(opened: Session, sessions: Sessions, record: Record, why: str, poi
             raise gone(record, stand, "cannot run here again", _LET_GO)
     there = target.still_there(opened, record.controllers, record.boot)
     notes = target.resume(opened, there)
+    if held and (notes or len(there) != len(record.controllers)):
+        _require_resumed(record, look(opened, record))
     if len(there) != len(record.controllers):
         notes.append("controllers that are not there any more were not resumed")
     record = sessions.move(record, _THEN.get(record.state, State.ROLLED_BACK), "; ".join([why, *notes])[:500])
@@ -170,7 +180,16 @@ def take_back(opened: Session, sessions: Sessions, record: Record, to: State, wh
         UncertainError: they are not there, suspended; nothing was written.
     """
     require_copy(opened, record)
-    return run_again(opened, sessions, sessions.move(record, to, why), why, points)
+    return run_again(opened, sessions, sessions.move(record, to, why), why, points, held=to is State.TAKING)
+
+
+def _require_resumed(record: Record, stand: dict[int, Standing]) -> None:
+    """Refuse to write that controllers run of which some were not suspended any more when they were resumed."""
+    if record.state in _THEN:
+        if {Standing.GONE, Standing.OFFLINE} & {*stand.values()}:
+            raise gone(record, stand, "were reset before they ran here again", _LET_GO)
+    elif not {*stand.values()} <= DRIVEN:
+        raise not_whole(record, stand)
 
 
 def require_copy(opened: Session, record: Record) -> dict[int, Standing]:
@@ -181,9 +200,11 @@ def require_copy(opened: Session, record: Record) -> dict[int, Standing]:
     """
     _same_device(opened, record)
     stand = look(opened, record)
-    # Whether accepted ones were resumed is not known; all others are suspended, or lost.
-    whole = WHOLE if record.state is State.ACCEPTED else {Standing.SUSPENDED}
-    if not {*stand.values()} <= whole:
+    # Whether accepted ones were resumed is not known; all others are suspended, or lost if they had anything to lose.
+    maybe_resumed = record.state is State.ACCEPTED
+    if maybe_resumed and not (whole(stand) or lost(stand)):
+        raise unclear(record, stand)
+    if not {*stand.values()} <= (WHOLE if maybe_resumed else {Standing.SUSPENDED, Standing.UNCHANGED}):
         source = record.side is Side.SOURCE
         raise gone(record, stand, "cannot run here" if source else "do not hold the states any more", _LET_GO)
     return stand
@@ -198,17 +219,23 @@ def put_back(opened: Session, sessions: Sessions, record: Record, why: str, poin
     return record
 
 
-def run_here(opened: Session, sessions: Sessions, record: Record, points: Points) -> Record:
+def run_here(opened: Session, sessions: Sessions, record: Record, points: Points, *, only_one: bool = False) -> Record:
     """Run the controllers at the destination: they are written as its own before.
+
+    Args:
+        only_one: the source has taken its copy down. What is online here is then the copy that runs, whatever its
+            guest's driver does just now.
 
     Raises:
         UncertainError: the states are not in them any more; the source must not let its copy go.
     """
-    stand = require_copy(opened, record)
+    stand = look(opened, record) if only_one and record.state is State.ACCEPTED else {}
+    if not stand or lost(stand):
+        stand = require_copy(opened, record)
     if record.state is State.LOADED:
         record = sessions.move(record, State.ACCEPTED)
     points.report(Point.BEFORE_RESUME)
-    still = [one for one in record.controllers if stand[one.cntlid] is not Standing.RUNS]
+    still = [one for one in record.controllers if stand[one.cntlid] is Standing.SUSPENDED]
     target.resume(opened, still, strict=True)
     record = sessions.move(record, State.RUNNING)
     target.use_up(opened, record.controllers)
@@ -261,27 +288,23 @@ def _settle_source(opened: Session, sessions: Sessions, record: Record, theirs: 
             why = "the destination abandoned them"
             return take_back(opened, sessions, record, State.RETURNING, why, points)
         return record  # theirs to take; they answer, or ask, with what they did
-    return run_again(opened, sessions, record, f"the destination is {theirs or 'without it'}", points)
+    why = f"the destination is {theirs or 'without it'}"
+    return run_again(opened, sessions, record, why, points, held=theirs is State.LOADED)
 
 
 def _settle_before(opened: Session, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:
     """Decide for a source that has given nothing away."""
-    if theirs in _TAKES or (theirs is State.LOADED and not _whole(opened, record)):
+    if theirs is State.LOADED:
         stand = look(opened, record)
-        lost = not {*stand.values()} <= WHOLE
-        if theirs is State.LOADED:
-            raise UncertainError(
-                f"session {record.id}: the source lost its copy, and the destination holds one",
-                cause="; ".join(f"{cntlid:#06x} is {one}" for cntlid, one in stand.items()) + " at the source",
-                fix=f"nvmelm recover --take {record.id[:8]} at the destination, or --give-up there to let it go",
-                reason="source-lost",
-            )
-        if not lost or Standing.RUNS in stand.values():  # an operator's word there
+        if not whole(stand):
+            raise not_whole(record, stand)
+    elif theirs in _TAKES:
+        if not lost(look(opened, record)):  # an operator's word there
             raise _contradiction(record, theirs, "the destination took the controllers without being given them")
         if theirs is State.RUNNING:
             return finish_source(opened, sessions, record, "the copy here was lost; the destination runs them")
         return sessions.move(record, State.GIVEN_AWAY, "the copy here was lost; an operator let the destination run")
-    return run_again(opened, sessions, record, "settled with the destination", points)
+    return run_again(opened, sessions, record, "settled with the destination", points, held=theirs is State.LOADED)
 
 
 def _settle_destination(
@@ -292,12 +315,8 @@ def _settle_destination(
     if record.state is State.PREPARING or (record.state is State.LOADED and theirs in _RUNS_HERE):
         return put_back(opened, sessions, record, f"the source is {theirs}", points)
     if theirs in _GIVEN:
-        return run_here(opened, sessions, record, points)
+        return run_here(opened, sessions, record, points, only_one=theirs is State.DONE)
     return record  # the source's copy may be lost yet, or does not run again so far: ours may be the only one
-
-
-def _whole(opened: Session, record: Record) -> bool:
-    return {*look(opened, record).values()} <= WHOLE
 
 
 def _contradiction(record: Record, theirs: State | None, why: str) -> UncertainError:

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from typing import Any
 
 from nvmelm.compat.manifest import Manifest
@@ -86,7 +87,7 @@ class Source:
         self.rounds: list[Round] = []
         self.written: list[Written] = []
         self.digest = ""
-        self.loaded_there = False  # the destination holds every state
+        self.sending: Sending | None = None
         self._sizes: dict[int, int] = {}
 
     # The three parts of a run; the first changes nothing anywhere.
@@ -146,6 +147,11 @@ class Source:
         if self.record is None:
             raise UncertainError("the session has no record")
         return self.record
+
+    @property
+    def held_there(self) -> bool:
+        """Return whether the destination may hold every state."""
+        return self.sending is not None and self.sending.complete
 
     def _choose(self) -> tuple[Picture, list[Secondary]]:
         return choose(
@@ -241,7 +247,7 @@ class Source:
             tracks.converge()
             self.points.call(Point.BEFORE_SUSPEND)  # after the rounds: they are while the guest runs
             picture, chosen = self._look_again()
-            self._suspend()
+            self._suspend(picture)
             tracks.final()
         finally:
             tracks.close()
@@ -249,9 +255,8 @@ class Source:
             self.measured.notes += tracks.notes
         self.points.call(Point.SOURCE_SUSPENDED)
         send(self.link, messages.Suspended())
-        sending = Sending(self.session, picture, chosen, self.link, controllers, digest=self.digest)
+        self.sending = sending = Sending(self.session, picture, chosen, self.link, controllers, digest=self.digest)
         loaded = sending.run(progress, self._sizes)
-        self.loaded_there = True
         self._account(sending, loaded)
         self.points.call(Point.BEFORE_GIVE_AWAY)
 
@@ -265,8 +270,9 @@ class Source:
                 raise IncompatibleError("the source changed after it was judged", cause=cause, fix="migrate again")
         return picture, chosen
 
-    def _suspend(self) -> None:
-        self.record = self.sessions.move(self.known, State.SUSPENDING)
+    def _suspend(self, picture: Picture) -> None:
+        controllers = target.with_idle(self.session, state.formats_of(picture.primary), self.known.controllers)
+        self.record = self.sessions.move(replace(self.known, controllers=controllers), State.SUSPENDING)
         self.suspended_at = time.monotonic()
         target.suspend(self.session, self.known.controllers)
         self.measured.drain_s = time.monotonic() - self.suspended_at
@@ -316,12 +322,16 @@ class Source:
             take_down(self.session, self.known.controllers)
             self.record = self.sessions.move(self.known, State.DONE)
         except NvmelmError as error:
-            self.measured.notes.append(
-                f"they run at the destination, but were not taken down here: {error.message}; nvmelm recover does it"
-            )
-        with suppress(LinkLostError):
-            send(self.link, messages.Bye())
-        self.measured.notes += self.points.report(Point.DESTINATION_RUNNING)
+            raise UncertainError(
+                f"{self.known.names} run at {self.link.peer}, and were not ended here: {error.message}",
+                cause=error.cause or f"session {self.id} is {self.known.state} here",
+                fix="nvmelm recover here, once what is named is repaired; it takes them down",
+                reason="source-unfinished",
+            ) from error
+        finally:
+            with suppress(LinkLostError):
+                send(self.link, messages.Bye())
+            self.measured.notes += self.points.report(Point.DESTINATION_RUNNING)
 
     def _described(self, chosen: Sequence[Secondary]) -> list[Mapping[str, Any]]:
         there = self.opened.pairs if self.opened else []

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from nvmelm.commands import AdminCommandError, execute, virtualization
 from nvmelm.errors import NvmelmError, UncertainError
+from nvmelm.migrate.queues import has_any
 from nvmelm.operations import marks, state
 from nvmelm.operations.interrupts import held_back
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
+from nvmelm.operations.state_transfer import StateReader
 from nvmelm.picture import Secondary
 from nvmelm.wire.formats import StateFormats
 from nvmelm.wire.opcodes import ResourceType
@@ -137,6 +139,19 @@ def moving(session: Session, formats: StateFormats, one: Secondary, peer_cntlid:
     except AdminCommandError:  # some devices tell nothing of a controller that runs
         suspended = False
     return Moving(one.cntlid, peer_cntlid, one.incarnation, one.vq, one.vi, was_suspended=suspended)
+
+
+def with_idle(session: Session, formats: StateFormats, controllers: Sequence[Moving]) -> tuple[Moving, ...]:
+    """Return controllers with what is known of their I/O queues: whether there are none now."""
+    return tuple(replace(one, idle=_idle(session, formats, one.cntlid)) for one in controllers)
+
+
+def _idle(session: Session, formats: StateFormats, cntlid: int) -> bool:
+    reader = StateReader(session.queue, cntlid, min(1, len(formats.versions)), 0)
+    try:
+        return has_any(reader, reader.header()) is False
+    except NvmelmError:  # some devices tell nothing of a controller that runs
+        return False
 
 
 def still_there(session: Session, controllers: Sequence[Moving], boot: str) -> list[Moving]:

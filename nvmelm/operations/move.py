@@ -55,10 +55,13 @@ def suspend(
 
     Raises:
         UsageError: it bears no mark that holds.
+        BusyError: it is in a session that is not over: suspended, a lost copy would look like the one it was.
         AdminCommandError: the device refused.
     """
     picture, one = _gate(session, which, Role.MIGRATABLE, Role.RESUMABLE)
     verb = "state suspend --notify" if notify else "state suspend"
+    if not notify:
+        guards.require_decided(session.host, picture, [one.cntlid])
     if dry_run:
         return _report(session, one, verb, dry_run=True)
     if not notify:
@@ -98,9 +101,11 @@ def save(
     Raises:
         ImageError: it was not suspended throughout; nothing was kept.
         UsageError: it bears no such mark, or the output is a terminal.
+        BusyError: it is in a session that is not over: an image of it could run beside the other host's copy.
         HostError: the file cannot be written, or the disk is full; nothing was kept.
     """
     picture, one = _gate(session, which, Role.MIGRATABLE)
+    guards.require_decided(session.host, picture, [one.cntlid])
     if dry_run:
         return _report(session, one, "state save", dry_run=True)
     # Before the image can exist: a save cut off must not leave one that `state resume` knows nothing of.

@@ -160,14 +160,16 @@ class Sessions:
         return [one for one in self.all() if not one.over]
 
     def holding(self, primary: str, cntlid: int, incarnation: int) -> Record | None:
-        """Return the session because of which a controller must not be resumed here, or None.
+        """Return the session because of which nobody else may resume a controller here, or None.
 
-        A controller that was made anew since is another one.
+        A session that is not over counts on what it did last: a copy that was resumed behind its back would be one of
+        which it does not know, and be taken for lost when its guest has no I/O queues. A controller that was made anew
+        since is another one.
         """
         for record in reversed(self._read("WHERE address = ? ORDER BY rowid", primary)):
             here = [one for one in record.controllers if (one.cntlid, one.incarnation) == (cntlid, incarnation)]
             if here and record.boot == self._host.facts().boot_id:
-                return record if record.state in NOT_OURS else None
+                return None if record.over else record
         return None
 
     def _read(self, clause: str, *values: str) -> list[Record]:
@@ -286,15 +288,18 @@ def sessions_path(host: Host) -> Path:
 
 
 def require_ours(host: Host, primary: str, cntlid: int, incarnation: int) -> None:
-    """Refuse to resume a controller that a session holds or has given away.
+    """Refuse to resume a controller of a session that is not over.
 
     Raises:
         UncertainError: it may run on another host, or is about to.
+        BusyError: it is still ours, and the session has to resume it, so that the other host hears of it.
     """
     with Sessions(host) as sessions:
         record = sessions.holding(primary, cntlid, incarnation)
     if record is None:
         return
+    if record.state not in NOT_OURS:
+        _refuse_overlap(record, {cntlid})
     raise UncertainError(
         f"controller {cntlid:#06x} is not resumed: session {record.id} is {record.state} here",
         cause=f"its other copy is at {record.peer or 'the other host'}, and two running copies would destroy its data",

@@ -117,6 +117,7 @@ class Moving:
         incarnation: the VF's; another one is another VF.
         vq, vi: its flexible resources, to bring it back after it was taken offline.
         was_suspended: it stood still before the session began, and does so again after a roll-back.
+        idle: the state that moves has no I/O queues: a reset takes nothing away from it.
     """
 
     cntlid: int
@@ -125,6 +126,7 @@ class Moving:
     vq: int
     vi: int
     was_suspended: bool = False
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,8 +104,10 @@ def test_a_controller_that_was_given_away_is_not_ours(state: State, make_host: M
         with pytest.raises(UncertainError) as met:
             require_ours(host, PF, 0x42, 7)
         assert met.value.reason == "owned-elsewhere"
-    else:
-        require_ours(host, PF, 0x42, 7)
+    else:  # still ours, but the session counts on nobody having resumed it behind its back
+        with pytest.raises(BusyError) as busy:
+            require_ours(host, PF, 0x42, 7)
+        assert busy.value.reason == "session-unfinished"
     require_ours(host, PF, 0x42, 8)  # made anew since
     require_ours(host, PF, 0x44, 7)
 
