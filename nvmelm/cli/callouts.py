@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nvmelm.cli.options import read_span
+from nvmelm.errors import UsageError
 
 if TYPE_CHECKING:
     from nvmelm.migrate.points import Points
@@ -44,4 +45,26 @@ def points_of(side: str, directory: Path | None, commands: Sequence[str] = (), d
         return Points(None, side)
     from nvmelm.migrate.callouts import Callouts
 
-    return Points(Callouts.found(directories, commands, deadline_s=deadline_s).call, side)
+    callouts = Callouts.found(directories, commands, deadline_s=deadline_s)
+    _require_run_here(side, commands)
+    return Points(callouts.call, side, where=callouts.points)
+
+
+def _require_run_here(side: str, commands: Sequence[str]) -> None:
+    """Refuse a command for a point that this side never passes: it would be accepted, and not run.
+
+    Raises:
+        UsageError: the point is the other side's.
+    """
+    from nvmelm.migrate.points import ELSEWHERE
+
+    for text in commands:
+        point = text.partition("=")[0]
+        if point in ELSEWHERE[side]:
+            other = "destination" if side == "source" else "source"
+            raise UsageError(
+                f"--callout {text!r} would never run",
+                cause=f"{point} is a point of the {other}, and --callout is about the {side}",
+                fix=f"put the program into {DIRECTORY} at the {other}; docs/callouts.md",
+                reason="callout",
+            )

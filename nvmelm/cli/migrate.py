@@ -49,6 +49,12 @@ MaxDowntime = Annotated[
 ]
 ReachedAt = Annotated[str, typer.Option("--from", metavar="URL", help="Where the other host reaches this one.")]
 Page = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write one page about the move.")]
+LosesController = Annotated[
+    bool,
+    typer.Option(
+        "--guest-loses-controller", help="Move although a guest here holds it and no callouts move that guest along."
+    ),
+]
 NoNotify = Annotated[bool, typer.Option("--no-notify", help="Do not announce the suspend to the device.")]
 
 
@@ -73,9 +79,11 @@ def migrate(
     reached_at: ReachedAt = "",
     report: Page = None,
     no_notify: NoNotify = False,
+    guest_loses_controller: LosesController = False,
 ) -> Answer:
     """Move the state of controlled functions to another host, and run them there."""
-    from nvmelm.cli.migration import Logs, Migration, agreed_of, policy_of
+    from nvmelm.cli.migration import Logs, Migration, agreed_of, policy_of, require_place
+    from nvmelm.cli.moved import moved_before
     from nvmelm.migrate.address import Address
     from nvmelm.migrate.wishes import Wishes
 
@@ -87,7 +95,13 @@ def migrate(
         raise UsageError(f"{to} names no PF", fix="write it as ssh://HOST/PF or ssh://HOST/PF/CNTLID")
     rules, agreed = policy_of(policy), agreed_of(verdict)
     points = points_of("source", callouts, callout or (), callout_deadline)
+    logs = Logs(track or (), dirty, log_user_data)
+    if report is not None:
+        require_place(report)
     with run.primary(pf, change=True) as session:
+        already = moved_before(session, cntlid or [], address) if bool(cntlid) != all_migratable else None
+        if already is not None:
+            return already
         chosen = _chosen(session, cntlid or [], all_migratable)
         wishes = Wishes(
             to=str(address),
@@ -97,10 +111,11 @@ def migrate(
             policy=rules,
             agreed=agreed,
             notify=not no_notify,
+            guest_loses_controller=guest_loses_controller,
             max_downtime_s=max_downtime,
         )
         migration = Migration(run, session, address, points, rsh=rsh, program=program)
-        return migration.move(wishes, Logs(track or (), dirty, log_user_data), report)
+        return migration.move(wishes, logs, report)
 
 
 def _not_standard_output(files: Mapping[str, Path | None]) -> None:

@@ -21,7 +21,7 @@ from nvmelm.migrate import precopy, user_data
 from nvmelm.migrate.address import Address
 from nvmelm.migrate.gate import choose
 from nvmelm.migrate.link import Link
-from nvmelm.migrate.outcome import MigrateReport, report_of
+from nvmelm.migrate.outcome import MigrateReport, nothing_done, report_of
 from nvmelm.migrate.points import Points
 from nvmelm.migrate.remote import connected
 from nvmelm.migrate.source import Source
@@ -68,6 +68,18 @@ class Migration:
         Args:
             page: where a page about the move is written.
         """
+        sources: list[Source] = []
+        try:
+            report = self._moved(wishes, logs, sources)
+        except NvmelmError as error:
+            if page is not None and not self._run.dry_run:
+                self._write_page(page, self._report(sources, wishes, failed=True), error)
+            raise
+        if page is not None and not self._run.dry_run:
+            self._write_page(page, report)
+        return Answer(report, lambda: lines(report))
+
+    def _moved(self, wishes: Wishes, logs: Logs, sources: list[Source]) -> MigrateReport:
         dry_run = self._run.dry_run
         with (
             interruptible(),
@@ -88,15 +100,21 @@ class Migration:
                     name=os.uname().nodename,
                     reconnect=self._connect,
                 )
+                sources.append(source)
                 self._open(source)
                 if dry_run:
                     source.leave()
                 else:
                     source.move(tracks=tracks, progress=self._progress())
-        report = report_of(source, str(self._address), dry_run=dry_run)
-        if page is not None and not dry_run:
-            self._write_page(page, report)
-        return Answer(report, lambda: lines(report))
+        return self._report(sources, wishes)
+
+    def _report(self, sources: Sequence[Source], wishes: Wishes, *, failed: bool = False) -> MigrateReport:
+        """Return what the move did; one that failed before it met the other host did nothing."""
+        where, dry_run = str(self._address), self._run.dry_run
+        if not sources:
+            return nothing_done(self._session.address, where, [cntlid for cntlid, _ in wishes.pairs])
+        report = report_of(sources[0], where, dry_run=dry_run)
+        return report.model_copy(update={"changed": False}) if failed else report
 
     def _open(self, source: Source) -> None:
         try:
@@ -120,14 +138,14 @@ class Migration:
             starts.append(precopy.starter(primary, extents, lambda found: dirty.write(memory_of(found))))
         return starts
 
-    def _write_page(self, path: Path, report: MigrateReport) -> None:
-        """Write the page; the move is made, so a disk that is full is said and does not make it a failure."""
+    def _write_page(self, path: Path, report: MigrateReport, failure: NvmelmError | None = None) -> None:
+        """Write the page; what was moved is moved, so a disk that is full is said and does not make it a failure."""
         from nvmelm.migrate.page import page  # seldom wanted
         from nvmelm.transport.atomic import AtomicFile
 
         try:
             with AtomicFile(path) as file:
-                file.write(page(report).encode())
+                file.write(page(report, failure).encode())
                 file.commit()
         except NvmelmError as error:
             self._run.say(f"the page was not written: {error.message}")
@@ -203,19 +221,33 @@ class RoundsFile:
             raise _unwritable(self._path, error) from error
 
     def __enter__(self) -> Self:
-        place = self._path
-        if place is None or place.is_fifo():  # opening a pipe waits for its reader
-            return self
-        probed = place if place.exists() else place.parent
-        if place.is_dir() or not os.access(probed, os.W_OK):
-            number = errno.EISDIR if place.is_dir() else errno.EACCES if probed.exists() else errno.ENOENT
-            raise _unwritable(place, OSError(number, os.strerror(number)))
+        if self._path is not None:
+            require_place(self._path)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+
+
+def require_place(place: Path) -> None:
+    """Refuse a file that could not be written, before anything moves; nothing is changed.
+
+    Raises:
+        HostError: it is a directory, or its directory is none, is not there, or may not be written.
+    """
+    if place.is_fifo():  # opening a pipe waits for its reader
+        return
+    number = 0
+    if place.is_dir():
+        number = errno.EISDIR
+    elif not place.exists() and not place.parent.is_dir():
+        number = errno.ENOTDIR if place.parent.exists() else errno.ENOENT
+    elif not os.access(place if place.exists() else place.parent, os.W_OK):
+        number = errno.EACCES
+    if number:
+        raise _unwritable(place, OSError(number, os.strerror(number)))
 
 
 def _unwritable(path: Path, error: OSError) -> HostError:

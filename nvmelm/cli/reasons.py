@@ -209,6 +209,8 @@ REASONS: dict[str, tuple[str, str]] = {
     "protocol-version": ("the two nvmelm speak no common version", "install the same nvmelm on both hosts"),
     "session-contradiction": ("what the two hosts have written cannot both be true", "see docs/recovery.md"),
     "held-elsewhere": ("the other host runs the controllers, or holds them", "recover --give-up there, recover here"),
+    "guest-loses-controller": ("a guest here holds it, and nothing moves that guest along", "docs/callouts.md"),
+    "moved-away": ("the controller was moved to another host before", "move it on from there"),
     "session-name": ("no unfinished session of that name", "nvmelm recover --dry-run lists them"),
     "session-state": ("somebody else decided about the session", "nvmelm recover --dry-run shows what is known"),
     "session-uncertain": ("contact was lost where either host could be the owner", "nvmelm recover, on either host"),

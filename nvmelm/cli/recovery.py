@@ -39,6 +39,7 @@ def recover(run: Run, ways: Ways, *, finish: bool) -> RecoverReport:
         UsageError: options that contradict each other, or a session that is not there.
         PermissionDeniedError: not root.
     """
+    _require_used(ways, finish=finish)
     host = run.host()
     means = recovery.Means(
         connect=None if ways.alone else lambda record: _connected(record, ways),
@@ -55,6 +56,26 @@ def recover(run: Run, ways: Ways, *, finish: bool) -> RecoverReport:
     report = runs.recover(host, finish=finish, leave=of_sessions, confirm=run.confirm, dry_run=run.dry_run)
     changed = report.changed or any(one.settled for one in found)
     return report.model_copy(update={"changed": changed, "sessions": tuple(found)})
+
+
+def _require_used(ways: Ways, *, finish: bool) -> None:
+    """Refuse an option that would be passed over.
+
+    Raises:
+        UsageError: it is named.
+    """
+    ways_there = {"--peer": ways.peer, "--rsh": ways.rsh, "--program": ways.program != "nvmelm"}
+    unused = [option for option, given in ways_there.items() if given and ways.alone]
+    beside = "--alone"
+    if finish and (ways.take is not None or ways.give_up is not None):
+        unused, beside = ["--finish"], "--take" if ways.take is not None else "--give-up"
+    if unused:
+        raise UsageError(
+            f"{', '.join(unused)} beside {beside} would not be used",
+            cause="with --alone nobody is asked; --finish is about runs of this host, and a word about one session",
+            fix=f"leave out {unused[0]} or {beside}",
+            reason="arguments",
+        )
 
 
 def _on_a_word(run: Run, ways: Ways, means: recovery.Means) -> SessionView:

@@ -78,6 +78,13 @@ class Callouts:
         programs = [Callout((str(path),)) for directory in directories for path in trusted.programs(directory)]
         return cls([*programs, *map(_parse, commands)], deadline_s=deadline_s)
 
+    @property
+    def points(self) -> frozenset[Point]:
+        """Return the points at which a program runs."""
+        if any(program.point is None for program in self._programs):
+            return frozenset(Point)
+        return frozenset(program.point for program in self._programs if program.point is not None)
+
     def call(self, point: str, told: Mapping[str, Any]) -> list[CalloutResult]:
         """Run what belongs to a point, one after the other, and stop at the first that fails.
 

@@ -142,6 +142,19 @@ class Destination:
             raise UsageError("two controllers cannot move into one", fix="name each destination once")
         return picture, chosen
 
+    def _no_target(self, picture: Picture) -> BusyError:
+        """Return the error of a host without a free target; it names those that only lack a mark."""
+        bare = [f"{one.cntlid:#06x}" for one in picture.secondaries if one.present and one.online and one.mark is None]
+        node = picture.primary.node
+        fix = f"nvmelm destination prepare {node} --vfs N, with more than {picture.primary.vfs_enabled}"
+        cause = f"{len(self.opening.pairs)} are to be moved there"
+        if bare:
+            cause += f"; {', '.join(bare)} bear no mark: they run a guest, or nobody said that they may be overwritten"
+            fix = f"nvmelm secondary allow-resume {node} {bare[0]}, once nobody uses it; or {fix}"
+        return BusyError(
+            f"{picture.primary.address} has no resumable controller left", cause=cause, fix=fix, reason="no-target"
+        )
+
     def _free_one(self, picture: Picture, taken: set[int]) -> Secondary:
         busy = {
             one.cntlid
@@ -153,12 +166,7 @@ class Destination:
             usable = one.mark is not None and one.mark.holds and one.mark.role is Role.RESUMABLE
             if usable and one.cntlid not in taken | busy:
                 return one
-        raise BusyError(
-            f"{picture.primary.address} has no resumable controller left",
-            cause=f"{len(self.opening.pairs)} are to be moved there",
-            fix=f"nvmelm destination prepare {picture.primary.node} --vfs N",
-            reason="no-target",
-        )
+        raise self._no_target(picture)
 
     def _send_opened(self, picture: Picture, chosen: list[Secondary]) -> None:
         pairs = [
@@ -173,6 +181,7 @@ class Destination:
                 addresses=[str(one.address) for one in chosen],
                 manifests=[manifest_of(self.session, picture, one).dumps(indent=None) for one in chosen],
                 held=["; ".join(one.used_by)[:1024] for one in chosen],
+                continues=self.points.runs_at(Point.BEFORE_RESUME),
             ),
         )
 

@@ -85,7 +85,10 @@ class Open(Message):
 
 
 class Opened(Message):
-    """The targets: what each is (a manifest as JSON), and who holds it."""
+    """The targets: what each is (a manifest as JSON), and who holds it.
+
+    ``continues``: a callout runs at *before-resume* there, which is where a guest is made to go on.
+    """
 
     type: Literal["opened"] = "opened"
     primary: Name
@@ -93,6 +96,7 @@ class Opened(Message):
     addresses: Annotated[list[Name], Field(max_length=MAX_CONTROLLERS)]
     manifests: Annotated[list[Annotated[str, Field(max_length=64 * 1024)]], Field(max_length=MAX_CONTROLLERS)]
     held: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=MAX_CONTROLLERS)]
+    continues: bool
 
 
 class Prepare(Message):

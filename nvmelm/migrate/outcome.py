@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -120,6 +121,38 @@ class WrittenRound(Document):
     after_suspend: bool
     restart: bool = Field(description="changes were lost: everything has to be copied again")
     namespaces: tuple[WrittenNamespace, ...]
+
+
+def nothing_done(primary: str, destination: str, cntlids: Sequence[int], notes: tuple[str, ...] = ()) -> MigrateReport:
+    """Return the report of a migration that did not begin."""
+    moved = [
+        Moved(
+            source_cntlid=cntlid,
+            destination_cntlid=0,
+            destination_address="",
+            held_by="",
+            source_digest="",
+            destination_digest="",
+        )
+        for cntlid in cntlids
+    ]
+    return MigrateReport(
+        session="",
+        changed=False,
+        dry_run=False,
+        source_primary=primary,
+        destination=destination,
+        destination_primary="",
+        controllers=tuple(moved),
+        downtime=None,
+        state_bytes=0,
+        rehearsal_us=0,
+        bytes_per_second=0,
+        commands=0,
+        rounds=(),
+        logged_rounds=(),
+        notes=notes,
+    )
 
 
 def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateReport:

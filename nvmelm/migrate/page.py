@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
+from nvmelm.errors import NvmelmError
 from nvmelm.migrate.outcome import MigrateReport
 
 _WIDTH, _LEFT, _LANE = 960, 120, 44
@@ -37,21 +38,27 @@ code { overflow-wrap: anywhere; }
 """
 
 
-def page(report: MigrateReport) -> str:
-    """Return the page of a migration that was made, as HTML."""
-    return "\n".join(_lines(report)) + "\n"
+def page(report: MigrateReport, failure: NvmelmError | None = None) -> str:
+    """Return the page of a migration as HTML.
+
+    Args:
+        failure: why it was not made, or is not over.
+    """
+    return "\n".join(_lines(report, failure)) + "\n"
 
 
-def _lines(report: MigrateReport) -> Iterator[str]:
+def _lines(report: MigrateReport, failure: NvmelmError | None) -> Iterator[str]:
     which = ", ".join(f"{one.source_cntlid:#06x}" for one in report.controllers)
-    title = f"Migration of {which} to {report.destination}"
+    title = f"Migration of {which} to {report.destination}" + (", which failed" if failure else "")
     yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
     yield f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>"
     yield f"<h1>{escape(title)}</h1>"
     yield f'<p class="dim">session <code>{escape(report.session)}</code></p>'
+    if failure is not None:
+        yield from _failure(failure)
     down = report.downtime
-    if down is not None:
+    if down is not None and failure is None:
         yield f'<p><span class="big">{_ms(down.total_us)}</span> the guest stood still</p>'
         yield from _timeline(report)
         yield from _parts(report)
@@ -66,6 +73,20 @@ def _lines(report: MigrateReport) -> Iterator[str]:
         yield from (f"<li>{escape(note)}</li>" for note in report.notes)
         yield "</ul>"
     yield "</body>\n</html>"
+
+
+def _failure(failure: NvmelmError) -> Iterator[str]:
+    """Say what the error says: what happened, why, what to type, and what became of the guest."""
+    yield f'<p class="big">{escape(failure.message)}</p>\n<table>'
+    rows = (
+        ("exit code", str(int(failure.exit_code))),
+        ("reason", failure.word),
+        ("cause", failure.cause),
+        ("fix", failure.fix),
+        *(("note", note) for note in getattr(failure, "__notes__", ())),
+    )
+    yield from (f"<tr><td>{name}</td><td>{escape(text)}</td></tr>" for name, text in rows if text)
+    yield "</table>"
 
 
 def _values(report: MigrateReport) -> dict[str, int]:

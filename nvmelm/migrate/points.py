@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -27,21 +27,34 @@ class Point(StrEnum):
     UNCERTAIN = "uncertain"
 
 
+#: The points that only the other side passes.
+ELSEWHERE: dict[str, frozenset[Point]] = {
+    "source": frozenset({Point.BEFORE_RESUME}),
+    "destination": frozenset({Point.COMPATIBLE, Point.BEFORE_SUSPEND, Point.BEFORE_GIVE_AWAY, Point.GIVEN_AWAY}),
+}
+
+
 class Points:
     """The callouts of one host in one session.
 
     Args:
         run: runs the callouts of a point; None: there are none.
         side: ``source`` or ``destination``.
+        where: the points at which something runs; None: at every one, if anything does.
     """
 
-    def __init__(self, run: Call | None, side: str) -> None:
+    def __init__(self, run: Call | None, side: str, *, where: Collection[Point] | None = None) -> None:
         self._run = run
+        self._where = frozenset(Point if where is None else where)
         self._told: dict[str, Any] = {"side": side}
 
     def describe(self, session: str, peer: str, controllers: Sequence[Mapping[str, Any]]) -> None:
         """Say what the session is, once that is known."""
         self._told |= {"session": session, "peer": peer, "controllers": list(controllers)}
+
+    def runs_at(self, point: Point) -> bool:
+        """Return whether anything runs at a point."""
+        return self._run is not None and point in self._where
 
     def call(self, point: Point, **facts: Any) -> None:
         """Run the callouts of a point; one that fails stops the migration.

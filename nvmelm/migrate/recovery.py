@@ -38,6 +38,7 @@ from nvmelm.migrate.settle import (
 from nvmelm.model import SessionView
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.ownership import Record, Sessions, Side, State
+from nvmelm.operations.ownership_record import GIVEN_UP
 from nvmelm.operations.session import Session, require_privilege, session
 from nvmelm.transport import Host
 
@@ -296,7 +297,7 @@ def _held_elsewhere(record: Record, heard: _Heard) -> UncertainError:
 
 
 def _let_go(host: Host, sessions: Sessions, record: Record, points: Points) -> Record:
-    why = "given up on an operator's word"
+    why = GIVEN_UP
     try:
         find_primary(host, record.primary)
     except UsageError:  # the device is gone for good, and its copy with it

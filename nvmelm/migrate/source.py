@@ -22,7 +22,7 @@ from typing import Any
 
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.verdict import Verdict
-from nvmelm.errors import IncompatibleError, MalformedError, NvmelmError, UncertainError
+from nvmelm.errors import BusyError, IncompatibleError, MalformedError, NvmelmError, UncertainError
 from nvmelm.migrate import messages, target
 from nvmelm.migrate.gate import choose, manifest_of, require_compatible
 from nvmelm.migrate.link import DATA, Link, LinkLostError
@@ -114,6 +114,7 @@ class Source:
             here = manifest_of(self.session, picture, one)
             self._check_agreed(here, there)
             self.verdicts.append(require_compatible(here, there, self.wishes.policy, f"{one.cntlid:#06x}"))
+        self._require_guests_moved(chosen)
         self.points.describe(self.id, self.wishes.to, self._described(chosen))
         if not dry_run:
             self.points.call(Point.COMPATIBLE)
@@ -268,7 +269,30 @@ class Source:
             if digest != verdict.source_digest:
                 cause = f"{one.cntlid:#06x} was {verdict.source_digest}, and is {digest} now"
                 raise IncompatibleError("the source changed after it was judged", cause=cause, fix="migrate again")
+        self._require_guests_moved(chosen)
         return picture, chosen
+
+    def _require_guests_moved(self, chosen: Sequence[Secondary]) -> None:
+        """Refuse to take a controller away from under whoever holds it, unless somebody moves the guest along.
+
+        The device cannot tell whether a guest runs. Its queues would go on at the destination with addresses of memory
+        that is here, so this takes callouts on both sides that move it, or the operator's word that it is meant.
+
+        Raises:
+            BusyError: who holds it is named.
+        """
+        holders = [f"{one.cntlid:#06x}: {user}" for one in chosen for user in one.used_by]
+        lacking = [] if self.points.runs_at(Point.BEFORE_SUSPEND) else ["none at before-suspend here, to stop it"]
+        if self.opened is None or not self.opened.continues:
+            lacking.append(f"none at before-resume on {self.link.peer}, to have it go on")
+        if not holders or not lacking or self.wishes.guest_loses_controller:
+            return
+        raise BusyError(
+            f"the guest would lose its controller: {'; '.join(holders)}",
+            cause=f"nothing moves the guest along with it; of the callouts there is {' and '.join(lacking)}",
+            fix="callouts that do (docs/callouts.md); or --guest-loses-controller, when just that is meant",
+            reason="guest-loses-controller",
+        )
 
     def _suspend(self, picture: Picture) -> None:
         controllers = target.with_idle(self.session, state.formats_of(picture.primary), self.known.controllers)

@@ -20,6 +20,7 @@ class Wishes:
         policy: the site's rules of compatibility.
         agreed: digests of a verdict that was given before: source, destination; None: none was.
         notify: announce the suspend to the device.
+        guest_loses_controller: go on although somebody holds a controller here and nothing moves its guest along.
         max_downtime_s: refuse when the dry transfer says that it would take longer; None: no such limit.
     """
 
@@ -30,6 +31,7 @@ class Wishes:
     policy: Policy | None = None
     agreed: tuple[str, str] | None = None
     notify: bool = True
+    guest_loses_controller: bool = False
     max_downtime_s: float | None = None
 
 

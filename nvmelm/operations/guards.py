@@ -78,6 +78,18 @@ def running(host: Host, picture: Picture) -> dict[int, Record]:
     return {one.cntlid: record for record, one in _latest(host, picture) if one.online and record.state in _RUNS}
 
 
+def moved_away(host: Host, picture: Picture) -> dict[int, Record]:
+    """Return the offline, unmarked controllers that were moved to another host, each with its session.
+
+    One that was brought online or marked again since is another one, with nothing of the session in it.
+    """
+    return {
+        one.cntlid: record
+        for record, one in _latest(host, picture)
+        if record.state == "done" and not record.given_up and not one.online and one.mark is None
+    }
+
+
 def offered(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int, Record]:
     """Return the running controllers that a plan would mark resumable, without making them anew on its way."""
     marked = {

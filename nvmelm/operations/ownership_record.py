@@ -55,6 +55,8 @@ from nvmelm.errors import MalformedError
 from nvmelm.transport import Host
 
 FORMAT = 1
+#: What the note of a copy begins with that was let go on an operator's word.
+GIVEN_UP = "given up on an operator's word"
 
 
 class Side(StrEnum):
@@ -157,6 +159,11 @@ class Record:
     def over(self) -> bool:
         """Return whether nothing is left to be decided here."""
         return not NEXT[self.state]
+
+    @property
+    def given_up(self) -> bool:
+        """Return whether an operator let the copy here go: the other host may have none."""
+        return self.note.startswith(GIVEN_UP)
 
     @property
     def names(self) -> str:

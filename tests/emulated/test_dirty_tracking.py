@@ -148,7 +148,8 @@ def test_what_is_no_range_is_refused(text: str) -> None:
 
 def test_the_rounds_are_written_as_lines_of_json(world: World, tmp_path: Path) -> None:
     host = f"emulated:{world.place / 'source'}"
-    words = [NVMELM, "--host", host, "migrate", PF, hex(FIRST), "--to", f"ssh://destination/{PF}", "--yes", "--json"]
+    words = [NVMELM, "--host", host, "migrate", PF, hex(FIRST), "--to", f"ssh://destination/{PF}", "--json"]
+    words += ["--yes", "--guest-loses-controller"]
     words += ["--rsh", f"{NVMELM} emulate rsh {world.place}", "--program", NVMELM]
     words += ["--track", "0:0x100000", "--dirty", str(tmp_path / "dirty")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)

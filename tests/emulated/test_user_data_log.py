@@ -194,7 +194,8 @@ def test_a_device_without_the_log_is_refused(tmp_path: Path) -> None:
 
 def test_the_rounds_are_written_as_lines_of_json(world: World, tmp_path: Path) -> None:
     host = f"emulated:{world.place / 'source'}"
-    words = [NVMELM, "--host", host, "migrate", PF, hex(FIRST), "--to", f"ssh://destination/{PF}", "--yes", "--json"]
+    words = [NVMELM, "--host", host, "migrate", PF, hex(FIRST), "--to", f"ssh://destination/{PF}", "--json"]
+    words += ["--yes", "--guest-loses-controller"]
     words += ["--rsh", f"{NVMELM} emulate rsh {world.place}", "--program", NVMELM]
     done = subprocess.run(
         [*words, "--log-user-data", str(tmp_path / "written"), "--track", "0:0x100000"],

@@ -125,7 +125,9 @@ class World:
 
     def wishes(self, **values: Any) -> Wishes:
         pairs = [(FIRST + number, None) for number in range(self.controllers)]
-        return Wishes(**{"to": "ssh://destination", "pf": PF, "pairs": pairs, **values})
+        # The tests move the guest along by themselves, where there is one.
+        given = {"to": "ssh://destination", "pf": PF, "pairs": pairs, "guest_loses_controller": True}
+        return Wishes(**{**given, **values})
 
     @contextmanager
     def link(

@@ -79,5 +79,6 @@ class Two:
     def migrate(self, pf: Pf, *words: str, to: Pf, back: bool = False, **environment: str) -> list[str]:
         """Return the words that move controllers from one physical function to the other."""
         other = self.here if back else self.there
+        # Both ends are one machine's memory: the driver that holds the VF goes on with the other one by itself.
         return ["migrate", pf.address, *words, "--to", f"ssh://other/{to.address}", "--yes", "--json",
-                *self.link(other, **environment)]  # fmt: skip
+                "--guest-loses-controller", *self.link(other, **environment)]  # fmt: skip

@@ -39,6 +39,10 @@ options:
   max_downtime:
     description: Refuse when the dry transfer took longer, seconds.
     type: float
+  guest_loses_controller:
+    description: Move although a guest here holds a controller and no callouts move that guest along.
+    type: bool
+    default: false
 extends_documentation_fragment: nvmelm.fleet.nvmelm
 author: the nvmelm project
 """
@@ -75,6 +79,7 @@ def main() -> None:
             "program": {"type": "str"},
             "policy": {"type": "path"},
             "max_downtime": {"type": "float"},
+            "guest_loses_controller": {"type": "bool", "default": False},
         },
         required_one_of=[("cntlid", "all_migratable")],
         supports_check_mode=True,
@@ -82,10 +87,11 @@ def main() -> None:
     asked = module.params
     if asked["all_migratable"] and not _migratable(module, asked["pf"]):
         module.exit_json(changed=False, nvmelm={})
-    options = {name: asked[name] for name in ("all_migratable", "to", "rsh", "program", "policy", "max_downtime")}
+    names = ("all_migratable", "to", "rsh", "program", "policy", "max_downtime", "guest_loses_controller")
+    options = {name: asked[name] for name in names}
     command = nvmelm.words(module, "migrate", asked["pf"], *(asked["cntlid"] or ()), **options)
     report = nvmelm.run(module, command, changes=True)
-    module.exit_json(changed=True, nvmelm=report)
+    module.exit_json(changed=report["changed"] or module.check_mode, nvmelm=report)
 
 
 def _migratable(module: AnsibleModule, pf: str) -> bool:
