@@ -34,6 +34,7 @@ from nvmelm.migrate.settle import answer
 from nvmelm.migrate.streams import Rehearsal, WrongDigestError
 from nvmelm.operations import marks, state
 from nvmelm.operations.interrupts import interruptible, let_go, undisturbed
+from nvmelm.operations.kept import Kept
 from nvmelm.operations.move import require_free
 from nvmelm.operations.ownership import Record, Sessions, Side, State, new_record
 from nvmelm.operations.session import Session, session
@@ -96,6 +97,7 @@ class Destination:
         self.touched = False
         self.command_s = 0.0
         self.record: Record | None = None
+        self.kept: Kept | None = None
         self.notes: list[str] = []
 
     def run(self) -> None:
@@ -193,6 +195,7 @@ class Destination:
 
     def _prepare(self, picture: Picture, chosen: list[Secondary]) -> None:
         """Suspend the targets, and let a transfer of the right size pass through once."""
+        self.kept = Kept(self.session.host, self.session.address, [one.cntlid for one in chosen])
         require_none(self.session, picture.primary, chosen)
         formats = state.formats_of(picture.primary)
         pairs = zip(self.opening.pairs, chosen, strict=True)
@@ -251,6 +254,8 @@ class Destination:
             self.session, picture, self.link, controllers, digest=self.digest, command_s=self.command_s
         ) as loading:
             loaded = loading.run()
+            if self.kept is not None:
+                self.kept.require_same()
             filled = replace(self.known, controllers=loading.loaded())
         self.record = self.sessions.move(filled, State.LOADED)
         self._tell(messages.Loaded(states=loaded))  # from here on only the source, or an operator, decides

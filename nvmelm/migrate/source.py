@@ -38,6 +38,7 @@ from nvmelm.migrate.wishes import Measured, Wishes
 from nvmelm.operations import provision, state
 from nvmelm.operations.digest import SHA256, available
 from nvmelm.operations.interrupts import interruptible, undisturbed
+from nvmelm.operations.kept import Kept
 from nvmelm.operations.ownership import Moving, Record, Sessions, Side, State, new_record
 from nvmelm.operations.session import Session
 from nvmelm.operations.state_transfer import StateReader
@@ -88,6 +89,7 @@ class Source:
         self.written: list[Written] = []
         self.digest = ""
         self.sending: Sending | None = None
+        self.kept: Kept | None = None
         self._sizes: dict[int, int] = {}
 
     # The three parts of a run; the first changes nothing anywhere.
@@ -199,6 +201,7 @@ class Source:
                 controllers=controllers,
             )
         )
+        self.kept = Kept(self.session.host, self.session.address, [one.cntlid for one in chosen])
         digests = [verdict.destination_digest for verdict in self.verdicts]
         send(self.link, messages.Prepare(digests=digests))
         self._rehearse(picture, controllers)
@@ -260,6 +263,7 @@ class Source:
         loaded = sending.run(progress, self._sizes)
         self._account(sending, loaded)
         self.points.call(Point.BEFORE_GIVE_AWAY)
+        self._require_kept()
 
     def _look_again(self) -> tuple[Picture, list[Secondary]]:
         """Compare the source once more with what was judged: the last moment before it stands still."""
@@ -270,7 +274,13 @@ class Source:
                 cause = f"{one.cntlid:#06x} was {verdict.source_digest}, and is {digest} now"
                 raise IncompatibleError("the source changed after it was judged", cause=cause, fix="migrate again")
         self._require_guests_moved(chosen)
+        self._require_kept()
         return picture, chosen
+
+    def _require_kept(self) -> None:
+        """Refuse to go on with a lock, marks or a journal that are not those of the beginning; HostError."""
+        if self.kept is not None:
+            self.kept.require_same()
 
     def _require_guests_moved(self, chosen: Sequence[Secondary]) -> None:
         """Refuse to take a controller away from under whoever holds it, unless somebody moves the guest along.

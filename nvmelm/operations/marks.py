@@ -175,17 +175,17 @@ def give(host: Host, picture: Picture, one: Secondary, role: Role, *, valid_s: i
         facts=facts,
         facts_digest=digest(facts),
     )
-    store.write(_path(host, picture.primary.address, one.cntlid), mark.dumps())
+    store.write(mark_path(host, picture.primary.address, one.cntlid), mark.dumps())
 
 
 def revoke(host: Host, address: str, cntlid: int) -> None:
     """Take a mark back; nothing happens when there is none."""
-    store.remove(_path(host, address, cntlid))
+    store.remove(mark_path(host, address, cntlid))
 
 
 def look(host: Host, picture: Picture, one: Secondary) -> Mark | None:
     """Return the mark of a function and whether it still holds, or None when it has none."""
-    stored = _load(_path(host, picture.primary.address, one.cntlid))
+    stored = _load(mark_path(host, picture.primary.address, one.cntlid))
     if stored is None:
         return None
     broken = list(_changes(stored.facts, facts_of(host, picture, one)))
@@ -251,7 +251,8 @@ def _load(path: Path) -> StoredMark | None:
     return None if text is None else StoredMark.parse(text)  # a mark that cannot be read is no permission
 
 
-def _path(host: Host, address: str, cntlid: int) -> Path:
+def mark_path(host: Host, address: str, cntlid: int) -> Path:
+    """Return the file of a mark."""
     return host.state_dir / "marks" / address / f"{cntlid:#06x}.json"
 
 

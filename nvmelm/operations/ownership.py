@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from nvmelm.errors import BusyError, HostError, MalformedError, UncertainError
-from nvmelm.operations import store
+from nvmelm.operations import sessions_log, store
 from nvmelm.operations.ownership_record import (
     FIRST,
     NEXT,
@@ -49,6 +49,9 @@ __all__ = [
 
 #: The reason of a HostError after which a record may be on the disk all the same: the disk itself failed.
 DOUBTFUL = "sessions-doubtful"
+#: What is written before somebody else counts on it: that must be what the next nvmelm reads.
+_DECIDING = frozenset({State.GIVEN_AWAY, State.ACCEPTED, State.ABANDONED, State.TAKING})
+_Files = tuple[tuple[int, int] | None, ...]
 #: How long another process may hold the database; it holds it for one small transaction.
 _BUSY_S = 10.0
 #: What a session writes until it is over: some 4 states of a few pages each; with 8 controllers 2 KiB a state.
@@ -62,7 +65,7 @@ class Sessions:
         self._host = host
         self.path = sessions_path(host)
         self._connection: sqlite3.Connection | None = None
-        self._file = (0, 0)
+        self._files: _Files = ()
 
     def open(self, record: Record) -> Record:
         """Write a new session down, and make sure of room on the disk for what follows.
@@ -127,7 +130,25 @@ class Sessions:
                     fix="nvmelm recover --dry-run shows what is known",
                     reason="session-state",
                 )
+        if to in _DECIDING:
+            self._require_written(moved)
         return moved
+
+    def _require_written(self, record: Record) -> None:
+        """Read a record as the next nvmelm will: through a connection of its own, and from the files if this one ends.
+
+        Raises:
+            HostError: it is not what was written; somebody wrote over the file.
+        """
+        try:
+            seen = [one for one in self.seen() if (one.id, one.side) == (record.id, record.side)]
+        except (HostError, MalformedError) as error:
+            raise self._replaced() from error
+        if not seen or seen[0].state is not record.state:
+            raise self._replaced()
+        with self._database():  # nobody else writes into the log meanwhile
+            if not sessions_log.is_whole(self.path):
+                raise self._replaced()
 
     def get(self, session: str, side: Side) -> Record | None:
         """Return this host's record of a session, or None when it never heard of it.
@@ -243,7 +264,7 @@ class Sessions:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
             _create(database)
-            self._file = _identity(self.path)
+            self._files = self._identities()
         except BaseException:
             database.close()
             raise
@@ -256,10 +277,15 @@ class Sessions:
         Raises:
             HostError: it was removed or replaced; what is on the disk under its name is not known.
         """
-        with contextlib.suppress(FileNotFoundError):
-            if _identity(self.path) == self._file:
-                return
-        raise HostError(
+        if self._identities() != self._files:
+            raise self._replaced()
+
+    def _identities(self) -> _Files:
+        """Return which files the database consists of: the log and its index hold what was written last."""
+        return tuple(_identity(self.path.with_name(self.path.name + end)) for end in ("", "-wal", "-shm"))
+
+    def _replaced(self) -> HostError:
+        return HostError(
             f"cannot keep the session: {self.path} was removed or replaced meanwhile",
             path=str(self.path),
             cause="who owns a controller was written into a file that nobody will find again",
@@ -277,8 +303,11 @@ class Sessions:
         )
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    about = path.stat()
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
     return about.st_dev, about.st_ino
 
 

@@ -1,6 +1,9 @@
 """Private directories and the locks in them.
 
-A lock is ``flock`` on a file that is never removed (removing it would let two processes lock two files of one name).
+A lock is ``flock`` on a file that nvmelm does not remove: that would let two processes lock two files of one name. When
+somebody else removes it, or moves its directory away, whoever makes the next file of that name looks who holds one that
+was called so (:func:`_holder_of_another`), and whoever holds it can look whether it still is the one
+(:func:`lock_identity`).
 The kernel drops it when its holder ends, however that happens, so there are no stale locks. The holder writes its pid
 and its command line into the file, for the message of who has to wait.
 """
@@ -100,9 +103,8 @@ class FileLocks:
             finally:
                 self._depth[name] -= 1
             return
-        descriptor = self._open(name)
+        descriptor = self._taken(name, time.monotonic() + timeout_s, timeout_s)
         try:
-            _acquire(descriptor, name, timeout_s)
             with contextlib.suppress(OSError):  # a full disk: the lock is held all the same, and says less to others
                 os.pwrite(descriptor, _this_process(), 0)
             self._depth[name] = 1
@@ -114,21 +116,93 @@ class FileLocks:
         finally:
             os.close(descriptor)  # drops the lock
 
-    def _open(self, name: str) -> int:
+    def _taken(self, name: str, deadline: float, timeout_s: float) -> int:
+        """Return the lock's file, locked, when it is the one that everybody else would open."""
+        while True:
+            descriptor, new = self._open(name)
+            try:
+                _acquire(descriptor, name, max(0.0, deadline - time.monotonic()), timeout_s)
+                if new:
+                    self._await_another(descriptor, name, deadline, timeout_s)
+                if _identity(os.fstat(descriptor)) == lock_identity(self._directory.parent, name):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # it was removed while it was waited for
+
+    def _await_another(self, descriptor: int, name: str, deadline: float, timeout_s: float) -> None:
+        """Wait until nobody holds a file that had the lock's name before the one that was just made."""
+        while (holder := _holder_of_another(self._directory.parent, name, descriptor)) is not None:
+            if time.monotonic() >= deadline:
+                # The next one who comes makes a new file, and looks again; who waits for this one sees that it is gone.
+                lock_path(self._directory.parent, name).unlink(missing_ok=True)
+                raise BusyError(
+                    f"{name} is in use by process {holder}, whose lock was removed",
+                    cause=f"it still held the removed file after {timeout_s:g} s; two processes must not mix commands",
+                    fix=f"wait until process {holder} has ended; leave {self._directory} alone",
+                    reason="locked",
+                )
+            time.sleep(_POLL_S)
+
+    def _open(self, name: str) -> tuple[int, bool]:
         if not _LOCK_NAME.fullmatch(name):
             raise MalformedError(f"not a lock's name: {name!r}")
-        path = self._directory / f"{name}.lock"
+        path = lock_path(self._directory.parent, name)
         private_directory(self._directory)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                return os.open(path, flags | os.O_EXCL, 0o600), True
+            except FileExistsError:
+                return os.open(path, flags, 0o600), False
         except OSError as error:
             raise host_error("cannot open the lock", str(path), error) from error
 
 
-def _acquire(descriptor: int, name: str, timeout_s: float) -> None:
-    """Take the lock; poll, because flock itself knows no deadline."""
+def lock_path(state_dir: Path, name: str) -> Path:
+    """Return the file of a lock."""
+    return state_dir / "locks" / f"{name}.lock"
+
+
+def lock_identity(state_dir: Path, name: str) -> tuple[int, int] | None:
+    """Return which file has the name of a lock now; None: none."""
+    try:
+        return _identity(lock_path(state_dir, name).lstat())
+    except OSError:
+        return None
+
+
+def _identity(about: os.stat_result) -> tuple[int, int]:
+    return about.st_dev, about.st_ino
+
+
+def _holder_of_another(state_dir: Path, name: str, descriptor: int) -> int | None:
+    """Return the pid of a process that has another file of a lock's name open, which was removed or moved away.
+
+    Source: proc(5), ``/proc/PID/fd``: the link of a removed file ends in " (deleted)".
+    """
+    place, ours = f"{state_dir.resolve()}/", _identity(os.fstat(descriptor))
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            target = os.readlink(link)  # noqa: PTH115  # a Path would lose nothing, and cost much
+            if not target.startswith(place) or not target.removesuffix(" (deleted)").endswith(f"/{name}.lock"):
+                continue
+            if _identity(link.stat()) != ours:
+                return int(link.parts[2])
+        except OSError:  # it was closed, or has ended
+            continue
+    return None
+
+
+def _acquire(descriptor: int, name: str, left_s: float, timeout_s: float) -> None:
+    """Take the lock; poll, because flock itself knows no deadline.
+
+    Args:
+        left_s: of the seconds that it may take.
+    """
     begun = time.monotonic()
-    deadline = begun + timeout_s
+    deadline = begun + left_s
     said = False
     while True:
         if not said and time.monotonic() >= begun + waiting.SAID_AFTER_S:

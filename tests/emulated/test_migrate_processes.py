@@ -36,6 +36,10 @@ def world(world: World) -> World:
     return world
 
 
+#: The tests move the guest along by themselves.
+WORD = ("--yes", "--guest-loses-controller")
+
+
 class Two:
     """The command line of both hosts."""
 
@@ -52,7 +56,7 @@ class Two:
 
     def migrate(self, *more: str) -> list[str]:
         to = f"ssh://127.0.0.1/{PF}"
-        return self.words("source", "migrate", PF, hex(FIRST), "--to", to, "--yes", *self.other("source"), *more)
+        return self.words("source", "migrate", PF, hex(FIRST), "--to", to, *WORD, *self.other("source"), *more)
 
     def recover(self, side: str) -> subprocess.CompletedProcess[str]:
         peer = ["--peer", "ssh://127.0.0.1"]
