@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: the words after the program's name; ``sys.argv`` when left out.
     """
     # nvmelm has no use for plugins of pydantic: looking for them costs 10 ms, and one would run as root with the rest.
+    _keep_standard_numbers()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     try:
@@ -35,3 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
         return run(arguments)
     except KeyboardInterrupt:
         return 130
+
+
+def _keep_standard_numbers() -> None:
+    """Take the numbers 0 to 2 where they were closed, or the next file opened gets what somebody prints there.
+
+    The null device is opened the wrong way round, so that reading and writing fail as on what is closed.
+    """
+    for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, mode), True)  # the lowest number that is free, which is this one

@@ -192,7 +192,11 @@ REASONS: dict[str, tuple[str, str]] = {
     "callout": ("a callout failed, or did not end in time", "docs/callouts.md says what it gets and when it runs"),
     "callout-unsafe": ("others could have put the callout there", "chown root and chmod go-w, or remove it"),
     "destination": ("--to is no address of a controlling function", "write ssh://HOST/PF or ssh://HOST/PF/CNTLID"),
-    "downtime": ("the dry transfer took longer than --max-downtime", "allow more, or use a faster link"),
+    "downtime": ("the guest would stand still, or stood still, for longer than it may", "allow more: --max-downtime"),
+    "no-thread": (
+        "a limit of processes or memory leaves no thread",
+        "raise ulimit -u or pids.max; end what takes so much",
+    ),
     "not-an-emulated-host": ("the directory is no emulated host", "name another one, or nvmelm emulate create"),
     "look-slow": ("a controller, or the kernel's driver, does not answer a look", "dmesg | tail"),
     "log-full": ("the log of user data filled up, and changes were lost", "migrate again while the guest writes less"),

@@ -31,11 +31,13 @@ import os
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
-from nvmelm.operations.interrupts import begin
+from nvmelm.migrate.buffers import Buffers
+from nvmelm.operations.interrupts import begin, held_back
+from nvmelm.transport.descriptor import Descriptor, DescriptorClosedError, Waker
 from nvmelm.wire.layout import U8, U16, U32, Buffer, Layout, Raw
 
 MAGIC = b"\x89NVMLNK\n"
@@ -49,10 +51,6 @@ SILENCE_S = 30.0
 _ALIVE_PER_SILENCE = 5
 #: Whoever cannot send looks so often whether the other side lives, or the link is being closed.
 _LOOKS_UP_S = 0.5
-#: Payloads of this size and more are read into memory that is used again.
-_REUSED_BYTES = 64 * KiB
-#: Frames in sight at a time, at most: one arriving, those between two threads, and what is being set.
-_REUSED = 6
 _F_SETPIPE_SZ = 1031
 _PIPE_BYTES = 1 * MiB
 
@@ -95,44 +93,12 @@ class LinkLostError(NvmelmError):
         super().__init__(message, cause=cause, fix="nvmelm recover, on either host", reason="link-lost")
 
 
-class Buffers:
-    """Memory for what arrives, used again once nobody looks at it any more.
-
-    Fresh memory for each of thousands of frames would be zeroed first, and cold.
-    """
-
-    def __init__(self) -> None:
-        self._all: list[bytearray] = []
-
-    def take(self, length: int) -> memoryview:
-        """Return memory of so many bytes, whatever is in it."""
-        if length < _REUSED_BYTES:
-            return memoryview(bytearray(length))
-        for buffer in self._all:
-            if _unseen(buffer):
-                if len(buffer) < length:
-                    buffer.extend(bytes(length - len(buffer)))
-                return memoryview(buffer)[:length]
-        fresh = bytearray(length)
-        if len(self._all) < _REUSED:
-            self._all.append(fresh)
-        return memoryview(fresh)
-
-
-def _unseen(buffer: bytearray) -> bool:
-    """Return whether no view of a buffer is left; Python refuses to resize one that somebody looks at."""
-    try:
-        buffer.append(buffer.pop())
-    except BufferError:
-        return False
-    return True
-
-
 class Link:
     """Frames to and from the other side.
 
     Args:
-        incoming, outgoing: descriptors; the link makes them non-blocking, and closes them at its end.
+        incoming, outgoing: descriptors; the link makes them non-blocking, and closes them at its end, when no thread
+            uses them any more.
         peer: what the other side is called in messages.
         silence_s: seconds without a frame after which the link is lost.
     """
@@ -141,7 +107,8 @@ class Link:
         self.peer = peer
         self.version = 0
         self.sent_bytes = 0
-        self._incoming, self._outgoing = incoming, outgoing
+        self._incoming = Descriptor(incoming)
+        self._outgoing = self._incoming if outgoing == incoming else Descriptor(outgoing)
         self._silence_s = silence_s
         self._writing = threading.Lock()
         self._buffers = Buffers()
@@ -149,9 +116,10 @@ class Link:
         #: Whether it was nvmelm that answered.
         self.shaken = False
         self._broken: LinkLostError | None = None
-        self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._waker = Waker()
         self._closing = threading.Event()
-        self._alive = threading.Thread(target=self._say_alive, name="nvmelm-alive", daemon=True)
+        self._sent_by: float | None = None
+        self._threads: list[threading.Thread] = []
         for descriptor in {incoming, outgoing}:
             os.set_blocking(descriptor, False)
             _widen(descriptor)
@@ -176,8 +144,22 @@ class Link:
             )
         self.shaken = True
         self.version = min(HIGHEST, theirs.highest)
-        begin(self._alive)
+        self.begin(self._say_alive, "nvmelm-alive")
         return self.version
+
+    def begin(self, do: Callable[[], None], name: str) -> None:
+        """Do something that uses this link in a thread of its own, which :meth:`close` waits for.
+
+        Raises:
+            HostError: no thread is to be had.
+        """
+        thread = threading.Thread(target=do, name=name, daemon=True)
+        begin(thread)
+        self._threads.append(thread)
+
+    def hurry(self, seconds: float) -> None:
+        """Give what is being sent, and what will be, so long; after that the link is cut in the middle of a frame."""
+        self._sent_by = time.monotonic() + seconds
 
     def send(self, kind: int, payload: Buffer, stream: int = 0) -> None:
         """Send one frame, from any thread.
@@ -201,10 +183,16 @@ class Link:
             MalformedError: what it sent is no frame.
         """
         until = None if deadline_s is None else time.monotonic() + deadline_s
+        try:
+            with self._incoming, self._waker.reading:  # whoever closes the link meanwhile wakes this thread
+                return self._next_frame(until)
+        except DescriptorClosedError as error:
+            raise self._cut("it was closed here") from error
+
+    def _next_frame(self, until: float | None) -> Frame | None:
         while True:
             if not self._ahead and not self._readable(until):
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self._waker)
+                self._waker.rest()
                 return None
             header = self._read_header(until)
             kind, length = header.kind, header.length
@@ -217,26 +205,25 @@ class Link:
 
     def pending(self) -> bool:
         """Return whether something has arrived, or the link was cut; :meth:`receive` then says which."""
-        return bool(self._ahead) or _poll(self._incoming, select.POLLIN, 0)
+        try:
+            with self._incoming as incoming:
+                return bool(self._ahead) or _poll(incoming, select.POLLIN, 0)
+        except DescriptorClosedError:
+            return True
 
     def wake(self) -> None:
         """Let :meth:`receive` return, from another thread; nobody waits any more on a link that is closed."""
-        if self._waker >= 0:
-            os.eventfd_write(self._waker, 1)
+        self._waker.wake()
 
     def close(self) -> None:
-        """Close both directions; a second time does nothing."""
-        if self._waker < 0:
-            return
-        self._closing.set()
-        if self._alive.ident is not None:
-            self._alive.join()
-        # Whoever still sends gives up soon; its descriptor must not be another file's by then.
-        with self._writing:
-            self._broken = self._broken or self._cut("it was closed here")
-            waker, self._waker = self._waker, -1
-            for descriptor in {self._incoming, self._outgoing, waker}:
-                os.close(descriptor)
+        """Close both directions and wait for the threads that were begun here; a second time does nothing."""
+        with held_back():
+            self._closing.set()
+            self._waker.wake()
+            for descriptor in (self._incoming, self._outgoing, self._waker):
+                descriptor.close()
+            for thread in self._threads:
+                thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -259,16 +246,17 @@ class Link:
         """Wait for input; False when it was woken."""
         silent_at = time.monotonic() + self._silence_s
         deadline = silent_at if until is None else min(until, silent_at)
-        poller = select.poll()
-        poller.register(self._incoming, select.POLLIN)
-        poller.register(self._waker, select.POLLIN)
         left_s = deadline - time.monotonic()
         if left_s < 0:
             raise self._late()
-        ready = {descriptor for descriptor, _ in poller.poll(left_s * 1000)}
-        if not ready:
-            raise self._late() if deadline == until else self._silent("does not answer")
-        return self._incoming in ready
+        with self._incoming as incoming, self._waker.reading as waker:
+            poller = select.poll()
+            poller.register(incoming, select.POLLIN)
+            poller.register(waker, select.POLLIN)
+            ready = {descriptor for descriptor, _ in poller.poll(left_s * 1000)}
+            if not ready:
+                raise self._late() if deadline == until else self._silent("does not answer")
+            return incoming in ready
 
     def _read_preamble(self) -> bytearray:
         """Read the other side's first bytes; what a login script printed instead is shown."""
@@ -311,16 +299,28 @@ class Link:
     def _read_some(self, *views: memoryview | bytearray) -> int:
         while True:
             try:
-                got = os.readv(self._incoming, views)
+                with self._incoming as incoming:
+                    got = os.readv(incoming, views)
             except BlockingIOError:
-                if not _poll(self._incoming, select.POLLIN, self._silence_s):
-                    raise self._silent("does not answer") from None
+                self._await_input()
                 continue
+            except DescriptorClosedError as error:
+                raise self._cut("it was closed here") from error
             except OSError as error:
                 raise self._cut(error.strerror or "") from error
             if not got:
                 raise self._cut("its end was closed")
             return got
+
+    def _await_input(self) -> None:
+        """Wait for the rest of what has begun to arrive; nobody waits for it once the link is being closed."""
+        silent_at = time.monotonic() + self._silence_s
+        with self._incoming as incoming:
+            while not _poll(incoming, select.POLLIN, min(_LOOKS_UP_S, self._silence_s)):
+                if self._closing.is_set():
+                    raise self._cut("it is being closed here")
+                if time.monotonic() >= silent_at:
+                    raise self._silent("does not answer") from None
 
     def _write(self, *pieces: Buffer) -> None:
         """Write all of them; after a failure nothing may follow, since half a frame may be out."""
@@ -337,13 +337,22 @@ class Link:
         except LinkLostError as error:
             self._broken = error
             raise
+        except BaseException:  # Ctrl-C, say: what is sent next must not become the rest of this frame
+            self._broken = self._cut("a frame was not sent to its end")
+            raise
 
     def _write_some(self, views: Sequence[memoryview]) -> int:
         try:
-            count = os.writev(self._outgoing, views)
+            with self._outgoing as outgoing:
+                count = os.writev(outgoing, views)
         except BlockingIOError:
-            self._await_room()
+            try:
+                self._await_room()
+            except OSError as error:  # no descriptor is to be had to wait with
+                raise self._cut(error.strerror or "") from error
             return 0
+        except DescriptorClosedError as error:
+            raise self._cut("it was closed here") from error
         except OSError as error:
             raise self._cut(error.strerror or "") from error
         self.sent_bytes += count
@@ -354,22 +363,28 @@ class Link:
 
         Nobody may be reading just now, so what arrives is not taken, only noticed.
         """
-        if _poll(self._outgoing, select.POLLOUT, min(_LOOKS_UP_S, self._silence_s)):
-            return
+        with self._incoming as incoming, self._outgoing as outgoing:
+            if _poll(outgoing, select.POLLOUT, min(_LOOKS_UP_S, self._silence_s)):
+                return
+            with select.epoll() as changes:
+                wanted = {incoming: select.EPOLLIN}
+                wanted[outgoing] = wanted.get(outgoing, 0) | select.EPOLLOUT  # a socket is both
+                for descriptor, events in wanted.items():
+                    changes.register(descriptor, events | select.EPOLLET)
+                self._await_change(changes, incoming, outgoing)
+
+    def _await_change(self, changes: select.epoll, incoming: int, outgoing: int) -> None:
         silent_at = time.monotonic() + self._silence_s
-        with select.epoll() as changes:
-            wanted = {self._incoming: select.EPOLLIN}
-            wanted[self._outgoing] = wanted.get(self._outgoing, 0) | select.EPOLLOUT  # a socket is both
-            for descriptor, events in wanted.items():
-                changes.register(descriptor, events | select.EPOLLET)
-            while time.monotonic() < silent_at:
-                found = changes.poll(min(_LOOKS_UP_S, self._silence_s))
-                if self._closing.is_set():
-                    raise self._cut("it is being closed here")
-                if any(one == self._outgoing and events & ~select.EPOLLIN for one, events in found):
-                    return  # there is room, or an end that writing tells
-                if any(one == self._incoming and events & select.EPOLLIN for one, events in found):
-                    silent_at = time.monotonic() + self._silence_s
+        while (now := time.monotonic()) < silent_at:
+            if self._closing.is_set():
+                raise self._cut("it is being closed here")
+            if self._sent_by is not None and now >= self._sent_by:
+                raise self._cut("what was being sent was given up here")
+            events = dict(changes.poll(min(_LOOKS_UP_S, self._silence_s)))
+            if events.get(outgoing, 0) & ~select.EPOLLIN:
+                return  # there is room, or an end that writing tells
+            if events.get(incoming, 0) & select.EPOLLIN:
+                silent_at = time.monotonic() + self._silence_s
         raise self._silent("does not take what is sent")
 
     def _late(self) -> LinkLostError:

@@ -166,9 +166,10 @@ class Loading:
 
     def _begin(self, stream: int, one: Moving) -> None:
         self._states[stream] = found = _State(one, self._digest)
-        found.thread = threading.Thread(target=self._try, args=(found,), name=f"nvmelm-set-{one.cntlid:#06x}")
-        found.thread.daemon = True
-        begin(found.thread)
+        name = f"nvmelm-set-{one.cntlid:#06x}"
+        thread = threading.Thread(target=self._try, args=(found,), name=name, daemon=True)
+        begin(thread)
+        found.thread = thread  # one that could not start is not waited for
 
     def _state(self, stream: int) -> _State:
         found = self._states.get(stream)

@@ -3,6 +3,9 @@
 Nothing here needs a disk (the document lies in memory, of the output the end is kept), and the end of a program is
 waited for and not polled: a guest may stand still meanwhile. Whatever goes wrong is an error of ours. A program has a
 process group of its own, which is ended as a whole, TERM first and KILL behind it.
+
+A program belongs to the thread that started it; others ask it to end with :meth:`Program.stop`. Nothing is ever sent to
+the number of a process whose status was taken: by then it may be another one's.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -19,6 +23,7 @@ from typing import Self
 
 from nvmelm.errors import NvmelmError, host_error
 from nvmelm.operations.interrupts import taken_here, undisturbed
+from nvmelm.transport.descriptor import Descriptor, DescriptorClosedError, Waker
 
 #: How much of what a program printed is kept: its end. Also as much as a pipe holds, so that what a program wrote
 #: before it ended is read in one go.
@@ -43,28 +48,32 @@ class Program:
 
     def __init__(self, words: Sequence[str], body: bytes) -> None:
         self._kept = bytearray()
-        self._reading: int | None = None
-        self._ended: int | None = None
+        self._reaping = threading.Lock()
+        self._open = contextlib.ExitStack()
         with contextlib.ExitStack() as ours:
             try:
                 given = os.memfd_create("nvmelm-document")  # a disk may be full, and its program slow to read a pipe
                 ours.callback(os.close, given)
                 os.write(given, body)
                 os.lseek(given, 0, os.SEEK_SET)
-                self._reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+                reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
                 ours.callback(os.close, writing)
+                self._reading = Descriptor(reading)
+                self._open.callback(self._reading.close)
+                self._waker = self._open.enter_context(Waker())
                 os.set_blocking(writing, True)
                 self._child = _start(words, given, writing)
             except (OSError, ValueError) as error:
-                self._close()
+                self._open.close()
                 raise _not_run(words[0], error) from error
 
     def __enter__(self) -> Self:
         try:
-            self._ended = os.pidfd_open(self._child.pid)  # readable once it has ended; Linux 5.3
+            self._ended = Descriptor(os.pidfd_open(self._child.pid))  # readable once it has ended; Linux 5.3
+            self._open.callback(self._ended.close)
         except OSError as error:
-            self.end()
-            self._close()
+            self._kill()
+            self._open.close()
             raise host_error("cannot wait for the program", str(self._child.pid), error) from error
         return self
 
@@ -75,7 +84,7 @@ class Program:
             if self._child.returncode is None:
                 self.end()
         finally:
-            self._close()
+            self._open.close()
 
     @property
     def output(self) -> str:
@@ -83,55 +92,69 @@ class Program:
         return self._kept.decode(errors="replace")
 
     def follow(self, deadline: float) -> bool:
-        """Read what it prints until it ends; return whether it did before a time of the monotonic clock."""
-        if self._ended is None or self._reading is None:
+        """Read what it prints until it ends; return whether it did.
+
+        Args:
+            deadline: a time of the monotonic clock; :meth:`stop` is another.
+        """
+        try:
+            with self._ended as ended, self._reading as reading, self._waker.reading as stopped:
+                return self._follow(deadline, ended, reading, stopped)
+        except DescriptorClosedError:  # the block was left
             return False
+
+    def _follow(self, deadline: float, ended: int, reading: int, stopped: int) -> bool:
         waiting = select.poll()
-        waiting.register(self._ended, select.POLLIN)
-        waiting.register(self._reading, select.POLLIN)
+        for descriptor in (ended, reading, stopped):
+            waiting.register(descriptor, select.POLLIN)
         while (left := deadline - time.monotonic()) > 0:
             ready = {descriptor for descriptor, _ in waiting.poll(left * 1000)}
-            if self._reading in ready and not self._read():
-                waiting.unregister(self._reading)  # it closed its output, and goes on
-            if self._ended in ready:
-                self._read()
+            if reading in ready and not self._read(reading):
+                waiting.unregister(reading)  # it closed its output, and goes on
+            if ended in ready:
+                self._read(reading)
                 return True
+            if stopped in ready:
+                return False
         return False
+
+    def stop(self) -> None:
+        """Let :meth:`follow` return at once; from any thread, also when the program was ended long ago."""
+        self._waker.wake()
 
     def status(self) -> int:
         """Return its exit status, negative for a signal; only once it has ended."""
-        return self._child.wait()
+        with self._reaping:
+            return self._child.wait()
 
     def end(self) -> None:
         """End its whole process group: TERM, and KILL when the program itself is gone or two seconds have passed."""
         with undisturbed():
+            self._waker.rest()
             self._signal(signal.SIGTERM)
             self.follow(time.monotonic() + _GRACE_S)
-            # Nobody took the program's status yet, so its process group cannot have become somebody else's.
-            self._signal(signal.SIGKILL)
+            self._kill()
+
+    def _kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        with self._reaping:
             self._child.wait()
 
     def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # a program that changed its user is left
-            os.killpg(self._child.pid, number)
+        """Send a signal to the process group, which is its own as long as nobody took the program's status."""
+        with self._reaping, contextlib.suppress(ProcessLookupError, PermissionError):  # it changed its user: it is left
+            if self._child.returncode is None:
+                os.killpg(self._child.pid, number)
 
-    def _read(self) -> bool:
+    def _read(self, reading: int) -> bool:
         """Take what the pipe holds; return whether more can come."""
-        if self._reading is None:
-            return False
         try:
-            data = os.read(self._reading, OUTPUT_BYTES)
+            data = os.read(reading, OUTPUT_BYTES)
         except BlockingIOError:
             return True
         self._kept += data
         del self._kept[:-OUTPUT_BYTES]
         return bool(data)
-
-    def _close(self) -> None:
-        for descriptor in (self._reading, self._ended):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._reading = self._ended = None
 
 
 def _start(words: Sequence[str], given: int, printed: int) -> subprocess.Popen[bytes]:

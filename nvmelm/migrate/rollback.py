@@ -21,7 +21,7 @@ from nvmelm.migrate.messages import send
 from nvmelm.migrate.points import Point
 from nvmelm.migrate.settle import ask
 from nvmelm.migrate.standing import DRIVEN, Standing, look, not_whole
-from nvmelm.operations.interrupts import let_go
+from nvmelm.operations.interrupts import OutOfTimeError, let_go
 from nvmelm.operations.ownership import DOUBTFUL, Record, State
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: How long the destination gets to put itself back; the guest runs again by then.
 _ABORT_S = 60.0
+#: How long what is being sent may still take before the link is cut.
+_LAST_WORDS_S = 5.0
 #: How much of what was on its way is looked through for the destination's own reason.
 _MAX_LATE_MESSAGES = 64
 
@@ -41,7 +43,8 @@ def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmErr
         controllers were given away after all, could not be resumed, or were reset meanwhile.
     """
     let_go(error)
-    failure = _reason(source.link, error)
+    source.link.hurry(_LAST_WORDS_S)
+    failure = source.out_of_time() if isinstance(error, OutOfTimeError) else _reason(source.link, error)
     if source.record is None:
         with suppress(LinkLostError):
             send(source.link, messages.Bye())
@@ -140,6 +143,7 @@ def _told_again(source: Source) -> bool:
     """Tell the destination over a new link; return whether it has put itself back."""
     if source.reconnect is None or not source.known.over:
         return False
+    source.link.close()  # who still waits there for the rest of a frame holds the PF until it sees the end
     with suppress(NvmelmError), source.reconnect() as link:
         settled = ask(link, source.known, source.name)
         return settled.state in (State.ABANDONED, None)  # None: it had not begun

@@ -2,7 +2,8 @@
 
 Several controllers are read at the same time. The main thread meanwhile listens: a destination that cannot go on says
 so at once, and the guest need not wait until the last byte of a large state was sent in vain. Threads that still send
-when it is over are left alone; they end with the link.
+when it is over end with the frame they are at; who closes the link waits for them, so none is left when the
+controller's node is closed.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from nvmelm.errors import ImageError, MalformedError
+from nvmelm.errors import HostError, ImageError, MalformedError
 from nvmelm.migrate import messages
 from nvmelm.migrate.link import Link
 from nvmelm.migrate.messages import send
 from nvmelm.migrate.streams import SMALL_BYTES, LinkSink
 from nvmelm.operations import state
 from nvmelm.operations.image import ImageSource
-from nvmelm.operations.interrupts import begin
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
 from nvmelm.picture import Picture, Secondary
@@ -62,7 +63,7 @@ class Sending:
         self._digest = digest
         self._wire = threading.Lock()
         self._formats = state.formats_of(picture.primary)
-        self._threads: list[threading.Thread] = []
+        self._stopped = threading.Event()
         self._errors: list[BaseException] = []
         self._sizes: Mapping[int, int] = {}
         self._repeats: Counter[int] = Counter()
@@ -81,8 +82,17 @@ class Sending:
         """
         started = time.monotonic()
         self._progress, self._sizes = progress, sizes
+        try:
+            loaded = self._send_all()
+        except BaseException:
+            self._stopped.set()
+            raise
+        self.seconds = time.monotonic() - started
+        return loaded
+
+    def _send_all(self) -> messages.Loaded:
         few = len(self._controllers) == 1 or self._session.host.serial
-        if few and max(sizes.values(), default=0) <= SMALL_BYTES // 2:
+        if few and max(self._sizes.values(), default=0) <= SMALL_BYTES // 2:
             for number, one in enumerate(self._controllers):
                 self._send(one, number)
         else:
@@ -90,14 +100,13 @@ class Sending:
                 self._start(one, number)
         loaded = self._await_loaded()
         self._check(loaded)
-        self.seconds = time.monotonic() - started
         return loaded
 
     def _start(self, one: Moving, stream: int) -> None:
-        thread = threading.Thread(target=self._try, args=(one, stream), name=f"nvmelm-get-{one.cntlid:#06x}")
-        thread.daemon = True
-        begin(thread)
-        self._threads.append(thread)
+        try:
+            self._link.begin(partial(self._try, one, stream), f"nvmelm-get-{one.cntlid:#06x}")
+        except HostError:  # no thread is to be had: one after the other, then
+            self._send(one, stream)
 
     def _try(self, one: Moving, stream: int) -> None:
         try:
@@ -108,7 +117,7 @@ class Sending:
 
     def _send(self, one: Moving, stream: int) -> None:
         """Read one state and send it as an image."""
-        with LinkSink(self._link, stream, self._wire) as sink:
+        with LinkSink(self._link, stream, self._wire, self._stopped) as sink:
             self.saved[one.cntlid] = state.save(
                 self._session.queue,
                 one.cntlid,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +37,7 @@ from nvmelm.migrate.user_data import Written
 from nvmelm.migrate.wishes import Measured, Wishes
 from nvmelm.operations import provision, state
 from nvmelm.operations.digest import SHA256, available
-from nvmelm.operations.interrupts import interruptible, undisturbed
+from nvmelm.operations.interrupts import interruptible, limited, undisturbed
 from nvmelm.operations.kept import Kept
 from nvmelm.operations.ownership import Moving, Record, Sessions, Side, State, new_record
 from nvmelm.operations.session import Session
@@ -49,6 +49,10 @@ Reconnect = Callable[[], AbstractContextManager[Link]]
 
 #: From here on the digest is most of what a move takes: 40 ms at each end.
 _LARGE_BYTES = 64 << 20
+#: How long a guest may stand still before the give-away when nobody said, s: a disk or a peer may hang for ever.
+STANDSTILL_S = 60.0
+#: And so many times as long as the dry transfer took: a large state on a slow link takes its time.
+_OF_THE_REHEARSAL = 4
 
 
 class Source:
@@ -137,7 +141,9 @@ class Source:
             try:
                 with interruptible():  # only here: no request to end falls between the failure and what undoes it
                     self._prepare()
-                    self._suspend_and_send(tracks, progress)
+                    with ExitStack() as still:
+                        self._suspend_and_send(tracks, progress, still)
+                    self._check_stood_still()
                 self.record = self.sessions.move(self.known, State.GIVEN_AWAY)
             except (Exception, KeyboardInterrupt) as error:  # whatever it is: the guest stands still, or its targets do
                 raise roll_back(self, error) from error
@@ -242,7 +248,12 @@ class Source:
                 reason="downtime",
             )
 
-    def _suspend_and_send(self, starts: Sequence[Start], progress: Progress | None) -> None:
+    def _suspend_and_send(self, starts: Sequence[Start], progress: Progress | None, still: ExitStack) -> None:
+        """Do what ends with every state at the destination.
+
+        Args:
+            still: bounds the time from the suspend on, and is left before the give-away.
+        """
         controllers = self.known.controllers
         if self.wishes.notify:
             self.measured.notes += target.notify(self.session, controllers)
@@ -251,12 +262,17 @@ class Source:
             tracks.converge()
             self.points.call(Point.BEFORE_SUSPEND)  # after the rounds: they are while the guest runs
             picture, chosen = self._look_again()
+            still.enter_context(limited(self._longest_s))
             self._suspend(picture)
             tracks.final()
         finally:
             tracks.close()
             self.rounds, self.written = tracks.rounds, tracks.written
             self.measured.notes += tracks.notes
+        self._send_states(picture, chosen, progress)
+
+    def _send_states(self, picture: Picture, chosen: Sequence[Secondary], progress: Progress | None) -> None:
+        controllers = self.known.controllers
         self.points.call(Point.SOURCE_SUSPENDED)
         send(self.link, messages.Suspended())
         self.sending = sending = Sending(self.session, picture, chosen, self.link, controllers, digest=self.digest)
@@ -264,6 +280,27 @@ class Source:
         self._account(sending, loaded)
         self.points.call(Point.BEFORE_GIVE_AWAY)
         self._require_kept()
+
+    @property
+    def _longest_s(self) -> float:
+        """Return how long the guest may stand still before the give-away, s."""
+        limit = self.wishes.max_downtime_s
+        return STANDSTILL_S + _OF_THE_REHEARSAL * self.measured.rehearsal_s if limit is None else limit
+
+    def _check_stood_still(self) -> None:
+        """Do not give away what stood still for too long: a wait for a disk is nothing that can be interrupted."""
+        if self.suspended_at is not None and time.monotonic() - self.suspended_at > self._longest_s:
+            raise self.out_of_time()
+
+    def out_of_time(self) -> NvmelmError:
+        """Return the error of a guest that stood still for as long as it may."""
+        waited = "took the states" if not self.held_there else "took them in or decided"
+        return NvmelmError(
+            f"the guest stood still for {self._longest_s:.3g} s, which is as long as it may",
+            cause=f"nobody {waited} in that time: a disk, a callout, a reader of a pipe or the other host hangs",
+            fix="look at what is slow, or allow a longer --max-downtime",
+            reason="downtime",
+        )
 
     def _look_again(self) -> tuple[Picture, list[Secondary]]:
         """Compare the source once more with what was judged: the last moment before it stands still."""

@@ -12,7 +12,7 @@ import threading
 from typing import Self
 
 from nvmelm.errors import NvmelmError
-from nvmelm.migrate.link import DATA, MAX_DATA_BYTES, Link
+from nvmelm.migrate.link import DATA, MAX_DATA_BYTES, Link, LinkLostError
 from nvmelm.operations.digest import begin, finished
 from nvmelm.operations.image_stream import TailDigest
 from nvmelm.wire.layout import Buffer
@@ -31,10 +31,12 @@ class LinkSink:
     Args:
         stream: number of the stream; each transfer has its own.
         wire: held while a larger image is sent.
+        stopped: set once nobody wants the image any more.
     """
 
-    def __init__(self, link: Link, stream: int, wire: threading.Lock) -> None:
+    def __init__(self, link: Link, stream: int, wire: threading.Lock, stopped: threading.Event) -> None:
         self.stream = stream
+        self._stopped = stopped
         self._link = link
         self._wire = wire
         self._gathered: list[Buffer] = []
@@ -78,6 +80,8 @@ class LinkSink:
         for piece in self._gathered:
             view = memoryview(piece)
             for offset in range(0, len(view), MAX_DATA_BYTES):
+                if self._stopped.is_set():
+                    raise LinkLostError(f"{self._link.peer} gets no more of a state", cause="the move was given up")
                 self._link.send(DATA, view[offset : offset + MAX_DATA_BYTES], self.stream)
         self._gathered.clear()
 

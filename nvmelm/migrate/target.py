@@ -7,15 +7,13 @@ time for them; the parts of one controller's state never do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from nvmelm.commands import AdminCommandError, execute, virtualization
 from nvmelm.errors import NvmelmError, UncertainError
 from nvmelm.migrate.queues import has_any
-from nvmelm.operations import marks, state
-from nvmelm.operations.interrupts import held_back
+from nvmelm.operations import marks, parallel, state
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
 from nvmelm.operations.state_transfer import StateReader
@@ -28,21 +26,20 @@ _AT_ONCE = 16
 _LOST = "target-gone"
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
-def each(session: Session, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
-    """Do something for every item, at the same time where that saves time, and return the results in order.
+def each(session: Session, items: Sequence[T], work: Callable[[T], object]) -> None:
+    """Do something for every item, at the same time where that saves time, and where there are threads for it.
 
     Raises:
         NvmelmError: the first one that was met, when all have ended.
-        KeyboardInterrupt: it was asked for meanwhile; all have ended.
+        KeyboardInterrupt: it was asked for meanwhile; all have ended, or a resume would overtake a suspend.
     """
     if len(items) <= 1 or session.host.serial:
-        return [work(item) for item in items]
-    # Ctrl-C, once or twice, must not leave anybody at work behind: a resume would overtake a suspend.
-    with held_back(), ThreadPoolExecutor(max_workers=min(_AT_ONCE, len(items))) as pool:
-        return list(pool.map(work, items))
+        for item in items:
+            work(item)
+    else:
+        parallel.each(work, items, threads=_AT_ONCE, all_of_them=True)
 
 
 def suspend(session: Session, controllers: Sequence[Moving]) -> None:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from nvmelm.errors import HostError
+
 #: What asks a program to end: Ctrl-C, a service manager, a lost terminal.
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: A timer of 0 s is none.
+_SHORTEST_S = 0.001
+#: What may interrupt a block: the same, and the end of its time.
+_INTERRUPTING = (*_ASKING, signal.SIGALRM)
 
 
-def _interrupt(_number: int, _frame: object) -> None:
+class OutOfTimeError(KeyboardInterrupt):
+    """A block took longer than it may; like Ctrl-C it comes at any call, and is no error that somebody passes over."""
+
+
+def _interrupt(number: int, _frame: object) -> None:
     """Raise once: two that wait together, or one that is impatient, must not interrupt what puts things back."""
-    for number in _ASKING:
-        if signal.getsignal(number) is _interrupt:
-            signal.signal(number, _pass_over)
-    raise KeyboardInterrupt
+    for other in _INTERRUPTING:
+        if signal.getsignal(other) is _interrupt:
+            signal.signal(other, _pass_over)
+    raise OutOfTimeError if number == signal.SIGALRM else KeyboardInterrupt
 
 
 def _pass_over(_number: int, _frame: object) -> None:
@@ -39,12 +50,41 @@ def undisturbed() -> Iterator[list[int]]:
 
 
 @contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Interrupt the block when it takes longer, whatever it waits for; in the main thread alone.
+
+    Raises:
+        OutOfTimeError: it took longer.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    begun = time.monotonic()
+    before = signal.signal(signal.SIGALRM, _interrupt)
+    earlier_s, every_s = signal.setitimer(signal.ITIMER_REAL, max(seconds, _SHORTEST_S))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if earlier_s:  # somebody else's alarm
+            signal.setitimer(signal.ITIMER_REAL, max(earlier_s - (time.monotonic() - begun), _SHORTEST_S), every_s)
+
+
+@contextmanager
 def held_back() -> Iterator[None]:
     """Hold requests to end back until the block is done; the first that came is then heard as if it came now."""
     with undisturbed() as came:
         yield
     if came:
         signal.raise_signal(came[0])
+
+
+def hear(number: int) -> None:
+    """Let a request to end that was held back be heard as if it came now; one that would end the process is Ctrl-C."""
+    if callable(signal.getsignal(number)):
+        signal.raise_signal(number)
+    raise KeyboardInterrupt
 
 
 def let_go(error: BaseException) -> None:
@@ -62,9 +102,21 @@ def let_go(error: BaseException) -> None:
 
 
 def begin(thread: threading.Thread) -> None:
-    """Start a thread; an interrupt half way would leave one that can neither be joined nor forgotten."""
+    """Start a thread; an interrupt half way would leave one that can neither be joined nor forgotten.
+
+    Raises:
+        HostError: no thread is to be had.
+    """
     with held_back():
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise HostError(
+                "no thread can be started",
+                cause="a limit of processes or memory is reached: ulimit -u, pids.max of the control group",
+                fix="raise the limit, or end what takes so much; then try again",
+                reason="no-thread",
+            ) from error
 
 
 @contextmanager
@@ -73,7 +125,7 @@ def left_to_the_main_thread() -> Iterator[None]:
 
     What is started in the block inherits this, which a program must not: start it in :func:`taken_here`.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTING)
     try:
         yield
     finally:
@@ -83,7 +135,7 @@ def left_to_the_main_thread() -> Iterator[None]:
 @contextmanager
 def taken_here() -> Iterator[None]:
     """Undo :func:`left_to_the_main_thread` for a moment."""
-    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTING)
     try:
         yield
     finally:
@@ -96,6 +148,8 @@ def _handled(handler: object) -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in _ASKING}
+    if signal.getsignal(signal.SIGALRM) is _interrupt:  # otherwise it is somebody else's
+        before[signal.SIGALRM] = _interrupt
     mine = (handler, _pass_over) if handler is _interrupt else (handler,)
     try:
         for number, earlier in before.items():

@@ -8,7 +8,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from nvmelm.operations.interrupts import undisturbed
+from nvmelm.operations.interrupts import hear, undisturbed
 
 T = TypeVar("T")
 
@@ -16,8 +16,11 @@ T = TypeVar("T")
 _LOOKS_UP_S = 0.05
 
 
-def each(do: Callable[[T], None], items: Iterable[T], *, threads: int) -> None:
+def each(do: Callable[[T], object], items: Iterable[T], *, threads: int, all_of_them: bool = False) -> None:
     """Do something for each item, and return when nothing is being done any more, whatever happens.
+
+    Args:
+        all_of_them: neither a failure nor Ctrl-C leaves out what had not begun by then.
 
     Raises:
         BaseException: the first that was met; what had not begun by then is left out. Ctrl-C likewise.
@@ -38,6 +41,10 @@ def each(do: Callable[[T], None], items: Iterable[T], *, threads: int) -> None:
             do(item)
         except BaseException as error:  # it is raised where the caller is
             failures.append(error)
+            stop()
+
+    def stop() -> None:
+        if not all_of_them:
             stopped.set()
 
     workers: list[threading.Thread] = []
@@ -45,7 +52,7 @@ def each(do: Callable[[T], None], items: Iterable[T], *, threads: int) -> None:
     with undisturbed() as came:  # Ctrl-C, once or twice, must not leave anybody at work behind
         with suppress(RuntimeError):  # no more threads to be had: those that there are do it, and this one
             for _ in range(wanted):
-                one = threading.Thread(target=work, daemon=True)
+                one = threading.Thread(target=work, name="ThreadPool-each", daemon=True)
                 one.start()
                 workers.append(one)
         if len(workers) < wanted:
@@ -54,8 +61,8 @@ def each(do: Callable[[T], None], items: Iterable[T], *, threads: int) -> None:
             while one.is_alive():
                 one.join(_LOOKS_UP_S)
                 if came:
-                    stopped.set()
+                    stop()
     if failures:
         raise failures[0]
     if came:
-        raise KeyboardInterrupt
+        hear(came[0])

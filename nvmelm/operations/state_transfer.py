@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Self
 from uuid import UUID
 
 from nvmelm.commands import execute, migration
+from nvmelm.errors import HostError
 from nvmelm.operations.interrupts import begin
 from nvmelm.picture import Primary
 from nvmelm.transport import AdminQueue
@@ -100,7 +104,9 @@ class ReadAhead:
     def __init__(self, reader: StateReader, total: int, limit: int, *, worth_s: float = WORTH_A_THREAD_S) -> None:
         self._reader = reader
         self._worth_s = worth_s
-        self._places = ((offset, min(limit, total - offset)) for offset in range(0, total, limit))
+        self._places: Iterator[tuple[int, int]] = (
+            (offset, min(limit, total - offset)) for offset in range(0, total, limit)
+        )
         # These queues are written in C; there are thousands of parts, and a future for each would cost more.
         self._asked: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
         self._read: SimpleQueue[bytes | BaseException] = SimpleQueue()
@@ -138,10 +144,21 @@ class ReadAhead:
         place = next(self._places, None)
         if place is None:
             return False
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="nvmelm-get", daemon=True)
-            begin(self._thread)
+        if self._thread is None and not self._begin():
+            self._places = itertools.chain([place], self._places)
+            return False
         self._asked.put(place)
+        return True
+
+    def _begin(self) -> bool:
+        """Start the thread that reads ahead; return whether there is one: it saves time, and nothing else."""
+        thread = threading.Thread(target=self._run, name="nvmelm-get", daemon=True)
+        try:
+            begin(thread)
+        except HostError:
+            self._worth_s = math.inf
+            return False
+        self._thread = thread
         return True
 
     def _run(self) -> None:

@@ -28,6 +28,7 @@ import ioctl_opt
 from nvmelm.errors import DeviceGoneError, HostError, NotSupportedError, TimedOutError, host_error
 from nvmelm.numbers import decimal
 from nvmelm.transport import AdminCommand, Completion, Sysfs
+from nvmelm.transport.descriptor import Descriptor, DescriptorClosedError
 
 KiB = 1024
 
@@ -93,7 +94,7 @@ class PassthruQueue:
         self._node = node
         self._controller = controller
         self._request = NVME_IOCTL_ADMIN64_CMD
-        self._fd = _open_controller(node, sysfs, controller)
+        self._open = Descriptor(_open_controller(node, sysfs, controller))
         self._max_transfer_bytes = max_transfer_bytes(sysfs, controller)
         self._room = _Room()
 
@@ -138,7 +139,10 @@ class PassthruQueue:
             0,
         )  # fmt: skip
         try:
-            status = ioctl(self._fd, self._request, words, True)
+            with self._open as descriptor:
+                status = ioctl(descriptor, self._request, words, True)
+        except DescriptorClosedError as error:
+            raise self._refused(command, OSError(errno.EBADF, "it was closed here")) from error
         except OSError as error:
             if error.errno == errno.ENOTTY and self._request == NVME_IOCTL_ADMIN64_CMD:
                 return self._submit_narrow(command)  # a kernel without the 64-bit form; nothing was sent
@@ -147,10 +151,9 @@ class PassthruQueue:
         return Completion(status, result, b"" if data_out is not None else room.map[:length])
 
     def close(self) -> None:
-        """Close the node and give the buffer back; a second time does nothing."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Close the node and give the buffer back: another thread's command ends first, one that comes later fails."""
+        if not self._open.closed:
+            self._open.close()
             self._room.map.close()  # that of another thread goes with it
 
     def _refused(self, command: AdminCommand, error: OSError) -> HostError | TimedOutError:
@@ -210,8 +213,10 @@ class PassthruQueue:
             )
         room = self._room
         try:
-            status = ioctl(self._fd, NVME_IOCTL_ADMIN_CMD, room.words, True)
-        except OSError as error:
+            with self._open as descriptor:
+                status = ioctl(descriptor, NVME_IOCTL_ADMIN_CMD, room.words, True)
+        except (OSError, DescriptorClosedError) as met:
+            error = met if isinstance(met, OSError) else OSError(errno.EBADF, "it was closed here")
             raise self._refused(command, error) from error
         result = int.from_bytes(room.words[_RESULT32], "little")
         return Completion(status, result, b"" if command.data_out is not None else room.map[: command.data_in_length])

@@ -32,6 +32,8 @@ _USERS_EVERY_S = 10.0
 #: Looking through all processes is the dearest look; it may take this part of a core.
 _USERS_SHARE = 0.005
 _MANIFESTS_EVERY_S = 60.0
+#: A look takes some hundredths of a second, its commands included; one that takes longer at the end hangs.
+_LAST_S = 2.0
 
 Look = Callable[[], Iterable[Body]]
 Told = Callable[[list[Body], Looks], None]
@@ -62,7 +64,7 @@ class Looking:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Look while the block runs. A look that hangs in the kernel is not waited for."""
+        """Look while the block runs. A look that hangs in the kernel is not waited for; any other one is."""
         self._thread.start()
         try:
             yield
@@ -70,6 +72,7 @@ class Looking:
             with self._changed:
                 self._stopped = True
                 self._changed.notify()
+            self._thread.join(_LAST_S)
 
     def slow(self) -> tuple[str | None, float] | None:
         """Return what is looked at, the host or a function's address, and for how long, s; None between two looks."""

@@ -39,6 +39,8 @@ class Programs:
         self._deadline_s = deadline_s
         self._waiting: queue.Queue[tuple[int, bytes] | None] = queue.Queue(_WAITING)
         self._stopped_at: float | None = None
+        self._given_up = False
+        self._guard = threading.Lock()
         self._running: Program | None = None
         self._thread = threading.Thread(target=self._run, name="programs", daemon=True)
         self.passed_over = 0
@@ -66,13 +68,21 @@ class Programs:
             with suppress(queue.Full):
                 self._waiting.put(None, timeout=_LAST_S)
             self._thread.join(_LAST_S)
-            if self._thread.is_alive() and (program := self._running) is not None:
-                self._say(f"the program did not end within {_LAST_S:g} s of the stream, and is ended")
-                program.end()
+            if self._thread.is_alive():
+                self._give_up()
                 self._thread.join(_LAST_S)
             left = sum(item is not None for item in list(self._waiting.queue))
             if left:
                 self._say(f"the program was not run for the last {left} lines")
+
+    def _give_up(self) -> None:
+        """Have the thread end the program that it runs: its number and its descriptors are that thread's alone."""
+        with self._guard:
+            self._given_up = True
+            program = self._running
+        if program is not None:
+            self._say(f"the program did not end within {_LAST_S:g} s of the stream, and is ended")
+            program.stop()
 
     def _run(self) -> None:
         with left_to_the_main_thread():
@@ -84,17 +94,29 @@ class Programs:
                     self._say(f"line {number}: {error.message}")
 
     def _late(self) -> bool:
-        return self._stopped_at is not None and time.monotonic() > self._stopped_at + _LAST_S
+        return self._given_up or (self._stopped_at is not None and time.monotonic() > self._stopped_at + _LAST_S)
 
     def _one(self, number: int, line: bytes) -> None:
-        with Program(self._words, line) as program:
-            self._running = program
+        with Program(self._words, line) as program, self._known(program):
             if not program.follow(time.monotonic() + self._deadline_s):
                 program.end()
-                self._say(f"line {number}: the program did not end within {self._deadline_s:g} s")
+                if not self._given_up:
+                    self._say(f"line {number}: the program did not end within {self._deadline_s:g} s")
                 return
             status = program.status()
-        self._running = None
         if status != 0:
             printed = program.output.strip()[-_SHOWN_CHARACTERS:]
             self._say(f"line {number}: the program ended with {status}{f': {printed}' if printed else ''}")
+
+    @contextmanager
+    def _known(self, program: Program) -> Iterator[None]:
+        """Let the stream's thread stop this program while the block runs."""
+        with self._guard:
+            self._running = program
+        if self._given_up:
+            program.stop()
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._running = None

@@ -24,6 +24,7 @@ from nvmelm import __version__
 from nvmelm.errors import NvmelmError, TimedOutError, UeventsLostError
 from nvmelm.pci import Bdf
 from nvmelm.transport import Host, Uevent, Uevents
+from nvmelm.transport.descriptor import Waker
 from nvmelm.watch import metrics
 from nvmelm.watch.lines import KINDS, Body, Ended, Overrun, Started, UeventPart, WatchLine
 from nvmelm.watch.look import Looks
@@ -31,7 +32,7 @@ from nvmelm.watch.looking import Looking
 from nvmelm.watch.programs import Programs
 from nvmelm.watch.sessions import SessionLooks
 from nvmelm.watch.troubles import Troubles
-from nvmelm.watch.waking import Waker, signals
+from nvmelm.watch.waking import signals
 
 Write = Callable[[list[str]], bool]
 """Writes lines and returns whether somebody still reads them."""
@@ -105,6 +106,7 @@ class Stream:
         with ExitStack() as stack:
             uevents = stack.enter_context(self._host.uevents())  # before the first look, so that nothing falls between
             waker = stack.enter_context(Waker())
+            stack.enter_context(waker.reading)  # its number stays its own until the stream has ended
             came = stack.enter_context(signals(waker))
             looking = Looking(looks, every_s=self._every_s, told=self._told(waker), failed=self._failed(waker))
             if self._programs is not None:
@@ -118,7 +120,13 @@ class Stream:
             return self._follow(uevents, waker, looking, came, count, end)
 
     def _follow(
-        self, uevents: Uevents, waker: Waker, looking: Looking, came: list[int], count: int | None, end: float | None
+        self,
+        uevents: Uevents,
+        waker: Waker,
+        looking: Looking,
+        came: list[int],
+        count: int | None,
+        end: float | None,
     ) -> str:
         waiting = select.poll()
         waiting.register(uevents.fileno(), select.POLLIN)
