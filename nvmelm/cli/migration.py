@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
 
 from nvmelm.cli import render
+from nvmelm.cli.aside import ASIDE
 from nvmelm.cli.run import Answer, Run
 from nvmelm.compat.policy import MAX_BYTES, Policy
 from nvmelm.errors import HostError, MalformedError, NvmelmError, host_error
@@ -192,7 +193,7 @@ class JsonProgress:
             "bytes_per_second": int(rate),
             "seconds_left": round((total - done) / rate, 3) if rate else None,
         }
-        render.tell([json.dumps(body)])
+        ASIDE.write(sys.stderr, json.dumps(body) + "\n", passing=True)
 
 
 class RoundsFile:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from nvmelm.cli import render
+from nvmelm.cli.aside import ASIDE
 
 _REDRAW_S = 0.1  # often enough to look alive, seldom enough to cost nothing
 _BAR = 24
@@ -60,7 +61,6 @@ class ProgressBar:
     def _draw(self, text: str) -> None:
         """Replace what is drawn; a terminal that has gone must not end the work."""
         try:
-            self._stream.write("\r" + text + "\x1b[K")
-            self._stream.flush()
+            ASIDE.write(self._stream, "\r" + text + "\x1b[K", passing=True)
         except OSError:
             self._on = self._visible = False

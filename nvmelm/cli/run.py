@@ -18,7 +18,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NamedTuple, ParamSpec, Protocol, Self
 
@@ -26,6 +26,7 @@ import typer
 
 from nvmelm import waiting
 from nvmelm.cli import render, report
+from nvmelm.cli.aside import ASIDE
 from nvmelm.cli.options import DryRunOption, HostOption, JsonOption, RecordOption, RedactOption, Settings, YesOption
 from nvmelm.cli.parser import VerbCommand
 from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError, UsageError
@@ -149,14 +150,16 @@ class Run:
             self.say(f"waiting for {what}, {deadline_s:g} s at most")
 
     def say(self, line: str) -> None:
-        """Print a line for the operator while the verb runs, on stderr."""
-        render.tell([render.plain(line)])
+        """Print a line for the operator on stderr while the verb runs; nobody waits for a terminal."""
+        with suppress(OSError):
+            ASIDE.write(sys.stderr, render.plain(line) + "\n")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
+        ASIDE.drain()
 
 
 def verb(
