@@ -193,6 +193,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "callout-unsafe": ("others could have put the callout there", "chown root and chmod go-w, or remove it"),
     "destination": ("--to is no address of a controlling function", "write ssh://HOST/PF or ssh://HOST/PF/CNTLID"),
     "downtime": ("the guest would stand still, or stood still, for longer than it may", "allow more: --max-downtime"),
+    "moves-cross": ("controllers are being moved the other way just now", "migrate again once that has ended"),
     "no-thread": (
         "a limit of processes or memory leaves no thread",
         "raise ulimit -u or pids.max; end what takes so much",

@@ -35,6 +35,7 @@ from nvmelm.compat.facts import FACTS, RULES, Fact, FactValue, Kind, Rule, Sever
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.verdict import MISSING, PolicyUse, Reason, compare, difference, shown
 from nvmelm.errors import MalformedError
+from nvmelm.transport import toml
 
 _Word = TypeVar("_Word", Rule, Severity)
 
@@ -199,12 +200,10 @@ def _pinned(rule: Pin, source: Manifest, destination: Manifest, uses: list[Polic
 
 
 def _load(raw: bytes) -> dict[str, Any]:
-    import tomllib  # only with a policy
-
     if len(raw) > MAX_BYTES:
         raise _bad(f"it is longer than {MAX_BYTES} bytes")
     try:
-        document = tomllib.loads(raw.decode("utf-8"))
+        document = toml.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise _bad(f"it is not TOML: {error}") from error
     if document.get("schema") != SCHEMA or type(document.get("version")) is not int or document["version"] != VERSION:

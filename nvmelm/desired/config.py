@@ -20,7 +20,6 @@ import difflib
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any, Literal
 
 from nvmelm.errors import UsageError
 from nvmelm.pci import Bdf
+from nvmelm.transport import toml
 from nvmelm.transport.bounded import names_in, read_file, what_is
 
 #: Where the configuration is, below the root of the file system, and what names another directory for both.
@@ -150,7 +150,7 @@ def _text(path: Path, content: bytes) -> str:
 def parse(name: str, text: str) -> list[Wanted]:
     """Read one file's text; the errors are those of :func:`load`."""
     try:
-        document = tomllib.loads(text)
+        document = toml.loads(text)
     except (ValueError, RecursionError) as error:  # also of a number with more than 4300 digits
         raise UsageError(
             f"{name} is not TOML: {error}", fix="correct it; nvmelm apply --dry-run", reason="config"

@@ -7,7 +7,7 @@ time in which the guest stands still is to take the states, to write down that t
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
@@ -24,6 +24,7 @@ from nvmelm.errors import (
 )
 from nvmelm.migrate import messages, target
 from nvmelm.migrate.address import Address
+from nvmelm.migrate.crossing import locked_for_arrival
 from nvmelm.migrate.gate import manifest_of
 from nvmelm.migrate.link import DATA, Link, LinkLostError
 from nvmelm.migrate.loading import Loading, SourceGaveUpError
@@ -37,7 +38,7 @@ from nvmelm.operations.interrupts import interruptible, let_go, undisturbed
 from nvmelm.operations.kept import Kept
 from nvmelm.operations.move import require_free
 from nvmelm.operations.ownership import Record, Sessions, Side, State, new_record
-from nvmelm.operations.session import Session, session
+from nvmelm.operations.session import Session, require_privilege, session
 from nvmelm.picture import Picture, Role, Secondary
 from nvmelm.transport import Host
 
@@ -60,7 +61,8 @@ def serve(host: Host, link: Link, *, points: Points, name: str) -> None:
         opening = messages.parse(first, link.peer) if first is not None else None
         begun = True
         if isinstance(opening, messages.Open):
-            with session(host, opening.pf, change=True) as opened, Sessions(host) as sessions:
+            require_privilege(host)
+            with session(host, opening.pf) as opened, Sessions(host) as sessions:  # locked once all is agreed
                 Destination(opened, sessions, link, points, opening, digest=digest).run()
         elif isinstance(opening, messages.Settle):
             answer(host, link, opening, points)
@@ -102,22 +104,25 @@ class Destination:
 
     def run(self) -> None:
         """Serve the session; see :func:`serve`."""
-        picture, chosen = self._choose()
+        named = [pair.destination for pair in self.opening.pairs]
+        picture, chosen = self._choose(named)
         self._send_opened(picture, chosen)
         message = self._next()
         if not isinstance(message, messages.Prepare):
             if isinstance(message, messages.Abort | messages.Bye):
                 return
             raise messages.unexpected(message, self.link.peer)
-        self._check_unchanged(picture, chosen, message)
-        with undisturbed():
-            try:
-                with interruptible():
-                    self._prepare(picture, chosen)
-                    self._load(picture)
-            except (Exception, KeyboardInterrupt) as error:  # whatever it is: the source must know, and targets be free
-                raise self._put_back(error) from error
-            self._await_decision()
+        with locked_for_arrival(self.session):
+            picture, chosen = self._choose([one.cntlid for one in chosen])  # others may have had the PF meanwhile
+            self._check_unchanged(picture, chosen, message)
+            with undisturbed():
+                try:
+                    with interruptible():
+                        self._prepare(picture, chosen)
+                        self._load(picture)
+                except (Exception, KeyboardInterrupt) as error:  # the source must know, and targets be free
+                    raise self._put_back(error) from error
+                self._await_decision()
 
     @property
     def known(self) -> Record:
@@ -126,11 +131,10 @@ class Destination:
             raise UncertainError("the session has no record")
         return self.record
 
-    def _choose(self) -> tuple[Picture, list[Secondary]]:
+    def _choose(self, named: Sequence[int | None]) -> tuple[Picture, list[Secondary]]:
         """Return the targets: those that were named, or the first ones that are ready and free."""
         picture = self.session.picture()
         marks.require_live_migration(picture)
-        named = [pair.destination for pair in self.opening.pairs]
         taken = {one for one in named if one is not None}
         chosen = []
         for which in named:

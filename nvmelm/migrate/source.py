@@ -24,6 +24,7 @@ from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.verdict import Verdict
 from nvmelm.errors import BusyError, IncompatibleError, MalformedError, NvmelmError, UncertainError
 from nvmelm.migrate import messages, target
+from nvmelm.migrate.crossing import leaving
 from nvmelm.migrate.gate import choose, manifest_of, require_compatible
 from nvmelm.migrate.link import DATA, Link, LinkLostError
 from nvmelm.migrate.messages import expect, greet, send
@@ -137,7 +138,7 @@ class Source:
             NvmelmError: it failed, and the controllers run here as before; ``rolled_back`` says so.
             UncertainError: contact was lost after the give-away; both copies stand still.
         """
-        with undisturbed():
+        with leaving(self.session.host, self.session.address), undisturbed():
             try:
                 with interruptible():  # only here: no request to end falls between the failure and what undoes it
                     self._prepare()

@@ -20,10 +20,11 @@ image-not-suspended        not proven that the controller was suspended while it
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -54,12 +55,19 @@ _BLOCK = 1 * MiB
 #: 65535 queues of either kind: more NVMe state than this no controller has.
 _MAX_NVME_BYTES = 8 + 24 * 2 * 0xFFFF
 
+#: What a pipe's image leaves free on the disk: what nvmelm remembers is there too.
+_LEFT_BYTES = 64 * MiB
+
 _SAVE_AGAIN = "save the state again, or use another copy of the image"
 
 
 def refuse(reason: str, message: str, cause: str = "", fix: str = _SAVE_AGAIN) -> ImageError:
     """Return the error of an image that may not be used."""
     return ImageError(message, cause=cause, fix=fix, reason=reason)
+
+
+def _anything(_: ImageHeader) -> None:
+    """Take any state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +171,7 @@ class Image:
         """
         if self.header.nvme_bytes == 0:
             return None
-        if self.header.nvme_bytes > _MAX_NVME_BYTES:
-            raise refuse(
-                "image-sizes-disagree", f"{self.name}: {self.header.nvme_bytes} bytes of NVMe state are too many"
-            )
+        _require_possible(self.header, self.name)
         raw = self._read_at(self._state_at + ControllerStateHeader.size, self.header.nvme_bytes)
         return NvmeControllerState.parse(raw)
 
@@ -302,12 +307,13 @@ def check_nvme_size(head: bytes, header: ImageHeader, name: str) -> None:
         raise refuse("image-sizes-disagree", f"{name}: the queues of the NVMe state do not fill it")
 
 
-def open_image(source: Path, *, spool_directory: Path) -> Image:
+def open_image(source: Path, *, spool_directory: Path, fits: Callable[[ImageHeader], None] = _anything) -> Image:
     """Open and verify an image.
 
     Args:
         source: a file, a pipe, or ``-`` for standard input.
         spool_directory: where a pipe is kept (0600, without a name) while it is used.
+        fits: raises when a state of such a header is not wanted; a pipe is not copied then.
 
     Raises:
         ImageError: it may not be used; the reason says why.
@@ -317,22 +323,28 @@ def open_image(source: Path, *, spool_directory: Path) -> Image:
     if source == STANDARD:
         # A file object of its own: what Python may have read ahead of sys.stdin would be missing.
         with open(0, "rb", closefd=False) as stream:
-            return _from_stream(stream, "standard input", spool_directory)
+            return _from_stream(stream, "standard input", spool_directory, fits)
     try:
         descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
         raise host_error("cannot read the image", str(source), error, fix="check the file's name") from error
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
-        return Image(descriptor, str(source))
+        image = Image(descriptor, str(source))
+        try:
+            fits(image.header)
+        except BaseException:
+            image.close()
+            raise
+        return image
     if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         os.close(descriptor)
         raise UsageError(f"{source} is not a file", fix="name the image's file")
     with os.fdopen(descriptor, "rb") as stream:
-        return _from_stream(stream, str(source), spool_directory)
+        return _from_stream(stream, str(source), spool_directory, fits)
 
 
-def _from_stream(stream: BinaryIO, name: str, directory: Path) -> Image:
+def _from_stream(stream: BinaryIO, name: str, directory: Path, fits: Callable[[ImageHeader], None]) -> Image:
     """Copy a pipe to a file without a name and verify that."""
     if stream.isatty():
         raise UsageError(
@@ -340,30 +352,63 @@ def _from_stream(stream: BinaryIO, name: str, directory: Path) -> Image:
         )
     descriptor = unnamed_file(directory)
     try:
-        _spool(stream, name, descriptor, directory)
+        _spool(stream, name, descriptor, directory, fits)
     except BaseException:
         os.close(descriptor)
         raise
     return Image(descriptor, name)
 
 
-def _spool(stream: BinaryIO, name: str, descriptor: int, directory: Path) -> None:
+def _spool(stream: BinaryIO, name: str, descriptor: int, directory: Path, fits: Callable[[ImageHeader], None]) -> None:
     """Copy exactly one image; its first bytes are checked before any room is taken for the rest."""
     head = _read(stream, name, Prefix.size)
     prefix = check_prefix(head, name)
     document = _read(stream, name, prefix.header_bytes)
     if len(document) < prefix.header_bytes:
         raise refuse("image-truncated", f"{name} ends inside its header")
-    left = parse_header(document, name).state_bytes + Trailer.size
+    header = parse_header(document, name)
+    _require_possible(header, name)
+    fits(header)
+    left = header.state_bytes + Trailer.size
+    block = _read(stream, name, min(left, _BLOCK))
+    if len(block) == min(left, _BLOCK):  # otherwise it ends here, which is said below
+        _require_room(left, descriptor, name, directory)
     _keep(head + document, descriptor, directory)
     while left:
-        block = _read(stream, name, min(left, _BLOCK))
         if not block:
             raise refuse("image-truncated", f"{name} is truncated", f"{left} bytes are missing at its end")
         _keep(block, descriptor, directory)
         left -= len(block)
+        block = _read(stream, name, min(left, _BLOCK))
     if _read(stream, name, 1):
         raise refuse("image-trailing-data", f"{name} is longer than the image in it")
+
+
+def _require_possible(header: ImageHeader, name: str) -> None:
+    """Refuse what no controller has: its queues are counted by 16 bits.
+
+    Raises:
+        ImageError: it announces more.
+    """
+    if header.nvme_bytes > _MAX_NVME_BYTES:
+        raise refuse("image-sizes-disagree", f"{name}: {header.nvme_bytes} bytes of NVMe state are too many")
+
+
+def _require_room(length: int, descriptor: int, name: str, directory: Path) -> None:
+    """Refuse an image for which there is no room, before the disk is full of it.
+
+    Raises:
+        HostError: sessions and journals, which are on this disk, would find no room either.
+    """
+    disk = os.fstatvfs(descriptor)
+    room = disk.f_bavail * disk.f_frsize - _LEFT_BYTES
+    if length <= room:
+        return
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    fix = "save the image to a file and name that: a file is not copied"
+    raised = host_error("cannot keep the image while it is verified", str(directory), full, fix=fix)
+    raised.cause = f"{name} announces {length} bytes, and there is room for {max(room, 0)}"
+    raise raised
 
 
 def _read(stream: BinaryIO, name: str, length: int) -> bytes:

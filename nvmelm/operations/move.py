@@ -12,20 +12,25 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from nvmelm.discovery import resolve
-from nvmelm.errors import BusyError, NotSupportedError, NvmelmError
+from nvmelm.errors import BusyError, ImageError, NotSupportedError, NvmelmError
 from nvmelm.model import Document, Picture, Role, Secondary
 from nvmelm.operations import guards, marks, ownership, state, store
 from nvmelm.operations.actions import Action, Phase
 from nvmelm.operations.apply import Confirm
-from nvmelm.operations.image import ImageSource, open_sink
+from nvmelm.operations.image import ImageHeader, ImageSource, open_sink
 from nvmelm.operations.image_reader import open_image
 from nvmelm.operations.journal import Journal
 from nvmelm.operations.session import Session
+from nvmelm.operations.state_transfer import StateReader
 from nvmelm.pci import VFIO_DRIVER, Bdf
 from nvmelm.transport import Progress
+
+#: States up to this size are any controller's; what is larger must be of the order of the target's own.
+_ANY_CONTROLLERS_BYTES, _TIMES_ITS_OWN = 16 << 30, 16
 
 
 class StateReport(Document):
@@ -162,8 +167,8 @@ def restore(
     guards.require_decided(session.host, picture, [one.cntlid])
     require_free(one)
     target = state.Target.of(picture.primary)
-    with open_image(file, spool_directory=_spool(session)) as image:
-        state.check_fits(image.header, target)
+    fits = partial(_check_fits, session, one, target)
+    with open_image(file, spool_directory=_spool(session), fits=fits) as image:
         if dry_run:
             return _report(session, one, "state restore", dry_run=True, state_bytes=image.header.state_bytes)
         confirm(f"the state of controller {one.cntlid:#06x} will be replaced; what it does now is lost. Go on?")
@@ -192,6 +197,27 @@ def restore(
         seconds=done.seconds,
         notes=(*done.warnings, *held),
     )
+
+
+def _check_fits(session: Session, one: Secondary, target: state.Target, header: ImageHeader) -> None:
+    """Refuse a state that this controller cannot take; a device's own states are of one order of size.
+
+    Raises:
+        ImageError, IncompatibleError: the device has not seen a byte of it.
+    """
+    state.check_fits(header, target)
+    if header.state_bytes <= _ANY_CONTROLLERS_BYTES:
+        return
+    formats = target.formats
+    reader = StateReader(session.queue, one.cntlid, min(1, len(formats.versions)), min(1, len(formats.uuids)))
+    its_own = reader.header().total_bytes
+    if header.state_bytes > max(_ANY_CONTROLLERS_BYTES, _TIMES_ITS_OWN * its_own):
+        raise ImageError(
+            f"a state of {header.state_bytes} bytes is none of this controller",
+            cause=f"its own has {its_own} bytes now",
+            fix="save the state again, or use another copy of the image",
+            reason="image-sizes-disagree",
+        )
 
 
 class _journaled:  # noqa: N801  # used as a verb: with _journaled(...)

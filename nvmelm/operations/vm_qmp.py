@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +20,9 @@ from nvmelm.operations.vm_view import Device
 from nvmelm.pci import Bdf
 from nvmelm.picture import Secondary
 
-#: device_add locks all of the guest's memory for DMA; for hundreds of gigabytes that takes minutes.
-_ADD_DEADLINE_S = 300.0
+#: device_add locks all of the guest's memory for DMA, page after page: minutes for hundreds of gigabytes, and nothing
+#: for most. The PF is locked meanwhile, so a VMM that says nothing is not given more than its memory can take.
+_ADD_S, _ADD_S_PER_GIB, _ADD_AT_MOST_S = 20.0, 0.5, 300.0
 
 #: Run states in which no guest has begun to use its devices, or none uses them any more.
 _IDLE_STATES = ("prelaunch", "inmigrate", "postmigrate", "preconfig", "shutdown")
@@ -85,14 +87,21 @@ class QmpMachine:
         return Plan(name, chosen, as_sent("device_add", words), words)
 
     def add(self, plan: Plan, address: Bdf) -> Held:
+        deadline_s = self._add_deadline_s()
         with uncertain_when_lost(f"the VM was told to take {address}"):
-            self._monitor.execute("device_add", plan.words, deadline_s=_ADD_DEADLINE_S)
+            self._monitor.execute("device_add", plan.words, deadline_s=deadline_s)
             self._known = vm_view.devices(self._monitor)
             present = self.find(address)
         if present is None:
             cause = "it answered device_add with success"
             raise UncertainError(f"the VM does not show {address}", cause=cause, fix=LOOK)
         return present
+
+    def _add_deadline_s(self) -> float:
+        """Return how long device_add may take; a guest has no more memory to lock than this host has."""
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        locked = min(vm_view.memory_bytes(self._monitor) or there, there)
+        return min(_ADD_S + _ADD_S_PER_GIB * locked / (1 << 30), _ADD_AT_MOST_S)
 
     def plan_remove(self, held: Held, address: Bdf) -> Plan:
         words = {"id": held.handle}

@@ -157,6 +157,18 @@ def _host_functions(monitor: Monitor, device: Device) -> set[Bdf]:
     return found
 
 
+def memory_bytes(monitor: Monitor) -> int | None:
+    """Return how much memory the guest has, None when the VMM does not say (QEMU 2.11 and later do)."""
+    try:
+        answer = _object(monitor, "query-memory-size-summary")
+    except NvmelmError as error:
+        if error.reason in ("qmp-lost", "qmp-silent", "qmp-garbage"):
+            raise
+        return None
+    parts = [answer.get(name, 0) for name in ("base-memory", "plugged-memory")]
+    return sum(parts) if all(type(part) is int and part >= 0 for part in parts) else None
+
+
 def _children(monitor: Monitor, path: str) -> list[tuple[str, str]]:
     """Return name and type of the objects below a path; names that no VMM gives are left out."""
     matches = ((name, _CHILD.fullmatch(kind)) for name, kind in _rows(monitor, path))

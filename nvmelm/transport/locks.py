@@ -5,7 +5,8 @@ somebody else removes it, or moves its directory away, whoever makes the next fi
 was called so (:func:`_holder_of_another`), and whoever holds it can look whether it still is the one
 (:func:`lock_identity`).
 The kernel drops it when its holder ends, however that happens, so there are no stale locks. The holder writes its pid
-and its command line into the file, for the message of who has to wait.
+and the program's name into the file, for the message of who has to wait; what was typed may be nobody else's business,
+and the message may be read on another host.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import os
 import re
 import shlex
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -247,5 +247,4 @@ def _holder(descriptor: int) -> tuple[str, str]:
 
 
 def _this_process() -> bytes:
-    command = shlex.join(["nvmelm", *sys.argv[1:]])
-    return f"{os.getpid()} {command}".encode("utf-8", "backslashreplace")[:_HOLDER_BYTES]
+    return f"{os.getpid()} nvmelm".encode()

@@ -50,6 +50,8 @@ class SessionLooks:
             return
         yield from self.troubles.works(_WHAT)
         first, self._begun = not self._begun, True
+        for key in self.records.keys() - {(record.id, record.side.value) for record in records}:
+            del self.records[key]  # it ended long ago, and was pruned
         for record in records:
             key = (record.id, record.side.value)
             known = self.records.get(key)

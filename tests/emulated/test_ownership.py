@@ -12,6 +12,7 @@ import pytest
 
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import BusyError, HostError, MalformedError, UncertainError
+from nvmelm.operations import ownership
 from nvmelm.operations.ownership import (
     FIRST,
     NEXT,
@@ -229,3 +230,70 @@ def test_nothing_is_over_before_the_controllers_run() -> None:
         assert NEXT[written] >= {end}
         assert not NEXT[end]
     assert not NEXT[State.GIVEN_AWAY] & set(before.values())
+
+
+def ended(host: EmulatedHost, sessions: Sessions, number: int, **values: object) -> Record:
+    """Write a session that is over."""
+    return sessions.open(
+        replace(record(host, session=f"{number:032x}", cntlid=0x40 + number), state=State.ROLLED_BACK, **values)
+    )
+
+
+def test_sessions_that_ended_long_ago_are_pruned_and_a_question_about_them_is_answered(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "_KEPT", 10)
+    host = make_host()
+    with Sessions(host) as sessions:
+        for number in range(40):
+            ended(host, sessions, number, boot="an earlier one")
+        assert len(sessions.all()) <= 13
+        assert [one.id for one in sessions.all()] == [f"{number:032x}" for number in range(40)][-len(sessions.all()) :]
+        forgotten = sessions.get(f"{0:032x}", Side.SOURCE)
+        assert forgotten is not None
+        assert (forgotten.state, forgotten.over) == (State.ROLLED_BACK, True)
+        assert sessions.get(f"{0:032x}", Side.DESTINATION) is None
+        with pytest.raises(BusyError, match="known here already"):
+            sessions.open(record(host, session=f"{0:032x}"))
+
+
+def test_what_still_says_who_owns_a_controller_is_never_pruned(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "_KEPT", 10)
+    host = make_host()
+    with Sessions(host) as sessions:
+        unfinished = sessions.open(replace(record(host, session="f" * 32, cntlid=0x41), boot="an earlier one"))
+        last_of_this_boot = sessions.open(replace(record(host, session="e" * 32, cntlid=0x42), state=State.DONE))
+        for number in range(10, 40):
+            ended(host, sessions, number, boot="an earlier one")
+        assert {unfinished.id, last_of_this_boot.id} <= {one.id for one in sessions.all()}
+
+
+def test_a_disk_without_room_to_prune_keeps_no_session_from_being_opened(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Sessions) -> None:
+        raise HostError("no space left")
+
+    monkeypatch.setattr(Sessions, "_prune", full)
+    host = make_host()
+    with Sessions(host) as sessions:
+        assert sessions.open(record(host)) in sessions.all()
+
+
+def test_thousands_of_sessions_cost_a_verb_no_time(make_host: MakeHost) -> None:
+    host = make_host()
+    with Sessions(host) as sessions:
+        first = ended(host, sessions, 0, boot="an earlier one")
+        with contextlib.closing(sqlite3.connect(sessions.path)) as database, database:
+            database.executemany(
+                "INSERT INTO sessions SELECT ?, side, address, state, replace(record, id, ?) FROM sessions LIMIT 1",
+                [(f"{number:032x}",) * 2 for number in range(1, 2000)],
+            )
+        for number in range(2000, 2004):
+            ended(host, sessions, number, boot="an earlier one")
+        assert len(sessions.all()) <= 1100
+        kept = sessions.get(first.id, first.side)
+        assert kept is not None
+        assert kept.over

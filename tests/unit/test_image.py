@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import resource
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,6 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nvmelm.errors import HostError, ImageError, NvmelmError, UsageError
+from nvmelm.operations import image_reader
 from nvmelm.operations.image import ImageHeader, ImageSource, ImageWriter, Proof, open_sink
 from nvmelm.operations.image_reader import Image, open_image
 from nvmelm.operations.image_view import show
@@ -100,7 +104,7 @@ def piped(raw: bytes) -> Iterator[Path]:
     reading, writing = os.pipe()
 
     def fill() -> None:
-        with os.fdopen(writing, "wb") as pipe:
+        with suppress(BrokenPipeError), os.fdopen(writing, "wb") as pipe:  # it is refused before its end
             pipe.write(raw)
 
     filler = threading.Thread(target=fill)
@@ -373,3 +377,44 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
         open_sink(tmp_path / "nowhere" / "image")
     with pytest.raises(HostError, match="nowhere"):
         open_image(tmp_path / "nowhere", spool_directory=tmp_path)
+
+
+def announcing(**sizes: int) -> bytes:
+    """Return the beginning of an image whose header announces other sizes."""
+    header_bytes = int.from_bytes(GOLDEN[12:16], "little")
+    head: dict[str, Any] = json.loads(GOLDEN[16 : 16 + header_bytes]) | sizes
+    head["state_bytes"] = 48 + head["nvme_bytes"] + head["vendor_bytes"]
+    document = json.dumps(head).encode()
+    return GOLDEN[:12] + len(document).to_bytes(4, "little") + document
+
+
+def test_an_image_in_a_pipe_for_which_there_is_no_room_is_refused_before_the_disk_is_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+    monkeypatch.setattr(image_reader, "_keep", lambda data, *_: written.append(bytes(data)))
+    disk = os.statvfs(tmp_path)
+    huge = disk.f_blocks * disk.f_frsize // 4 * 4
+    with piped(announcing(vendor_bytes=huge) + bytes(2 << 20)) as pipe, pytest.raises(HostError) as met:
+        open_image(pipe, spool_directory=tmp_path)
+    assert met.value.errno == errno.ENOSPC
+    assert str(huge)[:4] in met.value.cause
+    assert written == []
+
+
+def test_an_image_in_a_pipe_whose_header_is_not_wanted_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_reader, "_keep", lambda *_: pytest.fail("it was copied"))
+
+    def refuse(header: ImageHeader) -> None:
+        raise ImageError("not for this controller")
+
+    with piped(GOLDEN) as pipe, pytest.raises(ImageError, match="not for this"):
+        open_image(pipe, spool_directory=tmp_path, fits=refuse)
+
+
+def test_more_queues_than_16_bits_count_are_refused_by_the_header(tmp_path: Path) -> None:
+    with piped(announcing(nvme_bytes=1 << 30) + bytes(4096)) as pipe, pytest.raises(ImageError) as met:
+        open_image(pipe, spool_directory=tmp_path)
+    assert met.value.reason == "image-sizes-disagree"
