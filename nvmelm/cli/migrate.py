@@ -45,7 +45,8 @@ WrittenFile = Annotated[
     ),
 ]
 MaxDowntime = Annotated[
-    float | None, typer.Option("--max-downtime", metavar="SECONDS", min=0.0, help="Refuse when it would take longer.")
+    float | None,
+    typer.Option("--max-downtime", metavar="SECONDS", min=0.0, help="Refuse, or go back, when it takes longer."),
 ]
 ReachedAt = Annotated[str, typer.Option("--from", metavar="URL", help="Where the other host reaches this one.")]
 Page = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write one page about the move.")]

@@ -22,7 +22,7 @@ from nvmelm.picture import Secondary
 
 #: device_add locks all of the guest's memory for DMA, page after page: minutes for hundreds of gigabytes, and nothing
 #: for most. The PF is locked meanwhile, so a VMM that says nothing is not given more than its memory can take.
-_ADD_S, _ADD_S_PER_GIB, _ADD_AT_MOST_S = 20.0, 0.5, 300.0
+_ADD_S, _ADD_S_PER_GIB, _ADD_DEADLINE_S = 20.0, 0.5, 300.0
 
 #: Run states in which no guest has begun to use its devices, or none uses them any more.
 _IDLE_STATES = ("prelaunch", "inmigrate", "postmigrate", "preconfig", "shutdown")
@@ -101,7 +101,7 @@ class QmpMachine:
         """Return how long device_add may take; a guest has no more memory to lock than this host has."""
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         locked = min(vm_view.memory_bytes(self._monitor) or there, there)
-        return min(_ADD_S + _ADD_S_PER_GIB * locked / (1 << 30), _ADD_AT_MOST_S)
+        return min(_ADD_S + _ADD_S_PER_GIB * locked / (1 << 30), _ADD_DEADLINE_S)
 
     def plan_remove(self, held: Held, address: Bdf) -> Plan:
         words = {"id": held.handle}

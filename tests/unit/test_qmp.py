@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,14 @@ from nvmelm.errors import (
     NotSupportedError,
     NvmelmError,
     TimedOutError,
+    UncertainError,
     UsageError,
 )
-from nvmelm.operations import qmp, qmp_refusals
+from nvmelm.operations import qmp, qmp_refusals, vm_qmp
 from nvmelm.operations.qmp import Monitor, as_sent, printable
+from nvmelm.operations.vm_machine import Plan
+from nvmelm.operations.vm_qmp import conversation
+from nvmelm.pci import Bdf
 from tests.unit.qmp_server import HangUpError, RawError, RefusedError, Server, SilenceError, serving
 
 
@@ -398,3 +404,34 @@ def test_every_row_of_the_table_has_a_sentence_a_cause_and_a_fix() -> None:
     assert all(row.cause and row.fix and row.reason for row in rows)
     met = {qmp_refusals.refusal("x", one, sentence).cause for one, sentence, _, _ in SENTENCES}
     assert {row.cause for row in rows} <= met
+
+
+@pytest.mark.parametrize(
+    ("memory", "longest_s"),
+    [
+        ({"base-memory": 4 << 30}, 30),
+        ({"base-memory": 1 << 70}, None),
+        ({"base-memory": -1}, None),
+        (RefusedError("CommandNotFound"), None),
+    ],
+)
+def test_a_vmm_gets_as_long_for_a_vf_as_its_memory_takes_and_never_more_than_this_hosts(
+    path: Path, memory: Any, longest_s: float | None
+) -> None:
+    this_hosts = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
+    answers = {"query-memory-size-summary": memory, "query-status": {"status": "running"}, "query-name": {}}
+    with serving(path, answers=answers | {"qom-list": []}), conversation(str(path)) as machine:
+        assert machine._add_deadline_s() <= (longest_s or min(20 + this_hosts / 2, 300))
+
+
+def test_a_vmm_that_is_silent_when_it_is_given_a_vf_is_not_waited_for_as_if_it_locked_memory(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vm_qmp, "_ADD_S", 0.2)
+    answers = {"query-memory-size-summary": {"base-memory": 1 << 20}, "device_add": SilenceError()}
+    answers |= {"query-status": {"status": "running"}, "query-name": {}, "qom-list": []}
+    begun = time.monotonic()
+    with serving(path, answers=answers), conversation(str(path)) as machine, pytest.raises(UncertainError) as caught:
+        machine.add(Plan("vf1", None, "", {"driver": "vfio-pci", "id": "vf1"}), Bdf.parse("01:00.1"))
+    assert caught.value.reason == "qmp-silent"
+    assert time.monotonic() - begun < 20
