@@ -20,7 +20,7 @@ from nvmelm.migrate.messages import send
 from nvmelm.migrate.streams import Arriving
 from nvmelm.operations import state
 from nvmelm.operations.image_stream import Receive, StreamedImage, TailDigest
-from nvmelm.operations.interrupts import begin
+from nvmelm.operations.interrupts import begin, held_back
 from nvmelm.operations.ownership import Moving
 from nvmelm.operations.session import Session
 from nvmelm.operations.state_transfer import WORTH_A_THREAD_S
@@ -150,9 +150,10 @@ class Loading:
     def __exit__(self, *error: object) -> None:
         for one in self._states.values():
             one.arriving.abandon()
-        for one in self._states.values():
-            if one.thread is not None:
-                one.thread.join()
+        with held_back():  # an interrupt here would leave a thread that sets what is being put back
+            for one in self._states.values():
+                if one.thread is not None:
+                    one.thread.join()
 
     def _next(self) -> Frame | None:
         """Hand data over as it comes; return the first frame that is none, or None when a state is in, or failed."""

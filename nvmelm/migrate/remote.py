@@ -44,10 +44,9 @@ def connected(
             "cannot start", shlex.join(command[:1]), number, fix="install it, or name it: --rsh"
         ) from error
     assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018  # both are pipes
-    incoming, outgoing = os.dup(child.stdout.fileno()), os.dup(child.stdin.fileno())
-    child.stdin.close()
-    child.stdout.close()
     try:
+        with child.stdin, child.stdout:
+            incoming, outgoing = _both(child.stdout.fileno(), child.stdin.fileno())
         with Link(incoming, outgoing, address.name, silence_s=silence_s) as link:
             try:
                 yield link
@@ -58,6 +57,18 @@ def connected(
                 raise error from None
     finally:
         _reap(child)
+
+
+def _both(incoming: int, outgoing: int) -> tuple[int, int]:
+    """Return copies of two descriptors, or of none."""
+    copies: list[int] = []
+    try:
+        copies += [os.dup(incoming)]
+        return copies[0], os.dup(outgoing)
+    except OSError as error:
+        for copy in copies:
+            os.close(copy)
+        raise host_error("cannot open", "the link", error) from error
 
 
 @contextmanager
@@ -116,7 +127,7 @@ def standard_link(peer: str, *, silence_s: float = SILENCE_S) -> Link:
         HostError: they cannot be used.
     """
     try:
-        incoming, outgoing = os.dup(0), os.dup(1)
+        incoming, outgoing = _both(0, 1)
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(nothing, 0)
         os.close(nothing)

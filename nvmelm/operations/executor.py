@@ -199,17 +199,19 @@ def _may_block(path: str) -> bool:
 def _bounded(write: Callable[[], None], what: str) -> None:
     """Do a write the kernel may block, and stop waiting for it at a deadline."""
     failures: list[BaseException] = []
+    turn = threading.Lock()  # taken by whoever comes first: the write, or the end of waiting for it
 
     def attempt() -> None:
         try:
-            write()
-        except BaseException as error:
+            if turn.acquire(blocking=False):  # otherwise nobody waits any more, and others may have the PF
+                write()
+        except BaseException as error:  # it is raised where the caller is
             failures.append(error)
 
     thread = threading.Thread(target=attempt, daemon=True)
     begin(thread)
     thread.join(_IDLE_DEADLINE_S)
-    if thread.is_alive():
+    if turn.acquire(blocking=False) or thread.is_alive():
         cause = "the kernel has not ended it: a process may hold a function open, or a driver or device hangs"
         raise TimedOutError(
             f"waited {_IDLE_DEADLINE_S:g} s in vain to {what}", cause=cause, fix="stop the VM that has it; dmesg"

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from nvmelm.errors import MalformedError, NotSupportedError, UsageError
 from nvmelm.operations import domain_xml
 from nvmelm.operations.domain_xml import DomainXml
+from nvmelm.operations.interrupts import begin
 from nvmelm.operations.libvirt_refusals import refusal
 from nvmelm.operations.qmp import printable
 from nvmelm.operations.vm_report import Vmm
@@ -276,7 +277,7 @@ class _EventLoop:
         self._closing = False
         self._timer = libvirt.virEventAddTimeout(-1, _say_nothing, None)
         self._thread = threading.Thread(target=self._run, name="libvirt", daemon=True)
-        self._thread.start()
+        begin(self._thread)
 
     def _run(self) -> None:
         with suppress(self._libvirt.libvirtError):

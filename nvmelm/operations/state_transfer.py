@@ -14,7 +14,7 @@ from uuid import UUID
 
 from nvmelm.commands import execute, migration
 from nvmelm.errors import HostError
-from nvmelm.operations.interrupts import begin
+from nvmelm.operations.interrupts import begin, held_back
 from nvmelm.picture import Primary
 from nvmelm.transport import AdminQueue
 from nvmelm.wire.formats import StateFormats
@@ -132,7 +132,8 @@ class ReadAhead:
     def __exit__(self, *error: object) -> None:
         if self._thread is not None:
             self._asked.put(None)
-            self._thread.join()
+            with held_back():
+                self._thread.join()
 
     def _receive(self, offset: int, length: int) -> bytes:
         started = time.monotonic()

@@ -92,7 +92,7 @@ class Waker:
         try:
             with self.writing as number:
                 os.write(number, b"\0")
-        except (DescriptorClosedError, BlockingIOError):  # full: it is awake
+        except (DescriptorClosedError, BrokenPipeError, BlockingIOError):  # full: it is awake
             return
 
     def rest(self) -> None:

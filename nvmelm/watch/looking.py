@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
-from nvmelm.operations.interrupts import left_to_the_main_thread
+from nvmelm.operations.interrupts import begin, left_to_the_main_thread
 from nvmelm.watch.lines import Body
 from nvmelm.watch.look import Looks
 
@@ -65,7 +65,7 @@ class Looking:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Look while the block runs. A look that hangs in the kernel is not waited for; any other one is."""
-        self._thread.start()
+        begin(self._thread)
         try:
             yield
         finally:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 from nvmelm.errors import NvmelmError
 from nvmelm.migrate.program import Program
-from nvmelm.operations.interrupts import left_to_the_main_thread
+from nvmelm.operations.interrupts import begin, left_to_the_main_thread
 
 #: Lines that wait at most; some megabytes.
 _WAITING = 10_000
@@ -60,7 +60,7 @@ class Programs:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run programs while the block runs, and for what waits then a few seconds longer."""
-        self._thread.start()
+        begin(self._thread)
         try:
             yield
         finally:
