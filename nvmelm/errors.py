@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import errno as errno_module
 import os
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import ClassVar
 
@@ -208,6 +209,24 @@ def host_error(what: str, path: str, error: OSError, *, fix: str = "") -> HostEr
         cause = "the device, or its driver, is not there (any more)"
         return DeviceGoneError(message, path=path, errno=number, cause=cause, fix=fix)
     return HostError(message, path=path, errno=number, fix=fix)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it was raised from, and so on; each once, also where the chain bites its own tail."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__
+
+
+def origin(failure: BaseException, error: BaseException) -> BaseException | None:
+    """Return what a failure is raised from: the error that led to it, unless that is, or came from, the failure.
+
+    For ``raise failure from origin(failure, error)`` where the way back may return the very error it was given: an
+    error that is its own cause sends everybody who follows the chain round in a circle.
+    """
+    return failure.__cause__ if any(one is failure for one in causes(error)) else error
 
 
 def unexpected(error: Exception) -> NvmelmError:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nvmelm.errors import HostError, NvmelmError, RolledBackError
+from nvmelm.errors import HostError, NvmelmError, RolledBackError, causes
 from nvmelm.model import ChangeReport, Document, Part
 
 
@@ -64,11 +64,10 @@ def _status(error: BaseException | None) -> StatusView | None:
     """Return the NVMe status an error stands for, its own or that of the error it was raised from."""
     from nvmelm.commands import AdminCommandError  # here: most errors end a verb before it has sent a command
 
-    while error is not None and not isinstance(error, AdminCommandError):
-        error = error.__cause__
-    if error is None:
+    refused = next((cause for cause in causes(error) if isinstance(cause, AdminCommandError)), None)
+    if refused is None:
         return None
-    status = error.status
+    status = refused.status
     return StatusView(value=status.value, sct=status.sct, sc=status.sc, name=status.name, dnr=bool(status.dnr))
 
 

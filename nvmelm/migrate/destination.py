@@ -20,6 +20,7 @@ from nvmelm.errors import (
     NvmelmError,
     UncertainError,
     UsageError,
+    origin,
     unexpected,
 )
 from nvmelm.migrate import messages, target
@@ -121,7 +122,8 @@ class Destination:
                         self._prepare(picture, chosen)
                         self._load(picture)
                 except (Exception, KeyboardInterrupt) as error:  # the source must know, and targets be free
-                    raise self._put_back(error) from error
+                    failure = self._put_back(error)
+                    raise failure from origin(failure, error)
                 self._await_decision()
 
     @property

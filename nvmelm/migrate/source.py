@@ -22,7 +22,7 @@ from typing import Any
 
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.verdict import Verdict
-from nvmelm.errors import BusyError, IncompatibleError, MalformedError, NvmelmError, UncertainError
+from nvmelm.errors import BusyError, IncompatibleError, MalformedError, NvmelmError, UncertainError, origin
 from nvmelm.migrate import messages, target
 from nvmelm.migrate.crossing import leaving
 from nvmelm.migrate.gate import choose, manifest_of, require_compatible
@@ -147,7 +147,8 @@ class Source:
                     self._check_stood_still()
                 self.record = self.sessions.move(self.known, State.GIVEN_AWAY)
             except (Exception, KeyboardInterrupt) as error:  # whatever it is: the guest stands still, or its targets do
-                raise roll_back(self, error) from error
+                failure = roll_back(self, error)
+                raise failure from origin(failure, error)
             self._give()
             self._take_down()
 

@@ -20,6 +20,7 @@ from nvmelm.errors import (
     NvmelmError,
     RolledBackError,
     UncertainError,
+    origin,
     unexpected,
 )
 from nvmelm.operations import guards, sanity
@@ -87,7 +88,8 @@ def apply(
     try:
         done = _converge(session, request, actions, picture, journal)
     except (Exception, KeyboardInterrupt) as error:  # whatever it is: something was changed
-        raise _put_back(session, journal, error) from error
+        failure = _put_back(session, journal, error)
+        raise failure from origin(failure, error)
     journal.end("done")
     removed = any(change.cell == "vfs" and change.before for action in actions for change in action.changes)
     journal.supersede(request.target, anew=removed)

@@ -95,10 +95,12 @@ def let_go(error: BaseException) -> None:
     """
     import traceback  # for whom all goes well, it is not needed
 
-    seen: BaseException | None = error
-    while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen = seen.__context__
+    link: BaseException | None = error
+    met: set[int] = set()
+    while link is not None and id(link) not in met:  # as far as it goes: a context set by hand may lead in a circle
+        met.add(id(link))
+        traceback.clear_frames(link.__traceback__)
+        link = link.__context__
 
 
 def begin(thread: threading.Thread) -> None:

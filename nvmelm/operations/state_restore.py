@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from nvmelm.commands import AdminCommandError, execute, migration
-from nvmelm.errors import ImageError, IncompatibleError, MalformedError, NotSupportedError, UncertainError
+from nvmelm.errors import (
+    ImageError,
+    IncompatibleError,
+    MalformedError,
+    NotSupportedError,
+    UncertainError,
+    origin,
+)
 from nvmelm.operations.image import ImageHeader
 from nvmelm.operations.image_reader import Image, Part
 from nvmelm.operations.image_stream import StreamedImage
@@ -201,7 +208,8 @@ class _Transfer:
                 self._send(progress)
             except AdminCommandError as error:
                 if error.status.dnr or attempt > retries:
-                    raise self._explained(error) from error
+                    failure = self._explained(error)
+                    raise failure from origin(failure, error)
                 attempt += 1
             except ImageError as error:
                 error.add_note(f"controller 0x{self._cntlid:04x} is suspended, and no state was committed to it")
