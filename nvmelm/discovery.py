@@ -16,14 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from nvmelm import pci
-from nvmelm.commands import execute, identify, listing
+from nvmelm.commands import execute, identify, listing, optional
 from nvmelm.errors import MalformedError, NotSupportedError, UsageError
 from nvmelm.inventory import PrimaryRef
 from nvmelm.pci import Bdf
 from nvmelm.picture import Picture, Primary, Resources, Secondary, StateFormats, Tracking
 from nvmelm.transport import AdminQueue, Host
 from nvmelm.wire.identify import (
-    EffectsLog,
     IdentifyController,
     PrimaryControllerCapabilities,
     SecondaryControllerEntry,
@@ -107,17 +106,19 @@ def _capabilities(
     """Ask for the capabilities where the device has them; QEMU before 10.0 has them with OACS bit 7 clear."""
     supported = identity.virtualization_management
     if not supported and sriov is not None:
-        effects = EffectsLog(execute(queue, identify.effects_log()).data)
-        supported = effects.admin(Opcode.VIRTUALIZATION_MANAGEMENT).csupp
-    if not supported:
-        return None
-    return PrimaryControllerCapabilities(execute(queue, identify.primary_capabilities()).data)
+        effects = optional.effects_log(queue)
+        supported = effects is not None and bool(effects.admin(Opcode.VIRTUALIZATION_MANAGEMENT).csupp)
+    page = optional.data(queue, identify.primary_capabilities()) if supported else None
+    return PrimaryControllerCapabilities(page) if page is not None else None
 
 
 def _state_formats(queue: AdminQueue, identity: IdentifyController) -> StateFormats | None:
     if not identity.host_managed_live_migration:
         return None
-    formats = WireStateFormats.parse(execute(queue, identify.state_formats()).data)
+    page = optional.data(queue, identify.state_formats())
+    if page is None:
+        return None
+    formats = WireStateFormats.parse(page)
     return StateFormats(versions=formats.versions, vendor_uuids=tuple(str(one) for one in formats.uuids))
 
 

@@ -160,6 +160,17 @@ class Secondary(Record):
     namespaces: tuple[int, ...] | None = field(
         default=None, metadata=about("ids of the namespaces attached; null: the verb did not ask")
     )
+    suspended: bool | None = field(
+        default=None, metadata=about("its state says that it stands still; null: not asked, or the device does not say")
+    )
+    saved_at: str | None = field(
+        default=None, metadata=about("when the state of a suspended one was saved; null: not known")
+    )
+
+    @property
+    def standing(self) -> str:
+        """Return its state as people see it: a suspended controller is online for the device, and does nothing."""
+        return "suspended" if self.suspended else self.state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +181,10 @@ class Picture(Report):
 
     primary: Primary
     secondaries: tuple[Secondary, ...]
+    suspension_unknown: str | None = field(
+        default=None,
+        metadata=about("why it is not known which controllers are suspended; null: it is, or none can be"),
+    )
 
     def secondary(self, cntlid: int) -> Secondary | None:
         """Return the secondary controller with an id, or None."""

@@ -23,5 +23,5 @@ def list_primaries(run: Run) -> Answer:
 def show(run: Run, pf: Pf) -> Answer:
     """Show a controlling function: capabilities, limits, state formats, resources, and its controlled functions."""
     with run.primary(pf) as session:
-        found = session.picture()
+        found = session.picture(states=True)
     return Answer(found, lambda: views.picture(found))

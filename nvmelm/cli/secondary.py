@@ -17,7 +17,7 @@ app = group("Steps 2 and 3: controlled functions, their resources, and the permi
 def list_secondaries(run: Run, pf: Pf) -> Answer:
     """List the controlled functions: controller, virtual function, resources, driver and VFIO node."""
     with run.primary(pf) as session:
-        found = session.picture()
+        found = session.picture(states=True)
     return Answer(found, lambda: views.secondaries(found))
 
 

@@ -149,6 +149,20 @@ def secondaries(document: Picture, *, idle: bool = True) -> Iterator[str]:
     hidden = len(document.secondaries) - len(shown)
     if hidden:
         yield f"{'and ' if shown else ''}{count(hidden, 'controlled function')} not in use"
+    yield from _standing(document)
+
+
+def _standing(document: Picture) -> Iterator[str]:
+    """Say of suspended controllers what is known, or why it is not known which are suspended."""
+    suspended = [one for one in document.secondaries if one.suspended]
+    if suspended or document.suspension_unknown:
+        yield ""
+    for one in suspended:
+        saved = f"; saved at {render.plain(one.saved_at)}, not resumed" if one.saved_at else ""
+        yield f"{cntlid(one.cntlid)} is suspended: its guest waits for I/O{saved}"
+    if document.suspension_unknown:
+        why = f"which controllers are suspended is not known: {document.suspension_unknown}"
+        yield from render.wrapped("", render.plain(why), sys.stdout)
 
 
 def _idle(one: Secondary) -> bool:
@@ -193,7 +207,7 @@ def _secondary(one: Secondary) -> list[object]:
     mark = f"{one.mark.role}{'' if one.mark.holds else ' (broken)'}" if one.mark else None
     node = one.vfio_node.removeprefix("/dev/") if one.vfio_node else one.controller_node  # 80 columns are few
     name, vf = cntlid(one.cntlid), one.vf_number or None
-    return [name, vf, one.state, one.vq, one.vi, address, one.driver, one.iommu_group, node, mark]
+    return [name, vf, one.standing, one.vq, one.vi, address, one.driver, one.iommu_group, node, mark]
 
 
 def _users(one: Secondary) -> str:

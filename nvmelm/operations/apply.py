@@ -10,7 +10,7 @@ A failure anywhere in between plans the way back from what the host shows then t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from nvmelm.errors import (
@@ -82,11 +82,11 @@ def apply(
     journal = Journal(session.host, session.address, session.ref.serial)
     if not actions:
         journal.supersede(request.target)
-        return _report(session, request, actions, picture)
+        return _report(session, request, actions, _with_states(session, request, picture))
     picture = _ask(session, picture, actions, request.risks, confirm)
     journal.begin(request.verb, session.ref.serial, request.target)
     try:
-        done = _converge(session, request, actions, picture, journal)
+        done = _with_states(session, request, _converge(session, request, actions, picture, journal))
     except (Exception, KeyboardInterrupt) as error:  # whatever it is: something was changed
         failure = _put_back(session, journal, error)
         raise failure from origin(failure, error)
@@ -109,7 +109,7 @@ def undo(session: Session, target: Cells, verb: str, *, confirm: Confirm, dry_ru
     if dry_run or not actions:
         return _report(session, request, actions, picture, dry_run=dry_run)
     picture = _ask(session, picture, actions, (), confirm)
-    done = _converge(session, request, actions, picture, None)
+    done = _with_states(session, request, _converge(session, request, actions, picture, None))
     return _report(session, request, actions, done, changed=True)
 
 
@@ -214,3 +214,13 @@ def _of_addresses(session: Session, actions: Sequence[Action]) -> tuple[str, ...
     link = f"/sys/{session.ref.address.path}/virtfnN"
     text = f"the addresses of the VFs are known once they exist: the device may choose them by their number; {link}"
     return (text,) if unknown else ()
+
+
+def _with_states(session: Session, request: Request, picture: Picture) -> Picture:
+    """Return a picture with which controllers are suspended; what was done is done, even if they cannot be asked."""
+    if request.of_session:
+        return picture
+    try:
+        return session.with_states(picture)
+    except NvmelmError as error:
+        return replace(picture, suspension_unknown=error.message)

@@ -14,17 +14,16 @@ import re
 from collections.abc import Iterator
 
 from nvmelm import pci
-from nvmelm.commands import execute, identify
-from nvmelm.errors import NvmelmError
+from nvmelm.commands import AdminCommandError, execute, identify, optional
 from nvmelm.inventory import primaries
 from nvmelm.model import Finding, HostCheck, Picture, Secondary
 from nvmelm.numbers import hexadecimal
-from nvmelm.operations import groups
+from nvmelm.operations import groups, suspension
 from nvmelm.operations.journal import journal_path
 from nvmelm.operations.sanity import contradictions
 from nvmelm.operations.session import Session, session
 from nvmelm.transport import Host
-from nvmelm.wire.identify import EffectsLog, IdentifyController
+from nvmelm.wire.identify import IdentifyController
 from nvmelm.wire.opcodes import Opcode
 
 #: PCI class of an NVMe controller: mass storage, non-volatile memory, NVM Express.
@@ -144,7 +143,7 @@ def _parameter(host: Host, module: str, name: str) -> str:
 
 
 def _primary(opened: Session) -> Iterator[Finding]:
-    picture = opened.picture()
+    picture = opened.picture(states=True)
     name = picture.primary.address
     yield from (_problem("contradiction", f"{name}: {text}", _VENDOR) for text in contradictions(picture))
     yield from _capabilities(picture)
@@ -185,9 +184,14 @@ def _effects(opened: Session, picture: Picture) -> Iterator[Finding]:
     if not picture.primary.live_migration:
         return
     try:
-        effects = EffectsLog(execute(opened.queue, identify.effects_log()).data)
-    except NvmelmError as error:
-        yield _warning("effects", f"{name} has no effects log: {error.message}", "ask the vendor")
+        effects = optional.effects_log(opened.queue)
+    except AdminCommandError as error:
+        yield _warning("effects", f"the effects log of {name} cannot be read: {error.message}", "ask the vendor")
+        return
+    if effects is None:
+        yield _warning(
+            "effects", f"{name} has no effects log: what its commands do to I/O is not known", "ask the vendor"
+        )
         return
     freezing = [one.name for one in (Opcode.MIGRATION_SEND, Opcode.MIGRATION_RECEIVE) if effects.admin(one).cse]
     if freezing:
@@ -207,8 +211,14 @@ def _functions(opened: Session, picture: Picture) -> Iterator[Finding]:
     if primary.drivers_autoprobe is False and not host_journal_exists(opened):
         fix = f"echo 1 > /sys/bus/pci/devices/{primary.address}/sriov_drivers_autoprobe, if nobody wants it off"
         yield _warning("autoprobe", f"driver autoprobe of {primary.address} is off, and nvmelm did not do it", fix)
+    if picture.suspension_unknown:
+        message = f"which controllers of {primary.address} are suspended is not known: {picture.suspension_unknown}"
+        yield _warning("suspension-unknown", message, f"nvmelm state suspend {primary.address} CNTLID asks for one")
     for one in present:
         yield from _function(host, pci.Bdf.parse(primary.address), one)
+        if one.suspended:
+            fix = f"nvmelm recover names a migration that holds it; else nvmelm state resume {primary.address} "
+            yield _warning("suspended", suspension.meaning(one), f"{fix}{one.cntlid:#06x}")
 
 
 def host_journal_exists(opened: Session) -> bool:

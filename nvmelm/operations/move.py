@@ -18,7 +18,7 @@ from pathlib import Path
 from nvmelm.discovery import resolve
 from nvmelm.errors import BusyError, ImageError, NotSupportedError, NvmelmError
 from nvmelm.model import Document, Picture, Role, Secondary
-from nvmelm.operations import guards, marks, ownership, state, store
+from nvmelm.operations import guards, marks, ownership, state, store, suspension
 from nvmelm.operations.actions import Action, Phase
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.image import ImageHeader, ImageSource, open_sink
@@ -83,18 +83,18 @@ def resume(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: boo
         UncertainError: a migration gave it away, or holds it: another copy may run.
         AdminCommandError: the device refused, after an unfinished restore for example.
     """
-    _, one = _gate(session, which, Role.MIGRATABLE, Role.RESUMABLE)
+    picture, one = _gate(session, which, Role.MIGRATABLE, Role.RESUMABLE)
     ownership.require_ours(session.host, session.address, one.cntlid, one.incarnation)
     if dry_run:
         return _report(session, one, "state resume", dry_run=True)
-    saved = _saved(session, one)
+    saved = suspension.saved_at(session.host, picture.primary, one)
     if saved and one.mark is not None and one.mark.role is Role.MIGRATABLE:
         confirm(
             f"the state of {one.cntlid:#06x} was saved at {saved}; if it was resumed elsewhere, resuming it here makes "
             "two running copies of one controller. Resume it here?"
         )
     done = state.resume(session.queue, one.cntlid)
-    store.remove(_saved_path(session, one))
+    store.remove(suspension.saved_path(session.host, picture.primary, one))
     return _report(session, one, "state resume", changed=done.changed, commands=done.commands, seconds=done.seconds)
 
 
@@ -114,9 +114,12 @@ def save(
     if dry_run:
         return _report(session, one, "state save", dry_run=True)
     # Before the image can exist: a save cut off must not leave one that `state resume` knows nothing of.
-    noted = _saved_path(session, one)
+    noted = suspension.saved_path(session.host, picture.primary, one)
     earlier = store.read(noted)
-    remembered = {"saved_at": datetime.now(UTC).isoformat(timespec="seconds"), **_which(session, one)}
+    remembered = {
+        "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **suspension.identity_of(session.host, picture.primary, one),
+    }
     store.write(noted, json.dumps(remembered) + "\n")
     try:
         with open_sink(file) as sink:
@@ -277,26 +280,3 @@ def _report(session: Session, one: Secondary, verb: str, *, dry_run: bool = Fals
 def _spool(session: Session) -> Path:
     """Return the directory a piped image is kept in while it is verified; it is as private as the image."""
     return session.host.state_dir
-
-
-def _saved_path(session: Session, one: Secondary) -> Path:
-    return session.host.state_dir / "saved" / session.address / f"{one.cntlid:#06x}.json"
-
-
-def _which(session: Session, one: Secondary) -> dict[str, str | int]:
-    """Return what tells a controller from others that are in its place later: inodes are unique within a boot only."""
-    return {
-        "incarnation": one.incarnation,
-        "boot": session.host.facts().boot_id,
-        "serial": session.ref.serial,
-    }
-
-
-def _saved(session: Session, one: Secondary) -> str:
-    """Return when this incarnation's state was last saved, or nothing."""
-    text = store.read(_saved_path(session, one))
-    try:
-        remembered = json.loads(text) if text else {}
-        return str(remembered["saved_at"]) if remembered == {**remembered, **_which(session, one)} else ""
-    except (ValueError, KeyError, AttributeError, RecursionError):
-        return "a time that cannot be read"

@@ -8,13 +8,13 @@ overrides and resources are gone with the boot, and the run is closed.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 
-from nvmelm.errors import UncertainError, UsageError
-from nvmelm.inventory import find_primary
+from nvmelm.errors import NvmelmError, UncertainError, UsageError
+from nvmelm.inventory import find_primary, primaries
 from nvmelm.model import RecoverReport, Unfinished
-from nvmelm.operations import guards
+from nvmelm.operations import guards, suspension
 from nvmelm.operations.apply import Confirm, Request, apply, known, picture_for, undo
 from nvmelm.operations.journal import Journal, Run, journal_path, journals
 from nvmelm.operations.plan import plan
@@ -67,7 +67,27 @@ def recover(
             changed = True
             _close(journal, runs, finished=finish)
             notes.append(f"{journal.address}: {len(runs)} unfinished, {'finished' if finish else 'undone'} or closed")
+    notes += _standing_still(host, leave)
     return RecoverReport(changed=changed, dry_run=dry_run, unfinished=tuple(found), notes=tuple(notes))
+
+
+def _standing_still(host: Host, leave: Collection[str]) -> Iterator[str]:
+    """Name the controllers that are suspended, though nothing that is written down wants them to be."""
+    for ref in primaries(host):
+        if str(ref.address) in leave:
+            continue
+        try:
+            with session(host, ref) as opened:
+                picture = opened.picture(users=False, states=True)
+        except NvmelmError as error:
+            yield f"{ref.address}: whether its controllers are suspended is not known: {error.message}"
+            continue
+        if picture.suspension_unknown:
+            yield f"{ref.address}: which controllers are suspended is not known: {picture.suspension_unknown}"
+        for secondary in picture.secondaries:
+            if secondary.suspended:
+                fix = f"nvmelm state resume {ref.address} {secondary.cntlid:#06x}, if it is to run here"
+                yield f"{ref.address}: {suspension.meaning(secondary)}; {fix}"
 
 
 def _recover_now(

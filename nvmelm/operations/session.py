@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nvmelm.discovery import read_picture
 from nvmelm.errors import PermissionDeniedError
 from nvmelm.inventory import PrimaryRef, find_primary, opened
-from nvmelm.operations import marks
+from nvmelm.operations import marks, suspension
 from nvmelm.operations.namespaces import with_namespaces
 from nvmelm.picture import Picture
 from nvmelm.transport import AdminQueue, Host
@@ -28,14 +28,22 @@ class Session:
         """Return the PCI address of the PF."""
         return str(self.ref.address)
 
-    def picture(self, *, users: bool = True, namespaces: Collection[int] = ()) -> Picture:
+    def picture(self, *, users: bool = True, namespaces: Collection[int] = (), states: bool = False) -> Picture:
         """Read the controlling function and all below it, marks included, as they are now.
 
         Args:
+            users: also ask who has each VF in use; this looks through the host's processes.
             namespaces: controllers of which the attached namespaces are read, too; a command for each namespace.
+            states: also ask which controllers are suspended, one command each; see :func:`with_states`.
         """
         picture = marks.joined(self.host, read_picture(self.host, self.queue, self.ref, users=users))
-        return with_namespaces(self.queue, picture, namespaces) if namespaces else picture
+        if namespaces:
+            picture = with_namespaces(self.queue, picture, namespaces)
+        return self.with_states(picture) if states else picture
+
+    def with_states(self, picture: Picture) -> Picture:
+        """Return a picture with which controllers are suspended; what is for people to see has it."""
+        return suspension.joined(self.host, self.queue, picture)
 
 
 @contextmanager

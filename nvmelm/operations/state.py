@@ -16,7 +16,7 @@ from nvmelm.commands import AdminCommandError, execute, migration
 from nvmelm.operations.image_view import ImageDescription, show
 from nvmelm.operations.state_restore import Refusal, Restored, Target, check_fits, refusals, restore
 from nvmelm.operations.state_save import Saved, bounded_size, save
-from nvmelm.operations.state_transfer import StateReader, formats_of, transfer_limit
+from nvmelm.operations.state_transfer import formats_of, is_suspended, transfer_limit
 from nvmelm.transport import AdminQueue
 from nvmelm.wire.formats import StateFormats
 from nvmelm.wire.opcodes import SuspendType
@@ -55,11 +55,6 @@ class Transition:
     changed: bool
     commands: int
     seconds: float
-
-
-def is_suspended(queue: AdminQueue, cntlid: int, formats: StateFormats) -> bool:
-    """Return whether a controller is suspended, as the header of its state says; nothing is changed."""
-    return StateReader(queue, cntlid, min(len(formats.versions), 1), 0).header().suspended
 
 
 def suspend(queue: AdminQueue, cntlid: int, *, notify: bool = False, formats: StateFormats | None = None) -> Transition:

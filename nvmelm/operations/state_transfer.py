@@ -89,6 +89,11 @@ class StateReader:
         return ControllerStateHeader(self.receive(0, ControllerStateHeader.size))
 
 
+def is_suspended(queue: AdminQueue, cntlid: int, formats: StateFormats) -> bool:
+    """Return whether a controller is suspended, as the header of its state says; nothing is changed."""
+    return StateReader(queue, cntlid, min(len(formats.versions), 1), 0).header().suspended
+
+
 class ReadAhead:
     """Reads a state part by part, one command at a time; a slow device is asked for a part while the last one is used.
 

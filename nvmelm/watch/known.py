@@ -38,6 +38,7 @@ _OF_A_CONTROLLER = (
     "iommu_group",
     "vfio_node",
     "controller_node",
+    "suspended",
 )
 
 
@@ -186,4 +187,5 @@ def _state(one: Secondary, manifest: str | None) -> ControllerState:
         if mark
         else None,
         manifest=manifest,
+        suspended=one.suspended,
     )

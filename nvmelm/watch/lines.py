@@ -68,6 +68,7 @@ class ControllerState(Part):
     used_by: tuple[str, ...] = Field(description="who has the VF in use, as it was last asked")
     mark: MarkState | None
     manifest: str | None = Field(description="digest of its manifest; null while it is not enabled and online")
+    suspended: bool | None = Field(default=None, description="as it was last asked; null: not known")
 
 
 class PrimaryPart(Part):

@@ -84,6 +84,20 @@ class Looks:
             self.functions[address] = replace(known, picture=picture)
             yield from differences(known, self.functions[address])
 
+    def states(self) -> Iterator[Body]:
+        """Look which controlled functions are suspended; nothing tells of that, and it costs one command each."""
+        for address, known in sorted(self.functions.items()):
+            self.at_work_on = address
+            try:
+                with opened(self._host, known.ref) as queue:
+                    picture = Session(self._host, known.ref, queue).with_states(known.picture)
+            except NvmelmError:
+                continue  # the next glance says what is wrong
+            finally:
+                self.at_work_on = None
+            self.functions[address] = replace(known, picture=_with_known_states(picture, known))
+            yield from differences(known, self.functions[address])
+
     def glance(self) -> Iterator[Body]:
         """Look at the functions whose Secondary Controller List is another than it was."""
         refs = yield from self._refs()
@@ -132,8 +146,8 @@ class Looks:
     def _read(self, ref: PrimaryRef, before: Known | None) -> Known:
         """Look at one function; the manifests of controlled functions that look as before are taken from there."""
         with opened(self._host, ref) as queue:
-            picture = Session(self._host, ref, queue).picture(users=before is None)
-            picture = _with_known_users(picture, self.functions.get(str(ref.address)))
+            picture = Session(self._host, ref, queue).picture(users=before is None, states=True)
+            picture = _with_known(picture, self.functions.get(str(ref.address)))
             ready = [one for one in picture.secondaries if one.present and one.online]
             kept = _kept(before, picture, ready) if before is not None else {}
             fresh = of_functions(self._host, queue, picture, [one for one in ready if one.cntlid not in kept])
@@ -159,12 +173,24 @@ class Looks:
         return [str(self._host.state_dir / "marks" / address)]  # a mark is renamed into its directory
 
 
-def _with_known_users(picture: Picture, before: Known | None) -> Picture:
-    """Return a picture that was read without users with those that are known."""
+def _with_known(picture: Picture, before: Known | None) -> Picture:
+    """Return a picture that was read without users with those that are known; the same of who is suspended."""
     if before is None:
         return picture
     users = {one.incarnation: one.used_by for one in before.picture.secondaries if one.used_by}
     rows = [replace(one, used_by=users.get(one.incarnation, ())) for one in picture.secondaries]
+    return _with_known_states(replace(picture, secondaries=tuple(rows)), before)
+
+
+def _with_known_states(picture: Picture, before: Known) -> Picture:
+    """Return a picture whose controllers could not be asked, while a transfer has the lock, with what is known."""
+    if picture.suspension_unknown is None:
+        return picture
+    last = {one.incarnation: one for one in before.picture.secondaries if one.online}
+    rows = [
+        replace(one, suspended=last[one.incarnation].suspended) if one.online and one.incarnation in last else one
+        for one in picture.secondaries
+    ]
     return replace(picture, secondaries=tuple(rows))
 
 

@@ -1,15 +1,16 @@
 """When it is looked: in a thread of its own, because a controller that hangs must not hold uevents back.
 
-==================  ==========================================================================
+==================  ==============================================================================
 what                when
-==================  ==========================================================================
+==================  ==============================================================================
 everything          at the beginning; and after uevents were lost
 some functions      when their uevents have been quiet for a moment, or have gone on for a while
 marks               every second, by their files' times
 the lists           every few seconds, one command a function: other programs change them too
+who is suspended    every ten seconds, one command a controller: neither uevents nor the lists tell
 who has them        every ten seconds: opening a VF says nothing; less often where there are many processes
 every manifest      every minute: namespaces are attached and detached without a word
-==================  ==========================================================================
+==================  ==============================================================================
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _QUIET_S = 0.02
 #: Where hundreds of VFs come one after the other, it is looked in between all the same.
 _LONGEST_WAIT_S = 0.25
 _REMEMBERED_EVERY_S = 1.0
+_STATES_EVERY_S = 10.0
 _USERS_EVERY_S = 10.0
 #: Looking through all processes is the dearest look; it may take this part of a core.
 _USERS_SHARE = 0.005
@@ -123,6 +125,7 @@ class Looking:
         self._due = {
             self._looks.remembered: now + _REMEMBERED_EVERY_S,
             self._looks.glance: now + self._every_s,
+            self._looks.states: now + _STATES_EVERY_S,
             self._users: now + _USERS_EVERY_S,
             self._manifests: now + _MANIFESTS_EVERY_S,
         }
@@ -157,6 +160,7 @@ class Looking:
         every: dict[Look, float] = {
             self._looks.remembered: _REMEMBERED_EVERY_S,
             self._looks.glance: self._every_s,
+            self._looks.states: _STATES_EVERY_S,
             self._users: _USERS_EVERY_S,
         }
         self._due[look] = now + every.get(look, _MANIFESTS_EVERY_S)
