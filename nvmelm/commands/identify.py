@@ -72,6 +72,18 @@ def active_namespaces(start: int = 0) -> AdminCommand:
     return _identify("Active Namespace ID list", Cns.ACTIVE_NS_LIST, nsid=start)
 
 
+def namespace_identifiers(nsid: int) -> AdminCommand:
+    """Build Identify, Namespace Identification Descriptor list (CNS 03h): EUI64, NGUID, UUID of an active namespace.
+
+    Status to expect:
+        Invalid Field in Command: the controller is older than NVMe 1.3.
+        Invalid Namespace or Format: the namespace is not attached to this controller.
+
+    Source: NVM Express Base Specification 2.1, "Namespace Identification Descriptor list".
+    """
+    return _identify("Namespace Identification Descriptor list", Cns.NS_ID_DESCRIPTORS, nsid=nsid)
+
+
 def allocated_namespaces(start: int = 0) -> AdminCommand:
     """Build Identify, Allocated Namespace ID list (CNS 10h): up to 1024 ids above ``start``, attached or not.
 

@@ -7,6 +7,8 @@ other (a controller that is not ready, an internal error) is an error: it does n
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from nvmelm.commands import AdminCommandError, execute, identify
 from nvmelm.transport import AdminCommand, AdminQueue
 from nvmelm.wire.identify import EffectsLog
@@ -22,8 +24,11 @@ _NOT_THERE = frozenset(
 )
 
 
-def data(queue: AdminQueue, command: AdminCommand) -> bytes | None:
+def data(queue: AdminQueue, command: AdminCommand, *, without: Collection[int] = ()) -> bytes | None:
     """Return the data of a log page or an Identify structure, or None when the controller has none.
+
+    Args:
+        without: status codes that say so, too, for this command.
 
     Raises:
         AdminCommandError: it was refused for another reason.
@@ -31,7 +36,7 @@ def data(queue: AdminQueue, command: AdminCommand) -> bytes | None:
     try:
         return execute(queue, command).data
     except AdminCommandError as error:
-        if error.status.code in _NOT_THERE:
+        if error.status.code in _NOT_THERE or error.status.code in without:
             return None
         raise
 

@@ -166,6 +166,12 @@ _NAMESPACES = (
                "NGUID of each, zeros: none; a guest that finds another one gives the namespace up"),
     _namespace("eui64", Kind.TEXTS, "eui64-differs",
                "EUI64 of each, zeros: none; a guest that finds another one gives the namespace up"),
+    _namespace("uuid", Kind.TEXTS, "uuid-differs",
+               "UUID of each (CNS 03h), zeros: none, or the controlling function does not tell"),
+    Fact("namespaces.identified", Kind.BOOL, Rule.REQUIRED, _BLOCKS, "namespace-unidentified",
+         "each has an NGUID, an EUI64 or a UUID; without one nobody can tell whether both ends have one medium",
+         "give the namespaces identifiers; where you know that it is one medium, or a whole copy, allow "
+         "namespaces.identified in a policy"),
 )
 
 _FEATURES = (

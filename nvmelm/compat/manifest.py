@@ -25,7 +25,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, cast
 
-from nvmelm.compat.facts import FACTS, LARGEST, MAX_ITEMS, MAX_TEXT, FactValue, valid
+from nvmelm.compat.facts import FACTS, LARGEST, MAX_ITEMS, MAX_TEXT, FactValue, Kind, valid
 from nvmelm.errors import MalformedError
 
 Level = Literal["device", "prospective"]
@@ -193,9 +193,13 @@ def _check_namespaces(facts: Mapping[str, Any]) -> None:
     ids = facts.get("namespaces.ids")
     if ids is not None and any(left >= right for left, right in pairwise(ids)):
         raise _bad("namespaces.ids do not ascend")
-    along = {name: value for name, value in facts.items() if name.startswith("namespaces.") and name in FACTS}
-    if len({len(value) for value in along.values()}) > 1:
+    along = [value for name, value in facts.items() if name.startswith("namespaces.") and _runs_along(name)]
+    if len({len(value) for value in along}) > 1:
         raise _bad("its lists of namespaces are not equally long")
+
+
+def _runs_along(name: str) -> bool:
+    return name in FACTS and FACTS[name].kind in (Kind.INTS, Kind.TEXTS)
 
 
 def _words(value: object, what: str) -> dict[str, str]:

@@ -11,15 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
+from uuid import UUID
 
 from nvmelm import pci
-from nvmelm.commands import AdminCommandError, execute, identify, listing
+from nvmelm.commands import AdminCommandError, execute, identify, listing, optional
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.rules import FactValue
 from nvmelm.errors import NotSupportedError, UsageError
 from nvmelm.numbers import decimal, hexadecimal
 from nvmelm.transport import AdminCommand, AdminQueue, Host
 from nvmelm.wire.identify import IdentifyController, IdentifyNamespace
+from nvmelm.wire.namespace_id import LENGTHS, IdType, parse_descriptors
+from nvmelm.wire.status import StatusCode
 
 if TYPE_CHECKING:
     from nvmelm.picture import Picture, Resources, Secondary
@@ -249,6 +252,7 @@ def _namespaces(queue: AdminQueue, *, cntlid: int, wanted: Iterable[int] | None 
         there, describe = _there(queue)
         ids = _checked(wanted, there) if wanted is not None else _attached(queue, there, cntlid)
         found = [IdentifyNamespace(execute(queue, describe(nsid)).data) for nsid in ids]
+        names = [_names(queue, nsid, one) for nsid, one in zip(ids, found, strict=True)]
     except AdminCommandError:
         return {}
     return {
@@ -261,8 +265,25 @@ def _namespaces(queue: AdminQueue, *, cntlid: int, wanted: Iterable[int] | None 
         "namespaces.features": [one.nsfeat for one in found],
         "namespaces.shared": [one.nmic & 1 for one in found],
         "namespaces.write_protected": [int(one.write_protected) for one in found],
-        "namespaces.nguid": [bytes(one.nguid).hex() for one in found],
-        "namespaces.eui64": [bytes(one.eui64).hex() for one in found],
+        "namespaces.nguid": [each[IdType.NGUID].hex() for each in names],
+        "namespaces.eui64": [each[IdType.EUI64].hex() for each in names],
+        "namespaces.uuid": [str(UUID(bytes=each[IdType.UUID])) for each in names],
+        "namespaces.identified": all(any(map(any, each.values())) for each in names),
+    }
+
+
+def _names(queue: AdminQueue, nsid: int, described: IdentifyNamespace) -> dict[IdType, bytes]:
+    """Return the identifiers of a namespace, zeros for those it does not have.
+
+    Each may stand in Identify Namespace or in its own descriptor, which a controller answers for namespaces that are
+    attached to it: of others the controlling function may not tell the UUID.
+    """
+    names = {IdType.NGUID: bytes(described.nguid), IdType.EUI64: bytes(described.eui64)}
+    page = optional.data(queue, identify.namespace_identifiers(nsid), without={StatusCode.INVALID_NAMESPACE_OR_FORMAT})
+    listed = parse_descriptors(page) if page is not None else {}
+    return {
+        kind: value if any(value := names.get(kind, b"")) else listed.get(kind, bytes(length))
+        for kind, length in LENGTHS.items()
     }
 
 

@@ -44,6 +44,7 @@ class Generation:
         vf_identify: bytes that differ in a secondary's Identify Controller.
         admin_effects, io_effects: (opcode, effects word) of log page 05h; an opcode that is missing is not supported.
         attached_to_secondaries: every secondary has every namespace attached from the start.
+        namespace_ids: namespaces have an NGUID and a UUID, which follow from their media.
         max_vfs: TotalVFs, which is also the number of secondary controllers.
         vf_routes: (NumVFs, First VF Offset, VF Stride) from so many VFs on; PCI Express lets both change with NumVFs.
         first_cntlid: the primary's controller id; its secondaries follow.
@@ -100,6 +101,7 @@ class Generation:
     io_effects: tuple[tuple[int, int], ...] = ()
     namespaces: tuple[NamespaceRow, ...] = (NamespaceRow(),)
     attached_to_secondaries: bool = True
+    namespace_ids: bool = True
 
     max_vfs: int = 4
     vf_routes: tuple[tuple[int, int, int], ...] = ((0, 1, 1),)

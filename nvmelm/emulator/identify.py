@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from nvmelm.emulator.device import INVALID_FIELD, INVALID_LOG_PAGE, INVALID_NAMESPACE, Refusal, Request
 from nvmelm.emulator.generations import Generation
+from nvmelm.emulator.media import identity
 from nvmelm.emulator.state import Primary
 from nvmelm.wire.formats import StateFormats, UuidListEntry
 from nvmelm.wire.identify import (
@@ -24,6 +25,7 @@ from nvmelm.wire.identify import (
     build_namespace_list,
     build_secondary_list,
 )
+from nvmelm.wire.namespace_id import IdType, build_descriptors
 from nvmelm.wire.opcodes import ALL_NAMESPACES, IDENTIFY_BYTES, Cns, LogId
 
 _ASSOCIATED_WITH_VENDOR = 1  # Identifier Association: the PCI Vendor ID
@@ -35,6 +37,7 @@ def identify(request: Request) -> tuple[int, bytes]:
     pages: dict[int, Callable[[Request], bytes]] = {
         Cns.IDENTIFY_NS: _namespace,
         Cns.IDENTIFY_CTRL: _controller,
+        Cns.NS_ID_DESCRIPTORS: _namespace_descriptors,
         Cns.ACTIVE_NS_LIST: _active_namespaces,
         Cns.CSI_IDENTIFY_CTRL: _nvm_controller,
         Cns.ALLOCATED_NS_LIST: _allocated_namespaces,
@@ -102,10 +105,23 @@ def _namespace(request: Request) -> bytes:
         if spec.nsid == request.command.nsid:
             blocks = spec.size >> spec.lba_shift
             formats = bytes([0, 0, spec.lba_shift, 0]).ljust(256, b"\0")
-            return IdentifyNamespace.pack(nsze=blocks, ncap=blocks, nuse=blocks, nmic=1, lbaf=formats)
+            nguid = identity(request.machine, request.primary, spec) if request.row.namespace_ids else bytes(16)
+            return IdentifyNamespace.pack(nsze=blocks, ncap=blocks, nuse=blocks, nmic=1, nguid=nguid, lbaf=formats)
     if request.command.nsid in (0, ALL_NAMESPACES):
         raise Refusal(INVALID_NAMESPACE)
     return bytes(IDENTIFY_BYTES)  # an NSID that is not active
+
+
+def _namespace_descriptors(request: Request) -> bytes:
+    """Answer for the namespaces that are attached to the controller that is asked."""
+    attached = request.primary["attached"].get(str(request.command.nsid), [])
+    spec = next((each for each in request.row.namespaces if each.nsid == request.command.nsid), None)
+    if spec is None or request.controller["cntlid"] not in attached:
+        raise Refusal(INVALID_NAMESPACE)
+    if not request.row.namespace_ids:
+        return bytes(IDENTIFY_BYTES)
+    nguid = identity(request.machine, request.primary, spec)
+    return build_descriptors({IdType.NGUID: nguid, IdType.UUID: uuid.UUID(bytes=nguid, version=5).bytes})
 
 
 def _active_namespaces(request: Request) -> bytes:

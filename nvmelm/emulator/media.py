@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 from nvmelm.emulator.generations import NamespaceRow
@@ -31,6 +32,22 @@ def medium(machine: Machine, primary: Primary, spec: NamespaceRow) -> int:
     if descriptor is None:
         descriptor = machine.media[name] = _open(Path(machine.state["storage"]) / name, spec.size)
     return descriptor
+
+
+def identity(machine: Machine, primary: Primary, spec: NamespaceRow) -> bytes:
+    """Return 16 bytes that name a namespace's medium: whoever has the same directory has the same medium.
+
+    The directory's inode stands for it, so that two paths to one directory are one medium, and two directories of one
+    name, one after the other, are two.
+    """
+    directory = Path(machine.state["storage"])
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = directory.stat()
+    except OSError as error:
+        raise host_error("cannot look at the namespaces' directory", str(directory), error) from error
+    text = f"{about.st_dev}:{about.st_ino}:{primary['medium']}-ns{spec.nsid}"
+    return sha256(text.encode()).digest()[:16]
 
 
 def read(machine: Machine, primary: Primary, spec: NamespaceRow, offset: int, length: int) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 from nvmelm.transport.block import Block
 from nvmelm.transport.events import AdminEvent, Event, SysfsEvent
+from nvmelm.wire.namespace_id import descriptor_places
 from nvmelm.wire.opcodes import Cns, Opcode
 
 #: Attributes below /sys whose whole value identifies one device or host.
@@ -124,7 +125,9 @@ def _identify_places(event: AdminEvent) -> tuple[slice, ...]:
     cns = event.words[0] & 0xFF
     if cns == Cns.IDENTIFY_CTRL:
         return (_SERIAL, _SUBNQN)
-    return _NAMESPACE_IDS if cns == Cns.IDENTIFY_NS else ()
+    if cns == Cns.NS_ID_DESCRIPTORS and event.data_in is not None and not event.data_in.withheld:
+        return tuple(place for _, place in descriptor_places(event.data_in.data()))
+    return _NAMESPACE_IDS if cns in (Cns.IDENTIFY_NS, Cns.ALLOCATED_NS) else ()
 
 
 def _printable(raw: bytes) -> str | None:

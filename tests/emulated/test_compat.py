@@ -61,7 +61,7 @@ def nvmelm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 def hosts(nvmelm: Cli) -> Cli:
     """Make host ``a`` with two prepared functions and host ``b`` with none; both are where the command lines run."""
     for name in ("a", "b"):
-        assert nvmelm("emulate", "create", name, "--max-vfs", "4").code == 0
+        assert nvmelm("emulate", "create", name, "--max-vfs", "4", "--shared-media", "media").code == 0
     prepare = ("source", "prepare", "nvme0", "--vfs", "2", "--vq", "4", "--vi", "2")
     assert nvmelm("--host", "emulated:a", *prepare).code == 0
     return nvmelm
@@ -305,10 +305,10 @@ def test_every_kind_of_device_can_be_described_and_fits_itself_only_with_live_mi
     assert judge(manifest, manifest).compatible is GENERATIONS[generation].hmlms
 
 
-def test_two_kinds_of_device_do_not_fit(make_host: MakeHost) -> None:
+def test_two_kinds_of_device_do_not_fit(make_host: MakeHost, tmp_path: Path) -> None:
     manifests = []
     for generation in ("nvme-2.1", "nvme-2.1-vendor"):
-        host = make_host(generation)
+        host = make_host(generation, storage=tmp_path / "media")
         with session(host, "nvme0") as opened:
             manifests.append(read.prospective(host, opened.queue, opened.picture()))
     assert [reason.code for reason in judge(*manifests).reasons] == ["model-differs"]
@@ -425,9 +425,22 @@ def test_a_real_ssh_server_brings_the_manifest_of_a_function_with_a_blank_in_its
     assert "0x0099 is not a controlled function" in gone.err
 
 
-def test_a_recorded_export_replays_to_the_same_digest(hosts: Cli, tmp_path: Path) -> None:
+def test_a_redacted_export_replays_to_the_same_facts_but_for_what_namespaces_are_called(
+    hosts: Cli, tmp_path: Path
+) -> None:
     words = ("compat", "export", "nvme0", ONE, "--json")
     first = hosts("--host", "emulated:a", "--record", tmp_path / "export.json", "--redact", *words)
+    again = hosts("--host", f"replay:{tmp_path / 'export.json'}", *words)
+    assert again.code == 0, again.err
+    mine, other = first.json["facts"], again.json["facts"]
+    assert {name for name in mine if mine[name] != other[name]} == {"namespaces.nguid", "namespaces.uuid"}
+    assert other["namespaces.nguid"] == ["ee" * 16]
+    assert mine["namespaces.nguid"][0] not in (tmp_path / "export.json").read_text()
+
+
+def test_a_recorded_export_replays_to_the_same_digest(hosts: Cli, tmp_path: Path) -> None:
+    words = ("compat", "export", "nvme0", ONE, "--json")
+    first = hosts("--host", "emulated:a", "--record", tmp_path / "export.json", *words)
     again = hosts("--host", f"replay:{tmp_path / 'export.json'}", *words)
     assert again.code == 0, again.err
     assert again.json["digest"] == first.json["digest"]

@@ -46,6 +46,8 @@ CACHED = "trans=virtio,version=9p2000.L,msize=512000,access=any,cache=loose,ro"
 DEADLINE_STATUS = 124  # as timeout(1) has it
 _PR_SET_PDEATHSIG = 1
 _NAMESPACE_BYTES = 64 * MiB
+#: Both namespaces pass for one medium: each test says itself what it copies.
+_EUI64 = 0x5254000000000001
 
 #: Directories of the shared root that are writable inside; what is written there ends with the guest.
 _WRITABLE = ("/etc", "/var", "/tmp")
@@ -165,7 +167,7 @@ def nvme_devices(guest: Guest, scratch: Path, *, hmlms: bool) -> list[str]:
             *("-device", f"nvme-subsys,id=subsys-{letter},nqn=lab-{letter}"),
             *("-drive", f"file={image},if=none,format=raw,id=drive-{letter}"),
             *("-device", ",".join(controller)),
-            *("-device", f"nvme-ns,drive=drive-{letter},bus=nvme-{letter},nsid=1,shared=on"),
+            *("-device", f"nvme-ns,drive=drive-{letter},bus=nvme-{letter},nsid=1,shared=on,eui64={_EUI64}"),
         ]
     return arguments
 

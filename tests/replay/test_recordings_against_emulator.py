@@ -79,7 +79,8 @@ def replay(host: EmulatedHost, name: str) -> Iterator[tuple[Exchange, Completion
 
 def recorded_device(generation: Generation) -> Generation:
     """The device as it was named on the recorded machine."""
-    return generation.with_(serial="LAB000a", subnqn="nqn.2019-08.org.qemu:nqn.2026-11.lab:a")
+    # What a namespace is called is its own, not its device's: the recorded one had no identifier.
+    return generation.with_(serial="LAB000a", subnqn="nqn.2019-08.org.qemu:nqn.2026-11.lab:a", namespace_ids=False)
 
 
 @pytest.mark.parametrize(

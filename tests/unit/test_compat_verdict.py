@@ -32,6 +32,7 @@ def test_a_function_fits_itself_with_nothing_to_say() -> None:
 @settings(max_examples=50)
 def test_a_function_fits_itself_unless_something_stands_in_the_way_of_any_move(one: Manifest) -> None:
     must: list[Any] = [one.facts["capabilities.live_migration"], one.facts["host.iommu"]]
+    must += [one.facts["namespaces.identified"]]
     must += [one.facts["host.vfio_driver"] == "vfio-pci"]
     must += [not one.facts[name] for name in FACTS if FACTS[name].rule is Rule.FORBIDDEN]
     assert judge(one, one).compatible is all(must)
