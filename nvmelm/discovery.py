@@ -11,17 +11,16 @@ VF Number is 1-based, ``virtfn`` 0-based. The list exists, VF Numbers and all, w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from nvmelm import pci
+from nvmelm import disks, pci
 from nvmelm.commands import execute, identify, listing, optional
 from nvmelm.errors import MalformedError, NotSupportedError, UsageError
 from nvmelm.inventory import PrimaryRef
 from nvmelm.pci import Bdf
 from nvmelm.picture import Picture, Primary, Resources, Secondary, StateFormats, Tracking
-from nvmelm.transport import AdminQueue, Host
+from nvmelm.transport import AdminQueue, Host, Mount
 from nvmelm.wire.identify import (
     IdentifyController,
     PrimaryControllerCapabilities,
@@ -252,7 +251,8 @@ def _predict(ref: PrimaryRef, sriov: pci.Sriov | None, index: int, taken: frozen
 
 def with_users(host: Host, secondaries: list[Secondary]) -> list[Secondary]:
     """Return controlled functions with who has each in use; this looks through the host's processes."""
-    nodes = {one.cntlid: _nodes(host, one) for one in secondaries}
+    stacks = {one.cntlid: _stacks(host, one) for one in secondaries}
+    nodes = {one.cntlid: _nodes(one, stacks[one.cntlid]) for one in secondaries}
     wanted = [node for group in nodes.values() for node in group]
     if not wanted:
         return secondaries
@@ -261,26 +261,38 @@ def with_users(host: Host, secondaries: list[Secondary]) -> list[Secondary]:
     joined = []
     for one in secondaries:
         users = [f"{opener} has /dev/{opener.node} open" for opener in openers if opener.node in nodes[one.cntlid]]
-        for node in nodes[one.cntlid]:
-            users += [f"/dev/{m.device} is used as {m.where}" for m in mounts if _part_of(m.device, node)]
-            holders = host.sysfs.listdir(f"block/{node}/holders") if one.controller_node else []
-            users += [f"/dev/{node} is held by {holder}" for holder in holders]
+        for disk, stack in stacks[one.cntlid].items():
+            users += _disk_users(host, one, disk, stack, mounts)
         joined.append(replace(one, used_by=tuple(users)))
     return joined
 
 
-def _nodes(host: Host, one: Secondary) -> list[str]:
+def _stacks(host: Host, one: Secondary) -> dict[str, dict[str, str]]:
+    """Return the disks of a VF that the kernel drives, each with what stands on it."""
+    if not one.controller_node:
+        return {}
+    return {disk: disks.standing_on(host.sysfs, disk) for disk in disks.of_controller(host.sysfs, one.controller_node)}
+
+
+def _nodes(one: Secondary, stacks: dict[str, dict[str, str]]) -> list[str]:
     """Return the device nodes whose users are users of the VF, without ``/dev/``."""
     if one.vfio_node:
         extra = [f"vfio/devices/{one.vfio_device}"] if one.vfio_device else []
         return [one.vfio_node.removeprefix("/dev/"), *extra]
     if one.controller_node:
-        names = host.sysfs.listdir(f"class/nvme/{one.controller_node}")
-        namespaces = [name for name in names if re.fullmatch(r"nvme[0-9]+n[0-9]+", name)]
-        return [one.controller_node, *namespaces]
+        below = (name for disk, stack in stacks.items() for name in (disk, disks.generic_node(disk), *stack))
+        return list(dict.fromkeys([one.controller_node, *below]))
     return []
 
 
-def _part_of(device: str, node: str) -> bool:
-    """Return whether a block device is a namespace or one of its partitions."""
-    return device == node or re.fullmatch(re.escape(node) + r"p[0-9]+", device) is not None
+def _disk_users(host: Host, one: Secondary, disk: str, stack: dict[str, str], mounts: list[Mount]) -> list[str]:
+    """Return what the kernel itself uses a disk for, and where it cannot be named, that it does."""
+    there = {disk, *stack}
+    used = [mount for mount in mounts if mount.device in there or disks.is_partition(mount.device, disk)]
+    users = [f"/dev/{mount.device} is used as {mount.where}" for mount in used]
+    users += [f"/dev/{below} is held by {name}" for name, below in stack.items() if not disks.is_partition(name, below)]
+    if not users and host.exclusively_held([disk]):
+        users = [f"/dev/{disk} is in use by the kernel (a pool, or mounted where this process cannot look)"]
+    others = disks.other_controllers(host.sysfs, str(one.controller_node), disk) if users else []
+    also = f" ({', '.join(others)} leads to it, too)" if others else ""
+    return [f"{user}{also}" for user in users]

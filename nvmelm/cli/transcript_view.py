@@ -13,6 +13,7 @@ from nvmelm.wire.status import Status
 
 _QUESTIONS = {
     "openers": "who has open",
+    "exclusively_held": "which disks the kernel has claimed",
     "mounts": "what is mounted",
     "claims": "what driverctl and libvirt bind themselves",
     "node_exists": "is there /dev/",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from functools import partial
 
-from nvmelm.emulator import drivers, functions
+from nvmelm.emulator import disks, drivers, functions
 from nvmelm.emulator.generations import Generation, NamespaceRow
 from nvmelm.emulator.machine import Machine
 from nvmelm.emulator.nodes import Attribute, Directory, Link, Node, constant
@@ -159,18 +159,18 @@ def _controller(machine: Machine, function: Function) -> dict[str, Node]:
     }
     for spec in row.namespaces:
         if controller["cntlid"] in primary["attached"].get(str(spec.nsid), []):
-            name = f"nvme{function['nvme']}n{spec.nsid}"
-            entries[name] = Directory(partial(_block, machine, function, row, name, spec))
+            name = disks.entry_name(machine, function, spec.nsid)
+            entries[name] = Directory(partial(block, machine, function, row, name, spec))
     return entries
 
 
-def _block(machine: Machine, function: Function, row: Generation, name: str, spec: NamespaceRow) -> dict[str, Node]:
-    holders = machine.state["block_holders"].get(name, [])
+def block(machine: Machine, function: Function, row: Generation, name: str, spec: NamespaceRow) -> dict[str, Node]:
+    """Return the directory of a disk, or of the hidden path to one."""
     limits = transfer_limits(machine, row)
     return {
         "dev": constant(f"259:{32 * function['nvme'] + spec.nsid - 1}"),
         "device": Link(f"../../nvme{function['nvme']}"),
-        "holders": Directory(lambda: {each: Link(f"../../../../../../../../virtual/block/{each}") for each in holders}),
+        **disks.stands_on(machine, name),
         "nsid": constant(str(spec.nsid)),
         "ro": constant("0"),
         "size": constant(str(spec.size >> 9)),

@@ -24,15 +24,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from nvmelm.emulator import creation, drivers, faults, functions, resets
+from nvmelm.emulator import creation, disks, drivers, faults, functions, resets
 from nvmelm.emulator.generations import Generation
 from nvmelm.emulator.machine import Machine, alive
 from nvmelm.emulator.memory import PAGE
 from nvmelm.emulator.queue import EmulatedQueue
-from nvmelm.emulator.state import Function, HostState, Primary
+from nvmelm.emulator.state import BlockOpener, Function, HostState, Primary
 from nvmelm.emulator.store import Store
 from nvmelm.emulator.sysfs import EmulatedSysfs
-from nvmelm.emulator.tree import namespaces, vfio_group
+from nvmelm.emulator.tree import vfio_group
 from nvmelm.emulator.uevents import EmulatedUevents
 from nvmelm.errors import DeviceGoneError, NotSupportedError, PermissionDeniedError, UsageError, host_error
 from nvmelm.transport import Claim, HostFacts, Mount, Opener
@@ -142,7 +142,14 @@ class EmulatedHost:
                 found += [
                     Opener(node, holder["pid"], holder["name"], holder.get("vm", "")) for node in nodes if node in held
                 ]
+            for each in state.get("block_openers", []):
+                if each["device"] in nodes:
+                    found.append(Opener(each["device"], each["pid"], each["name"]))
         return found
+
+    def exclusively_held(self, nodes: Sequence[str]) -> list[str]:
+        with self._machine.view() as state:
+            return [node for node in nodes if disks.claimed(state, node)]
 
     def mounts(self) -> list[Mount]:
         with self._machine.view() as state:
@@ -178,8 +185,7 @@ class EmulatedHost:
 
     def _nodes(self, function: Function) -> list[str]:
         if function["nvme"] >= 0:
-            blocks = namespaces(self._machine, function)
-            return [f"nvme{function['nvme']}", *blocks, *(name.replace("nvme", "ng", 1) for name in blocks)]
+            return [f"nvme{function['nvme']}", *disks.nodes(self._machine, function)]
         nodes = _vfio_nodes(function)
         return nodes if self._machine.state["options"]["cdev"] and self._machine.vfio_devices else nodes[:1]
 
@@ -247,9 +253,20 @@ class EmulatedHost:
             state["mounts"] = [each for each in state["mounts"] if each["where"] != where]
 
     def hold_block(self, device: str, *holders: str) -> None:
-        """Put a device mapper or md device on a block device; none takes them all away."""
+        """Put device mapper or md devices on a disk, a partition or one another; none takes them all away."""
         with self._machine.change() as state:
             state["block_holders"][device] = list(holders)
+
+    def claim_block(self, device: str) -> None:
+        """Make a disk or partition the member of a pool that shows neither a mount nor a holder, as ZFS does."""
+        with self._machine.change() as state:
+            state["claimed_blocks"] = [*state.get("claimed_blocks", []), device]
+
+    def open_block(self, device: str, pid: int, name: str) -> None:
+        """Let a process have a disk, a partition or a device on it open."""
+        with self._machine.change() as state:
+            opener: BlockOpener = {"device": device, "pid": pid, "name": name}
+            state["block_openers"] = [*state.get("block_openers", []), opener]
 
     def reset_primary(self, pf: str, kind: Literal["controller", "function"] = "controller") -> None:
         """Reset a primary behind the manager's back."""
@@ -275,6 +292,7 @@ class EmulatedHost:
                 primary["autoprobe"] = True
             state["boot_id"] = str(uuid.uuid4())
             state["holders"], state["mounts"], state["new_ids"], state["block_holders"] = [], [], {}, {}
+            state["claimed_blocks"], state["block_openers"] = [], []
             state["modules"] = ["nvme_core", "nvme"]
             for bdf in list(state["functions"]):
                 del state["functions"][bdf]

@@ -17,7 +17,7 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link, its target as the kernel stores it: relative to the directory the link lies in."""
+    """A link: its target as the kernel stores it, relative to where it lies; or from the root of this tree."""
 
     target: str
 

@@ -197,6 +197,7 @@ class Options(TypedDict):
     kernel_release: str
     max_hw_sectors_kb: int
     max_segments: int
+    native_multipath: bool  # the nvme driver shows paths below controllers, and disks below their subsystem
 
 
 class MountState(TypedDict):
@@ -204,6 +205,14 @@ class MountState(TypedDict):
 
     device: str
     where: str
+
+
+class BlockOpener(TypedDict):
+    """A process that has a block device open."""
+
+    device: str
+    pid: int
+    name: str
 
 
 class HostState(TypedDict):
@@ -220,7 +229,9 @@ class HostState(TypedDict):
     primaries: dict[str, Primary]
     holders: list[Holder]
     mounts: list[MountState]
-    block_holders: dict[str, list[str]]  # device mapper and md devices on a block device
+    block_holders: dict[str, list[str]]  # device mapper and md devices on a disk, a partition, or each other
+    claimed_blocks: NotRequired[list[str]]  # members of pools that show neither a mount nor a holder
+    block_openers: NotRequired[list[BlockOpener]]
     bus_autoprobe: bool
     faults: list[Fault]
     seqnum: NotRequired[int]  # of the last uevent
@@ -276,4 +287,5 @@ def new_options() -> Options:
         kernel_release="6.1.0-56-amd64",
         max_hw_sectors_kb=0,  # 0: what the device's MDTS says, at most 4 MiB
         max_segments=127,
+        native_multipath=False,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import posixpath
 import time
 
 from nvmelm.emulator import faults, functions
@@ -89,7 +90,10 @@ class EmulatedSysfs:
     def readlink(self, path: str) -> str | None:
         with self._machine.view():
             found = look(self._machine, _checked(path), follow=False)
-        return found.node.target if found is not None and isinstance(found.node, Link) else None
+        if found is None or not isinstance(found.node, Link):
+            return None
+        target = found.node.target  # the kernel's links are relative to where they lie
+        return posixpath.relpath(target, "/" + "/".join(found.path[:-1])) if target.startswith("/") else target
 
     def listdir(self, path: str) -> list[str]:
         with self._machine.view():

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from zlib import crc32
 
-from nvmelm.emulator import drivers, functions
-from nvmelm.emulator.function_directory import function_directory
+from nvmelm.emulator import disks, drivers, functions
+from nvmelm.emulator.function_directory import block, function_directory
 from nvmelm.emulator.machine import Machine
 from nvmelm.emulator.nodes import Attribute, Directory, Link, Node, constant, device_path, root_port
 from nvmelm.emulator.state import Function
@@ -71,6 +71,8 @@ def look(machine: Machine, path: str, *, follow: bool = True) -> Found | None:
             return None
         if isinstance(found, Link) and (pending or follow):
             links += 1
+            if found.target.startswith("/"):  # from the root of this tree
+                here, trail = [], trail[:1]
             if links > _MAX_LINKS:
                 raise drivers.refuse(errno.ELOOP)
             pending.extend(piece for piece in reversed(found.target.split("/")) if piece)
@@ -95,10 +97,33 @@ def _root(machine: Machine) -> dict[str, Node]:
         "block": Directory(lambda: _links_of(machine, "block", depth=1)),
         "bus": Directory(lambda: {"pci": Directory(lambda: _bus_pci(machine))}),
         "class": Directory(lambda: _class(machine)),
-        "devices": Directory(lambda: {"pci0000:00": Directory(lambda: _host_bridge(machine))}),
+        "devices": Directory(lambda: _devices(machine)),
         "kernel": Directory(lambda: {"iommu_groups": Directory(lambda: _iommu_groups(machine))}),
         "module": Directory(lambda: _modules(machine)),
     }
+
+
+def _devices(machine: Machine) -> dict[str, Node]:
+    virtual: dict[str, Node] = {
+        "block": Directory(lambda: disks.virtual(machine)),
+        "nvme-subsystem": Directory(lambda: _subsystems(machine)),
+    }
+    return {"pci0000:00": Directory(lambda: _host_bridge(machine)), "virtual": Directory(lambda: virtual)}
+
+
+def _subsystems(machine: Machine) -> dict[str, Node]:
+    """Return the subsystems of the controllers that the kernel drives, with the disks that hang below them."""
+    found: dict[str, dict[str, Node]] = {}
+    for bdf, each in machine.state["functions"].items():
+        if each["nvme"] >= 0:
+            entries = found.setdefault(f"nvme-subsys{disks.subsystem(machine, each)}", {})
+            entries[f"nvme{each['nvme']}"] = Link(f"/{device_path(bdf, each['pf'])}/nvme/nvme{each['nvme']}")
+    for name, each in disks.heads(machine).items():
+        row = machine.generation(machine.primary_of(each))
+        spec = next(one for one in row.namespaces if name.endswith(f"n{one.nsid}"))
+        entries = found[f"nvme-subsys{disks.subsystem(machine, each)}"]
+        entries[name] = Directory(partial(block, machine, each, row, name, spec))
+    return {name: Directory(partial(dict, entries)) for name, entries in found.items()}
 
 
 def _bus_pci(machine: Machine) -> dict[str, Node]:
@@ -174,6 +199,9 @@ def _class(machine: Machine) -> dict[str, Node]:
     entries: dict[str, Node] = {
         name: Directory(partial(_links_of, machine, name)) for name in ("nvme", "block", "vfio", "vfio-dev")
     }
+    entries["nvme-subsystem"] = Directory(
+        lambda: {name: Link(f"/{disks.VIRTUAL}/nvme-subsystem/{name}") for name in _subsystems(machine)}
+    )
     entries["iommu"] = Directory(lambda: _iommu_units(machine))
     return entries
 
@@ -196,20 +224,19 @@ def _links_of(machine: Machine, kind: str, depth: int = 2) -> dict[str, Node]:
         if kind == "nvme" and each["nvme"] >= 0:
             links[f"nvme{each['nvme']}"] = Link(f"{base}/nvme/nvme{each['nvme']}")
         elif kind == "block" and each["nvme"] >= 0:
-            for name in namespaces(machine, each):
+            for nsid in disks.attached(machine, each):
+                name = disks.entry_name(machine, each, nsid)
                 links[name] = Link(f"{base}/nvme/nvme{each['nvme']}/{name}")
         elif kind == "vfio-dev" and each["vfio"] >= 0 and machine.vfio_devices:
             links[f"vfio{each['vfio']}"] = Link(f"{base}/vfio-dev/vfio{each['vfio']}")
         elif kind == "vfio" and each["vfio"] >= 0:
             links[vfio_group(each)] = Link(f"{up}devices/virtual/vfio/{vfio_group(each)}")
+    if kind == "block":
+        links |= {name: Link(f"/{disks.VIRTUAL}/block/{name}") for name in disks.virtual(machine)}
+        for name, each in disks.heads(machine).items():
+            place = f"nvme-subsystem/nvme-subsys{disks.subsystem(machine, each)}"
+            links[name] = Link(f"/{disks.VIRTUAL}/{place}/{name}")
     return links
-
-
-def namespaces(machine: Machine, function: Function) -> list[str]:
-    """Return the block devices of a controller that the kernel drives."""
-    primary, controller = machine.primary_of(function), machine.controller_of(function)
-    active = sorted(int(nsid) for nsid, ids in primary["attached"].items() if controller["cntlid"] in ids)
-    return [f"nvme{function['nvme']}n{nsid}" for nsid in active]
 
 
 def vfio_group(function: Function) -> str:

@@ -272,6 +272,15 @@ class Host(Protocol):
         """Return who has any of ``/dev/<node>`` open, this process left out; one look for all of them."""
         ...
 
+    def exclusively_held(self, nodes: Sequence[str]) -> list[str]:
+        """Return which block devices ``/dev/<node>`` the kernel, or a process, has claimed for itself.
+
+        The kernel's own last word: mounted in any namespace, swap, member of an array or a pool, or a partition of it
+        is. Asked by opening each exclusively for a moment, in which nobody else could claim it: for disks of which
+        nothing else is known.
+        """
+        ...
+
     def mounts(self) -> list[Mount]:
         """Return mounted file systems and swap on block devices."""
         ...

@@ -197,17 +197,28 @@ class FactsFact(Model):
 
 
 class HostEvent(_Event):
-    """One question to the host; ``subject`` is the node, module or controller it is about, ``nodes`` for openers."""
+    """One question to the host; ``subject`` is the node, module or controller it is about, ``nodes`` of several."""
 
-    host: Literal["openers", "mounts", "claims", "node_exists", "load_module", "facts", "open_queue", "max_transfer"]
+    host: Literal[
+        "openers",
+        "exclusively_held",
+        "mounts",
+        "claims",
+        "node_exists",
+        "load_module",
+        "facts",
+        "open_queue",
+        "max_transfer",
+    ]
     subject: str = ""
     nodes: list[str] | None = None
-    value: bool | int | list[OpenerFact] | list[MountFact] | list[ClaimFact] | FactsFact | None = None
+    value: bool | int | list[OpenerFact] | list[MountFact] | list[ClaimFact] | list[str] | FactsFact | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> HostEvent:
         wanted: dict[str, type] = {
             "openers": list,
+            "exclusively_held": list,
             "mounts": list,
             "claims": list,
             "node_exists": bool,
@@ -215,13 +226,14 @@ class HostEvent(_Event):
             "max_transfer": int,
         }
         kind = type(None) if self.error is not None else wanted.get(self.host, type(None))
-        item = {"openers": OpenerFact, "mounts": MountFact, "claims": ClaimFact}.get(self.host, object)
+        items = {"openers": OpenerFact, "exclusively_held": str, "mounts": MountFact, "claims": ClaimFact}
+        item = items.get(self.host, object)
         parts = self.value if isinstance(self.value, list) else []
         fits = isinstance(self.value, kind) and all(isinstance(part, item) for part in parts)
         if not fits or (self.host == "max_transfer" and isinstance(self.value, bool)):
             raise ValueError(f"value does not fit {self.host}")
-        if (self.nodes is None) == (self.host == "openers"):
-            raise ValueError("nodes belong to openers, and to nothing else")
+        if (self.nodes is None) == (self.host in ("openers", "exclusively_held")):
+            raise ValueError("nodes belong to questions about several, and to nothing else")
         return self
 
     def request(self) -> dict[str, object]:

@@ -108,6 +108,9 @@ class LocalHost:
             self._node(node)
         return processes.openers(self._proc, self._dev, nodes)
 
+    def exclusively_held(self, nodes: Sequence[str]) -> list[str]:
+        return [node for node in nodes if processes.exclusively_held(self._node(node))]
+
     def mounts(self) -> list[Mount]:
         return processes.mounts(self._proc, self._dev, self._sysfs)
 

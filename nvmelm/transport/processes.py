@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -72,6 +73,29 @@ def openers(proc: Path, dev: Path, nodes: Sequence[str]) -> list[Opener]:
                 name, vm = _process_name(proc, pid), _machine_name(proc, pid)
                 found += [Opener(node, pid, name, vm) for node in sorted(held)]
     return found
+
+
+def exclusively_held(node: Path) -> bool:
+    """Return whether somebody has claimed a block device, or a part of it, for himself.
+
+    open(2): O_EXCL without O_CREAT fails with EBUSY for a block device that is in use by the system. It is opened for
+    reading: closing what was open for writing would have udev look at the disk again.
+
+    Raises:
+        HostError: the kernel refused for another reason.
+    """
+    about = _stat(node)
+    if about is None or not stat.S_ISBLK(about.st_mode):
+        return False
+    try:
+        os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return True
+        if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.ENOMEDIUM):  # it has just gone
+            return False
+        raise host_error("cannot ask who has", str(node), error) from error
+    return False
 
 
 def mounts(proc: Path, dev: Path, sysfs: Sysfs) -> list[Mount]:

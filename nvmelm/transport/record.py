@@ -319,6 +319,9 @@ class RecordingHost:
 
         return self._call("openers", lambda: self._host.openers(nodes), written, nodes=list(nodes))
 
+    def exclusively_held(self, nodes: Sequence[str]) -> list[str]:
+        return self._call("exclusively_held", lambda: self._host.exclusively_held(nodes), list, nodes=list(nodes))
+
     def mounts(self) -> list[Mount]:
         def written(mounts: list[Mount]) -> list[MountFact]:
             return [MountFact(device=clean(one.device), where=clean(one.where)) for one in mounts]

@@ -253,6 +253,10 @@ class ReplayHost:
         value = self._tape.take(HostEvent, {"host": "openers", "nodes": list(nodes)}).value
         return [Opener(one.node, one.pid, one.name, one.vm) for one in _facts(value, OpenerFact)]
 
+    def exclusively_held(self, nodes: Sequence[str]) -> list[str]:
+        value = self._tape.take(HostEvent, {"host": "exclusively_held", "nodes": list(nodes)}).value
+        return [node for node in value if isinstance(node, str)] if isinstance(value, list) else []
+
     def mounts(self) -> list[Mount]:
         return [Mount(one.device, one.where) for one in _facts(self._take("mounts").value, MountFact)]
 

@@ -202,6 +202,9 @@ class FakeHost:
     def openers(self, nodes: Sequence[str]) -> list[Opener]:
         return [one for one in self.open_by if one.node in nodes]
 
+    def exclusively_held(self, nodes: Sequence[str]) -> list[str]:
+        return []
+
     def mounts(self) -> list[Mount]:
         return [Mount("nvme1n1p1", "/srv")]
 
