@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from nvmelm import pci
 from nvmelm.commands import execute, identify
-from nvmelm.errors import UsageError
+from nvmelm.errors import ExitCode, HostError, NvmelmError, UsageError
 from nvmelm.pci import Bdf
 from nvmelm.transport import AdminQueue, Host
 from nvmelm.wire.identify import IdentifyController
@@ -27,11 +27,14 @@ class PrimaryRef(NamedTuple):
 
 
 def primaries(host: Host) -> list[PrimaryRef]:
-    """Return the NVMe PCI functions of a host that are nobody's VF and that the nvme driver drives."""
-    return [ref for node in host.sysfs.devices("nvme") if (ref := _behind(host, node)) is not None]
+    """Return the NVMe PCI functions of a host that are nobody's VF and that the nvme driver drives.
+
+    One whose serial number cannot be read, since it is vanishing just now, has none here: it must not hide the others.
+    """
+    return [ref for node in host.sysfs.devices("nvme") if (ref := _behind(host, node, strict=False)) is not None]
 
 
-def _behind(host: Host, node: str) -> PrimaryRef | None:
+def _behind(host: Host, node: str, *, strict: bool = True) -> PrimaryRef | None:
     """Return the controlling function behind a controller; None when there is none, or when it is a VF."""
     target = pci.link_name(host.sysfs, f"class/nvme/{node}/device")
     if target is None or not Bdf.looks_like(target):
@@ -39,7 +42,16 @@ def _behind(host: Host, node: str) -> PrimaryRef | None:
     address = Bdf.parse(target)
     if pci.physical_function(host.sysfs, address) is not None:
         return None
-    return PrimaryRef(node, address, host.sysfs.read(f"class/nvme/{node}/serial").strip())
+    path = f"class/nvme/{node}/serial"
+    return PrimaryRef(node, address, host.sysfs.read(path).strip() if strict else known_text(host, path))
+
+
+def known_text(host: Host, path: str) -> str:
+    """Return an attribute of a device, or nothing where it cannot be read (any more)."""
+    try:
+        return host.sysfs.read(path).strip()
+    except HostError:
+        return ""
 
 
 def find_primary(host: Host, text: str) -> PrimaryRef:
@@ -123,6 +135,8 @@ class PrimaryRow(NamedTuple):
     vfs_total: int
     vfs_enabled: int
     live_migration: bool | None
+    problem: str = ""
+    exit_code: int = 0
 
 
 @contextmanager
@@ -136,27 +150,34 @@ def opened(host: Host, ref: PrimaryRef) -> Iterator[AdminQueue]:
 
 
 def summaries(host: Host) -> tuple[PrimaryRow, ...]:
-    """List the controlling functions of a host; sysfs alone, and one Identify each where this process may send it."""
-    rows = []
+    """List the controlling functions of a host; sysfs alone, and one Identify each where this process may send it.
+
+    One that does not answer has a row all the same, with what sysfs knows and what went wrong.
+    """
     privileged = host.facts().privileged
-    for ref in primaries(host):
+    return tuple(_summary(host, ref, ask=privileged) for ref in primaries(host))
+
+
+def _summary(host: Host, ref: PrimaryRef, *, ask: bool) -> PrimaryRow:
+    facts, live_migration, cntlid, problem, code = None, None, None, "", ExitCode.DONE
+    try:
         facts = pci.sriov(host.sysfs, ref.address)
-        live_migration, cntlid = None, None
-        if privileged:
+        if ask:
             with opened(host, ref) as queue:
                 identity = IdentifyController(execute(queue, identify.controller()).data)
             live_migration, cntlid = identity.host_managed_live_migration, identity.cntlid
-        rows.append(
-            PrimaryRow(
-                node=ref.node,
-                address=str(ref.address),
-                serial=ref.serial,
-                model=host.sysfs.read(f"class/nvme/{ref.node}/model").strip(),
-                firmware=host.sysfs.read(f"class/nvme/{ref.node}/firmware_rev").strip(),
-                cntlid=cntlid,
-                vfs_total=facts.total if facts else 0,
-                vfs_enabled=facts.enabled if facts else 0,
-                live_migration=live_migration,
-            )
-        )
-    return tuple(rows)
+    except NvmelmError as error:
+        problem, code = error.message, error.exit_code
+    return PrimaryRow(
+        node=ref.node,
+        address=str(ref.address),
+        serial=ref.serial,
+        model=known_text(host, f"class/nvme/{ref.node}/model"),
+        firmware=known_text(host, f"class/nvme/{ref.node}/firmware_rev"),
+        cntlid=cntlid,
+        vfs_total=facts.total if facts else 0,
+        vfs_enabled=facts.enabled if facts else 0,
+        live_migration=live_migration,
+        problem=problem,
+        exit_code=int(code),
+    )

@@ -76,7 +76,9 @@ class PrimarySummary(Part):
     cntlid: int | None
     vfs_total: int
     vfs_enabled: int
-    live_migration: bool | None = Field(description="null when it could not be asked (not root)")
+    live_migration: bool | None = Field(description="null when it could not be asked (not root, or see problem)")
+    problem: str = Field(default="", description="why it could not be asked; empty: it was, or only root may")
+    exit_code: int = Field(default=0, description="what asking it alone would end with")
 
 
 class PrimaryList(Document):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nvmelm.cli import views
 from nvmelm.cli.options import Pf, group
 from nvmelm.cli.run import Answer, Run, verb
+from nvmelm.errors import ExitCode
 
 app = group("What is there.")
 
@@ -16,7 +17,10 @@ def list_primaries(run: Run) -> Answer:
 
     host = run.host()
     rows = inventory.summaries(host)
-    return Answer(lambda: views.primary_document(host.name, rows), lambda: views.primary_list(rows))
+    failed = next((one.exit_code for one in rows if one.exit_code), ExitCode.DONE)
+    return Answer(
+        lambda: views.primary_document(host.name, rows), lambda: views.primary_list(rows), exit_code=ExitCode(failed)
+    )
 
 
 @verb(app, "show")

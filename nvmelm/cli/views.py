@@ -57,7 +57,12 @@ def primary_list(rows: Sequence[PrimaryRow]) -> Iterator[str]:
             for one in rows
         ),
     )
-    if any(one.live_migration is None for one in rows):
+    silent = [one for one in rows if one.problem]
+    if silent:
+        yield ""
+    for one in silent:
+        yield from render.wrapped(f"{one.node} does not answer: ", render.plain(one.problem), sys.stdout)
+    if any(one.live_migration is None and not one.problem for one in rows):
         yield ""
         yield "?: only root may ask the controllers whether they can migrate"
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from nvmelm.desired.config import Wanted, same_function
 from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError
-from nvmelm.inventory import PrimaryRef, find_primary, primaries
+from nvmelm.inventory import PrimaryRef, find_primary, known_text, primaries
 from nvmelm.operations import provision
 from nvmelm.operations.apply import Confirm
 from nvmelm.operations.session import session
@@ -105,7 +105,7 @@ def find_ready(host: Host, text: str) -> PrimaryRef:
 
 def names(host: Host, ref: PrimaryRef) -> dict[str, str]:
     """Return the names a configuration can give a function."""
-    nqn = host.sysfs.read(f"class/nvme/{ref.node}/subsysnqn").strip()
+    nqn = known_text(host, f"class/nvme/{ref.node}/subsysnqn")
     return {"serial": ref.serial, "address": str(ref.address), "nqn": nqn}
 
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 
 from nvmelm import pci
 from nvmelm.commands import AdminCommandError, execute, identify, optional
-from nvmelm.inventory import primaries
+from nvmelm.errors import NvmelmError
+from nvmelm.inventory import PrimaryRef, find_primary, primaries
 from nvmelm.model import Finding, HostCheck, Picture, Secondary
 from nvmelm.numbers import hexadecimal
 from nvmelm.operations import groups, suspension
@@ -44,10 +45,9 @@ def check(host: Host, which: str | None = None) -> HostCheck:
     """
     findings = list(_host(host))
     privileged = host.facts().privileged
-    names = [which] if which else [str(ref.address) for ref in primaries(host)]
-    for name in names if privileged else []:
-        with session(host, name) as opened:
-            findings += _primary(opened)
+    refs = [find_primary(host, which)] if which else primaries(host)
+    for ref in refs if privileged else []:
+        findings += _asked(host, ref)
     return HostCheck(
         host=host.name,
         kernel=host.facts().kernel_release,
@@ -55,6 +55,16 @@ def check(host: Host, which: str | None = None) -> HostCheck:
         ready=not any(one.level == "problem" for one in findings),
         findings=tuple(findings),
     )
+
+
+def _asked(host: Host, ref: PrimaryRef) -> Iterator[Finding]:
+    """Yield what is found of a function; one that does not answer hides neither the others nor the host."""
+    try:
+        with session(host, ref) as opened:
+            yield from _primary(opened)
+    except NvmelmError as error:
+        fix = f"dmesg | grep {ref.node} tells what the driver knows of it; nvmelm show {ref.node} asks it again"
+        yield _problem("pf-silent", f"{ref.address} ({ref.node}) does not answer: {error.message}", fix)
 
 
 def _ok(code: str, message: str) -> Finding:
