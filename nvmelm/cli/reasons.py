@@ -67,6 +67,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "known-id": ("the driver knows this id already", "nothing to do"),
     "no-iommu": ("the function is in no IOMMU group: nothing would keep a VM's DMA apart", _CHECK),
     "no-match": ("no driver takes the device: override, id or autoprobe forbid it", "nvmelm vfio bind VF"),
+    "no-libudev": ("this system has no libudev", "install libudev1, systemd-libs or eudev-libs; only watch needs it"),
     "no-modprobe": ("this system has no modprobe", "install kmod, or load the module another way"),
     "no-module": ("the kernel has no such module", "install the kernel's module package"),
     "no-reset-method": ("no reset method works for this function", "read reset_method of the device"),

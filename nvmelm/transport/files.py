@@ -11,6 +11,7 @@ drivers/pci/pci-sysfs.c, drivers/base/bus.c; errnos measured on 6.1 and 7.2.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path, PurePosixPath
@@ -292,14 +293,18 @@ class DirectorySysfs:
             raise open_refused("cannot look at", path, error, root=self._prefix) from error
 
     def devices(self, subsystem: str) -> list[str]:
-        """Return the sorted kernel names of a subsystem's devices, from udev; below a scratch root, from its files."""
-        self._below(subsystem)
-        if self._prefix != "/sys":
-            return self.listdir(f"class/{subsystem}") or self.listdir(f"bus/{subsystem}/devices")
-        if self._udev is None:
-            import pyudev  # 20 ms; reads and writes by path go without it
+        """Return the sorted kernel names of a subsystem's devices, from udev.
 
-            self._udev = pyudev.Context()
+        Below a scratch root, and on a system without libudev, from the directories that udev would look into.
+        """
+        self._below(subsystem)
+        if self._prefix == "/sys" and self._udev is None:
+            with contextlib.suppress(ImportError):  # of pyudev, or by it: there is no libudev.so.1 (musl, containers)
+                import pyudev  # 20 ms; reads and writes by path go without it
+
+                self._udev = pyudev.Context()
+        if self._udev is None:
+            return self.listdir(f"class/{subsystem}") or self.listdir(f"bus/{subsystem}/devices")
         return sorted(device.sys_name for device in self._udev.list_devices(subsystem=subsystem))
 
     def _below(self, path: str) -> str:

@@ -16,7 +16,7 @@ import socket
 from types import TracebackType
 from typing import Any, Self
 
-from nvmelm.errors import UeventsLostError, host_error
+from nvmelm.errors import NotSupportedError, UeventsLostError, host_error
 from nvmelm.transport import UEVENT_SUBSYSTEMS, Uevent
 
 #: A uevent takes less than 2 KiB of a socket's buffer, so this holds those of some 2000 VFs that all appear at once.
@@ -33,15 +33,22 @@ class KernelUevents:
     """
 
     def __init__(self) -> None:
-        import pyudev  # 20 ms, and seldom wanted
-
         try:
+            import pyudev  # 20 ms, and seldom wanted
+
             self._monitor: Any = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
             for subsystem in UEVENT_SUBSYSTEMS:
                 self._monitor.filter_by(subsystem)
             with contextlib.suppress(OSError):  # without CAP_NET_ADMIN it stays as large as others are
                 self._monitor.set_receive_buffer_size(_BUFFER_BYTES)
             self._monitor.start()
+        except ImportError as error:
+            raise NotSupportedError(
+                "cannot listen to the kernel's uevents: this system has no libudev",
+                cause="pyudev finds no library of that name; all that does not watch works without it",
+                fix="install the package that has libudev.so.1: libudev1, systemd-libs, or eudev-libs",
+                reason="no-libudev",
+            ) from error
         except OSError as error:
             raise host_error("cannot listen to", "the kernel's uevents", error) from error
 

@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+import pyudev
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvmelm.errors import DeviceGoneError, HostError, MalformedError, PermissionDeniedError
+from nvmelm.errors import DeviceGoneError, HostError, MalformedError, NotSupportedError, PermissionDeniedError
 from nvmelm.transport.files import DirectorySysfs, open_refused, write_refused
+from nvmelm.transport.uevents import KernelUevents
 
 PF = "bus/pci/devices/0000:01:00.0"
 
@@ -171,3 +173,16 @@ def test_a_missing_attribute_and_a_missing_right_are_different_errors() -> None:
     denied = open_refused("cannot write '4'", f"{PF}/sriov_numvfs", OSError(errno.EACCES, "x"))
     assert isinstance(denied, PermissionDeniedError)
     assert denied.fix == "run it as root"
+
+
+def test_without_libudev_the_kernels_own_directories_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ImportError("No library named udev")
+
+    monkeypatch.setattr(pyudev, "Context", missing)
+    sysfs = DirectorySysfs()
+    assert sysfs.devices("pci") == sysfs.listdir("bus/pci/devices")
+    with pytest.raises(NotSupportedError) as caught:
+        KernelUevents()
+    assert caught.value.reason == "no-libudev"
+    assert "libudev1" in caught.value.fix
