@@ -14,12 +14,15 @@ from nvmelm.errors import UsageError
 from nvmelm.inventory import parse_cntlid
 from nvmelm.numbers import decimal
 
-_URL = re.compile(r"ssh://(?:([^@/]*)@)?(\[[^\]/]*\]|[^:/@]*)(?::([^/]*))?(?:/(.*))?", re.DOTALL)
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,63}\$?")
+#: The last @ parts the user from the host, as ssh has it: directories call their users name@domain.
+_URL = re.compile(r"ssh://(?:([^/]*)@)?(\[[^\]/]*\]|[^:/@]*)(?::([^/]*))?(?:/(.*))?", re.DOTALL)
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+\\-]{0,254}\$?")
 #: Names and IPv4 addresses; an IPv6 address, with its zone, stands in brackets.
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 _HOST_6 = re.compile(r"[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,32})?")
 _PF = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_:./ -]{0,255}")
+#: What may stand in a URL's user as it is; the domain's @ may not.
+_IN_A_USER = "\\$+"
 _MAX_URL = 1024
 _MAX_PORT = 65535
 
@@ -50,7 +53,9 @@ class Address:
         if found is None:
             raise _bad(text, "it is not ssh://[user@]HOST[:port]/PF/CNTLID")
         user, host, port, path = (part or "" for part in found.groups())
-        bare = host[1:-1] if host.startswith("[") else host
+        user = unquote(user)
+        # RFC 6874: the % before a zone is written %25; ssh, and most people, write it as it is.
+        bare = host[1:-1].replace("%25", "%", 1) if host.startswith("[") else unquote(host)
         if not (_HOST_6 if host.startswith("[") else _HOST).fullmatch(bare):
             raise _bad(text, f"{bare!r} is no host name or address")
         if user and not _USER.fullmatch(user):
@@ -67,10 +72,11 @@ class Address:
         return f"{self.user}@{self.host}" if self.user else self.host
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.host.replace('%', '%25')}]" if ":" in self.host else self.host
+        user = f"{quote(self.user, safe=_IN_A_USER)}@" if self.user else ""
         place = f"/{quote(self.pf, safe='/:')}" if self.pf else ""
         which = "/" + ",".join(f"{one:#06x}" for one in self.cntlids) if self.cntlids else ""
-        return f"ssh://{self.user + '@' if self.user else ''}{host}{f':{self.port}' if self.port else ''}{place}{which}"
+        return f"ssh://{user}{host}{f':{self.port}' if self.port else ''}{place}{which}"
 
     def command(self, remote: str, *, rsh: str = "") -> list[str]:
         """Return the program and arguments that run a command on the host.
@@ -100,6 +106,6 @@ def _bad(text: str, cause: str) -> UsageError:
     return UsageError(
         f"{text[:200]!r} is no destination",
         cause=cause,
-        fix="write it as ssh://host/nvme0/0x0041, or ssh://user@host:22/0000:01:00.0",
+        fix="write it as ssh://host/nvme0/0x0041, or ssh://user@host:22/0000:01:00.0 (name@domain@host is read, too)",
         reason="destination",
     )
