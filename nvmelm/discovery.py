@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from nvmelm import disks, pci
 from nvmelm.commands import execute, identify, listing, optional
-from nvmelm.errors import MalformedError, NotSupportedError, UsageError
+from nvmelm.errors import MalformedError, NotReadyError, NotSupportedError, UsageError
 from nvmelm.inventory import PrimaryRef
 from nvmelm.pci import Bdf
 from nvmelm.picture import Picture, Primary, Resources, Secondary, StateFormats, Tracking
@@ -48,7 +48,7 @@ def resolve(picture: Picture, which: Bdf | int) -> Secondary:
     raise UsageError(f"{name} is not a controlled function of {picture.primary.address}", cause=cause, fix=fix)
 
 
-def no_vf(picture: Picture, one: Secondary) -> UsageError:
+def no_vf(picture: Picture, one: Secondary) -> NotReadyError:
     """Return the error of a VF that is not enabled; to enable one more removes those there are (the kernel's rule)."""
     node, there = picture.primary.node, picture.primary.vfs_enabled
     cause = "SR-IOV has not enabled it"
@@ -57,7 +57,7 @@ def no_vf(picture: Picture, one: Secondary) -> UsageError:
         cause = f"SR-IOV has enabled {there} VF{'s' if there > 1 else ''}, and it is VF {one.vf_number}"
         others = "the existing VF" if there == 1 else f"all {there} existing VFs"
         fix = f"use an existing VF (nvmelm secondary list {node}), or {fix}, which removes {others} first"
-    return UsageError(f"controller {one.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
+    return NotReadyError(f"controller {one.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
 
 
 def read_picture(host: Host, queue: AdminQueue, ref: PrimaryRef, *, users: bool = True) -> Picture:

@@ -3,7 +3,7 @@
 ::
 
     NvmelmError                    exit 1   failed
-    |-- UsageError                 exit 2   the arguments cannot be meant
+    |-- UsageError                 exit 2   what was typed cannot be meant
     |-- NotSupportedError          exit 3   the device or the host cannot do it
     |-- IncompatibleError          exit 4   source and destination do not fit
     |-- BusyError                  exit 5   held by another process, driver or VM
@@ -11,6 +11,7 @@
     |-- TimedOutError              exit 7   a deadline passed
     |-- RolledBackError            exit 8   failed, and everything was put back
     |-- UncertainError             exit 9   an operator must look
+    |-- NotReadyError              exit 10  something has to be done first
     |-- HostError                  exit 1   the kernel refused; carries path and errno
     |   |-- PermissionDeniedError  exit 1   needs root
     |   |-- DeviceGoneError        exit 1   the device vanished
@@ -46,6 +47,7 @@ class ExitCode(IntEnum):
     TIMED_OUT = 7
     ROLLED_BACK = 8
     UNCERTAIN = 9
+    NOT_READY = 10
     INTERRUPTED = 128 + 2  # the shell's number for a program ended by SIGINT
 
 
@@ -81,6 +83,13 @@ class UsageError(NvmelmError):
 
     exit_code = ExitCode.USAGE
     kind = "usage"
+
+
+class NotReadyError(NvmelmError):
+    """What was typed can be meant, and something has to be done before: not marked, offline, not confirmed."""
+
+    exit_code = ExitCode.NOT_READY
+    kind = "not_ready"
 
 
 class NotSupportedError(NvmelmError):

@@ -16,8 +16,14 @@ class Row(NamedTuple):
 
 EXIT_CODES: dict[ExitCode, Row] = {
     ExitCode.DONE: Row("done, or there was nothing to do", "nothing; the answer's `changed` tells which"),
-    ExitCode.FAILED: Row("it failed for a reason no other code names", "read the error's cause and fix"),
-    ExitCode.USAGE: Row("the arguments cannot be meant, or name nothing that exists", "the verb's --help; nvmelm list"),
+    ExitCode.FAILED: Row(
+        "it failed for a reason no other code names: not root, a host not reached, a full disk, an image not usable",
+        "read the error's cause and fix",
+    ),
+    ExitCode.USAGE: Row(
+        "what was typed, or a file of settings, cannot be meant or names nothing that exists",
+        "the verb's --help; nvmelm list",
+    ),
     ExitCode.NOT_SUPPORTED: Row("the device or this host cannot do it", "nvmelm host check PF; nvmelm show PF"),
     ExitCode.INCOMPATIBLE: Row("a state and its target do not fit", "use a target like the source; nvmelm show PF"),
     ExitCode.BUSY: Row("another process, driver or VM holds it; the message names it", "let it go, then run it again"),
@@ -27,6 +33,10 @@ EXIT_CODES: dict[ExitCode, Row] = {
     ExitCode.UNCERTAIN: Row(
         "the outcome cannot be known from here; two running copies are ruled out, two stopped ones are not",
         "look at both sides before anything else: nvmelm recover --dry-run",
+    ),
+    ExitCode.NOT_READY: Row(
+        "something has to be done first: it is not marked, not online, not bound, or a loss is not confirmed",
+        "what the fix says, then run it again; --yes confirms",
     ),
     ExitCode.INTERRUPTED: Row("Ctrl-C ended it; the message says what was undone", "nvmelm recover, then run it again"),
 }

@@ -12,7 +12,7 @@ import typer
 from nvmelm.cli.callouts import DEADLINE, CalloutDeadline, CalloutDirectory, CalloutList, points_of
 from nvmelm.cli.options import CNTLID, Pf, Program, Rsh, group
 from nvmelm.cli.run import Answer, Run, verb
-from nvmelm.errors import UsageError
+from nvmelm.errors import NotReadyError, UsageError
 
 if TYPE_CHECKING:
     from nvmelm.migrate.address import Address
@@ -150,7 +150,7 @@ def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:
     marked = [one for one in session.picture().secondaries if one.mark is not None and one.mark.holds]
     chosen = [one.cntlid for one in marked if one.mark is not None and one.mark.role is Role.MIGRATABLE]
     if not chosen:
-        raise UsageError(
+        raise NotReadyError(
             f"no controller of {session.address} is migratable",
             cause="step 3 was not done, or its marks do not hold any more",
             fix=f"nvmelm source prepare {session.ref.node} --vfs N; nvmelm secondary list {session.ref.node}",

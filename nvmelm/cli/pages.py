@@ -1,7 +1,8 @@
 """The pages of the documentation that are made from the code: ``python -m nvmelm.cli.pages docs``.
 
-``verbs.md`` has every verb, ``codes.md`` every code an answer can hold, ``documents.md`` every JSON document. A test
-proves that what stands in ``docs`` is what this module makes.
+``verbs.md`` has every verb, ``codes.md`` every code an answer can hold, ``documents.md`` every JSON document. Other
+pages, and README, show a table of these between two comments; :func:`refreshed` puts it there. A test proves that what
+stands in them is what this module makes.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from nvmelm.cli.reasons import REASONS
 from nvmelm.cli.schemas import schemas
 from nvmelm.compat.facts import FACTS
 from nvmelm.compat.verdict import CODES, explanation
+from nvmelm.errors import ExitCode
 from nvmelm.wire.status import Status
 from nvmelm.wire.status_table import ROWS
 
+#: Where a page that is written by hand shows a table that is made.
+_BLOCK = re.compile(r"(<!-- exit codes: made by `make pages` -->\n).*?(\n<!-- end -->)", re.DOTALL)
 _MADE = "<!-- Made by `make pages`; edit the code it is made from. -->"
 
 
@@ -29,9 +33,26 @@ def pages() -> dict[str, str]:
 
 
 def write(directory: Path) -> None:
-    """Write the pages."""
+    """Write the pages, and the tables in the others."""
     for name, text in pages().items():
         (directory / name).write_text(text, encoding="utf-8")
+    for page in by_hand(directory):
+        page.write_text(refreshed(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def by_hand(directory: Path) -> list[Path]:
+    """Return the pages that may show a table, README among them."""
+    return [page for page in (*sorted(directory.glob("*.md")), directory.parent / "README.md") if page.exists()]
+
+
+def refreshed(text: str) -> str:
+    """Return a page with the tables it shows made anew."""
+    table = "\n".join(_table(("exit", "means"), ((str(int(code)), row.meaning) for code, row in _exits()))).strip()
+    return _BLOCK.sub(lambda block: f"{block[1]}\n{table}\n{block[2]}", text)
+
+
+def _exits() -> Iterable[tuple[ExitCode, codes.Row]]:
+    return codes.EXIT_CODES.items()
 
 
 def _page(lines: Iterable[str]) -> str:
@@ -65,7 +86,7 @@ def _verb(verb: tree.Verb) -> Iterator[str]:
 def _codes() -> Iterator[str]:
     yield from ("# Every code", "", "`nvmelm explain CODE` says the same.", "")
     yield from ("## Exit codes", "")
-    exits = ((str(int(code)), row.meaning, row.fix) for code, row in codes.EXIT_CODES.items())
+    exits = ((str(int(code)), row.meaning, row.fix) for code, row in _exits())
     yield from _table(("exit", "means", "do"), exits)
     yield from ("## Reasons", "", "The `reason` of an error's document.", "")
     yield from _table(("reason", "means", "do"), _sorted(REASONS))

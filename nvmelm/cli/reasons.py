@@ -21,6 +21,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "image": ("a state image may not be used", "nvmelm state show FILE"),
     "incompatible": ("the two ends do not fit", "nvmelm compat check SOURCE DESTINATION"),
     "malformed": ("a device, a file or a peer said what makes no sense", "what the error says; report a device's"),
+    "not-ready": ("something has to be done first", "what the error says, then run it again"),
     "not-supported": ("this device or host cannot do it", "nvmelm show PF; nvmelm host check"),
     "permission": ("the kernel asks for root here", "run it as root"),
     "refused": ("the device refused a command; the NVMe status says why", "nvmelm explain STATUS"),

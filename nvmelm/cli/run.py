@@ -29,7 +29,7 @@ from nvmelm.cli import render, report
 from nvmelm.cli.aside import ASIDE
 from nvmelm.cli.options import DryRunOption, HostOption, JsonOption, RecordOption, RedactOption, Settings, YesOption
 from nvmelm.cli.parser import VerbCommand
-from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError, UsageError
+from nvmelm.errors import ExitCode, InterruptedByUserError, NotReadyError, NvmelmError
 
 if TYPE_CHECKING:  # what a verb without a host, `explain` say, need not import
     from nvmelm.cli.progress import ProgressBar
@@ -118,13 +118,13 @@ class Run:
         """Ask before something is lost; return when that is meant. ``--yes`` answers beforehand.
 
         Raises:
-            UsageError: nobody is there to ask.
+            NotReadyError: nobody is there to ask.
             InterruptedByUserError: the answer is no.
         """
         if self.yes:
             return
         if not (render.is_terminal(sys.stdin) and render.is_terminal(sys.stderr)):
-            raise UsageError(
+            raise NotReadyError(
                 f"not confirmed: {question}",
                 cause="nobody can be asked: the input is not a terminal",
                 fix="pass --yes when that is meant",

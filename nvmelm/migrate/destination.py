@@ -197,7 +197,7 @@ class Destination:
         digests = [manifest_of(self.session, picture, one).digest for one in chosen]
         if digests != prepare.digests:
             cause = "what it says of itself is not what the two hosts compared"
-            raise UsageError("the destination changed meanwhile", cause=cause, fix="migrate again")
+            raise NvmelmError("the destination changed meanwhile", cause=cause, fix="migrate again")
 
     def _prepare(self, picture: Picture, chosen: list[Secondary]) -> None:
         """Suspend the targets, and let a transfer of the right size pass through once."""

@@ -28,7 +28,8 @@ def choose(session: Session, sessions: Sessions | None, cntlids: Sequence[int]) 
 
     Raises:
         NotSupportedError: the PF cannot save states.
-        UsageError: one is not there, is named twice, or bears no mark that holds.
+        UsageError: one is not there, or is named twice.
+        NotReadyError: one bears no mark that holds.
         BusyError: one is in a session that is not over.
     """
     picture = session.picture()

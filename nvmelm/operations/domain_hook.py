@@ -35,7 +35,7 @@ def prepare(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_ru
     Raises:
         BusyError: libvirt would bind one itself, somebody has it, the kernel's NVMe driver uses it, or a session that
             is not over holds it.
-        UsageError: one is not enabled, offline, or bears no mark.
+        NotReadyError: one is not enabled, offline, or bears no mark.
         NotSupportedError: one is in no IOMMU group, or another driver migrates it.
     """
     for one in xml.wanted:

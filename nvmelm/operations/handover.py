@@ -9,7 +9,7 @@ import re
 
 from nvmelm import pci
 from nvmelm.discovery import no_vf
-from nvmelm.errors import BusyError, NotSupportedError, UsageError
+from nvmelm.errors import BusyError, NotReadyError, NotSupportedError, UsageError
 from nvmelm.operations import groups, marks
 from nvmelm.pci import VFIO_DRIVER, Bdf
 from nvmelm.picture import Picture, Role, Secondary
@@ -26,7 +26,7 @@ def require_ready(host: Host, picture: Picture, one: Secondary, *, unmarked: boo
         unmarked: hand it over although it bears no mark; it cannot be migrated.
 
     Raises:
-        UsageError: it has no VF, is offline, has no driver, or bears no mark that holds.
+        NotReadyError: it has no VF, is offline, has no driver, or bears no mark that holds.
         BusyError: the kernel's NVMe driver owns it, or another function of its IOMMU group is driven by the host.
         NotSupportedError: it has a VFIO driver of its own, or no IOMMU protects the host from it.
     """
@@ -36,7 +36,7 @@ def require_ready(host: Host, picture: Picture, one: Secondary, *, unmarked: boo
     if not one.online:
         fix = f"nvmelm secondary online {node} {one.cntlid:#06x}"
         cause = "a guest's driver would wait for an offline controller in vain"
-        raise UsageError(f"{name} is {one.state}", cause=cause, fix=fix, reason="offline")
+        raise NotReadyError(f"{name} is {one.state}", cause=cause, fix=fix, reason="offline")
     _require_driver(one, name)
     if not unmarked:
         marks.require(picture, one, Role.MIGRATABLE, Role.RESUMABLE)
@@ -47,7 +47,7 @@ def require_ready(host: Host, picture: Picture, one: Secondary, *, unmarked: boo
 def _require_driver(one: Secondary, name: str) -> None:
     fix = f"nvmelm vfio bind {one.address}"
     if one.driver is None:
-        raise UsageError(
+        raise NotReadyError(
             f"{name} is not bound to {VFIO_DRIVER}", cause="step 4 was not done", fix=fix, reason="not-bound"
         )
     if one.driver == pci.NVME_DRIVER:
@@ -103,7 +103,7 @@ def qemu_arguments(one: Secondary, *, device_id: str | None = None, bus: str | N
     """Return the words that put a VF into a VM started by hand: ``-device``, ``vfio-pci,host=…,id=…,bus=…``.
 
     Raises:
-        UsageError: the function has no VF, or a name is none.
+        NotReadyError: the function has no VF; UsageError: a name is none.
     """
     require_name(device_id, "--id")
     require_name(bus, "--bus")
@@ -163,5 +163,5 @@ def nova_device_spec(sysfs: Sysfs, address: Bdf) -> str:
 def _address(one: Secondary) -> Bdf:
     if one.address is None:
         cause, fix = "SR-IOV has not enabled it", "nvmelm sriov enable PF --vfs N"
-        raise UsageError(f"controller {one.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
+        raise NotReadyError(f"controller {one.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
     return Bdf.parse(one.address)

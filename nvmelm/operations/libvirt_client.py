@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from nvmelm.errors import MalformedError, NotSupportedError, UsageError
+from nvmelm.errors import MalformedError, NotReadyError, NotSupportedError, UsageError
 from nvmelm.operations import domain_xml
 from nvmelm.operations.domain_xml import DomainXml
 from nvmelm.operations.interrupts import begin
@@ -57,7 +57,8 @@ class Domain:
 
     Raises:
         NotSupportedError: the package is not installed.
-        UsageError: there is no such domain, it does not run, or it is on another host.
+        UsageError: there is no such domain, or it is on another host.
+        NotReadyError: it does not run.
         HostError, PermissionDeniedError: no daemon listens, or it does not let this user in.
     """
 
@@ -96,7 +97,7 @@ class Domain:
         with self._asked("tell whether the domain runs"):
             running = self._domain.isActive()
         if not running:
-            raise UsageError(
+            raise NotReadyError(
                 f"the domain {printable(self._which.name, 80)} does not run",
                 cause="only a running or waiting domain has devices that can be plugged",
                 fix=f"virsh start --paused {printable(self._which.name, 80)}; or let its configuration name the VF: "

@@ -13,6 +13,7 @@ import re
 from nvmelm.errors import (
     BusyError,
     HostError,
+    NotReadyError,
     NotSupportedError,
     NvmelmError,
     PermissionDeniedError,
@@ -92,14 +93,14 @@ SENTENCES: tuple[Refusal, ...] = (
     ),
     _row(
         r"not bound to|[Uu]nmanaged PCI device .* must be manually detached|must be manually detached",
-        UsageError,
+        NotReadyError,
         "not-bound",
         "libvirt does not bind a device of managed='no' itself",
         "nvmelm vfio bind VF",
     ),
     _row(
         r"domain is not running|domain is not active",
-        UsageError,
+        NotReadyError,
         "domain-not-running",
         "only a running or waiting domain has devices that can be plugged",
         "virsh start --paused DOMAIN",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nvmelm.discovery import no_vf
-from nvmelm.errors import BusyError, NotSupportedError, UsageError
+from nvmelm.errors import BusyError, NotReadyError, NotSupportedError
 from nvmelm.operations import store
 from nvmelm.picture import Mark, Picture, Role, Secondary
 from nvmelm.transport import Host
@@ -117,7 +117,7 @@ def verify(picture: Picture, one: Secondary) -> None:
 
     Raises:
         NotSupportedError: the PF cannot save and restore states, or another VFIO driver migrates the function itself.
-        UsageError: the function is not ready: not enabled, offline, or without the least resources.
+        NotReadyError: the function is not ready: not enabled, offline, or without the least resources.
         BusyError: the kernel's NVMe driver owns it.
     """
     require_live_migration(picture)
@@ -127,7 +127,9 @@ def verify(picture: Picture, one: Secondary) -> None:
         raise no_vf(picture, one)
     if not one.online:
         fix = f"nvmelm secondary assign {node} {one.cntlid:#06x} --vq N --vi N, then nvmelm secondary online"
-        raise UsageError(f"{name} is {one.state}", cause="only an online controller has a state to move", fix=fix)
+        raise NotReadyError(
+            f"{name} is {one.state}", cause="only an online controller has a state to move", fix=fix, reason="offline"
+        )
     if one.driver == "nvme":
         cause = f"the kernel drives it as {one.controller_node or 'a controller'} and would fight over its queues"
         fix = f"nvmelm vfio bind --unmarked {one.address} takes it from the kernel (asks first if it is in use)"
@@ -216,19 +218,19 @@ def require(picture: Picture, one: Secondary, *roles: Role) -> None:
     """Refuse a function without a mark that holds and allows one of these roles.
 
     Raises:
-        UsageError: no mark, one that no longer holds, or one for the other role.
+        NotReadyError: no mark, one that no longer holds, or one for the other role.
     """
     node, name = picture.primary.node, f"controller {one.cntlid:#06x}"
     verb = "allow-resume" if roles == (Role.RESUMABLE,) else "allow-migration"
     fix = f"nvmelm secondary {verb} {node} {one.cntlid:#06x}"
     wanted = " or ".join(roles)
     if one.mark is None:
-        raise UsageError(f"{name} is not marked {wanted}", cause="step 3 was not done", fix=fix, reason="unmarked")
+        raise NotReadyError(f"{name} is not marked {wanted}", cause="step 3 was not done", fix=fix, reason="unmarked")
     if not one.mark.holds:
         cause = "; ".join(one.mark.broken_by)
-        raise UsageError(f"the mark of {name} no longer holds", cause=cause, fix=fix, reason="mark-broken")
+        raise NotReadyError(f"the mark of {name} no longer holds", cause=cause, fix=fix, reason="mark-broken")
     if one.mark.role not in roles:
-        raise UsageError(f"{name} is marked {one.mark.role}, not {wanted}", cause="", fix=fix, reason="wrong-mark")
+        raise NotReadyError(f"{name} is marked {one.mark.role}, not {wanted}", cause="", fix=fix, reason="wrong-mark")
 
 
 def _expired(when: str) -> bool:

@@ -59,7 +59,7 @@ def suspend(
     """Suspend a marked controller, or with ``notify`` announce that it will be.
 
     Raises:
-        UsageError: it bears no mark that holds.
+        NotReadyError: it bears no mark that holds.
         BusyError: it is in a session that is not over: suspended, a lost copy would look like the one it was.
         AdminCommandError: the device refused.
     """
@@ -79,7 +79,7 @@ def resume(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: boo
     """Resume a suspended controller.
 
     Raises:
-        UsageError: it bears no mark that holds.
+        NotReadyError: it bears no mark that holds.
         UncertainError: a migration gave it away, or holds it: another copy may run.
         AdminCommandError: the device refused, after an unfinished restore for example.
     """
@@ -105,7 +105,7 @@ def save(
 
     Raises:
         ImageError: it was not suspended throughout; nothing was kept.
-        UsageError: it bears no such mark, or the output is a terminal.
+        NotReadyError: it bears no such mark; UsageError: the output is a terminal.
         BusyError: it is in a session that is not over: an image of it could run beside the other host's copy.
         HostError: the file cannot be written, or the disk is full; nothing was kept.
     """

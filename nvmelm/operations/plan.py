@@ -85,7 +85,7 @@ def plan(picture: Picture, target: Mapping[str, Value]) -> list[Action]:
     """Return the actions that take a host from a picture to the wanted cells, in order.
 
     Raises:
-        UsageError: a cell is wanted of a controlled function or VF that is not, and will not be, there.
+        NotReadyError: a cell is wanted of a controlled function or VF that is not, and will not be, there.
     """
     return _Planner(picture, target).run()
 

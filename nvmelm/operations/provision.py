@@ -78,7 +78,7 @@ def online(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: boo
     """Bring one secondary controller online.
 
     Raises:
-        UsageError: it has no VQ or no VI resources at all; the fix assigns the least (2 VQ, 1 VI).
+        NotReadyError: it has no VQ or no VI resources at all; the fix assigns the least (2 VQ, 1 VI).
         NotSupportedError: that many are not free.
     """
     picture = session.picture(users=False)
@@ -118,7 +118,7 @@ def allow(
     A controller that was moved here runs a guest as far as nvmelm knows: to mark it resumable again is asked about.
 
     Raises:
-        NotSupportedError, UsageError, BusyError: a function may not be marked; see :func:`marks.verify`.
+        NotSupportedError, NotReadyError, BusyError: a function may not be marked; see :func:`marks.verify`.
     """
     picture = session.picture(users=False)
     chosen = [resolve(picture, one) for one in which]
@@ -156,7 +156,7 @@ def bind(
         unmarked: bind VFs that bear no mark, too; they cannot be migrated.
 
     Raises:
-        UsageError: a VF is not enabled, or bears no mark.
+        NotReadyError: a VF is not enabled, or bears no mark.
         NotSupportedError: a VF is in no IOMMU group.
     """
     picture = session.picture(users=False)

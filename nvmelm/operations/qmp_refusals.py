@@ -11,7 +11,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from nvmelm.errors import BusyError, HostError, NotSupportedError, NvmelmError, PermissionDeniedError, UsageError
+from nvmelm.errors import (
+    BusyError,
+    HostError,
+    NotReadyError,
+    NotSupportedError,
+    NvmelmError,
+    PermissionDeniedError,
+    UsageError,
+)
 
 #: Characters of a sentence of the VMM that are shown.
 LONGEST_SENTENCE = 400
@@ -180,7 +188,7 @@ REFUSALS: tuple[Refusal, ...] = (
     ),
     _row(
         r"permitted only after machine initialization",
-        UsageError,
+        NotReadyError,
         "vm-preconfig",
         "the VM was started with --preconfig and has no machine yet",
         "send x-exit-preconfig to it first",

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nvmelm.errors import NotSupportedError, UsageError
+from nvmelm.errors import NotReadyError, NotSupportedError, UsageError
 from nvmelm.operations import sanity
 from nvmelm.picture import Picture, Resources, Secondary
 
@@ -54,7 +54,7 @@ def require_enough(picture: Picture, one: Secondary) -> None:
     """Refuse a controlled function that has no resources of a type to go online with; the device judges any others.
 
     Raises:
-        UsageError: it has none; the fix assigns what is missing.
+        NotReadyError: it has none; the fix assigns what is missing.
         NotSupportedError: that many are not free.
     """
     missing = {kind: least for kind, least in _MINIMUM.items() if _lacks(picture, one, kind)}
@@ -65,7 +65,7 @@ def require_enough(picture: Picture, one: Secondary) -> None:
     has = " and ".join(f"{getattr(one, kind)} {kind.upper()}" for kind in missing)
     needs = " and ".join(f"{least} {kind.upper()}" for kind, least in missing.items())
     options = " ".join(f"--{kind} {least}" for kind, least in missing.items())
-    raise UsageError(
+    raise NotReadyError(
         f"controller {one.cntlid:#06x} has too few resources to go online",
         cause=f"it has {has} resources, and needs {needs}",
         fix=f"nvmelm secondary assign {picture.primary.node} {one.cntlid:#06x} {options}",

@@ -75,8 +75,8 @@ def attach(
         bus: the VM's bus; a free PCI Express port when None.
 
     Raises:
-        UsageError, NotSupportedError: the VF may not be handed over; see :func:`handover.require_ready`.
-        UsageError: the VM is set to what keeps a VM with a VF from being migrated, and the VF is marked for that.
+        NotReadyError, NotSupportedError: the VF may not be handed over; see :func:`handover.require_ready`.
+        NotReadyError: the VM is set to what keeps a VM with a VF from being migrated, and the VF is marked for that.
         BusyError: somebody else has the VF, or the VM has another device of that name or on that bus; or a session
             that is not over holds the controller.
         NotSupportedError: the VM has no free port; the fix says how to start it with one.
@@ -165,7 +165,7 @@ def arguments(
     """Return what hands a VF to a VM that nvmelm does not talk to; refuses the same VFs as :func:`attach`.
 
     Raises:
-        UsageError, NotSupportedError, BusyError: the VF may not be handed over, or somebody has it.
+        NotReadyError, NotSupportedError, BusyError: the VF may not be handed over, or somebody has it.
     """
     picture = session.picture()
     one = resolve(picture, which)

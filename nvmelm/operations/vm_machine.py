@@ -71,7 +71,7 @@ class Machine(Protocol):
         """Return what would keep the machine from being migrated with the function in it.
 
         Raises:
-            UsageError: the function is marked, so that it is meant to be migrated, and something is in the way.
+            NotReadyError: the function is marked, so that it is meant to be migrated, and something is in the way.
         """
         ...
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from nvmelm.errors import BusyError, NvmelmError, UncertainError, UsageError
+from nvmelm.errors import BusyError, NotReadyError, NvmelmError, UncertainError, UsageError
 from nvmelm.operations import vm_view
 from nvmelm.operations.handover import device_name
 from nvmelm.operations.qmp import Event, Events, Monitor, as_sent
@@ -73,7 +73,7 @@ class QmpMachine:
             return (f"the VM's capability {words} is on: a VM with it cannot be migrated with a VF in it",)
         off = [{"capability": name, "state": False} for name in names]
         command = {"execute": "migrate-set-capabilities", "arguments": {"capabilities": off}}
-        raise UsageError(
+        raise NotReadyError(
             f"the VM's migration capability {words} is on",
             cause="a VM with it is refused its migration as long as it has a VF",
             fix=f"switch it off through its monitor: {json.dumps(command)}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nvmelm.errors import UsageError
+from nvmelm.errors import NotReadyError
 
 
 def agree(question: str) -> None:
@@ -11,4 +11,4 @@ def agree(question: str) -> None:
 
 def decline(question: str) -> None:
     """Say no, as a pipe without --yes does."""
-    raise UsageError(question)
+    raise NotReadyError(question)

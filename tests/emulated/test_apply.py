@@ -252,7 +252,7 @@ def test_without_a_terminal_the_entry_that_needs_a_yes_names_it(
     (tmp_path / "nvmelm.toml").write_text("[[pf]]\nserial = 'A'\nvfs = 2\nrole = 'unmarked'\n")
     assert typed("source", "prepare", "nvme0", "--vfs", "1")[0] == 0
     code, out, _ = typed("apply", "--config", str(tmp_path))
-    assert code == 2
+    assert code == 10
     assert "not confirmed" in out
     assert "  fix:   pass --yes when that is meant" in out.splitlines()
     code, out, _ = typed("apply", "--config", str(tmp_path), "--json")
@@ -263,8 +263,8 @@ def test_without_a_terminal_the_entry_that_needs_a_yes_names_it(
     assert (one["fix"], one["reason"], one["exit_code"], code) == (
         "pass --yes when that is meant",
         "confirmation",
-        2,
-        2,
+        10,
+        10,
     )
     assert "nobody can be asked" in one["cause"]
     assert typed("apply", "--config", str(tmp_path), "--yes")[0] == 0

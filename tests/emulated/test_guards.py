@@ -14,7 +14,7 @@ from nvmelm.desired.config import parse
 from nvmelm.desired.reach import reach
 from nvmelm.emulator.faults import EmulatedCrash
 from nvmelm.emulator.host import EmulatedHost
-from nvmelm.errors import BusyError, NvmelmError, UncertainError, UsageError
+from nvmelm.errors import BusyError, NotReadyError, NvmelmError, UncertainError
 from nvmelm.model import Picture, Role
 from nvmelm.operations import domain_hook, guards, move, parameters, provision, vm
 from nvmelm.operations.domain_xml import DomainXml
@@ -228,7 +228,7 @@ def test_a_released_function_is_a_target_again(moved: World) -> None:
 
 
 def test_an_operator_may_mark_it_again_once_he_was_asked(moved: World) -> None:
-    with pytest.raises(UsageError, match="runs a guest here as far as session"):
+    with pytest.raises(NotReadyError, match="runs a guest here as far as session"):
         allow_resume(moved.destination, decline)
     assert role_of(moved.destination) is None
     assert "runs a guest here" in allow_resume(moved.destination, decline, dry_run=True).notes[0]

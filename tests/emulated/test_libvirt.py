@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from nvmelm import cli
-from nvmelm.errors import BusyError, NotSupportedError, NvmelmError, UsageError
+from nvmelm.errors import BusyError, NotReadyError, NotSupportedError, NvmelmError, UsageError
 from nvmelm.model import Role
 from nvmelm.operations import provision, vm
 from nvmelm.operations.libvirt_client import DomainRef
@@ -105,7 +105,7 @@ def test_a_dry_run_tells_the_command(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind", "reason"),
-    [("nobody", UsageError, "no-such-domain"), ("asleep", UsageError, "domain-not-running")],
+    [("nobody", UsageError, "no-such-domain"), ("asleep", NotReadyError, "domain-not-running")],
 )
 def test_a_domain_that_is_not_there_is_named(
     bench: Bench, name: str, kind: type[NvmelmError], reason: str, capfd: pytest.CaptureFixture[str]

@@ -206,9 +206,9 @@ def disable(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("spoil", "xml", "code", "words"),
     [
-        (revoke, domain(FIRST), 2, ("not marked", "allow-migration")),
-        (offline, domain(FIRST), 2, ("not marked",)),
-        (offline, domain(FIRST, unmarked="yes"), 2, ("offline", "secondary online")),
+        (revoke, domain(FIRST), 10, ("not marked", "allow-migration")),
+        (offline, domain(FIRST), 10, ("not marked",)),
+        (offline, domain(FIRST, unmarked="yes"), 10, ("offline", "secondary online")),
         (disable, domain(FIRST), 2, (FIRST,)),
         (None, domain(FIRST, managed="yes"), 5, ("libvirt would bind", "managed='no'")),
         (None, domain("0000:77:00.1"), 2, ("0000:77:00.1",)),

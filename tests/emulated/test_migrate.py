@@ -14,10 +14,10 @@ from nvmelm.errors import (
     BusyError,
     ExitCode,
     IncompatibleError,
+    NotReadyError,
     NvmelmError,
     RolledBackError,
     UncertainError,
-    UsageError,
 )
 from nvmelm.migrate import source
 from nvmelm.migrate.points import Points
@@ -276,7 +276,7 @@ def test_a_controller_in_an_unfinished_session_does_not_move_again(guarded: Worl
 def test_an_unmarked_controller_does_not_move(world: World) -> None:
     with session(world.source, PF, change=True) as opened:
         provision.revoke(opened, [FIRST], confirm=agree)
-    with pytest.raises(UsageError, match="not marked"):
+    with pytest.raises(NotReadyError, match="not marked"):
         world.migrate()
     assert world.states("source") == world.states("destination") == []
 

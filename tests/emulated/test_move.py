@@ -18,11 +18,11 @@ from nvmelm.errors import (
     BusyError,
     ImageError,
     IncompatibleError,
+    NotReadyError,
     NotSupportedError,
     NvmelmError,
     TimedOutError,
     UncertainError,
-    UsageError,
 )
 from nvmelm.model import Role
 from nvmelm.operations import move, provision
@@ -110,7 +110,7 @@ def test_saving_needs_the_migratable_mark(make_host: MakeHost, tmp_path: Path, r
     with session(host, PF, change=True) as opened:
         if role is None:
             provision.revoke(opened, [FIRST], confirm=agree)
-        with pytest.raises(UsageError) as caught:
+        with pytest.raises(NotReadyError) as caught:
             move.save(opened, FIRST, tmp_path / "image")
     assert "allow-migration" in caught.value.fix
 
@@ -118,7 +118,7 @@ def test_saving_needs_the_migratable_mark(make_host: MakeHost, tmp_path: Path, r
 def test_restoring_needs_the_resumable_mark(make_host: MakeHost, tmp_path: Path) -> None:
     host = ready(make_host(), Role.MIGRATABLE)
     saved(host, tmp_path / "image")
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(NotReadyError) as caught:
         restored(host, tmp_path / "image", SECOND)
     assert "allow-resume" in caught.value.fix
 
@@ -130,7 +130,7 @@ def test_state_never_goes_into_a_function_the_kernel_drives(make_host: MakeHost,
     host.sysfs.write("bus/pci/devices/0000:01:00.1/driver/unbind", "0000:01:00.1")
     host.sysfs.write("bus/pci/devices/0000:01:00.1/driver_override", "nvme")
     host.sysfs.write("bus/pci/drivers_probe", "0000:01:00.1")
-    with pytest.raises((BusyError, UsageError)):
+    with pytest.raises((BusyError, NotReadyError)):
         restored(host, tmp_path / "image")
     assert not suspended(host)
     assert admin_commands(host) == before
@@ -178,7 +178,7 @@ def test_resuming_a_source_whose_state_was_saved_asks_first(make_host: MakeHost,
     host = ready(make_host(), Role.MIGRATABLE)
     saved(host, tmp_path / "image")
     with session(host, PF, change=True) as opened:
-        with pytest.raises(UsageError, match="two running copies"):
+        with pytest.raises(NotReadyError, match="two running copies"):
             move.resume(opened, FIRST, confirm=decline)
         assert suspended(host)
         assert move.resume(opened, FIRST, confirm=agree).changed
@@ -201,7 +201,7 @@ def test_a_save_killed_as_its_image_appears_still_warns_at_the_resume(
         with pytest.raises(SystemExit):
             move.save(opened, FIRST, tmp_path / "image")
         assert (tmp_path / "image").exists()
-        with pytest.raises(UsageError, match="two running copies"):
+        with pytest.raises(NotReadyError, match="two running copies"):
             move.resume(opened, FIRST, confirm=decline)
 
 

@@ -14,6 +14,7 @@ from nvmelm.errors import (
     BusyError,
     HostError,
     MalformedError,
+    NotReadyError,
     NotSupportedError,
     NvmelmError,
     PermissionDeniedError,
@@ -170,7 +171,7 @@ def test_an_unmarked_vf_is_not_bound_unless_that_is_wanted(make_host: MakeHost) 
     host = make_host()
     with session(host, PF, change=True) as opened:
         provision.enable_sriov(opened, 1, confirm=agree)
-        with pytest.raises(UsageError, match="is not marked") as caught:
+        with pytest.raises(NotReadyError, match="is not marked") as caught:
             provision.bind(opened, [66], confirm=agree)
         assert "allow-migration" in caught.value.fix
         assert provision.bind(opened, [66], unmarked=True, confirm=agree).changed
@@ -368,7 +369,7 @@ def test_a_mark_does_not_outlive_its_vf(make_host: MakeHost) -> None:
     mark = picture.secondaries[0].mark
     assert mark is not None
     assert mark.broken_by == ("the VF was removed and made anew",)
-    with pytest.raises(UsageError, match="no longer holds"):
+    with pytest.raises(NotReadyError, match="no longer holds"):
         marks.require(picture, picture.secondaries[0], Role.MIGRATABLE)
 
 
@@ -440,13 +441,13 @@ def test_a_controller_without_resources_is_told_how_it_gets_those_it_needs_to_go
     host = make_host()
     with session(host, PF, change=True) as opened:
         provision.enable_sriov(opened, 1, confirm=agree)
-        with pytest.raises(UsageError) as met:
+        with pytest.raises(NotReadyError) as met:
             provision.online(opened, 0x42, confirm=agree)
         assert met.value.fix == "nvmelm secondary assign nvme0 0x0042 --vq 2 --vi 1"
         assert met.value.cause == "it has 0 VQ and 0 VI resources, and needs 2 VQ and 1 VI"
         assert met.value.reason == "no-resources"
         provision.assign(opened, 0x42, vq=3, vi=None, confirm=agree)
-        with pytest.raises(UsageError) as met:
+        with pytest.raises(NotReadyError) as met:
             provision.online(opened, 0x42, confirm=agree)
         assert met.value.fix == "nvmelm secondary assign nvme0 0x0042 --vi 1"
         provision.assign(opened, 0x42, vq=None, vi=1, confirm=agree)

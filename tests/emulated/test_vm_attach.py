@@ -11,7 +11,7 @@ import pytest
 
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.vmm import EmulatedVmm
-from nvmelm.errors import BusyError, HostError, NotSupportedError, TimedOutError, UsageError
+from nvmelm.errors import BusyError, HostError, NotReadyError, NotSupportedError, TimedOutError
 from nvmelm.hosts import open_host
 from nvmelm.model import Role, Secondary
 from nvmelm.operations import provision, vm
@@ -179,7 +179,7 @@ def test_a_vf_is_given_back_and_can_be_unbound_at_once(bench: Bench, start: Star
 def test_a_running_guest_loses_its_disk_only_when_the_operator_agrees(bench: Bench, start: Start) -> None:
     start()
     bench.attach()
-    with pytest.raises(UsageError):
+    with pytest.raises(NotReadyError):
         bench.detach(confirm=decline)
     assert bench.secondary().used_by
 
@@ -211,7 +211,7 @@ def test_a_resumable_vf_goes_into_a_running_vm_only_when_the_operator_agrees(
         provision.revoke(opened, [bench.cntlids[1]], confirm=agree)
         provision.allow(opened, [bench.cntlids[1]], Role.RESUMABLE, confirm=agree)
     start()
-    with pytest.raises(UsageError):
+    with pytest.raises(NotReadyError):
         bench.attach(confirm=decline)
     assert bench.secondary().used_by == ()
     assert bench.attach().changed
@@ -228,20 +228,20 @@ def test_an_offline_an_unbound_and_an_unmarked_vf_are_refused_by_attach_and_prin
     with session(bench.host, "nvme0", change=True) as opened:
         provision.revoke(opened, [bench.cntlids[1]], confirm=agree)
     for verb in (bench.attach, bench.arguments):
-        with pytest.raises(UsageError) as caught:
+        with pytest.raises(NotReadyError) as caught:
             verb()
         assert caught.value.reason == "unmarked"
     assert bench.attach(unmarked=True, dry_run=True).commands
     with session(bench.host, "nvme0", change=True) as opened:
         provision.unbind(opened, [bench.cntlids[1]], confirm=agree)
     for verb in (bench.attach, bench.arguments):
-        with pytest.raises((UsageError, BusyError)) as refused:
+        with pytest.raises((NotReadyError, BusyError)) as refused:
             verb(unmarked=True)
         assert refused.value.reason == "not-bound"  # type: ignore[attr-defined]
     with session(bench.host, "nvme0", change=True) as opened:
         provision.offline(opened, bench.cntlids[1], confirm=agree)
     for verb in (bench.attach, bench.arguments):
-        with pytest.raises(UsageError) as caught:
+        with pytest.raises(NotReadyError) as caught:
             verb(unmarked=True)
         assert caught.value.reason == "offline"
 
@@ -270,7 +270,7 @@ def test_a_vm_that_waits_for_its_guest_takes_the_vf_before_the_state_is_set(benc
 @pytest.mark.parametrize("capability", ["postcopy-ram", "background-snapshot"])
 def test_a_vm_set_to_what_no_vf_goes_with_gets_no_marked_one(bench: Bench, start: Start, capability: str) -> None:
     start(capabilities=("events", capability))
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(NotReadyError) as caught:
         bench.attach()
     assert capability in caught.value.message
     assert bench.secondary().used_by == ()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nvmelm.errors import BusyError, NotSupportedError, TimedOutError, UsageError
+from nvmelm.errors import BusyError, NotReadyError, NotSupportedError, TimedOutError, UsageError
 from nvmelm.model import Role, Secondary
 from nvmelm.operations import provision, vm
 from nvmelm.operations.libvirt_client import DomainRef
@@ -120,7 +120,7 @@ def test_a_vf_has_one_domain_and_a_domain_without_ports_takes_none(opened: Sessi
 def test_a_domain_that_cannot_be_given_a_vf_is_told_why(opened: Session, domains: Domains) -> None:
     domains.define("asleep")
     for name, kind, reason in (
-        ("asleep", UsageError, "domain-not-running"),
+        ("asleep", NotReadyError, "domain-not-running"),
         ("nobody", UsageError, "no-such-domain"),
     ):
         with pytest.raises(kind) as caught:

@@ -191,7 +191,7 @@ def test_step_5_by_the_command_line(nvmelm: Cli, pf_a: Pf, clean_host: Snapshot,
     nvmelm("source", "prepare", pf_a.address, "--vfs", "1", "--vq", "2", "--vi", "1", "--unmarked", check=True)
     address, socket = pf_a.vfs[0], start(*NATIVE)
     refused = nvmelm("vm", "attach", address, "--qmp", socket)
-    assert refused.code == 2
+    assert refused.code == 10
     assert "allow-migration" in refused.stderr
     done = nvmelm("vm", "attach", address, "--qmp", socket, "--unmarked", "--json", check=True)
     assert done.json["changed"] is True

@@ -26,6 +26,7 @@ from nvmelm.errors import (
     IncompatibleError,
     InterruptedByUserError,
     MalformedError,
+    NotReadyError,
     NotSupportedError,
     NvmelmError,
     RolledBackError,
@@ -154,6 +155,7 @@ def test_the_host_may_come_from_the_environment(behave: Any, monkeypatch: pytest
         pytest.param(TimedOutError("it broke"), 7, "timed_out", id="timed-out"),
         pytest.param(RolledBackError("it broke"), 8, "rolled_back", id="rolled-back"),
         pytest.param(UncertainError("it broke"), 9, "uncertain", id="uncertain"),
+        pytest.param(NotReadyError("it broke"), 10, "not_ready", id="not-ready"),
         pytest.param(InterruptedByUserError("it broke"), 130, "interrupted", id="interrupted"),
     ],
 )
@@ -286,7 +288,7 @@ def test_a_question_nobody_can_answer_is_a_refusal_that_names_yes(
 ) -> None:
     with Path(os.devnull).open() as nobody:
         monkeypatch.setattr("sys.stdin", nobody)
-        assert cli.main(["probe", "write"]) == 2
+        assert cli.main(["probe", "write"]) == 10
     assert "--yes" in capsys.readouterr().err
 
 
@@ -443,4 +445,4 @@ def test_json_behind_two_dashes_belongs_to_somebody_else() -> None:
 
 
 def test_exit_codes_are_those_of_the_contract() -> None:
-    assert {code.value for code in ExitCode} == {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130}
+    assert {code.value for code in ExitCode} == {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130}

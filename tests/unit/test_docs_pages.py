@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nvmelm.cli import pages
+from nvmelm.errors import ExitCode
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -34,6 +35,24 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("name", ["verbs.md", "codes.md", "documents.md"])
 def test_the_pages_that_are_made_from_the_code_are_current(name: str) -> None:
     assert (DOCS / name).read_text() == pages.pages()[name], f"docs/{name}: run `make docs`"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_the_tables_of_exit_codes_are_one_table(page: Path) -> None:
+    text = page.read_text()
+    assert text == pages.refreshed(text), f"{page.name}: run `make pages`"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/cli.md", "docs/codes.md"])
+def test_a_page_that_lists_exit_codes_lists_each_of_them(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert [code for code in ExitCode if f"\n| `{code.value}` | " not in text] == []
+
+
+def test_the_page_about_a_move_says_of_every_exit_code_what_is_true_then() -> None:
+    _, _, table = (ROOT / "docs" / "source-guide.md").read_text().partition("| exit | what is true | do |")
+    rows = re.findall(r"^\| ([\d, ]+) \|", table.split("\n\n")[0], flags=re.MULTILINE)
+    assert sorted(int(code) for row in rows for code in row.split(",")) == sorted(ExitCode)
 
 
 def test_every_page_is_in_the_navigation_once_and_nothing_else_is() -> None:

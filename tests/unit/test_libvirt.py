@@ -17,6 +17,7 @@ from nvmelm.errors import (
     BusyError,
     HostError,
     MalformedError,
+    NotReadyError,
     NotSupportedError,
     NvmelmError,
     PermissionDeniedError,
@@ -329,7 +330,7 @@ def test_a_domain_that_does_not_show_the_vf_afterwards_is_uncertain(bench: Libvi
 
 def test_a_domain_that_does_not_run_is_told_how_to_get_it(bench: LibvirtBench) -> None:
     bench.domain.active = False
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(NotReadyError) as caught:
         bench.attach()
     assert caught.value.reason == "domain-not-running"
     assert "--print" in caught.value.fix

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvmelm.errors import UsageError
+from nvmelm.errors import NotReadyError
 from nvmelm.model import Picture, Role
 from nvmelm.operations.actions import Action, Cells, Phase, SysfsWrite, VfWrite, operation_text
 from nvmelm.operations.plan import cell, cells_of, plan
@@ -113,7 +113,7 @@ def test_giving_a_vf_back_to_nvme_leaves_no_override_behind() -> None:
 
 
 def test_a_controller_without_a_vf_cannot_go_online() -> None:
-    with pytest.raises(UsageError, match="has no VF") as caught:
+    with pytest.raises(NotReadyError, match="has no VF") as caught:
         plan(picture(), {cell(3, "online"): True})
     assert caught.value.fix == "nvmelm sriov enable nvme0 --vfs 3"
 
@@ -137,7 +137,7 @@ def test_every_plan_starts_each_action_from_where_the_last_one_ended(target: Cel
     start = picture()
     try:
         actions = plan(start, target)
-    except UsageError:
+    except NotReadyError:
         return
     end = after(start, actions)
     for name, value in target.items():

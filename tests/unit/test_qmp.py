@@ -20,6 +20,7 @@ from nvmelm.errors import (
     ExitCode,
     HostError,
     MalformedError,
+    NotReadyError,
     NotSupportedError,
     NvmelmError,
     TimedOutError,
@@ -377,7 +378,7 @@ SENTENCES = [
     (
         "GenericError",
         "The command 'device_add' is permitted only after machine initialization has completed",
-        UsageError,
+        NotReadyError,
         "vm-preconfig",
     ),
     ("CommandNotFound", "The command device_add has not been found", NotSupportedError, "no-such-qmp-command"),

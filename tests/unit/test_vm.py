@@ -12,6 +12,7 @@ import pytest
 from nvmelm.errors import (
     BusyError,
     MalformedError,
+    NotReadyError,
     NotSupportedError,
     NvmelmError,
     UncertainError,
@@ -150,13 +151,13 @@ def test_a_running_vm_gets_a_resumable_vf_only_when_the_operator_agrees(bench: B
 
 
 @pytest.mark.parametrize(("values", "kind", "reason", "fix"), [
-    ({"present": False}, UsageError, "no-vf", "nvmelm sriov enable nvme0 --vfs 1"),
-    ({"online": False, "state": "offline"}, UsageError, "offline", "nvmelm secondary online nvme0 0x0001"),
-    ({"driver": None}, UsageError, "not-bound", f"nvmelm vfio bind {VF}"),
+    ({"present": False}, NotReadyError, "no-vf", "nvmelm sriov enable nvme0 --vfs 1"),
+    ({"online": False, "state": "offline"}, NotReadyError, "offline", "nvmelm secondary online nvme0 0x0001"),
+    ({"driver": None}, NotReadyError, "not-bound", f"nvmelm vfio bind {VF}"),
     ({"driver": "nvme", "controller_node": "nvme1"}, BusyError, "not-bound", f"nvmelm vfio bind {VF}"),
     ({"driver": "nvme-vfio-pci"}, NotSupportedError, "not-bound", f"nvmelm vfio unbind {VF}"),
-    ({"mark": None}, UsageError, "unmarked", "nvmelm secondary allow-migration nvme0 0x0001"),
-    ({"mark": mark(holds=False, broken_by=("the host was rebooted",))}, UsageError, "mark-broken", "allow-migration"),
+    ({"mark": None}, NotReadyError, "unmarked", "nvmelm secondary allow-migration nvme0 0x0001"),
+    ({"mark": mark(holds=False, broken_by=("the host was rebooted",))}, NotReadyError, "mark-broken", "allow-"),
     ({"iommu_group": None, "vfio_node": None}, NotSupportedError, "no-iommu", "nvmelm host check"),
 ], ids=["no-vf", "offline", "no-driver", "nvme", "variant", "unmarked", "broken", "no-group"])  # fmt: skip
 def test_a_vf_that_is_not_ready_is_refused_by_attach_and_print_before_the_vm_is_asked(
@@ -312,7 +313,7 @@ _USE = "use an existing VF (nvmelm secondary list nvme0), or nvmelm sriov enable
 )
 def test_to_enable_a_vf_that_is_not_there_is_said_to_remove_those_that_are(bench: Bench, there: int, fix: str) -> None:
     start = bench.picture()
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(NotReadyError) as caught:
         require_ready(
             cast("Any", bench.host),
             replace(start, primary=replace(start.primary, vfs_enabled=there)),

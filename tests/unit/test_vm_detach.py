@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nvmelm.errors import (
     BusyError,
+    NotReadyError,
     TimedOutError,
     UncertainError,
     UsageError,
@@ -178,7 +179,7 @@ def test_printing_an_unmarked_vf_says_what_that_means(bench: Bench) -> None:
 
 def test_a_function_without_a_vf_has_no_arguments() -> None:
     for render in (vm.qemu_arguments, vm.libvirt_xml):
-        with pytest.raises(UsageError):
+        with pytest.raises(NotReadyError):
             render(pictures.secondary(1, address=None))
 
 

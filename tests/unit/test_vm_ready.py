@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nvmelm.errors import UsageError
+from nvmelm.errors import NotReadyError
 from nvmelm.model import Role
 from nvmelm.operations import vm
 from nvmelm.transport import Opener
@@ -31,7 +31,7 @@ def capabilities(*on: str) -> Any:
 @pytest.mark.parametrize("on", [("postcopy-ram",), ("background-snapshot",), ("events", "postcopy-ram")])
 def test_a_vf_that_is_to_be_migrated_goes_into_no_vm_that_cannot_be(bench: Bench, on: tuple[str, ...]) -> None:
     with bench.running(**{"query-migrate-capabilities": capabilities(*on)}) as server:
-        with pytest.raises(UsageError) as caught:
+        with pytest.raises(NotReadyError) as caught:
             bench.attach()
         assert caught.value.reason == "vm-capability"
     assert server.changes == []
