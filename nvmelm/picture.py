@@ -134,6 +134,19 @@ class Mark(Record):
     expires_at: str | None
     facts_digest: str
 
+    @property
+    def valid_s(self) -> int | None:
+        """For how long it was given, in seconds; None: without an end, or times that cannot be read."""
+        if self.expires_at is None:
+            return None
+        from datetime import datetime  # few marks end
+
+        try:
+            given, ends = (datetime.fromisoformat(text) for text in (self.given_at, self.expires_at))
+            return round((ends - given).total_seconds())
+        except (ValueError, TypeError):
+            return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secondary(Record):

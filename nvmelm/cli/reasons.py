@@ -133,6 +133,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "no-vfio-node": ("the VF's group has no node where the VMM runs", "nvmelm secondary list PF shows driver and node"),
     "not-bound": ("the function is not bound to the driver this needs", "nvmelm vfio bind VF"),
     "offline": ("the controller is offline; a guest would wait in vain", "nvmelm secondary online PF CNTLID"),
+    "other-bus": ("the VM has the VF on another bus", "leave --bus out, or nvmelm vm detach it first"),
     "other-device-id": ("the VM has the VF under another name", "leave --id out"),
     "qmp-error": ("the VMM refused the command, for a reason of its own", "read its words in the message"),
     "qmp-garbage": ("what the VMM answers means nothing", "check that the socket is the VM's own QMP monitor"),

@@ -198,13 +198,17 @@ def _functions(shown: list[Secondary]) -> Iterator[str]:
         yield from render.wrapped(f"{cntlid(one.cntlid)} is used by ", render.plain(_users(one)), sys.stdout)
     broken = [one for one in shown if one.mark and not one.mark.holds]
     absent = any(one.address and not one.present for one in shown)
-    if broken or absent:
+    ending = [one for one in shown if one.mark and one.mark.holds and one.mark.expires_at]
+    if broken or absent or ending:
         yield ""
     if absent:
         yield "(address): the VF is not enabled; it will have this address"
     for one in broken:
         if one.mark:
             yield f"the mark of {cntlid(one.cntlid)} no longer holds: {render.plain('; '.join(one.mark.broken_by))}"
+    for one in ending:
+        if one.mark:
+            yield f"the mark of {cntlid(one.cntlid)} ends at {render.plain(str(one.mark.expires_at))}"
 
 
 def _secondary(one: Secondary) -> list[object]:

@@ -86,15 +86,21 @@ class VfWrite:
 
 @dataclass(frozen=True, slots=True)
 class MarkChange:
-    """A mark given or, with None, taken back."""
+    """A mark given, for ``valid_s`` seconds from then on or without an end; or, with None, taken back."""
 
     cntlid: int
     role: Role | None
+    valid_s: int | None = None
 
     def __str__(self) -> str:
-        return (
-            f"mark controller {self.cntlid:#06x} {self.role}" if self.role else f"unmark controller {self.cntlid:#06x}"
-        )
+        if self.role is None:
+            return f"unmark controller {self.cntlid:#06x}"
+        return f"mark controller {self.cntlid:#06x} {self.role}{span_text(self.valid_s)}"
+
+
+def span_text(valid_s: int | None) -> str:
+    """Return how long a mark holds, as the end of a clause; nothing for one without an end."""
+    return f" for {valid_s} s" if valid_s else ""
 
 
 Operation = SysfsWrite | VfWrite | AdminCommand | MarkChange

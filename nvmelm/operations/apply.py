@@ -42,7 +42,6 @@ class Request:
 
     Attributes:
         target: the cells it wants.
-        valid_s: seconds a mark given by it stays valid, or None for no expiry.
         notes: what the operator should know besides, as sentences.
         risks: what he has to agree to, besides what the plan itself would lose.
         of_session: a session between two hosts asks this for its own controllers; others are refused them.
@@ -50,7 +49,6 @@ class Request:
 
     verb: str
     target: Cells
-    valid_s: int | None = None
     notes: tuple[str, ...] = ()
     risks: tuple[str, ...] = ()
     of_session: bool = False
@@ -119,10 +117,14 @@ def picture_for(session: Session, target: Cells) -> Picture:
 
 
 def known(picture: Picture, target: Cells) -> Cells:
-    """Leave out cells of functions the device does not list any more; a mark is never brought back, only given."""
+    """Leave out cells of functions the device does not list any more; a mark is never brought back, only given.
+
+    The end of a mark that stays is brought back; one that goes takes its end along.
+    """
     names = {f"{one.cntlid:#06x}" for one in picture.secondaries}
     kept = {key: value for key, value in target.items() if "/" not in key or key.split("/")[0] in names}
-    return {key: None if key.endswith("/mark") else value for key, value in kept.items()}
+    ends = {key for key in kept if key.endswith("/valid_s") and f"{key.split('/')[0]}/mark" in kept}
+    return {key: None if key.endswith("/mark") else value for key, value in kept.items() if key not in ends}
 
 
 def _converge(
@@ -134,7 +136,7 @@ def _converge(
             batch = list(group)
             if journal is not None:
                 journal.intend(batch)
-            Executor(session, picture, valid_s=request.valid_s).phase(phase, batch)
+            Executor(session, picture).phase(phase, batch)
         picture = picture_for(session, request.target)
         missing = differences(picture, request.target)
         if not missing:

@@ -41,10 +41,9 @@ T = TypeVar("T")
 class Executor:
     """Does the operations of one phase on a host, and checks that each took effect."""
 
-    def __init__(self, session: Session, picture: Picture, *, valid_s: int | None = None) -> None:
+    def __init__(self, session: Session, picture: Picture) -> None:
         self.session = session
         self.host = session.host
-        self.valid_s = valid_s  # of the marks that are given
         self.picture = picture  # as it was when the actions were planned
 
     def phase(self, phase: Phase, actions: list[Action]) -> None:
@@ -129,7 +128,7 @@ class Executor:
                 one = picture.secondary(change.cntlid) if isinstance(change, MarkChange) else None
                 if one is not None and isinstance(change, MarkChange) and change.role is not None:
                     marks.verify(picture, one)
-                    marks.give(self.host, picture, one, change.role, valid_s=self.valid_s)
+                    marks.give(self.host, picture, one, change.role, valid_s=change.valid_s)
 
     def _take_away(self, action: Action) -> None:
         """Write what makes functions disappear or lose their driver; the kernel blocks it while a process holds one."""

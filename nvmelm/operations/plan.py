@@ -6,6 +6,7 @@ What a preparation touches is a set of *cells*, each with a plain value::
     0x0001/vq, /vi     flexible resources assigned        0x0001/online      secondary controller state
     0x0001/driver      name of the bound driver or None   0x0001/override    driver_override, empty when unset
     0x0001/mark        "migratable", "resumable" or None  0x0001/namespaces  ids attached, "1,2"; "" for none
+    0x0001/valid_s     for how long the mark was given, in seconds, or None for no end
 
 Namespaces are cells only where the picture was read with them: they cost commands, and hardly a verb touches them.
 
@@ -33,6 +34,7 @@ from nvmelm.operations.actions import (
     SysfsWrite,
     Value,
     VfWrite,
+    span_text,
 )
 from nvmelm.pci import DEVICES, DRIVERS, VFIO_DRIVER
 from nvmelm.picture import Picture, Role, Secondary
@@ -53,7 +55,9 @@ def cells_of(picture: Picture) -> Cells:
         cells[cell(one.cntlid, "online")] = one.online
         cells[cell(one.cntlid, "driver")] = one.driver
         cells[cell(one.cntlid, "override")] = one.driver_override
-        cells[cell(one.cntlid, "mark")] = str(one.mark.role) if one.mark and one.mark.holds else None
+        mark = one.mark if one.mark and one.mark.holds else None
+        cells[cell(one.cntlid, "mark")] = str(mark.role) if mark else None
+        cells[cell(one.cntlid, "valid_s")] = mark.valid_s if mark else None
         if one.namespaces is not None:
             cells[cell(one.cntlid, "namespaces")] = namespaces_value(one.namespaces)
     return cells
@@ -193,7 +197,7 @@ class _Planner:
         for one in present:
             for name, value in (("vq", 0), ("vi", 0), ("online", False), ("driver", None), ("override", "")):
                 gone[cell(one.cntlid, name)] = value
-            gone[cell(one.cntlid, "mark")] = None
+            gone |= _no_mark(one)
         used = [one for one in present if one.online or one.driver]
         names = ", ".join(str(one.address) for one in used)
         unmarks = tuple(MarkChange(one.cntlid, None) for one in present if self.now[cell(one.cntlid, "mark")])
@@ -220,7 +224,7 @@ class _Planner:
     def _revoke(self, one: Secondary) -> None:
         if self._wants(one, "mark") and self.now[cell(one.cntlid, "mark")] is not None:
             summary = f"take the mark of {self._name(one)} back"
-            self._emit(Phase.REVOKE, summary, (MarkChange(one.cntlid, None),), {cell(one.cntlid, "mark"): None}, one)
+            self._emit(Phase.REVOKE, summary, (MarkChange(one.cntlid, None),), _no_mark(one), one)
 
     def _unbind(self, one: Secondary) -> None:
         bound = self.now[cell(one.cntlid, "driver")]
@@ -249,7 +253,7 @@ class _Planner:
             return
         online = bool(self.now[cell(one.cntlid, "online")])
         gone: dict[str, Value] = {cell(one.cntlid, name): 0 for name in ("vq", "vi")}
-        gone |= {cell(one.cntlid, "online"): False, cell(one.cntlid, "mark"): None}
+        gone |= {cell(one.cntlid, "online"): False, **_no_mark(one)}
         unmark = (MarkChange(one.cntlid, None),) if self.now[cell(one.cntlid, "mark")] else ()
         self._emit(
             Phase.OFFLINE,
@@ -309,12 +313,14 @@ class _Planner:
             self._emit(Phase.ONLINE, f"bring {self._name(one)} online", (command,), {key: True}, one)
 
     def _mark(self, one: Secondary) -> None:
-        key = cell(one.cntlid, "mark")
-        if self.target.get(key) and self.target[key] != self.now[key]:
-            role = Role(str(self.target[key]))
-            self._emit(
-                Phase.MARK, f"mark {self._name(one)} {role}", (MarkChange(one.cntlid, role),), {key: str(role)}, one
-            )
+        mark, span = cell(one.cntlid, "mark"), cell(one.cntlid, "valid_s")
+        role = self.target.get(mark, self.now[mark])
+        if not role or not (self._wants(one, "mark") or self._wants(one, "valid_s")):
+            return
+        valid_s = self.target.get(span)
+        change = MarkChange(one.cntlid, Role(str(role)), int(valid_s) if valid_s else None)
+        summary = f"mark {self._name(one)} {role}{span_text(change.valid_s)}"
+        self._emit(Phase.MARK, summary, (change,), {mark: str(role), span: change.valid_s}, one)
 
     def _bind(self, one: Secondary) -> None:
         driver, override = cell(one.cntlid, "driver"), cell(one.cntlid, "override")
@@ -340,6 +346,10 @@ class _Planner:
 def driver_bind_path(name: str) -> str:
     """Return the attribute that binds a function to one driver and, unlike drivers_probe, reports why it failed."""
     return f"{DRIVERS}/{name}/bind"
+
+
+def _no_mark(one: Secondary) -> dict[str, Value]:
+    return {cell(one.cntlid, "mark"): None, cell(one.cntlid, "valid_s"): None}
 
 
 def _kept_zero(wanted: int) -> str:

@@ -125,13 +125,16 @@ def allow(
     for one in chosen:
         marks.verify(picture, one)
     verb = "secondary allow-migration" if role is Role.MIGRATABLE else "secondary allow-resume"
-    target: Cells = {cell(one.cntlid, "mark"): str(role) for one in chosen}
+    target: Cells = {}
+    for one in chosen:
+        target |= _marked(one, role, valid_s)
     risks = tuple(
         f"{cntlid:#06x} runs a guest here as far as session {record.id} tells ({record.state}), and a migration into "
         "it would destroy what that guest does; mark it only when its VM is shut down"
         for cntlid, record in guards.offered(session.host, picture, plan(picture, target)).items()
     )
-    request = Request(verb, target, valid_s, notes=risks if dry_run else (), risks=risks)
+    notes = (*(risks if dry_run else ()), *_ends(chosen, target))
+    request = Request(verb, target, notes=notes, risks=risks)
     return apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
 
 
@@ -197,6 +200,7 @@ def prepare(
 
     Args:
         vq, vi: flexible resources for each VF, None for an even share of what is free, 0 to leave the type alone.
+        valid_s: seconds for which the marks hold; a mark that was given for another span is given anew.
         unmarked: leave the mark out; for controllers that cannot migrate.
 
     Raises:
@@ -224,12 +228,30 @@ def prepare(
         target |= {cell(one.cntlid, name): count for name, count in counts if count is not None}
         target[cell(one.cntlid, "online")] = True
         if not unmarked:
-            target[cell(one.cntlid, "mark")] = str(role)
+            target |= _marked(one, role, valid_s)
     verb = "source prepare" if role is Role.MIGRATABLE else "destination prepare"
     target, notes = without_running(session, picture, target | _bound(chosen))
-    request = Request(verb, target, valid_s, notes=notes)
+    request = Request(verb, target, notes=(*notes, *_ends(chosen, target)))
     report = apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
     return _with_groups(session, report, chosen)
+
+
+def _marked(one: Secondary, role: Role, valid_s: int | None) -> Cells:
+    """Return the cells of a mark; the end of one that is there stays as it is when none was asked for."""
+    span: Cells = {cell(one.cntlid, "valid_s"): valid_s} if valid_s else {}
+    return {cell(one.cntlid, "mark"): str(role), **span}
+
+
+def _ends(chosen: Sequence[Secondary], target: Cells) -> tuple[str, ...]:
+    """Say when the marks end that are as they are wanted: they stay as they were given."""
+    return tuple(
+        f"the mark of {one.cntlid:#06x} stays as it was given: it ends at {one.mark.expires_at}; "
+        "secondary revoke first begins it anew"
+        for one in chosen
+        if one.mark is not None and one.mark.holds and one.mark.expires_at
+        if target.get(cell(one.cntlid, "mark")) == one.mark.role
+        if target.get(cell(one.cntlid, "valid_s"), one.mark.valid_s) == one.mark.valid_s
+    )
 
 
 def without_running(session: Session, picture: Picture, target: Cells) -> tuple[Cells, tuple[str, ...]]:
@@ -242,7 +264,7 @@ def without_running(session: Session, picture: Picture, target: Cells) -> tuple[
         f"when its VM is shut down, nvmelm secondary allow-resume {picture.primary.node} {cntlid:#06x}"
         for cntlid, record in found.items()
     )
-    left_out = {cell(cntlid, "mark") for cntlid in found}
+    left_out = {cell(cntlid, name) for cntlid in found for name in ("mark", "valid_s")}
     return {name: value for name, value in target.items() if name not in left_out}, notes
 
 

@@ -93,6 +93,7 @@ def attach(
         present = machine.find(address)
         if present is not None:
             _require_same_name(machine, present, device_id, address)
+            _require_same_bus(machine, present, bus, address)
             return _report(session, "vm attach", one, machine, held=present, dry_run=dry_run)
         guards.require_decided(session.host, picture, [one.cntlid])  # opening the VF resets it
         require_unused(one)
@@ -208,6 +209,13 @@ def _require_same_name(machine: Machine, present: Held, device_id: str | None, a
         name = present.id or "a device without a name"
         fix = "leave --id out, or nvmelm vm detach it first"
         raise BusyError(f"the VM has {address} already", cause=f"as {name}", fix=fix, reason="other-device-id")
+
+
+def _require_same_bus(machine: Machine, present: Held, bus: str | None, address: Bdf) -> None:
+    now = machine.bus_of(present)
+    if bus is not None and now is not None and now != bus:
+        fix = "leave --bus out, or nvmelm vm detach it first"
+        raise BusyError(f"the VM has {address} already", cause=f"on the bus {now}", fix=fix, reason="other-bus")
 
 
 def _require_absent(machine: Machine, device_id: str, one: Secondary, held: Held | None) -> None:

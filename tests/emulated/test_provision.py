@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -491,3 +492,57 @@ def expire(host: EmulatedHost, cntlid: int) -> None:
     """Let the time of a mark be over."""
     path = host.state_dir / "marks" / PF / f"{cntlid:#06x}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"expires_at": "2020-01-01T00:00:00+00:00"}))
+
+
+def test_an_end_asked_for_a_mark_that_is_there_is_given_to_it(make_host: MakeHost) -> None:
+    host = make_host()
+    prepare(host, vfs=2)
+    with session(host, PF, change=True) as opened:
+        done = provision.allow(opened, [0x42], Role.MIGRATABLE, valid_s=3600, confirm=agree)
+        assert (done.changed, len(done.actions)) == (True, 1)
+        assert "for 3600 s" in done.actions[0].summary
+        first, second = (one.mark for one in look(host).secondaries[:2])
+        assert first is not None
+        assert second is not None
+        assert (first.valid_s, second.expires_at) == (3600, None)
+        again = provision.allow(opened, [0x42], Role.MIGRATABLE, valid_s=3600, confirm=agree)
+        assert (again.changed, again.actions) == (False, ())
+        assert f"it ends at {first.expires_at}" in again.notes[0]
+        assert provision.allow(opened, [0x42], Role.MIGRATABLE, valid_s=60, confirm=agree).changed
+        kept = provision.allow(opened, [0x42], Role.MIGRATABLE, confirm=agree)
+        assert not kept.changed
+        assert "stays as it was given" in kept.notes[0]
+
+
+@pytest.mark.parametrize("role", [Role.MIGRATABLE, Role.RESUMABLE])
+def test_a_preparation_that_is_there_gets_the_end_it_is_asked_for(make_host: MakeHost, role: Role) -> None:
+    host = make_host()
+    with session(host, PF, change=True) as opened:
+        provision.prepare(opened, role, 2, confirm=agree)
+        planned = provision.prepare(opened, role, 2, valid_s=90, confirm=agree, dry_run=True)
+        done = provision.prepare(opened, role, 2, valid_s=90, confirm=agree)
+        assert [one.summary for one in planned.actions] == [one.summary for one in done.actions]
+        assert {one.step for one in done.actions} == {"mark"}
+        assert not provision.prepare(opened, role, 2, valid_s=90, confirm=agree).changed
+    assert [one.mark.valid_s for one in look(host).secondaries[:2] if one.mark] == [90, 90]
+
+
+def test_an_end_that_could_not_be_given_is_put_back(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = make_host()
+    prepare(host, vfs=2)
+    with session(host, PF, change=True) as opened:
+        real, given = marks.give, []
+
+        def once(*words: Any, **values: Any) -> None:
+            given.append(words)
+            if len(given) == 2:
+                raise HostError("the disk is full")
+            real(*words, **values)
+
+        monkeypatch.setattr(marks, "give", once)
+        with pytest.raises(RolledBackError):
+            provision.allow(opened, [0x42, 0x43], Role.MIGRATABLE, valid_s=60, confirm=agree)
+    assert [one.mark.valid_s for one in look(host).secondaries[:2] if one.mark] == [None, None]
+    with session(host, PF, change=True) as opened:
+        provision.release(opened, confirm=agree)
+    assert not any(one.mark for one in look(host).secondaries)

@@ -88,6 +88,15 @@ def test_two_vfs_get_two_ports_and_a_third_place_there_is_not(bench: Bench, star
     assert bench.attach(1).bus == "rp1"
 
 
+def test_a_bus_that_is_not_the_one_the_vf_is_on_is_not_ignored(bench: Bench, start: Start) -> None:
+    start(ports=("rp1", "rp2"))
+    assert bench.attach(1).bus == "rp1"
+    assert not bench.attach(1, bus="rp1").changed
+    with pytest.raises(BusyError, match="has 0000:01:00") as caught:
+        bench.attach(1, bus="rp2")
+    assert (caught.value.reason, caught.value.cause) == ("other-bus", "on the bus rp1")
+
+
 def test_a_vm_without_ports_is_told_how_to_start(bench: Bench, start: Start) -> None:
     start(ports=())
     with pytest.raises(NotSupportedError) as caught:
