@@ -200,6 +200,22 @@ class UeventsLostError(HostError):
     kind = "uevents_lost"
 
 
+#: What an errno means where a file was to be opened, read or written, and what to do; by its number.
+_FILES: dict[int, tuple[str, str]] = {
+    errno_module.ENOENT: ("it, or a directory above it, is not there", "look whether its name is right"),
+    errno_module.ENOTDIR: ("what should be a directory above it is none", "look whether its name is right"),
+    errno_module.EISDIR: ("it is a directory", "name a file"),
+    errno_module.EEXIST: ("something has this name already", "choose another name"),
+    errno_module.ENAMETOOLONG: ("its name is longer than the file system allows", "choose a shorter name"),
+    errno_module.ELOOP: ("it is a link, or a loop of links", "name the file itself"),
+    errno_module.ENOSPC: ("the disk is full", "make room (df), then run it again"),
+    errno_module.EDQUOT: ("the user's quota is used up", "make room, then run it again"),
+    errno_module.EROFS: ("the file system is mounted read-only", "name a file elsewhere, or mount it read-write"),
+    errno_module.EMFILE: ("too many files are open", "raise the limit: ulimit -n"),
+    errno_module.EPIPE: ("who reads the pipe has gone", "run the whole pipe again"),
+}
+
+
 def host_error(what: str, path: str, error: OSError, *, fix: str = "") -> HostError:
     """Turn an ``OSError`` met at the seam into the :class:`HostError` that says what it means here.
 
@@ -217,7 +233,11 @@ def host_error(what: str, path: str, error: OSError, *, fix: str = "") -> HostEr
         fix = fix or "nvmelm list"
         cause = "the device, or its driver, is not there (any more)"
         return DeviceGoneError(message, path=path, errno=number, cause=cause, fix=fix)
-    return HostError(message, path=path, errno=number, fix=fix)
+    name = errno_module.errorcode.get(number, "")
+    cause, remedy = _FILES.get(number, (f"the kernel answers {name}", f"nvmelm explain {name}"))
+    if not name:
+        cause, remedy = "the kernel gave no reason", "dmesg | tail"
+    return HostError(message, path=path, errno=number, cause=cause, fix=fix or remedy)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -10,7 +10,13 @@ from nvmelm.transport import Host
 
 
 def open_host(
-    spec: str, *, record: Path | None = None, redact: bool = False, keep_state: bool = False, about: str = ""
+    spec: str,
+    *,
+    record: Path | None = None,
+    redact: bool = False,
+    keep_state: bool = False,
+    replace: bool = False,
+    about: str = "",
 ) -> Host:
     """Open the host that ``--host`` names; the caller closes it.
 
@@ -19,10 +25,12 @@ def open_host(
         record: write the session to this file.
         redact: replace serial numbers and NQNs in the recording.
         keep_state: keep controller state in the recording; only for devices that hold nobody's data.
+        replace: a recording that is there may be replaced.
         about: one sentence for the head of the recording.
 
     Raises:
         UsageError: the argument has none of the three forms.
+        NotReadyError: there is a file of the recording's name.
         HostError: a directory or file cannot be read or written.
         MalformedError: a file has not the format it should have.
     """
@@ -32,7 +40,7 @@ def open_host(
     from nvmelm.transport.record import RecordingHost  # the models of the format: only when they are needed
 
     try:
-        return RecordingHost(host, record, about=about, redact=redact, keep_state=keep_state)
+        return RecordingHost(host, record, about=about, redact=redact, keep_state=keep_state, replace=replace)
     except BaseException:
         host.close()
         raise

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from nvmelm.cli.options import CONTEXT, HostOption, JsonOption, RecordOption, RedactOption, Settings
+from nvmelm.cli.options import CONTEXT, ForceOption, HostOption, JsonOption, RecordOption, RedactOption, Settings
 from nvmelm.cli.parser import Sparing
 from nvmelm.errors import NvmelmError
 
@@ -153,13 +153,14 @@ def _root(
     host: HostOption = None,
     record: RecordOption = None,
     redact: RedactOption = False,
+    force: ForceOption = False,
     json: JsonOption = False,
     version: Annotated[  # noqa: ARG001 - its callback has printed it by now
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Prepare hosts for live migration of NVMe virtual functions, and save and restore their state."""
-    ctx.obj = Settings(host=host or "local", record=record, redact=redact, json=json)
+    ctx.obj = Settings(host=host or "local", record=record, redact=redact, force=force, json=json)
 
 
 def run(arguments: list[str] | None = None) -> int:

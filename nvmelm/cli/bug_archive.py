@@ -108,11 +108,12 @@ def readme(files: Iterable[Enclosed], missing: Iterable[Missing]) -> str:
     return "\n".join([*lines, ""])
 
 
-def write(path: Path, texts: Mapping[str, str]) -> int:
+def write(path: Path, texts: Mapping[str, str], *, replace: bool = False) -> int:
     """Write the archive, whole or not at all, readable by its owner alone; return its size in bytes.
 
     Raises:
         UsageError: the name belongs to something that is no regular file.
+        NotReadyError: a file has the name, and may not be replaced.
         HostError: it cannot be written.
     """
     packed = io.BytesIO()
@@ -123,7 +124,7 @@ def write(path: Path, texts: Mapping[str, str]) -> int:
             entry = tarfile.TarInfo(f"{_FOLDER}/{name}")
             entry.size, entry.mode, entry.mtime = len(data), 0o600, now
             archive.addfile(entry, io.BytesIO(data))
-    with AtomicFile(path) as file:
+    with AtomicFile(path, replace=replace) as file:
         file.write(packed.getbuffer())
         file.commit()
     return packed.getbuffer().nbytes

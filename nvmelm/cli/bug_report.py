@@ -29,7 +29,10 @@ Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", h
 def bug_report(run: Run, pf: Which = None, output: Output = None) -> Answer:
     """Write one archive for a bug report: recordings, versions, host check; no serials, never a controller's state."""
     from nvmelm.cli.bug_archive import BugReport, enclosed, readme, write
+    from nvmelm.transport.atomic import require_free
 
+    path = output or Path(f"nvmelm-bug-report-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz")
+    require_free(path, replace=run.settings.force)
     collection = Collection(run.host())
     refs = _chosen(run.host(), pf)
     for ref in refs:
@@ -42,8 +45,8 @@ def bug_report(run: Run, pf: Which = None, output: Output = None) -> Answer:
     collection.add("sessions.json", "migrations with other hosts, and their states", lambda: _sessions(collection))
     texts, missing = collection.texts(), tuple(collection.missing())
     files = enclosed(texts)
-    path = output or Path(f"nvmelm-bug-report-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz")
-    size = write(path, {"README": readme(files, missing)} | {name: text for name, (text, _) in texts.items()})
+    contents = {"README": readme(files, missing)} | {name: text for name, (text, _) in texts.items()}
+    size = write(path, contents, replace=run.settings.force)
     found = BugReport(path=str(path), size_bytes=size, redacted=True, files=files, missing=missing)
     return Answer(found, lambda: _lines(found))
 

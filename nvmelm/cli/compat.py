@@ -56,13 +56,14 @@ def export(
             reason="arguments",
         )
     labels = _labels(label or [])
+    _require_free(output, tree, replace=run.settings.force)
     found = compat_ends.labelled(compat_ends.read(run, pf, cntlid, wanted), labels)
     if output is not None:
-        compat_ends.write(output, found)
+        compat_ends.write(output, found, replace=run.settings.force)
     if tree is not None:
         from nvmelm.compat.tree import write_tree
 
-        write_tree(found, tree)
+        write_tree(found, tree, replace=run.settings.force)
     places = [place for place in (output, tree) if place is not None]
 
     def lines() -> Iterator[str]:
@@ -132,3 +133,15 @@ def _labels(words: list[str]) -> dict[str, str]:
 
 from nvmelm.cli import compat_dialects as _dialects  # noqa: E402, F401  # its verbs register with the group above
 from nvmelm.cli import compat_match as _match  # noqa: E402, F401
+
+
+def _require_free(output: Path | None, tree: Path | None, *, replace: bool) -> None:
+    """Refuse what may not be written before a device is asked anything."""
+    if output is not None:
+        from nvmelm.transport.atomic import require_free
+
+        require_free(output, replace=replace)
+    if tree is not None:
+        from nvmelm.compat.tree import require_new
+
+        require_new(tree, replace=replace)

@@ -133,15 +133,16 @@ def labelled(manifest: Manifest, labels: Mapping[str, str]) -> Manifest:
     return replace(manifest, labels={**manifest.labels, **labels})
 
 
-def write(path: Path, manifest: Manifest) -> None:
+def write(path: Path, manifest: Manifest, *, replace: bool = False) -> None:
     """Write a manifest to a file that appears whole or not at all.
 
     Raises:
+        NotReadyError: a file has the name, and may not be replaced.
         HostError: the directory cannot be written.
     """
     from nvmelm.transport.atomic import AtomicFile
 
-    with AtomicFile(path) as file:
+    with AtomicFile(path, replace=replace) as file:
         file.write(f"{manifest.dumps()}\n".encode())
         file.commit()
 

@@ -18,7 +18,7 @@ from nvmelm.cli.tree import Row, Topic, Verb
 
 _SPECIAL = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", '"': "\\(dq", "^": "\\(ha", "~": "\\(ti"}
 _EVERYWHERE = (
-    "--host, --record, --redact and --json may stand before or behind the verb. "
+    "--host, --record, --redact, --force and --json may stand before or behind the verb. "
     "Results go to stdout, all else to stderr."
 )
 _CHANGING = (

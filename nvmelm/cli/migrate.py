@@ -98,7 +98,7 @@ def migrate(
     points = points_of("source", callouts, callout or (), callout_deadline)
     logs = Logs(track or (), dirty, log_user_data)
     if report is not None:
-        require_place(report)
+        require_place(report, replace=run.settings.force)
     with run.primary(pf, change=True) as session:
         already = moved_before(session, cntlid or [], address) if bool(cntlid) != all_migratable else None
         if already is not None:

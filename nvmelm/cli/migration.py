@@ -32,6 +32,7 @@ from nvmelm.operations.interrupts import interruptible
 from nvmelm.operations.ownership import Sessions
 from nvmelm.operations.session import Session
 from nvmelm.transport import Progress
+from nvmelm.transport.atomic import AtomicFile, is_stream, new_file, require_free
 from nvmelm.transport.bounded import read_file
 
 #: Seconds between two lines of progress.
@@ -81,11 +82,11 @@ class Migration:
         return Answer(report, lambda: lines(report))
 
     def _moved(self, wishes: Wishes, logs: Logs, sources: list[Source]) -> MigrateReport:
-        dry_run = self._run.dry_run
+        dry_run, force = self._run.dry_run, self._run.settings.force
         with (
             interruptible(),
-            RoundsFile(logs.dirty) as dirty,
-            RoundsFile(logs.written) as written,
+            RoundsFile(logs.dirty, replace=force) as dirty,
+            RoundsFile(logs.written, replace=force) as written,
             Sessions(self._run.host()) as sessions,
         ):
             # What this host refuses by itself is refused before anybody is called.
@@ -142,10 +143,9 @@ class Migration:
     def _write_page(self, path: Path, report: MigrateReport, failure: NvmelmError | None = None) -> None:
         """Write the page; what was moved is moved, so a disk that is full is said and does not make it a failure."""
         from nvmelm.migrate.page import page  # seldom wanted
-        from nvmelm.transport.atomic import AtomicFile
 
         try:
-            with AtomicFile(path) as file:
+            with AtomicFile(path, replace=self._run.settings.force) as file:
                 file.write(page(report, failure).encode())
                 file.commit()
         except NvmelmError as error:
@@ -197,16 +197,22 @@ class JsonProgress:
 
 
 class RoundsFile:
-    """Where rounds are written, one JSON object a line; without a file, nowhere.
+    """Where rounds are written, one JSON object a line, for the owner alone; without a file, nowhere.
 
     It is opened with the first round: a migration that is refused before leaves what was there.
 
+    Args:
+        replace: a file that is there may be replaced.
+
     Raises:
+        UsageError: the name is a link's or a directory's.
+        NotReadyError: a file is there, and may not be replaced.
         HostError: it cannot be written.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, replace: bool = False) -> None:
         self._path = path
+        self._replace = replace
         self._file: TextIO | None = None
 
     def write(self, body: Mapping[str, Any]) -> None:
@@ -215,7 +221,7 @@ class RoundsFile:
             return
         try:
             if self._file is None:
-                self._file = self._path.open("w", encoding="ascii")
+                self._file = os.fdopen(new_file(self._path, replace=self._replace), "w", encoding="ascii")
             self._file.write(json.dumps(body) + "\n")
             self._file.flush()
         except OSError as error:
@@ -223,7 +229,7 @@ class RoundsFile:
 
     def __enter__(self) -> Self:
         if self._path is not None:
-            require_place(self._path)
+            require_place(self._path, replace=self._replace)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -232,21 +238,21 @@ class RoundsFile:
                 self._file.close()
 
 
-def require_place(place: Path) -> None:
+def require_place(place: Path, *, replace: bool) -> None:
     """Refuse a file that could not be written, before anything moves; nothing is changed.
 
     Raises:
-        HostError: it is a directory, or its directory is none, is not there, or may not be written.
+        UsageError: the name is a link's or a directory's.
+        NotReadyError: a file is there, and may not be replaced.
+        HostError: its directory is none, is not there, or may not be written.
     """
-    if place.is_fifo():  # opening a pipe waits for its reader
+    if place.exists() and is_stream(place):  # opening a pipe waits for its reader
         return
-    number = 0
-    if place.is_dir():
-        number = errno.EISDIR
-    elif not place.exists() and not place.parent.is_dir():
+    require_free(place, replace=replace)
+    if not place.parent.is_dir():
         number = errno.ENOTDIR if place.parent.exists() else errno.ENOENT
-    elif not os.access(place if place.exists() else place.parent, os.W_OK):
-        number = errno.EACCES
+    else:
+        number = 0 if os.access(place.parent, os.W_OK) else errno.EACCES
     if number:
         raise _unwritable(place, OSError(number, os.strerror(number)))
 

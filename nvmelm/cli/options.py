@@ -18,6 +18,7 @@ class Settings(NamedTuple):
     host: str = "local"
     record: Path | None = None
     redact: bool = False
+    force: bool = False
     json: bool = False
 
 
@@ -29,6 +30,7 @@ RecordOption = Annotated[
     Path | None, typer.Option("--record", metavar="FILE", help="Write every command and file access to FILE.")
 ]
 RedactOption = Annotated[bool, typer.Option("--redact", help="Leave serial numbers out of the recording.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace the files that a verb is told to write.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and the exact commands; change nothing.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -63,7 +63,7 @@ def _verbs() -> Iterator[str]:
     yield from ("# Every verb", "", "What holds for all of them stands in [The command line](cli.md).", "")
     yield from ("## nvmelm", "", tree.about(), "")
     yield from _table(("before the verb", ""), tree.root_options())
-    yield from ("`--host`, `--record`, `--redact` and `--json` may stand behind the verb too.", "")
+    yield from ("`--host`, `--record`, `--redact`, `--force` and `--json` may stand behind the verb too.", "")
     for topic in tree.topics():
         yield from (f"## {topic.name}", "")
         if topic.verbs[0].words != (topic.name,):

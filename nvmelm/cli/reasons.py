@@ -37,6 +37,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "config": ("the configuration says what cannot be meant", "correct it; docs/apply.md"),
     "confirmation": ("a loss must be confirmed and nobody could be asked", "--yes, when that is meant"),
     "declined": ("the operator answered no; nothing was changed", "run it again and answer yes, or --yes"),
+    "file-exists": ("nothing is overwritten without a word", "name another file, or say --force"),
     "host-unknown": ("--host names no world", "--host local, --host emulated:DIR or --host replay:FILE"),
     "interrupted": ("Ctrl-C", "nvmelm recover lists what is unfinished"),
     "locked": ("another nvmelm process works on this controller", "wait until it has ended"),

@@ -27,7 +27,16 @@ import typer
 from nvmelm import waiting
 from nvmelm.cli import render, report
 from nvmelm.cli.aside import ASIDE
-from nvmelm.cli.options import DryRunOption, HostOption, JsonOption, RecordOption, RedactOption, Settings, YesOption
+from nvmelm.cli.options import (
+    DryRunOption,
+    ForceOption,
+    HostOption,
+    JsonOption,
+    RecordOption,
+    RedactOption,
+    Settings,
+    YesOption,
+)
 from nvmelm.cli.parser import VerbCommand
 from nvmelm.errors import ExitCode, InterruptedByUserError, NotReadyError, NvmelmError
 
@@ -39,7 +48,7 @@ if TYPE_CHECKING:  # what a verb without a host, `explain` say, need not import
 
 P = ParamSpec("P")
 
-_ALSO = "--host, --record and --redact may stand here too: nvmelm --help."
+_ALSO = "--host, --record, --redact and --force may stand here too: nvmelm --help."
 
 
 class Jsonable(Protocol):
@@ -95,7 +104,9 @@ class Run:
     def _open(self, record: Path | None, about: str) -> Host:
         from nvmelm.hosts import open_host
 
-        return open_host(self.settings.host, record=record, redact=self.settings.redact, about=f"nvmelm {about}")
+        wishes = self.settings
+        about = f"nvmelm {about}"
+        return open_host(wishes.host, record=record, redact=wishes.redact, replace=wishes.force, about=about)
 
     @contextmanager
     def recording(self, file: Path, about: str) -> Iterator[None]:
@@ -191,7 +202,7 @@ def _signature(function: Callable[..., Any], *, changes: bool) -> inspect.Signat
     if changes:
         options += [("dry_run", DryRunOption, False), ("yes", YesOption, False)]
     options += [("host", _hidden(HostOption), None), ("record", _hidden(RecordOption), None)]
-    options += [("redact", _hidden(RedactOption), False)]
+    options += [("redact", _hidden(RedactOption), False), ("force", _hidden(ForceOption), False)]
     context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
@@ -216,6 +227,7 @@ def _from_options(ctx: typer.Context, values: dict[str, Any], *, changes: bool) 
         host=values.pop("host") or before.host,
         record=values.pop("record") or before.record,
         redact=values.pop("redact") or before.redact,
+        force=values.pop("force") or before.force,
         json=values.pop("json") or before.json,
     )
     command = ctx.command_path.removeprefix("nvmelm").strip()

@@ -39,7 +39,7 @@ def save(run: Run, pf: Pf, cntlid: Cntlid, file: Output) -> Answer:
     run.aside = str(file) == "-"
     with run.primary(pf, change=True) as session:
         bar = run.progress(f"saving {render.cntlid(cntlid)}")
-        return _answer(move.save(session, cntlid, file, progress=bar, dry_run=run.dry_run))
+        return _answer(move.save(session, cntlid, file, replace=run.settings.force, progress=bar, dry_run=run.dry_run))
 
 
 @verb(app, "restore", changes=True)

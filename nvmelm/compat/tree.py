@@ -26,7 +26,8 @@ from typing import cast
 from nvmelm.compat.facts import FACTS, decode, encode
 from nvmelm.compat.manifest import Level, Manifest, check_facts
 from nvmelm.compat.rules import FactValue, Rule
-from nvmelm.errors import MalformedError, host_error
+from nvmelm.errors import MalformedError, NotReadyError, UsageError, host_error
+from nvmelm.transport.atomic import new_file
 
 _SELF, _COMPATIBLE = "migration/self", "migration/compatible"
 DEVICE_API = "vfio-pci"
@@ -59,18 +60,38 @@ def demands(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield name, f"{rule} {encode(manifest.facts[name])}"
 
 
-def write_tree(manifest: Manifest, directory: Path) -> None:
+def require_new(directory: Path, *, replace: bool) -> None:
+    """Refuse a directory with something where the tree is to be, unless that is an earlier tree that may be replaced.
+
+    Raises:
+        UsageError: a link, or a file, bears the name.
+        NotReadyError: it is there already.
+    """
+    for place in (_SELF, _COMPATIBLE):
+        for path in (directory / place, (directory / place).parent):
+            if path.is_symlink() or (path.exists() and not path.is_dir()):
+                fix = "name another directory"
+                raise UsageError(f"{path} is not a directory of its own", cause="it is a link, or a file", fix=fix)
+        if (directory / place).exists() and not replace:
+            cause, fix = "nothing is overwritten without a word", "name another directory, or say --force to replace it"
+            raise NotReadyError(f"{directory / place} is there already", cause=cause, fix=fix, reason="file-exists")
+
+
+def write_tree(manifest: Manifest, directory: Path, *, replace: bool = False) -> None:
     """Write a manifest as a tree; files of an earlier one are replaced, none is left over.
 
     Raises:
+        NotReadyError: see :func:`require_new`.
         HostError: it cannot be written.
     """
+    require_new(directory, replace=replace)
     for place, rows in ((_SELF, fields(manifest)), (_COMPATIBLE, demands(manifest))):
         try:
             (directory / place).mkdir(parents=True, exist_ok=True)
             written = dict(rows)
             for name, value in written.items():
-                (directory / place / name).write_text(f"{value}\n", encoding="ascii")
+                with os.fdopen(new_file(directory / place / name, replace=replace), "w", encoding="ascii") as file:
+                    file.write(f"{value}\n")
             for left in set(os.listdir(directory / place)) - set(written):  # noqa: PTH208
                 (directory / place / left).unlink()
         except OSError as error:

@@ -32,7 +32,6 @@ Writing is in this module, reading in :mod:`nvmelm.operations.image_reader`.
 from __future__ import annotations
 
 import os
-import stat
 from datetime import datetime
 from enum import IntFlag
 from pathlib import Path
@@ -45,7 +44,7 @@ from pydantic import Field, model_validator
 from nvmelm.errors import NvmelmError, UsageError, host_error
 from nvmelm.model import Part, Primary, Secondary
 from nvmelm.operations.digest import SHA256, begin, finished
-from nvmelm.transport.atomic import AtomicFile
+from nvmelm.transport.atomic import AtomicFile, is_stream
 from nvmelm.wire.layout import U32, U64, Buffer, Layout, Raw
 from nvmelm.wire.migration import ControllerStateHeader
 
@@ -217,19 +216,22 @@ class StreamSink:
         self.close()
 
 
-def open_sink(path: Path) -> Sink:
+def open_sink(path: Path, *, replace: bool = False) -> Sink:
     """Open what an image is written to: a file that appears when it is complete, a pipe, or ``-`` for standard output.
+
+    Args:
+        replace: a file that has the name may be replaced.
 
     Raises:
         UsageError: a terminal, a directory, a link to a file.
+        NotReadyError: a file has the name, and may not be replaced.
         HostError: it cannot be written.
     """
     if path == STANDARD:
         return _checked(StreamSink(1, "standard output", owned=False), 1)
     try:
-        mode = path.stat().st_mode if path.exists() else 0
-        if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
-            return AtomicFile(path)
+        if not path.exists() or not is_stream(path):
+            return AtomicFile(path, replace=replace)
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
         raise host_error("cannot write the image", str(path), error) from error

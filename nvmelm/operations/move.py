@@ -99,9 +99,18 @@ def resume(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: boo
 
 
 def save(
-    session: Session, which: Bdf | int, file: Path, *, progress: Progress | None = None, dry_run: bool = False
+    session: Session,
+    which: Bdf | int,
+    file: Path,
+    *,
+    replace: bool = False,
+    progress: Progress | None = None,
+    dry_run: bool = False,
 ) -> StateReport:
     """Save the state of a suspended, migratable controller to a file, or to standard output for ``-``.
+
+    Args:
+        replace: a file of that name may be replaced.
 
     Raises:
         ImageError: it was not suspended throughout; nothing was kept.
@@ -122,7 +131,7 @@ def save(
     }
     store.write(noted, json.dumps(remembered) + "\n")
     try:
-        with open_sink(file) as sink:
+        with open_sink(file, replace=replace) as sink:
             done = state.save(
                 session.queue,
                 one.cntlid,

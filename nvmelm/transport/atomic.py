@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nvmelm.errors import UsageError, host_error
+from nvmelm.errors import NotReadyError, UsageError, host_error
 from nvmelm.wire.layout import Buffer
 
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
@@ -27,20 +28,21 @@ class AtomicFile:
 
     Args:
         mode: who may read it once it has its name; its owner only when nothing is said.
+        replace: a file that has the name may be replaced.
 
     Raises:
         UsageError: the name belongs to something that is no regular file.
+        NotReadyError: it belongs to a file that may not be replaced.
         HostError: the directory cannot be written.
     """
 
-    def __init__(self, path: Path, *, mode: int = 0o600) -> None:
+    def __init__(self, path: Path, *, mode: int = 0o600, replace: bool = False) -> None:
         self.path = path
         self._mode = mode
+        self._replace = replace
         self._temporary: Path | None = None
         try:
-            # Renaming onto a link would replace the link: /dev/stdout must not become a file.
-            if path.is_symlink() or (path.exists() and not path.is_file()):
-                raise UsageError(f"{path} is not a regular file", fix="give the name of a file that may be replaced")
+            require_free(path, replace=replace)
             self._descriptor = self._open()
         except OSError as error:
             raise host_error("cannot write", str(path), error) from error
@@ -68,20 +70,35 @@ class AtomicFile:
             raise host_error("cannot write", str(self.path), error) from error
 
     def commit(self) -> None:
-        """Wait until the disk has every byte, then give the file its name; whatever had the name before is replaced."""
+        """Wait until the disk has every byte, then give the file its name.
+
+        Raises:
+            NotReadyError: something has got the name meanwhile, and may not be replaced.
+            HostError: the disk is full.
+        """
         try:
             os.fchmod(self._descriptor, self._mode)
             os.fsync(self._descriptor)
-            if self._temporary is None:
-                # A link cannot replace a file, a rename can: so the file first gets a spare name.
-                spare = self._spare_name()
-                self._temporary = spare
-                _link(self._descriptor, spare)
-            self._temporary.replace(self.path)
-            self._temporary = None
+            if self._replace:
+                self._take_name()
+            elif self._temporary is None:
+                _link(self._descriptor, self.path)
+            else:
+                self.path.hardlink_to(self._temporary)
             sync_directory(self.path.parent)
+        except FileExistsError as error:
+            raise _taken(self.path) from error
         except OSError as error:
             raise host_error("cannot write", str(self.path), error) from error
+
+    def _take_name(self) -> None:
+        """Rename: a link cannot replace a file, so one without a name first gets a spare one."""
+        if self._temporary is None:
+            spare = self._spare_name()
+            self._temporary = spare
+            _link(self._descriptor, spare)
+        self._temporary.replace(self.path)
+        self._temporary = None
 
     def close(self) -> None:
         """Let go; what was not committed is gone."""
@@ -99,6 +116,57 @@ class AtomicFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def require_free(path: Path, *, replace: bool) -> None:
+    """Refuse a name that is not to be written: a link, a directory, a device; a file, unless it may be replaced.
+
+    Raises:
+        UsageError: it is no regular file; renaming onto a link would replace the link, /dev/stdout for instance.
+        NotReadyError: a file has the name.
+    """
+    try:
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if kind != stat.S_IFREG:
+        cause = "it is a link" if kind == stat.S_IFLNK else "it is a directory, or a special file"
+        raise UsageError(f"{path} is not a regular file", cause=cause, fix="name a file that is not there yet")
+    if not replace:
+        raise _taken(path)
+
+
+def _taken(path: Path) -> NotReadyError:
+    return NotReadyError(
+        f"{path} is there already",
+        cause="nothing is overwritten without a word",
+        fix="name another file, or say --force to replace it",
+        reason="file-exists",
+    )
+
+
+def new_file(path: Path, *, replace: bool) -> int:
+    """Return the descriptor of a new, empty file (0600) that is written bit by bit; a pipe or a device is opened.
+
+    A file that has the name is removed, not emptied: others may hold it open, or read it by another name.
+
+    Raises:
+        UsageError, NotReadyError: see :func:`require_free`.
+        OSError: it cannot be written.
+    """
+    if path.exists() and is_stream(path):
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    require_free(path, replace=replace)
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def is_stream(path: Path) -> bool:
+    """Return whether a name stands for a pipe or a character device, ``/dev/stdout`` say: nothing of it is replaced."""
+    mode = path.stat().st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def _link(descriptor: int, name: Path) -> None:

@@ -74,11 +74,11 @@ class Ordinals:
 class Recorder:
     """The events so far, and the file they will be written to."""
 
-    def __init__(self, path: Path, *, redact: bool, keep_state: bool) -> None:
+    def __init__(self, path: Path, *, redact: bool, keep_state: bool, replace: bool) -> None:
         self.lock = threading.RLock()
         self.keep_state = keep_state
         self.pids = Ordinals()
-        self._file = AtomicFile(path)
+        self._file = AtomicFile(path, replace=replace)
         self._redact = redact
         self._events: list[Event] = []
         self._data_bytes = 0
@@ -251,15 +251,23 @@ class RecordingHost:
         about: one sentence for the head of the file.
         redact: replace serial numbers and NQNs, and leave the names of virtual machines out.
         keep_state: write controller state down too; only for devices that hold nobody's data.
+        replace: a file that has the name may be replaced.
     """
 
     def __init__(
-        self, host: Host, path: Path, *, about: str = "", redact: bool = False, keep_state: bool = False
+        self,
+        host: Host,
+        path: Path,
+        *,
+        about: str = "",
+        redact: bool = False,
+        keep_state: bool = False,
+        replace: bool = False,
     ) -> None:
         self._host = host
         self._about = about
         self._redact = redact
-        self._recorder = Recorder(path, redact=redact, keep_state=keep_state)
+        self._recorder = Recorder(path, redact=redact, keep_state=keep_state, replace=replace)
         self._sysfs = RecordingSysfs(host.sysfs, self._recorder)
         self._before = remembered(host.state_dir)
         self._closed = False

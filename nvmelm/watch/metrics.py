@@ -82,7 +82,7 @@ def write(path: Path, text: str) -> None:
     Raises:
         HostError: it cannot be written; what was there still is.
     """
-    with AtomicFile(path, mode=_MODE) as file:
+    with AtomicFile(path, mode=_MODE, replace=True) as file:
         file.write(text.encode())
         file.commit()
 

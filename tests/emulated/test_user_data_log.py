@@ -232,7 +232,7 @@ def test_a_move_that_is_refused_or_only_planned_leaves_the_file_and_calls_nobody
     rsh.write_text(f'#!/bin/sh\ntouch {called}\nexec {NVMELM} emulate rsh {world.place} "$@"\n')
     rsh.chmod(0o700)
     words = [NVMELM, "--host", f"emulated:{world.place / 'source'}", "migrate", PF, hex(FIRST), "--yes"]
-    words += ["--to", f"ssh://destination/{PF}", "--rsh", str(rsh), "--program", NVMELM, *options, str(keep)]
+    words += ["--to", f"ssh://destination/{PF}", "--rsh", str(rsh), "--program", NVMELM, "--force", *options, str(keep)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert keep.read_text() == "precious"
     assert "the link" not in done.stderr

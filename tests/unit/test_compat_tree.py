@@ -52,7 +52,7 @@ def test_a_tree_has_the_fields_the_proposal_demands(tree: Path) -> None:
 
 def test_a_tree_that_is_written_again_has_nothing_left_over(tree: Path) -> None:
     (own(tree) / "left.over").write_text("1\n")
-    write_tree(manifest(), tree)
+    write_tree(manifest(), tree, replace=True)
     assert read_tree(tree).digest == manifest().digest
 
 
@@ -67,7 +67,7 @@ def test_a_tree_without_one_of_its_files_is_no_manifest(tree: Path, name: str) -
 @given(data=st.data())
 def test_no_altered_tree_is_taken(data: st.DataObject, tmp_path: Path) -> None:
     place = tmp_path / data.draw(st.uuids()).hex
-    write_tree(manifest(), place)
+    write_tree(manifest(), place, replace=True)
     name = data.draw(st.sampled_from(sorted(os.listdir(own(place)))))
     text = data.draw(st.text(max_size=20))
     before = (own(place) / name).read_text()

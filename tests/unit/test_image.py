@@ -128,7 +128,7 @@ def at_most(size: int) -> Iterator[None]:
 
 
 def write_golden(path: Path) -> bytes:
-    with open_sink(path) as sink:
+    with open_sink(path, replace=True) as sink:
         writer = ImageWriter(sink, HEADER)
         writer.write(STATE[:50])
         writer.write(STATE[50:])
@@ -156,7 +156,7 @@ def test_an_image_is_readable_by_its_owner_only_and_nothing_lies_beside_it(tmp_p
 def test_an_image_replaces_an_older_one_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(b"older")
-    with open_sink(path) as sink:
+    with open_sink(path, replace=True) as sink:
         ImageWriter(sink, HEADER).write(STATE)
     assert path.read_bytes() == b"older"
     write_golden(path)

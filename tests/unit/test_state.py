@@ -63,7 +63,7 @@ def migrating_queue(*, vendor_bytes: int = 0, pairs: int = 1, **more: Any) -> Fa
 
 def save(queue: Any, path: Path, **more: Any) -> state.Saved:
     formats = more.pop("formats", WITH_VENDOR if queue.uuids else PLAIN)
-    with open_sink(path) as sink:
+    with open_sink(path, replace=True) as sink:
         return state.save(queue, more.pop("cntlid", 1), sink, source=SOURCE, formats=formats, **more)
 
 
