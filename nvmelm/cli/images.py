@@ -14,8 +14,11 @@ from nvmelm.operations.move import StateReport
 def report(done: StateReport) -> Iterator[str]:
     """Show what a step-6 verb did to a controlled function."""
     head = f"{done.verb} {done.primary} {cntlid(done.cntlid)}"
-    if done.dry_run:
-        yield f"{head}: would be done, nothing was changed"
+    if done.dry_run and not done.operations:
+        yield f"{head}: nothing to do, it is so already"
+    elif done.dry_run:
+        yield f"{head}: planned, nothing was changed"
+        yield from (f"  {render.plain(line)}" for line in done.operations)
     elif not done.changed:
         yield f"{head}: nothing to do, it was so already"
     else:

@@ -33,6 +33,14 @@ _ABORT_S = 60.0
 _LAST_WORDS_S = 5.0
 #: How much of what was on its way is looked through for the destination's own reason.
 _MAX_LATE_MESSAGES = 64
+#: What a failure that was put back is no more than: the others say what the device or the other host cannot.
+_PUT_BACK = (
+    ExitCode.FAILED,
+    ExitCode.NOT_READY,
+    ExitCode.INTERRUPTED,
+    ExitCode.ROLLED_BACK,
+    ExitCode.UNCERTAIN,
+)
 
 
 def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmError:
@@ -199,7 +207,7 @@ def _ending(failure: NvmelmError, stood_still_s: float, notes: list[str], lost: 
             fix="nvmelm secondary online PF CNTLID, where it is offline; then the guest's driver, or the guest, anew",
             reason="source-reset",
         )
-    elif failure.exit_code in (ExitCode.FAILED, ExitCode.INTERRUPTED, ExitCode.ROLLED_BACK, ExitCode.UNCERTAIN):
+    elif failure.exit_code in _PUT_BACK:
         ended = RolledBackError(
             f"{failure.message}; the source runs as before",
             cause=failure.cause,

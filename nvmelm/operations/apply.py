@@ -76,7 +76,7 @@ def apply(
     if not request.of_session:
         guards.require_free_to(session.host, picture, actions)
     if dry_run:
-        return _report(session, request, actions, picture, dry_run=True)
+        return _report(session, _with_losses(request, actions), actions, picture, dry_run=True)
     journal = Journal(session.host, session.address, session.ref.serial)
     if not actions:
         journal.supersede(request.target)
@@ -105,7 +105,7 @@ def undo(session: Session, target: Cells, verb: str, *, confirm: Confirm, dry_ru
     actions = plan(picture, request.target)
     guards.require_free_to(session.host, picture, actions)
     if dry_run or not actions:
-        return _report(session, request, actions, picture, dry_run=dry_run)
+        return _report(session, _with_losses(request, actions), actions, picture, dry_run=dry_run)
     picture = _ask(session, picture, actions, (), confirm)
     done = _with_states(session, request, _converge(session, request, actions, picture, None))
     return _report(session, request, actions, done, changed=True)
@@ -169,6 +169,12 @@ def _put_back(session: Session, journal: Journal, error: Exception | KeyboardInt
         failure = RolledBackError(f"{failure.message}; everything was put back", cause=cause, fix=fix)
     failure.rolled_back = True
     return failure
+
+
+def _with_losses(request: Request, actions: list[Action]) -> Request:
+    """Return the request of a dry run, which tells what would be asked."""
+    losses = tuple(action.loses for action in actions if action.loses)
+    return replace(request, notes=(*request.notes, *losses))
 
 
 def _ask(session: Session, picture: Picture, actions: list[Action], risks: Sequence[str], confirm: Confirm) -> Picture:

@@ -238,6 +238,17 @@ def open_sink(path: Path, *, replace: bool = False) -> Sink:
     return _checked(StreamSink(descriptor, str(path), owned=True), descriptor)
 
 
+def check_sink(path: Path, *, replace: bool = False) -> None:
+    """Refuse what :func:`open_sink` would refuse, and leave everything as it is; who reads a pipe is not waited for."""
+    try:
+        stream = path != STANDARD and path.exists() and is_stream(path)
+    except OSError as error:
+        raise host_error("cannot write the image", str(path), error) from error
+    if stream and path.is_fifo():
+        return
+    open_sink(path, replace=replace).close()
+
+
 def _checked(sink: StreamSink, descriptor: int) -> StreamSink:
     if os.isatty(descriptor):
         sink.close()

@@ -11,23 +11,30 @@ Marks are asked here, never in :mod:`nvmelm.operations.state`, which only talks 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
+from pydantic import Field
+
+from nvmelm.commands import migration
 from nvmelm.discovery import resolve
 from nvmelm.errors import BusyError, ImageError, NotSupportedError, NvmelmError
 from nvmelm.model import Document, Picture, Role, Secondary
 from nvmelm.operations import guards, marks, ownership, state, store, suspension
-from nvmelm.operations.actions import Action, Phase
+from nvmelm.operations.actions import Action, Phase, operation_text
 from nvmelm.operations.apply import Confirm
-from nvmelm.operations.image import ImageHeader, ImageSource, open_sink
-from nvmelm.operations.image_reader import open_image
+from nvmelm.operations.image import ImageHeader, ImageSource, check_sink, open_sink
+from nvmelm.operations.image_reader import Image, open_image
 from nvmelm.operations.journal import Journal
 from nvmelm.operations.session import Session
 from nvmelm.operations.state_transfer import StateReader
 from nvmelm.pci import VFIO_DRIVER, Bdf
-from nvmelm.transport import Progress
+from nvmelm.transport import AdminCommand, Progress
+from nvmelm.wire.migration import ControllerStateHeader
+from nvmelm.wire.opcodes import SuspendType
 
 #: States up to this size are any controller's; what is larger must be of the order of the target's own.
 _ANY_CONTROLLERS_BYTES, _TIMES_ITS_OWN = 16 << 30, 16
@@ -50,7 +57,12 @@ class StateReport(Document):
     parts: int | None = None
     attempts: int | None = None
     seconds: float = 0.0
+    operations: tuple[str, ...] = Field(default=(), description="of a dry run: the exact commands, in order")
     notes: tuple[str, ...] = ()
+
+
+#: Commands that carry a state are alike but for their offsets; a plan shows so many of them, and counts the others.
+_SHOWN_PARTS = 3
 
 
 def suspend(
@@ -67,10 +79,22 @@ def suspend(
     verb = "state suspend --notify" if notify else "state suspend"
     if not notify:
         guards.require_decided(session.host, picture, [one.cntlid])
+    question = f"controller {one.cntlid:#06x} stops all I/O until it is resumed"
     if dry_run:
-        return _report(session, one, verb, dry_run=True)
+        kind = SuspendType.SUSPEND_NOTIFICATION if notify else SuspendType.SUSPEND
+        if not notify and state.is_suspended(session.queue, one.cntlid, state.formats_of(picture.primary)):
+            return _report(session, one, verb, dry_run=True, notes=("it is suspended already",))
+        plan = (operation_text(migration.suspend(one.cntlid, kind)),)
+        return _report(
+            session,
+            one,
+            verb,
+            dry_run=True,
+            operations=plan,
+            notes=() if notify else _asks(question),
+        )
     if not notify:
-        confirm(f"controller {one.cntlid:#06x} stops all I/O until it is resumed. Go on?")
+        confirm(f"{question}. Go on?")
     done = state.suspend(session.queue, one.cntlid, notify=notify, formats=state.formats_of(picture.primary))
     return _report(session, one, verb, changed=done.changed, commands=done.commands, seconds=done.seconds)
 
@@ -85,14 +109,21 @@ def resume(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: boo
     """
     picture, one = _gate(session, which, Role.MIGRATABLE, Role.RESUMABLE)
     ownership.require_ours(session.host, session.address, one.cntlid, one.incarnation)
+    risk = _risk_of_resume(session, picture, one)
     if dry_run:
-        return _report(session, one, "state resume", dry_run=True)
-    saved = suspension.saved_at(session.host, picture.primary, one)
-    if saved and one.mark is not None and one.mark.role is Role.MIGRATABLE:
-        confirm(
-            f"the state of {one.cntlid:#06x} was saved at {saved}; if it was resumed elsewhere, resuming it here makes "
-            "two running copies of one controller. Resume it here?"
+        if not state.is_suspended(session.queue, one.cntlid, state.formats_of(picture.primary)):
+            return _report(session, one, "state resume", dry_run=True, notes=("it is not suspended",))
+        plan = (operation_text(migration.resume(one.cntlid)),)
+        return _report(
+            session,
+            one,
+            "state resume",
+            dry_run=True,
+            operations=plan,
+            notes=_asks(risk),
         )
+    if risk:
+        confirm(f"{risk}. Resume it here?")
     done = state.resume(session.queue, one.cntlid)
     store.remove(suspension.saved_path(session.host, picture.primary, one))
     return _report(session, one, "state resume", changed=done.changed, commands=done.commands, seconds=done.seconds)
@@ -114,14 +145,14 @@ def save(
 
     Raises:
         ImageError: it was not suspended throughout; nothing was kept.
-        NotReadyError: it bears no such mark; UsageError: the output is a terminal.
+        NotReadyError: it bears no such mark, is not suspended, or the file is there; UsageError: it is a terminal.
         BusyError: it is in a session that is not over: an image of it could run beside the other host's copy.
         HostError: the file cannot be written, or the disk is full; nothing was kept.
     """
     picture, one = _gate(session, which, Role.MIGRATABLE)
     guards.require_decided(session.host, picture, [one.cntlid])
     if dry_run:
-        return _report(session, one, "state save", dry_run=True)
+        return _planned_save(session, picture, one, file, replace=replace)
     # Before the image can exist: a save cut off must not leave one that `state resume` knows nothing of.
     noted = suspension.saved_path(session.host, picture.primary, one)
     earlier = store.read(noted)
@@ -180,10 +211,21 @@ def restore(
     require_free(one)
     target = state.Target.of(picture.primary)
     fits = partial(_check_fits, session, one, target)
+    question = f"the state of controller {one.cntlid:#06x} will be replaced; what it does now is lost"
     with open_image(file, spool_directory=_spool(session), fits=fits) as image:
         if dry_run:
-            return _report(session, one, "state restore", dry_run=True, state_bytes=image.header.state_bytes)
-        confirm(f"the state of controller {one.cntlid:#06x} will be replaced; what it does now is lost. Go on?")
+            plan = _restore_commands(session, picture, one, image, target)
+            size = image.header.state_bytes
+            return _report(
+                session,
+                one,
+                "state restore",
+                dry_run=True,
+                state_bytes=size,
+                operations=plan,
+                notes=_asks(question),
+            )
+        confirm(f"{question}. Go on?")
         with _journaled(session, one, f"image {image.header.image_id}"):
             done = state.restore(
                 session.queue,
@@ -230,6 +272,56 @@ def _check_fits(session: Session, one: Secondary, target: state.Target, header: 
             fix="save the state again, or use another copy of the image",
             reason="image-sizes-disagree",
         )
+
+
+def _asks(question: str) -> tuple[str, ...]:
+    """Return the note of a dry run that tells what the run would ask."""
+    return (f"would ask: {question}. Go on?",) if question else ()
+
+
+def _risk_of_resume(session: Session, picture: Picture, one: Secondary) -> str:
+    saved = suspension.saved_at(session.host, picture.primary, one)
+    if not saved or one.mark is None or one.mark.role is not Role.MIGRATABLE:
+        return ""
+    return (
+        f"the state of {one.cntlid:#06x} was saved at {saved}; if it was resumed elsewhere, resuming it here makes "
+        "two running copies of one controller"
+    )
+
+
+def _planned_save(session: Session, picture: Picture, one: Secondary, file: Path, *, replace: bool) -> StateReport:
+    """Check all that the save would check, and show the commands it would send."""
+    check_sink(file, replace=replace)
+    formats = state.formats_of(picture.primary)
+    found = state.examine(session.queue, one.cntlid, formats)
+    limit = state.transfer_limit(session.queue, picture.primary.max_transfer_bytes)
+    size = found.header.total_bytes
+    places = [(0, ControllerStateHeader.size), *_places(size, limit)]
+    if size > limit:  # the beginning once more: it must not have changed meanwhile
+        places.append((0, min(ControllerStateHeader.size + found.header.nvme_bytes, limit)))
+    indexes = {"version_index": found.version_index, "uuid_index": found.uuid_index}
+    commands = (migration.get_state(one.cntlid, offset=at, length=count, **indexes) for at, count in places)
+    plan = _texts(commands, len(places))
+    return _report(session, one, "state save", dry_run=True, state_bytes=size, operations=plan)
+
+
+def _restore_commands(
+    session: Session, picture: Picture, one: Secondary, image: Image, target: state.Target
+) -> tuple[str, ...]:
+    limit = state.transfer_limit(session.queue, picture.primary.max_transfer_bytes)
+    parts = -(-image.header.state_bytes // limit)
+    sent = state.commands(one.cntlid, image, target, limit)
+    return (operation_text(migration.suspend(one.cntlid)), *_texts(sent, parts))
+
+
+def _places(size: int, limit: int) -> list[tuple[int, int]]:
+    return [(offset, min(limit, size - offset)) for offset in range(0, size, limit)]
+
+
+def _texts(commands: Iterable[AdminCommand], total: int) -> tuple[str, ...]:
+    shown = tuple(operation_text(command) for command in islice(commands, _SHOWN_PARTS))
+    more = total - len(shown)
+    return (*shown, f"and {more} more like it, up to the last byte") if more > 0 else shown
 
 
 class _journaled:  # noqa: N801  # used as a verb: with _journaled(...)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from nvmelm.commands import AdminCommandError, execute, migration
 from nvmelm.operations.image_view import ImageDescription, show
-from nvmelm.operations.state_restore import Refusal, Restored, Target, check_fits, refusals, restore
-from nvmelm.operations.state_save import Saved, bounded_size, save
+from nvmelm.operations.state_restore import Refusal, Restored, Target, check_fits, commands, refusals, restore
+from nvmelm.operations.state_save import Examined, Saved, bounded_size, examine, save
 from nvmelm.operations.state_transfer import formats_of, is_suspended, transfer_limit
 from nvmelm.transport import AdminQueue
 from nvmelm.wire.formats import StateFormats
@@ -23,6 +23,7 @@ from nvmelm.wire.opcodes import SuspendType
 from nvmelm.wire.status import StatusCode
 
 __all__ = [
+    "Examined",
     "ImageDescription",
     "Refusal",
     "Restored",
@@ -31,6 +32,8 @@ __all__ = [
     "Transition",
     "bounded_size",
     "check_fits",
+    "commands",
+    "examine",
     "formats_of",
     "is_suspended",
     "refusals",

@@ -7,6 +7,7 @@ again from its beginning, since a device that has refused one part has forgotten
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -154,6 +155,20 @@ def restore(
         seconds=time.monotonic() - started,
         warnings=_warnings(image.header, target),
     )
+
+
+def commands(cntlid: int, image: Image, target: Target, limit: int) -> Iterator[AdminCommand]:
+    """Yield the commands that :func:`restore` would send after the suspend, none of which is sent."""
+    version_index, uuid_index = _indexes(image.header, target)
+    for part in image.parts(limit):
+        yield migration.set_state(
+            cntlid,
+            part.data,
+            offset=part.offset,
+            sequence=_sequence(part),
+            version_index=version_index,
+            uuid_index=uuid_index,
+        )
 
 
 def check_fits(header: ImageHeader, target: Target) -> None:

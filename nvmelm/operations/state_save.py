@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID, uuid4
 
 from nvmelm import __version__
-from nvmelm.errors import ImageError, MalformedError, NotSupportedError, UsageError
+from nvmelm.errors import ImageError, MalformedError, NotReadyError, NotSupportedError, UsageError
 from nvmelm.operations.digest import SHA256
 from nvmelm.operations.image import MAX_STATE_BYTES, ImageHeader, ImageSource, ImageWriter, Proof, Sink
 from nvmelm.operations.state_transfer import ReadAhead, StateReader, transfer_limit
@@ -67,8 +67,9 @@ def save(
         progress: called with bytes of state.
 
     Raises:
-        ImageError: the controller was not suspended throughout (``image-not-suspended``), or its state changed while
-            it was read (``image-torn``). Nothing was kept.
+        NotReadyError: the controller is not suspended.
+        ImageError: it was not suspended throughout (``image-not-suspended``), or its state changed while it was read
+            (``image-torn``). Nothing was kept.
         NotSupportedError: the device does not give the state in that format.
         UsageError: ``auto``, and there are several vendor formats.
         MalformedError: the device's sizes are impossible.
@@ -97,6 +98,22 @@ def save(
     proof = _proof(reader)
     value = writer.finish(proof)
     return Saved(header, proof, value.hex(), reader.commands, time.monotonic() - started)
+
+
+class Examined(NamedTuple):
+    """A state as a save would read it: its header, and the indexes of its two parts."""
+
+    header: ControllerStateHeader
+    version_index: int
+    uuid_index: int
+
+
+def examine(queue: AdminQueue, cntlid: int, formats: StateFormats) -> Examined:
+    """Refuse what :func:`save` would refuse before it reads on; nothing is changed. The errors are those of it."""
+    chosen = _choose_uuid(formats, "auto")
+    version, uuid = _version_index(formats, KNOWN_VERSION), _uuid_index(formats, chosen)
+    header = StateReader(queue, cntlid, version, uuid).header()
+    return Examined(_checked(header, cntlid, KNOWN_VERSION, chosen), version, uuid)
 
 
 def _choose_uuid(formats: StateFormats, wanted: UUID | Literal["auto"] | None) -> UUID | None:
@@ -143,7 +160,7 @@ def _checked(state: ControllerStateHeader, cntlid: int, version: int, vendor: UU
     if state.ver != KNOWN_VERSION:
         raise NotSupportedError(f"the Controller State structure of 0x{cntlid:04x} has version {state.ver}, not 0")
     if not state.suspended:
-        raise _not_suspended(cntlid)
+        raise _not_suspended(cntlid, NotReadyError)
     bounded_size(state, cntlid)
     if state.nvme_bytes < NvmeStateHeader.size:
         raise MalformedError(
@@ -165,8 +182,8 @@ def bounded_size(state: ControllerStateHeader, cntlid: int) -> int:
     return state.total_bytes
 
 
-def _not_suspended(cntlid: int) -> ImageError:
-    return ImageError(
+def _not_suspended(cntlid: int, kind: type[ImageError | NotReadyError] = ImageError) -> ImageError | NotReadyError:
+    return kind(
         f"controller 0x{cntlid:04x} is not suspended",
         cause="it is still processing commands, so its state would be torn",
         fix=f"nvmelm state suspend PF 0x{cntlid:04x}, then save again",

@@ -99,8 +99,11 @@ def attach(
         require_unused(one)
         notes = machine.obstacles(one)
         plan = machine.plan_add(one, address, device_id, bus)
-        if not dry_run:
-            if machine.about.running and one.mark is not None and one.mark.role is Role.RESUMABLE:
+        asks = machine.about.running and one.mark is not None and one.mark.role is Role.RESUMABLE
+        if dry_run:
+            notes = (*notes, *([f"would ask: {_WAITING.format(address=address)}"] if asks else []))
+        else:
+            if asks:
                 confirm(_WAITING.format(address=address))
             present = machine.add(plan, address)
         return _report(session, "vm attach", one, machine, held=present, plan=plan, dry_run=dry_run, notes=notes)
@@ -146,10 +149,12 @@ def detach(
             return _report(session, "vm detach", one, machine, dry_run=dry_run, notes=elsewhere)
         guards.require_decided(session.host, picture, [one.cntlid])  # and so does closing it
         plan = machine.plan_remove(held, address)
+        question = f"The guest loses the controller {address} and the disks behind it. Go on?"
         if dry_run:
-            return _report(session, "vm detach", one, machine, held=held, plan=plan, dry_run=True)
+            asks = () if machine.idle else (f"would ask: {question}",)
+            return _report(session, "vm detach", one, machine, held=held, plan=plan, dry_run=True, notes=asks)
         if not machine.idle:
-            confirm(f"The guest loses the controller {address} and the disks behind it. Go on?")
+            confirm(question)
         machine.remove(held, plan, timeout_s)
         notes = _closed(session, one)
         return _report(session, "vm detach", one, machine, plan=plan, notes=notes)

@@ -290,7 +290,7 @@ def test_an_error_never_gets_into_an_image_on_stdout(prepared: Path) -> None:
     done = subprocess.run(
         [*_PROGRAM, "state", "save", "nvme0", "0x42", "-", "--json"], capture_output=True, timeout=60, check=False
     )
-    assert (done.returncode, done.stdout) == (1, b"")
+    assert (done.returncode, done.stdout) == (10, b"")
     assert json.loads(done.stderr)["reason"] == "image-not-suspended"
 
 

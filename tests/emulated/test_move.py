@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,8 +29,10 @@ from nvmelm.errors import (
 )
 from nvmelm.model import Role
 from nvmelm.operations import move, provision
+from nvmelm.operations.plan import operation_text
 from nvmelm.operations.recover import recover
-from nvmelm.operations.session import session
+from nvmelm.operations.session import Session, session
+from nvmelm.transport import AdminCommand, AdminQueue, Completion
 from tests.emulated.answers import agree, decline
 from tests.emulated.conftest import MakeHost
 
@@ -98,7 +103,7 @@ def test_an_image_is_for_root_alone_and_written_whole_or_not_at_all(make_host: M
 
 def test_a_running_controller_is_not_saved(make_host: MakeHost, tmp_path: Path) -> None:
     host = ready(make_host(), Role.MIGRATABLE)
-    with session(host, PF, change=True) as opened, pytest.raises(ImageError) as caught:
+    with session(host, PF, change=True) as opened, pytest.raises(NotReadyError) as caught:
         move.save(opened, FIRST, tmp_path / "image")
     assert caught.value.reason == "image-not-suspended"
     assert not (tmp_path / "image").exists()
@@ -288,7 +293,7 @@ def test_a_large_vendor_state_goes_through_in_constant_memory(make_host: MakeHos
     with session(source, PF, change=True) as opened:
         move.suspend(opened, FIRST, confirm=agree)
     image = tmp_path / "image"
-    least = peak_kib("--host", source.name, "state", "save", PF, hex(FIRST), str(image), "--dry-run")
+    least = peak_kib("--host", source.name, "state", "save", PF, hex(FIRST), str(image), "--dry-run", "--force")
     save = peak_kib("--host", source.name, "state", "save", PF, hex(FIRST), str(image))
     assert image.stat().st_size > 256 * MiB
     descriptor = os.open(image, os.O_RDONLY)
@@ -326,3 +331,81 @@ def test_a_full_disk_while_saving_is_an_error_and_leaves_nothing(make_host: Make
         move.suspend(opened, FIRST, confirm=agree)
         with pytest.raises((NvmelmError, UncertainError), match="space"):
             move.save(opened, FIRST, Path("/dev/full"))
+
+
+class Spied:
+    """An admin queue that remembers which migration commands were sent, as a dry run writes them."""
+
+    def __init__(self, queue: AdminQueue) -> None:
+        self._queue = queue
+        self.max_transfer_bytes = queue.max_transfer_bytes
+        self.sent: list[str] = []
+
+    def submit(self, command: AdminCommand) -> Completion:
+        if command.opcode in (0x41, 0x42):
+            self.sent.append(operation_text(command))
+        return self._queue.submit(command)
+
+
+@contextmanager
+def spied(host: EmulatedHost) -> Iterator[tuple[Session, Spied]]:
+    with session(host, PF, change=True) as opened:
+        queue = Spied(opened.queue)
+        yield replace(opened, queue=queue), queue
+
+
+def test_a_dry_run_shows_the_commands_that_the_run_then_sends(make_host: MakeHost, tmp_path: Path) -> None:
+    source = ready(make_host(), Role.MIGRATABLE)
+    destination = ready(make_host(), Role.RESUMABLE)
+    image = tmp_path / "image"
+    with spied(source) as (opened, queue):
+        for act in (
+            lambda **more: move.suspend(opened, FIRST, confirm=agree, **more),
+            lambda **more: move.save(opened, FIRST, image, **more),
+            lambda **more: move.resume(opened, FIRST, confirm=agree, **more),
+        ):
+            planned = act(dry_run=True)
+            queue.sent.clear()
+            assert not planned.changed
+            assert act().changed
+            shown = list(planned.operations)
+            assert shown == [line for line in queue.sent if line.split()[1] == shown[0].split()[1]]
+    with spied(destination) as (opened, queue):
+        planned = move.restore(opened, FIRST, image, confirm=agree, dry_run=True)
+        assert queue.sent == []
+        move.restore(opened, FIRST, image, confirm=agree)
+        assert list(planned.operations) == queue.sent[:-1]  # and a look at what it holds then
+
+
+def test_a_dry_run_of_a_large_state_shows_its_first_commands_and_counts_the_others(
+    make_host: MakeHost, tmp_path: Path
+) -> None:
+    host = ready(make_host(GENERATIONS["nvme-2.1-vendor"].with_(vendor_state_bytes=8 * MiB)), Role.MIGRATABLE)
+    with spied(host) as (opened, queue):
+        move.suspend(opened, FIRST, confirm=agree)
+        planned = move.save(opened, FIRST, tmp_path / "image", dry_run=True)
+        queue.sent.clear()
+        move.save(opened, FIRST, tmp_path / "image")
+        assert list(planned.operations[:3]) == queue.sent[:3]
+        assert planned.operations[3] == f"and {len(queue.sent) - 3} more like it, up to the last byte"
+
+
+def test_a_dry_run_refuses_what_the_run_refuses(make_host: MakeHost, tmp_path: Path) -> None:
+    host = ready(make_host(), Role.MIGRATABLE)
+    (tmp_path / "taken").write_text("precious")
+    with session(host, PF, change=True) as opened:
+
+        def refused(file: Path, *, dry_run: bool) -> tuple[type[NvmelmError], str]:
+            with pytest.raises(NvmelmError) as caught:
+                move.save(opened, FIRST, file, dry_run=dry_run)
+            return type(caught.value), caught.value.message
+
+        running = [refused(tmp_path / "image", dry_run=dry_run) for dry_run in (True, False)]
+        assert running[0] == running[1]
+        assert running[0][0] is NotReadyError
+        assert move.resume(opened, FIRST, confirm=agree, dry_run=True).operations == ()
+        move.suspend(opened, FIRST, confirm=agree)
+        assert move.suspend(opened, FIRST, confirm=agree, dry_run=True).operations == ()
+        for name in ("taken", "nowhere/image", "."):
+            assert refused(tmp_path / name, dry_run=True) == refused(tmp_path / name, dry_run=False)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["taken"]

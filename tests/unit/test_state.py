@@ -18,6 +18,7 @@ from nvmelm.errors import (
     ImageError,
     IncompatibleError,
     MalformedError,
+    NotReadyError,
     NotSupportedError,
     NvmelmError,
     UncertainError,
@@ -133,7 +134,7 @@ def test_a_state_that_is_as_large_as_expected_is_read_by_one_command(
 def test_a_running_controller_is_refused_however_much_of_it_was_expected(path: Path) -> None:
     queue = migrating_queue()
     queue.controllers[1].suspended = False
-    with pytest.raises(ImageError, match="not suspended"):
+    with pytest.raises(NotReadyError, match="not suspended"):
         save(queue, path, expected_bytes=104)
     assert not path.exists()
 
@@ -207,7 +208,7 @@ def test_a_command_carries_what_device_and_kernel_allow(kernel: int, device: int
 def test_a_running_controller_is_not_saved_and_the_error_says_how_to_suspend_it(path: Path) -> None:
     queue = migrating_queue()
     queue.controllers[1].suspended = False
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(NotReadyError) as caught:
         save(queue, path)
     assert caught.value.reason == "image-not-suspended"
     assert "nvmelm state suspend PF 0x0001" in caught.value.fix
