@@ -60,7 +60,7 @@ def standing_on(sysfs: Sysfs, disk: str) -> dict[str, str]:
 
 def is_partition(name: str, device: str) -> bool:
     """Return whether a name is that of a partition of a device: ``nvme0n1p2``, ``sda2``."""
-    number = r"p[0-9]+" if device[-1:].isdigit() else r"[0-9]+"
+    number = r"p[0-9]+" if re.search(r"[0-9]$", device) else r"[0-9]+"
     return re.fullmatch(re.escape(device) + number, name) is not None
 
 

@@ -318,7 +318,7 @@ class _Planner:
         if not role or not (self._wants(one, "mark") or self._wants(one, "valid_s")):
             return
         valid_s = self.target.get(span)
-        change = MarkChange(one.cntlid, Role(str(role)), int(valid_s) if valid_s else None)
+        change = MarkChange(one.cntlid, Role(str(role)), valid_s if isinstance(valid_s, int) and valid_s else None)
         summary = f"mark {self._name(one)} {role}{span_text(change.valid_s)}"
         self._emit(Phase.MARK, summary, (change,), {mark: str(role), span: change.valid_s}, one)
 

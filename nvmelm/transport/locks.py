@@ -189,7 +189,7 @@ def _holder_of_another(state_dir: Path, name: str, descriptor: int) -> int | Non
             if not target.startswith(place) or not target.removesuffix(" (deleted)").endswith(f"/{name}.lock"):
                 continue
             if _identity(link.stat()) != ours:
-                return int(link.parts[2])
+                return decimal(link.parts[2], most=_MAX_PID)
         except OSError:  # it was closed, or has ended
             continue
     return None
