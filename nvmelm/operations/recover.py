@@ -167,7 +167,7 @@ def _describe(opened: Session, journal: Journal, run: Run) -> Unfinished:
         boot="this" if run.boot == boot else "earlier",
         meaning=f"{run.verb} on {journal.address} stopped at or after: {last}",
         undo=tuple(action.view() for action in plan(picture, known(picture, before))),
-        finish=tuple(action.view() for action in plan(picture, known(picture, run.wanted(boot)))),
+        finish=tuple(action.view() for action in plan(picture, run.wanted(boot))),
     )
 
 

@@ -419,7 +419,7 @@ def test_a_machine_holds_a_vf_and_reports_its_guest(prepared: Path, machine: Mac
 def test_a_preparation_can_go_on_to_step_5(machine: MachineProcess, nvmelm: Cli) -> None:
     words = ["source", "prepare", "nvme0", "--vfs", "2", "--qmp", machine.socket, "--json"]
     planned = nvmelm(*words, "--dry-run").json
-    assert (planned["changed"], len(planned["notes"])) == (False, 2)
+    assert (planned["changed"], len(planned["notes"])) == (False, 3)
     done = nvmelm(*words).json
     assert [one["changed"] for one in done["passed"]] == [True, True]
     assert nvmelm(*words).json["changed"] is False
