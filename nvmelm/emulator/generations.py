@@ -50,7 +50,7 @@ class Generation:
         first_cntlid: the primary's controller id; its secondaries follow.
         vq_flexible, vq_private, vq_per_secondary, vq_granularity: VQFRT, VQPRT, VQFRSM, VQGRAN; ``vi_`` likewise.
         rounds_up: Secondary Assign gives whole multiples of the granularity, and reports the larger number.
-        vq_minimum, vi_minimum: what a secondary needs to go Online.
+        vq_minimum, vi_minimum: what a secondary needs to go Online, where that is not what the specification says.
         assigns: types Secondary Assign takes, as in CRT; of the others it answers Invalid Resource Identifier.
         resource_types: CRT, bit 0 VQ resources, bit 1 VI resources.
         queue_entries_max: CAP.MQES + 1.
@@ -109,8 +109,8 @@ class Generation:
     port_id: int = 0
     resource_types: int = 3
     assigns: int = 3
-    vq_minimum: int = 2  # the admin queue pair and one I/O queue pair
-    vi_minimum: int = 1  # vector 0
+    vq_minimum: int | None = None
+    vi_minimum: int | None = None
     vq_flexible: int = 12
     vq_private: int = 5
     vq_per_secondary: int = 3

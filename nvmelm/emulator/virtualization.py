@@ -20,6 +20,9 @@ from nvmelm.emulator.identify import assigned
 from nvmelm.emulator.resets import offline, reset_controller
 from nvmelm.wire.opcodes import ResourceType, VirtualizationAction
 
+_MINIMUM_VQ = 2  # the admin queue pair and one I/O queue pair
+_MINIMUM_VI = 1  # vector 0
+
 
 def manage(request: Request) -> tuple[int, bytes]:
     """Run one Virtualization Management command; DW0 15:0 is the number of resources modified."""
@@ -98,8 +101,10 @@ def _online(request: Request, cntlid: int) -> None:
     if not request.is_primary:
         raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
     secondary, row = request.secondary(cntlid), request.row
-    short_vq = row.resource_types & 1 and secondary["nvq"] < row.vq_minimum
-    short_vi = row.resource_types & 2 and secondary["nvi"] < row.vi_minimum
+    least_vq = _MINIMUM_VQ if row.vq_minimum is None else row.vq_minimum
+    least_vi = _MINIMUM_VI if row.vi_minimum is None else row.vi_minimum
+    short_vq = row.resource_types & 1 and secondary["nvq"] < least_vq
+    short_vi = row.resource_types & 2 and secondary["nvi"] < least_vi
     if short_vq or short_vi or secondary["vfn"] > request.primary["numvfs"]:
         raise Refusal(INVALID_SECONDARY_STATE)
     if not secondary["online"]:

@@ -104,14 +104,14 @@ def _kernel(host: Host) -> Iterator[Finding]:
 
 def _iommu(host: Host) -> Iterator[Finding]:
     translated = sum(1 for _ in pci.translated_groups(host.sysfs))
+    if _parameter(host, "vfio", "enable_unsafe_noiommu_mode") == "Y":
+        fix = "echo N > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode, and bind the VFs anew"
+        yield _problem("no-iommu-mode", "VFIO runs in no-IOMMU mode; a VM cannot use such a device", fix)
     if not translated:
         fix = "switch VT-d / AMD-Vi on in the firmware, and boot with intel_iommu=on or amd_iommu=on"
         yield _problem("iommu", "no IOMMU group: nothing can be bound to vfio-pci", fix)
         return
     yield _ok("iommu", f"the IOMMU is on, {translated} groups")
-    if _parameter(host, "vfio", "enable_unsafe_noiommu_mode") == "Y":
-        fix = "echo N > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode, and bind the VFs anew"
-        yield _problem("no-iommu-mode", "VFIO runs in no-IOMMU mode; a VM cannot use such a device", fix)
     units = host.sysfs.listdir("class/iommu")
     registers = [f"class/iommu/{unit}/intel-iommu/ecap" for unit in units]
     read = (hexadecimal(host.sysfs.read(path).strip(), most=_U64) for path in registers if host.sysfs.exists(path))

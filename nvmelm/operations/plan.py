@@ -331,7 +331,9 @@ class _Planner:
             if final != wanted:
                 writes.append(self._override(one, final))
             changes: dict[str, Value] = {driver: wanted, override: final}
-            self._emit(Phase.BIND, f"bind {self._name(one)} to {wanted}", tuple(writes), changes, one)
+            # The override is another one in between: the way back from there has to know it even if it ends the same.
+            kept = (Change(override, final, final),) if final == self.now[override] else ()
+            self._emit(Phase.BIND, f"bind {self._name(one)} to {wanted}", tuple(writes), changes, one, kept=kept)
         elif self._wants(one, "override") and self._enabled(one):
             text = str(self.target[override] or "")
             write = self._override(one, text)

@@ -13,6 +13,7 @@ from nvmelm.emulator.sysfs import EmulatedSysfs
 from nvmelm.errors import NvmelmError
 from nvmelm.model import Role
 from nvmelm.operations import provision
+from nvmelm.operations.apply import Request, apply
 from nvmelm.operations.recover import recover
 from nvmelm.operations.session import Session, session
 from nvmelm.pci import Bdf
@@ -123,6 +124,17 @@ def test_put_back_is_said_of_every_path_that_was_written(route: str, fault: str,
     assert not any(overrides(host).values())
     assert set(overrides(host)) == {PF, OTHER}
     assert recover(host, confirm=agree).unfinished == ()
+
+
+def test_an_override_that_was_only_to_be_there_for_a_moment_is_put_back_too(make_host: MakeHost) -> None:
+    host = make_host()
+    with opened(host) as one:
+        provision.enable_sriov(one, 1, confirm=agree)
+        host.arm("sysfs/bus/pci/drivers_probe=errno:EIO")
+        with pytest.raises(NvmelmError) as met:
+            apply(one, Request("test", {"0x0042/driver": "nvme", "0x0042/override": ""}), confirm=agree)
+    assert met.value.rolled_back
+    assert not any(overrides(host).values())
 
 
 def test_a_vf_that_is_another_function_by_now_is_not_written_to(
