@@ -253,7 +253,7 @@ def with_users(host: Host, secondaries: list[Secondary]) -> list[Secondary]:
     """Return controlled functions with who has each in use; this looks through the host's processes."""
     stacks = {one.cntlid: _stacks(host, one) for one in secondaries}
     nodes = {one.cntlid: _nodes(one, stacks[one.cntlid]) for one in secondaries}
-    wanted = [node for group in nodes.values() for node in group]
+    wanted = list(dict.fromkeys(node for group in nodes.values() for node in group))  # VFs may share a group's node
     if not wanted:
         return secondaries
     openers = host.openers(wanted)

@@ -31,7 +31,7 @@ from nvmelm.operations.session import Session
 from nvmelm.operations.vm_machine import Held, Machine, Plan
 from nvmelm.operations.vm_report import VmArguments, VmReport
 from nvmelm.pci import Bdf
-from nvmelm.picture import Role, Secondary
+from nvmelm.picture import Picture, Role, Secondary
 from nvmelm.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def attach(
             _require_same_bus(machine, present, bus, address)
             return _report(session, "vm attach", one, machine, held=present, dry_run=dry_run)
         guards.require_decided(session.host, picture, [one.cntlid])  # opening the VF resets it
-        require_unused(one)
+        if not _has_group(machine, picture, one):
+            require_unused(one)
         notes = machine.obstacles(one)
         plan = machine.plan_add(one, address, device_id, bus)
         asks = machine.about.running and one.mark is not None and one.mark.role is Role.RESUMABLE
@@ -156,7 +157,7 @@ def detach(
         if not machine.idle:
             confirm(question)
         machine.remove(held, plan, timeout_s)
-        notes = _closed(session, one)
+        notes = () if _has_group(machine, picture, one) else _closed(session, one)
         return _report(session, "vm detach", one, machine, plan=plan, notes=notes)
 
 
@@ -231,6 +232,14 @@ def _require_absent(machine: Machine, device_id: str, one: Secondary, held: Held
     message, cause = f"the VM knows {one.address} by another name", f"as {held.handle}"
     fix = "leave --id out: nvmelm finds the device by its address"
     raise UsageError(message, cause=cause, fix=fix, reason="other-device-id")
+
+
+def _has_group(machine: Machine, picture: Picture, one: Secondary) -> bool:
+    """Return whether a VM has another VF of the function's IOMMU group: the group's node is open in it, then."""
+    siblings = (
+        each for each in picture.secondaries if each.present and each is not one and each.iommu_group == one.iommu_group
+    )
+    return one.iommu_group is not None and any(machine.find(Bdf.parse(str(each.address))) for each in siblings)
 
 
 def _closed(session: Session, one: Secondary) -> tuple[str, ...]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from nvmelm import pci
 from nvmelm.emulator.functions import open_vfio
 from nvmelm.emulator.host import EmulatedHost
+from nvmelm.emulator.vmm import EmulatedVmm
 from nvmelm.errors import BusyError, NotSupportedError, NvmelmError
 from nvmelm.model import Role
-from nvmelm.operations import handover, provision
+from nvmelm.operations import handover, provision, vm
 from nvmelm.operations.check import check
 from nvmelm.operations.session import session
 from nvmelm.pci import Bdf
@@ -82,6 +84,25 @@ def test_vfs_of_one_group_are_said_to_go_to_one_vm(make_host: MakeHost) -> None:
     assert note == f"{', '.join(VFS)} are in one IOMMU group, 2: they can only go to one VM, together"
     assert problems(host, "vf-group") == []
     ready(host)
+
+
+def test_vfs_of_one_group_are_attached_to_one_vm_and_to_no_other(make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host(options={"groups": "vfs"})
+    prepare(host)
+
+    def attach(number: int, socket: str) -> bool:
+        with session(host, PF) as opened:
+            return vm.attach(opened, Bdf.parse(VFS[number]), qmp=str(tmp_path / socket), confirm=agree).changed
+
+    with EmulatedVmm(host, socket=tmp_path / "one"), EmulatedVmm(host, socket=tmp_path / "other"):
+        assert attach(0, "one")
+        with pytest.raises(BusyError, match="in use") as met:
+            attach(1, "other")
+        assert met.value.cause.count("has /dev/vfio/2 open") == 1
+        assert attach(1, "one")
+        with session(host, PF) as opened:
+            detached = vm.detach(opened, Bdf.parse(VFS[1]), qmp=str(tmp_path / "one"), confirm=agree)
+        assert not [note for note in detached.notes if "still open" in note]
 
 
 def test_binding_both_vfs_of_a_group_asks_to_bind_neither(make_host: MakeHost) -> None:
