@@ -17,6 +17,7 @@ from nvmelm.cli import render
 from nvmelm.cli.aside import ASIDE
 from nvmelm.cli.run import Answer, Run
 from nvmelm.compat.policy import MAX_BYTES, Policy
+from nvmelm.discovery import resolve
 from nvmelm.errors import HostError, MalformedError, NvmelmError, host_error
 from nvmelm.migrate import precopy, user_data
 from nvmelm.migrate.address import Address
@@ -31,6 +32,7 @@ from nvmelm.migrate.wishes import Wishes
 from nvmelm.operations.interrupts import interruptible
 from nvmelm.operations.ownership import Sessions
 from nvmelm.operations.session import Session
+from nvmelm.operations.suspension import saved_at
 from nvmelm.transport import Progress
 from nvmelm.transport.atomic import AtomicFile, is_stream, new_file, require_free
 from nvmelm.transport.bounded import read_file
@@ -159,7 +161,19 @@ class Migration:
         return connected(self._address, rsh=self._rsh, program=self._program)
 
     def _confirm(self, source: Source) -> None:
-        """Ask about targets that nobody holds: a VM that opens one later resets it, and the state is lost."""
+        """Ask about what a move can destroy that neither host can see.
+
+        A saved state may have been restored, and run, elsewhere. A target that nobody holds is reset by the VM that
+        opens it later, and the state is lost.
+        """
+        picture = self._session.picture(users=False)
+        for cntlid, _ in source.wishes.pairs:
+            saved = saved_at(self._session.host, picture.primary, resolve(picture, cntlid))
+            if saved:
+                self._run.confirm(
+                    f"the state of {cntlid:#06x} was saved at {saved}; if it was resumed elsewhere, moving it makes "
+                    "two running copies of one controller. Move it all the same?"
+                )
         opened = source.opened
         if opened is None:
             return

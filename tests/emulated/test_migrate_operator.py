@@ -149,6 +149,21 @@ def test_a_copy_that_was_given_up_was_not_moved(world: World) -> None:
     assert json.loads(again.stdout)["reason"] == "unmarked"
 
 
+@pytest.mark.parametrize("yes", [False, True])
+def test_a_controller_whose_state_was_saved_moves_only_on_a_word(yes: bool, world: World, tmp_path: Path) -> None:
+    assert run(world, "state", "suspend", PF, hex(FIRST), "--yes").returncode == 0
+    assert run(world, "state", "save", PF, hex(FIRST), str(tmp_path / "image")).returncode == 0
+    # Held by somebody, so that nothing else is asked.
+    guest = Guest.create(world.destination, VF, depth=4)
+    guest.hold(world.destination, VF)
+    done = migrate(world, *(["--yes"] if yes else []))
+    assert (done.returncode == 0) is yes, done.stderr
+    if not yes:
+        assert "0x0042 was saved at" in done.stderr
+        assert world.states("source") == []
+    guest.detach()
+
+
 # No target.
 
 

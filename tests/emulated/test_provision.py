@@ -409,6 +409,19 @@ def test_a_mark_file_that_was_tampered_with_is_no_permission(make_host: MakeHost
     assert look(host).secondaries[0].mark is None
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"format": 2}, {"cntlid": "0x42"}, {"given_at": 1}, {"facts": []}, {"expires_at": 0}, {"more": 1}],
+    ids=str,
+)
+def test_a_mark_of_another_form_is_no_permission(make_host: MakeHost, change: dict[str, object]) -> None:
+    host = make_host()
+    prepare(host)
+    file = host.state_dir / "marks" / PF / "0x0042.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    assert look(host).secondaries[0].mark is None
+
+
 @pytest.mark.parametrize("when", ["soon", "9999-12-31T00:00:00"])
 def test_an_expiry_that_cannot_be_read_has_come(make_host: MakeHost, when: str) -> None:
     host = make_host()
