@@ -211,6 +211,17 @@ def test_a_destination_that_lost_the_states_does_not_claim_to_run(world: World) 
     assert (world.states("source"), running(world)) == (["returned"], ["source"])
 
 
+def test_a_destination_that_answers_is_not_passed_over_although_its_copy_is_lost(world: World) -> None:
+    given_away(world)
+    world.destination.reset_primary(PF)
+    with pytest.raises(UncertainError) as met:
+        world.word("take", "source")
+    assert met.value.reason == "held-elsewhere"
+    assert "they are loaded at the destination" in met.value.message
+    assert "--give-up" in met.value.fix
+    assert (world.states("source"), world.states("destination")) == (["given-away"], ["loaded"])
+
+
 def test_a_destination_that_was_reset_while_it_accepted_does_not_claim_to_run(world: World) -> None:
     killed_while_accepting(world)
     world.destination.reset_primary(PF)
