@@ -84,7 +84,8 @@ def hear(number: int) -> None:
     """Let a request to end that was held back be heard as if it came now; one that would end the process is Ctrl-C."""
     if callable(signal.getsignal(number)):
         signal.raise_signal(number)
-    raise KeyboardInterrupt
+    else:
+        raise KeyboardInterrupt
 
 
 def let_go(error: BaseException) -> None:

@@ -66,3 +66,5 @@ def each(do: Callable[[T], object], items: Iterable[T], *, threads: int, all_of_
         raise failures[0]
     if came:
         hear(came[0])
+        if not all_of_them:  # something may have been left out, whoever heard it
+            raise KeyboardInterrupt

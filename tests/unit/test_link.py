@@ -18,6 +18,8 @@ from nvmelm.errors import MalformedError, NotSupportedError
 from nvmelm.migrate.link import ALIVE, DATA, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, MESSAGE, Buffers, Link, LinkLostError
 
 MAGIC = b"\x89NVMLNK\n"
+#: A silence that ends a link, and that no thread of a busy machine is kept waiting for between two signs of life.
+_BUSY_S = 1.0
 
 
 def preamble(lowest: int, highest: int) -> bytes:
@@ -289,7 +291,7 @@ def test_a_deadline_ends_the_wait_for_a_peer_that_drips() -> None:
 def test_a_peer_that_takes_nothing_for_long_but_lives_is_waited_for(reads: bool) -> None:
     """Its device takes its time; what it says may be read by another thread, or by nobody just now."""
     sent, done = threading.Event(), threading.Event()
-    with quiet(0.3) as peer:
+    with quiet(_BUSY_S) as peer:
         link = peer.greeted()
 
         def speak() -> None:
@@ -304,10 +306,11 @@ def test_a_peer_that_takes_nothing_for_long_but_lives_is_waited_for(reads: bool)
         threads = [threading.Thread(target=one) for one in ([speak, listen] if reads else [speak])]
         for thread in threads:
             thread.start()
-        for _ in range(12):  # four times the silence that would end it
+        for _ in range(25):  # more than twice the silence that would end it
             assert not done.wait(0.1)
             peer.raw.sendall(frame(ALIVE, b""))
         assert not sent.is_set()
+        peer.raw.settimeout(60)
         while not sent.is_set():
             peer.raw.recv(1 << 20)
         peer.raw.sendall(frame(DATA, b""))
@@ -330,7 +333,7 @@ def through_pipes(silence_s: float) -> Iterator[tuple[Link, int, int]]:
 
 def test_what_arrives_in_a_pipe_that_nobody_reads_is_a_sign_of_life() -> None:
     sent = threading.Event()
-    with through_pipes(0.3) as (link, peer_writes, peer_reads):
+    with through_pipes(_BUSY_S) as (link, peer_writes, peer_reads):
 
         def speak() -> None:
             for _ in range(4):
@@ -339,7 +342,7 @@ def test_what_arrives_in_a_pipe_that_nobody_reads_is_a_sign_of_life() -> None:
 
         thread = threading.Thread(target=speak)
         thread.start()
-        for _ in range(12):  # four times the silence that would end it
+        for _ in range(25):  # more than twice the silence that would end it
             assert not sent.wait(0.1)
             os.write(peer_writes, frame(ALIVE, b""))
         while not sent.is_set():

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from nvmelm.operations import parallel
+from nvmelm.operations.interrupts import undisturbed
 
 
 def test_each_item_is_done_once() -> None:
@@ -90,3 +91,24 @@ def test_where_no_more_threads_are_to_be_had_it_is_done_all_the_same(monkeypatch
 
 def test_nothing_to_do_is_done() -> None:
     parallel.each(print, (), threads=8)
+
+
+def test_what_puts_things_back_is_done_to_its_end_whatever_fails_and_whoever_presses_ctrl_c() -> None:
+    done: list[int] = []
+    asked = threading.Event()
+
+    def do(item: int) -> None:
+        if not asked.is_set():
+            asked.set()
+            os.kill(os.getpid(), signal.SIGINT)
+        done.append(item)
+        if item == 0:
+            raise ValueError("the first")
+
+    with undisturbed() as came, pytest.raises(ValueError, match="the first"):
+        parallel.each(do, range(50), threads=2, all_of_them=True)
+    with undisturbed() as came:
+        asked.clear()
+        parallel.each(do, range(1, 50), threads=2, all_of_them=True)
+    assert came == [signal.SIGINT]
+    assert sorted(done) == sorted([*range(50), *range(1, 50)])
