@@ -23,6 +23,7 @@ from nvmelm.operations.interrupts import interruptible
 from nvmelm.operations.state_transfer import ReadAhead
 from nvmelm.waiting import wait_until
 from nvmelm.watch.stream import Stream
+from tests.emulated import two_hosts
 from tests.emulated.two_hosts import FIRST, PF, World, build, copy
 from tests.unit.test_descriptor import nothing_left
 
@@ -191,6 +192,7 @@ def test_a_request_to_end_in_the_middle_of_a_frame_is_over_soon_and_leaves_nothi
         return sent
 
     monkeypatch.setattr(os, "writev", interrupted)
+    monkeypatch.setattr(two_hosts, "SILENCE_S", 60.0)  # nobody is waited for until he counts as lost
     begun = time.monotonic()
     with pytest.raises(RolledBackError) as met, interruptible():
         world.migrate(reconnect=True)
