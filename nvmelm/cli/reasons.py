@@ -148,6 +148,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "recording-has-no-uevents": ("a recording holds no uevents", "watch the host itself, or an emulated one"),
     "replay-has-no-vm": ("a recording holds no VM", "use --print, or --host emulated:DIR"),
     "unplug-pending": ("the guest has not given the VF back yet", "let the guest run, or end the VM"),
+    "handed-back": ("the guest gave the VF back as soon as it had got it", "wait until the guest is up, then again"),
     "unplug-refused": ("the guest refused to give the VF back", "unmount what is on it inside the guest"),
     "vfio-permission": ("the VMM's user may not open the VF's group", "chown the node to that user"),
     "vm-capability": ("a migration capability is on that no VM with a VF goes with", "migrate-set-capabilities"),

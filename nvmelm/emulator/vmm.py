@@ -16,8 +16,9 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -48,6 +49,7 @@ class _Device:
     function: VfioFunction
     migration: str
     removal: bool = False
+    since: float = field(default_factory=time.monotonic)
 
 
 class EmulatedVmm:
@@ -62,6 +64,7 @@ class EmulatedVmm:
         vm: its own name, as of ``-name guest=``; its process's name when empty.
         capabilities: migration capabilities that are on.
         refuse_unplug: the guest refuses to let a device go.
+        hands_back_s: seconds after which a guest that scans its buses powers the slot of a new device off; None: never.
         guest: values for :meth:`Guest.create`.
     """
 
@@ -77,12 +80,14 @@ class EmulatedVmm:
         vm: str = "",
         capabilities: Sequence[str] = (),
         refuse_unplug: bool = False,
+        hands_back_s: float | None = None,
         guest: dict[str, Any] | None = None,
     ) -> None:
         self._host = host
         self._name, self._vm, self._capabilities, self._ports = name, vm, capabilities, tuple(ports)
         self._running = self._begun = running and not incoming
         self._incoming, self.refuse_unplug = incoming, refuse_unplug
+        self._hands_back_s = hands_back_s
         self._guest_values = guest or {}
         self._devices: dict[str, _Device] = {}
         self._added = 0
@@ -162,7 +167,8 @@ class EmulatedVmm:
 
     def _tend(self, device: _Device) -> None:
         """Let the guest run for a moment, or let a device go that somebody wants back."""
-        if device.function.asked_to_release:
+        given_back = self._hands_back_s is not None and time.monotonic() >= device.since + self._hands_back_s
+        if device.function.asked_to_release or given_back:
             device.removal = True
         if not self._running:
             return  # nothing happens to a guest that does not run, not even an unplug

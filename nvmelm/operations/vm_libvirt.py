@@ -16,7 +16,7 @@ from nvmelm.operations.domain_xml import HostFunction
 from nvmelm.operations.handover import device_name, hostdev_xml, require_name
 from nvmelm.operations.libvirt_client import Domain, DomainRef
 from nvmelm.operations.qmp import printable
-from nvmelm.operations.vm_machine import Held, Plan, refused, unanswered
+from nvmelm.operations.vm_machine import SETTLES_S, Held, Plan, handed_back, refused, unanswered
 from nvmelm.operations.vm_report import Vmm
 from nvmelm.operations.vm_uncertain import LOOK, uncertain_when_lost
 from nvmelm.operations.vm_view import MOST_BLOCKERS
@@ -100,9 +100,13 @@ class LibvirtMachine:
         return self._plan("attach-device", alias, hostdev_xml(address, alias=alias))
 
     def add(self, plan: Plan, address: Bdf) -> Held:
-        with uncertain_when_lost(f"libvirt was told to attach {address}"):
+        with self._domain.listening(), uncertain_when_lost(f"libvirt was told to attach {address}"):
             self._domain.attach(str(plan.words["xml"]))
+            end = time.monotonic() + (SETTLES_S if self._about.running else 0.0)
+            deleted = self._domain.hear(str(plan.device_id), end) == "removed"
             found = self._function(address)
+        if found is None and deleted:
+            raise handed_back(address)
         if found is None:
             cause = "libvirt answered the request with success"
             raise UncertainError(f"the domain does not show {address}", cause=cause, fix=LOOK)

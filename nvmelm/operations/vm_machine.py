@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nvmelm.errors import BusyError, TimedOutError
+from nvmelm.errors import BusyError, RolledBackError, TimedOutError
 from nvmelm.operations.vm_report import Vmm
 from nvmelm.pci import Bdf
 from nvmelm.picture import Secondary
@@ -40,6 +40,11 @@ class Plan:
     bus: str | None
     sent: str
     words: Mapping[str, object] = field(default_factory=dict)
+
+
+#: How long a running guest is watched after it got a device: one that scans its buses just then, as it boots, may power
+#: the slot off again, and the VMM deletes the device that it had taken with success.
+SETTLES_S = 2.0
 
 
 class Machine(Protocol):
@@ -80,7 +85,11 @@ class Machine(Protocol):
         ...
 
     def add(self, plan: Plan, address: Bdf) -> Held:
-        """Tell the machine to take the function, and return it as it then shows it."""
+        """Tell the machine to take the function, and return it as it then shows it.
+
+        Raises:
+            RolledBackError: the guest gave it back within :data:`SETTLES_S`; the machine does not have it.
+        """
         ...
 
     def plan_remove(self, held: Held, address: Bdf) -> Plan:
@@ -118,6 +127,16 @@ def unanswered(handle: str, vmm: Vmm, timeout_s: float) -> TimedOutError:
         fix = 'let it run (QMP "cont"), or reset it (QMP "system_reset"), then run this again; or end the VM'
     message = f"waited {timeout_s:g} s in vain for the guest to give {handle} back; the request stays with the VM"
     return TimedOutError(message, cause=cause, fix=fix, reason="unplug-pending")
+
+
+def handed_back(address: Bdf) -> RolledBackError:
+    """Return the error of a guest that powers the slot of a new device off."""
+    return RolledBackError(
+        f"the guest gave {address} back as soon as it had got it",
+        cause="it was scanning its buses just then, as it does while it boots, or it has no driver for hot-plug",
+        fix="wait until the guest is up, then nvmelm vm attach again",
+        reason="handed-back",
+    )
 
 
 def refused(handle: str) -> BusyError:

@@ -13,7 +13,7 @@ from nvmelm.errors import BusyError, NotReadyError, NvmelmError, UncertainError,
 from nvmelm.operations import vm_view
 from nvmelm.operations.handover import device_name
 from nvmelm.operations.qmp import Event, Events, Monitor, as_sent
-from nvmelm.operations.vm_machine import Held, Plan, refused, unanswered
+from nvmelm.operations.vm_machine import SETTLES_S, Held, Plan, handed_back, refused, unanswered
 from nvmelm.operations.vm_report import Vmm
 from nvmelm.operations.vm_uncertain import LOOK, uncertain_when_lost
 from nvmelm.operations.vm_view import Device
@@ -88,10 +88,20 @@ class QmpMachine:
 
     def add(self, plan: Plan, address: Bdf) -> Held:
         deadline_s = self._add_deadline_s()
-        with uncertain_when_lost(f"the VM was told to take {address}"):
+
+        def about_it(data: Mapping[str, Any]) -> bool:
+            return data.get("device") == plan.device_id
+
+        with (
+            uncertain_when_lost(f"the VM was told to take {address}"),
+            self._monitor.listening("DEVICE_DELETED", wanted=about_it) as events,
+        ):
             self._monitor.execute("device_add", plan.words, deadline_s=deadline_s)
+            deleted = self._about.running and events.next(deadline_s=SETTLES_S) is not None
             self._known = vm_view.devices(self._monitor)
             present = self.find(address)
+        if present is None and deleted:
+            raise handed_back(address)
         if present is None:
             cause = "it answered device_add with success"
             raise UncertainError(f"the VM does not show {address}", cause=cause, fix=LOOK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,20 @@ import pytest
 
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.vmm import EmulatedVmm
-from nvmelm.errors import BusyError, HostError, NotReadyError, NotSupportedError, TimedOutError
+from nvmelm.errors import (
+    BusyError,
+    HostError,
+    NotReadyError,
+    NotSupportedError,
+    RolledBackError,
+    TimedOutError,
+)
 from nvmelm.hosts import open_host
 from nvmelm.model import Role, Secondary
 from nvmelm.operations import provision, vm
 from nvmelm.operations.ownership import Moving, Sessions, Side, State, new_record
 from nvmelm.operations.session import session
+from nvmelm.operations.vm_machine import SETTLES_S
 from nvmelm.operations.vm_report import VmArguments, VmReport
 from tests.emulated.answers import agree, decline
 from tests.emulated.conftest import MakeHost
@@ -300,3 +309,18 @@ def test_the_name_of_a_vm_is_in_a_recording_unless_it_is_redacted(bench: Bench, 
     with open_host(f"replay:{tmp_path / 'False.json'}") as host, session(host, "nvme0") as one:
         (replayed,) = [each.used_by for each in one.picture().secondaries if each.used_by]
     assert [re.sub(r"pid \d+", "pid", user) for user in replayed] == [re.sub(r"pid \d+", "pid", user) for user in users]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_a_vf_that_a_booting_guest_hands_back_is_no_success(seconds: float, bench: Bench) -> None:
+    with EmulatedVmm(bench.host, socket=bench.socket, hands_back_s=seconds), pytest.raises(RolledBackError) as caught:
+        bench.attach()
+    assert caught.value.reason == "handed-back"
+    assert bench.secondary().used_by == ()
+
+
+def test_a_machine_that_does_not_run_is_not_watched(bench: Bench) -> None:
+    with EmulatedVmm(bench.host, socket=bench.socket, running=False, hands_back_s=0.0):
+        begun = time.monotonic()
+        assert bench.attach().changed
+        assert time.monotonic() - begun < SETTLES_S
