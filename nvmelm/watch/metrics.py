@@ -29,7 +29,7 @@ def of_host(looks: Looks) -> str:
             _family(
                 "nvmelm_controlled_functions",
                 "gauge",
-                "Secondary controllers by state and driver of their VF.",
+                "Secondary controllers by state (suspended, where known) and driver of their VF.",
                 _counted(("primary", "state", "driver"), _controllers(looks)),
             ),
             _family(
@@ -93,7 +93,7 @@ def _vfs(looks: Looks) -> list[Row]:
 
 def _controllers(looks: Looks) -> Iterable[tuple[str, ...]]:
     for address, known in _sorted(looks):
-        yield from ((address, one.state, one.driver or "") for one in known.picture.secondaries)
+        yield from ((address, one.standing, one.driver or "") for one in known.picture.secondaries)
 
 
 def _marks(looks: Looks) -> Iterable[tuple[str, ...]]:

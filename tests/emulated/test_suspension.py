@@ -16,6 +16,7 @@ from nvmelm.operations import check, move, provision, recover
 from nvmelm.operations.session import Session, session
 from nvmelm.picture import Role
 from nvmelm.transport import AdminCommand, Completion
+from nvmelm.watch import metrics
 from nvmelm.watch.lines import ControllerPart, PrimaryPart
 from nvmelm.watch.look import Looks
 from nvmelm.wire.opcodes import Opcode
@@ -130,6 +131,12 @@ def test_watch_tells_of_a_suspend_and_of_a_resume(host: EmulatedHost) -> None:
     changes = {one.cntlid: one.after for one in looks.states() if isinstance(one, ControllerPart)}
     assert changes == {RUNS: {"suspended": True}, STANDS: {"suspended": False}}
     assert list(looks.states()) == []
+
+
+def test_metrics_count_it_as_suspended(host: EmulatedHost) -> None:
+    looks = Looks(host)
+    list(looks.whole())
+    assert 'state="suspended",driver="vfio-pci"} 1' in metrics.of_host(looks)
 
 
 def test_nobody_is_asked_while_another_nvmelm_works_on_the_function(
