@@ -120,8 +120,8 @@ def blocking_capabilities(monitor: Monitor) -> tuple[str, ...]:
     rows = _optional(monitor, "query-migrate-capabilities")
     if not isinstance(rows, list):  # a VMM without the command has no such capability
         return ()
-    on = {row.get("capability") for row in rows if isinstance(row, dict) and row.get("state") is True}
-    return tuple(name for name in _BLOCKING if name in on)
+    on = [row.get("capability") for row in rows if isinstance(row, dict) and row.get("state") is True]
+    return tuple(name for name in _BLOCKING if name in on)  # a list: what a VMM says may be no text, and have no hash
 
 
 def _optional(monitor: Monitor, command: str) -> object:

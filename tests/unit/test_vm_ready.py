@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nvmelm.errors import NotReadyError
+from nvmelm.errors import NotReadyError, NvmelmError
 from nvmelm.model import Role
-from nvmelm.operations import vm
+from nvmelm.operations import vm, vm_view
+from nvmelm.pci import Bdf
 from nvmelm.transport import Opener
 from nvmelm.transport.events import OpenerFact
 from nvmelm.transport.local import LocalHost
@@ -110,3 +114,62 @@ def test_recordings_made_before_have_no_names_of_vms_and_are_read_all_the_same()
     old = OpenerFact.model_validate({"node": "vfio/7", "pid": 1, "name": "qemu"})
     assert old.vm == ""
     assert old.model_dump(exclude_defaults=True) == {"node": "vfio/7", "pid": 1, "name": "qemu"}
+
+
+#: Keys that answers of QMP have.
+_WORDS = (
+    "capability",
+    "state",
+    "name",
+    "type",
+    "blocked-reasons",
+    "status",
+    "running",
+    "package",
+    "qemu",
+    "parent_bus",
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_WORDS) | st.text(max_size=4), inner),
+    max_leaves=8,
+)
+
+
+class Liar:
+    """A monitor that answers anything to everything."""
+
+    version = "9.0"
+
+    def __init__(self, answers: st.DataObject) -> None:
+        self._answers = answers
+
+    def execute(self, *_: object) -> Any:
+        return self._answers.draw(_JSON)
+
+
+@given(st.data())
+def test_a_vmm_that_answers_anything_is_nonsense_or_is_understood(answers: st.DataObject) -> None:
+    liar = cast("Any", Liar(answers))
+    device = vm_view.Device("/machine/peripheral/a", "vfio-pci", "a")
+    for ask in (
+        lambda: vm_view.blocking_capabilities(liar),
+        lambda: vm_view.blockers(liar),
+        lambda: vm_view.status(liar),
+        lambda: vm_view.devices(liar),
+        lambda: vm_view.bus_of(liar, "/machine/a"),
+        lambda: vm_view.free_port(liar, [device]),
+        lambda: vm_view.taken(liar, [device], "a"),
+        lambda: vm_view.find(liar, [device], Bdf.parse("0000:01:00.1")),
+    ):
+        with suppress(NvmelmError):
+            ask()
+
+
+@pytest.mark.parametrize("name", [{}, [], {"a": 1}, None, 1])
+def test_a_capability_whose_name_is_no_text_is_none_that_is_known(name: object) -> None:
+    class Odd:
+        def execute(self, *_: object) -> Any:
+            return [{"capability": name, "state": True}, {"capability": "postcopy-ram", "state": True}]
+
+    assert vm_view.blocking_capabilities(cast("Any", Odd())) == ("postcopy-ram",)
