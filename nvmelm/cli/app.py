@@ -69,6 +69,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Help": {
         "explain": Entry("explain", "An NVMe status, an errno, an exit code or a reason, in words.", verb="explain"),
+        "share": Entry("share", "Where the files for other programs are: Ansible, libvirt, systemd.", verb="share"),
         "bug-report": Entry("bug_report", "One archive for whoever looks into a problem.", verb="bug-report"),
     },
 }

@@ -31,6 +31,7 @@ _MODULES = (
     "nvmelm.cli.bug_archive",
     "nvmelm.cli.documents",
     "nvmelm.cli.prepared",
+    "nvmelm.cli.share",
 )
 
 

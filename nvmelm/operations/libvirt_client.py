@@ -298,7 +298,10 @@ def _package() -> Any:
         return import_module("libvirt")
     except ImportError as error:
         cause = "the Python package libvirt-python, which speaks with libvirt's daemon, is an extra and not installed"
-        fix = "pip install 'nvmelm[libvirt]' (or your distribution's python3-libvirt), or nvmelm vm attach VF --print"
+        fix = (
+            "pip install '.[libvirt]' in nvmelm's checkout (or your distribution's python3-libvirt), "
+            "or nvmelm vm attach VF --print"
+        )
         raise NotSupportedError("cannot talk to libvirt", cause=cause, fix=fix, reason="no-libvirt-package") from error
 
 

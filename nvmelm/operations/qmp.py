@@ -300,7 +300,7 @@ def _client() -> QMPClient:
         from qemu.qmp import QMPClient
     except ImportError as error:
         cause = "the Python package qemu.qmp, which speaks with QEMU's monitor, is an extra and not installed"
-        fix = "pip install 'nvmelm[qmp]', or nvmelm vm attach --print"
+        fix = "pip install '.[qmp]' in nvmelm's checkout, or nvmelm vm attach --print"
         raise NotSupportedError("cannot talk to a VM", cause=cause, fix=fix, reason="no-qmp-package") from error
     client = QMPClient()
     client.events.event_filter = lambda _message: False

@@ -350,7 +350,7 @@ def test_a_missing_package_is_named_with_what_installs_it(bench: LibvirtBench, m
     with pytest.raises(NotSupportedError) as caught:
         bench.attach()
     assert caught.value.reason == "no-libvirt-package"
-    assert "nvmelm[libvirt]" in caught.value.fix
+    assert "pip install '.[libvirt]'" in caught.value.fix
 
 
 def test_the_port_is_libvirts_choice(bench: LibvirtBench) -> None:

@@ -284,7 +284,7 @@ def test_without_the_package_the_extra_is_named(path: Path, monkeypatch: pytest.
     with pytest.raises(NotSupportedError) as caught:
         Monitor(str(path))
     assert caught.value.exit_code == 3
-    assert "pip install 'nvmelm[qmp]'" in caught.value.fix
+    assert "pip install '.[qmp]'" in caught.value.fix
 
 
 def test_what_the_client_library_thinks_of_a_peer_reaches_no_terminal(path: Path) -> None:
