@@ -214,6 +214,15 @@ class ActionView(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moved(Record):
+    """A controller that was moved from here to another host."""
+
+    cntlid: int
+    to: str = field(metadata=about("the destination, as it was typed"))
+    session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeReport(Report):
     """The outcome of a changing verb, or its plan."""
 
@@ -224,5 +233,6 @@ class ChangeReport(Report):
     dry_run: bool
     changed: bool
     actions: tuple[ActionView, ...]
+    moved: tuple[Moved, ...] = field(default=(), metadata=about("moved to another host before, and left as they are"))
     notes: tuple[str, ...] = ()
     picture: Picture | None = None

@@ -145,14 +145,17 @@ def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:
         )
     if named:
         return list(named)
+    from nvmelm.operations import guards
     from nvmelm.picture import Role
 
-    marked = [one for one in session.picture().secondaries if one.mark is not None and one.mark.holds]
+    picture = session.picture()
+    blank = guards.moved_away(session.host, picture)  # made anew since: there is nothing in them to move
+    marked = [one for one in picture.secondaries if one.mark and one.mark.holds and one.cntlid not in blank]
     chosen = [one.cntlid for one in marked if one.mark is not None and one.mark.role is Role.MIGRATABLE]
     if not chosen:
         raise NotReadyError(
             f"no controller of {session.address} is migratable",
-            cause="step 3 was not done, or its marks do not hold any more",
+            cause="step 3 was not done, its marks do not hold any more, or all of them were moved before",
             fix=f"nvmelm source prepare {session.ref.node} --vfs N; nvmelm secondary list {session.ref.node}",
             reason="unmarked",
         )

@@ -111,6 +111,15 @@ def offered(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int
     return {cntlid: record for cntlid, record in found.items() if cntlid in marked - renewed}
 
 
+def moved_away(host: Host, picture: Picture) -> dict[int, Record]:
+    """Return the controllers that were moved from here to another host, each with its session.
+
+    What bears their numbers now is as the take-down left it, or was made anew and is blank: no guest's controller, as
+    long as no VM holds it.
+    """
+    return {one.cntlid: record for record, one in _latest(host, picture) if record.state == "done" and not one.used_by}
+
+
 def any_session(host: Host) -> bool:
     """Return whether this host ever took part in a session."""
     return DATABASE in store.names(host.state_dir)

@@ -29,7 +29,7 @@ from nvmelm.operations.plan import cell, plan
 from nvmelm.operations.resources import check_share, require_enough, share
 from nvmelm.operations.session import Session
 from nvmelm.pci import VFIO_DRIVER, Bdf
-from nvmelm.picture import ChangeReport, Picture, Role, Secondary
+from nvmelm.picture import ChangeReport, Moved, Picture, Role, Secondary
 
 Which = Sequence[Bdf | int]
 
@@ -196,7 +196,8 @@ def prepare(
 ) -> ChangeReport:
     """Steps 1 to 4 in one run: VFs enabled, resources shared out, controllers online and marked, bound to vfio-pci.
 
-    A controller that was moved here runs a guest as far as nvmelm knows, and is left without the mark *resumable*.
+    A controller that was moved here runs a guest as far as nvmelm knows, and is left without the mark *resumable*. One
+    that a source moved away stays down: a blank one in its place is nothing that a second run should move.
 
     Args:
         vq, vi: flexible resources for each VF, None for an even share of what is free, 0 to leave the type alone.
@@ -231,9 +232,30 @@ def prepare(
             target |= _marked(one, role, valid_s)
     verb = "source prepare" if role is Role.MIGRATABLE else "destination prepare"
     target, notes = without_running(session, picture, target | _bound(chosen))
+    target, moved = _without_moved(session, picture, target, role)
+    notes += tuple(
+        f"{one.cntlid:#06x} was moved to {one.to} (session {one.session}) and is left as it is; "
+        f"nvmelm secondary assign, online and allow-migration make a new one of it"
+        for one in moved
+    )
     request = Request(verb, target, notes=(*notes, *_ends(chosen, target)))
     report = apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
-    return _with_groups(session, report, chosen)
+    return replace(_with_groups(session, report, chosen), moved=moved)
+
+
+def _without_moved(session: Session, picture: Picture, target: Cells, role: Role) -> tuple[Cells, tuple[Moved, ...]]:
+    """Leave out the controllers that this source moved away and nobody brought online again, and return them."""
+    removes = picture.primary.vfs_enabled not in (0, target["vfs"])  # every VF is made anew then
+    if role is not Role.MIGRATABLE or removes or not guards.any_session(session.host):
+        return target, ()
+    gone = guards.moved_away(session.host, picture)
+    moved = tuple(
+        Moved(cntlid=one.cntlid, to=gone[one.cntlid].peer, session=str(gone[one.cntlid].id))
+        for one in picture.secondaries
+        if one.cntlid in gone and not one.online and cell(one.cntlid, "online") in target
+    )
+    left_out = tuple(cell(one.cntlid, "") for one in moved)
+    return {name: value for name, value in target.items() if not name.startswith(left_out)}, moved
 
 
 def _marked(one: Secondary, role: Role, valid_s: int | None) -> Cells:

@@ -53,3 +53,22 @@ def test_a_fleet_is_prepared_once_moved_and_one_failing_host_fails_alone(fleet: 
     assert changed(stats) == {"s0", "s1", "s2", "s3"}
     code, stats, told = fleet.play("migrate.yml", "-e", "nvmelm_agree=true")
     assert changed(stats) == set()
+
+
+def test_the_whole_of_it_run_again_moves_and_changes_nothing(fleet: Fleet) -> None:
+    words = ("fleet.yml", "-e", "nvmelm_move=true", "-e", "nvmelm_agree=true")
+    with EmulatedHost(fleet.place / "d1") as broken:  # one move fails: the others' hosts must not be touched again
+        broken.arm("admin/0x41*99=status:0x4006")
+    code, stats, told = fleet.play(*words)
+    assert code != 0
+    assert {name for name, host in stats.items() if host["failed"]} == {"s1"}
+    assert "2 moved to ssh://d0/0000:01:00.0" in told
+    with EmulatedHost(fleet.place / "d1") as repaired:
+        repaired.disarm()
+    code, stats, told = fleet.play(*words)
+    assert code == 0, told
+    assert changed(stats) == {"s1"}
+    code, stats, told = fleet.play(*words)
+    assert (code, changed(stats)) == (0, set()), told
+    assert all(f"2 moved to ssh://d{number}/0000:01:00.0" in told for number in range(4))
+    assert "0 of 2" not in told

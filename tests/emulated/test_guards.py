@@ -196,7 +196,10 @@ def test_apply_leaves_a_controller_that_was_moved_here_unmarked_and_says_so(move
 
 def test_a_second_move_finds_no_target_and_the_guest_runs_on(moved: World) -> None:
     reach(moved.destination, parse("f", CONFIG["destination"]), confirm=agree)
-    reach(moved.source, parse("f", CONFIG["source"]), confirm=agree)
+    with session(moved.source, PF, change=True) as opened:  # a preparation would leave what was moved away as it is
+        provision.assign(opened, FIRST, vq=2, vi=1, confirm=agree)
+        provision.online(opened, FIRST, confirm=agree)
+        provision.allow(opened, [FIRST], Role.MIGRATABLE, confirm=agree)
     with pytest.raises(NvmelmError, match="no resumable controller left"):
         moved.migrate()
     assert moved.runs("destination")

@@ -52,21 +52,22 @@ def test_no_name_and_no_value_makes_a_verb_one_that_changes_nothing(
     value: str, check_mode: bool, added: str, shared: ModuleType
 ) -> None:
     module = Module(check_mode=check_mode)
-    command = shared.words(module, "migrate", value, to="ssh://b/nvme0", policy=value)
+    command = shared.words(module, "migrate", to="ssh://b/nvme0", policy=value, names=[value, value])
     shared.run(module, command, changes=True)
-    assert module.ran == [[*command, added]]
+    options = ["nvmelm", "migrate", "--to=ssh://b/nvme0", f"--policy={value}", added, "--json"]
+    assert module.ran == [[*options, "--", value, value]]
 
 
 def test_what_changes_nothing_is_run_as_it_is(shared: ModuleType) -> None:
     module = Module(check_mode=True)
-    command = shared.words(module, "show", "nvme0")
+    command = shared.words(module, "show", names=["nvme0"])
     shared.run(module, command, changes=False)
     assert module.ran == [command]
 
 
 def test_without_agree_nothing_is_agreed_to(shared: ModuleType) -> None:
     module = Module(check_mode=False, agree=False)
-    command = shared.words(module, "release", "show")
+    command = shared.words(module, "release", names=["show"])
     shared.run(module, command, changes=True)
     assert module.ran == [command]
 
@@ -79,4 +80,24 @@ def test_a_function_named_like_a_verb_is_prepared_and_released_in_a_dry_run_only
     module = Module(check_mode=True, pf="show", state=state, **asked)
     with pytest.raises(Ended):
         shared.prepare(lambda **_: module, "destination")
-    assert module.ran[0][-1] == "--dry-run"
+    assert "--dry-run" in module.ran[0][: module.ran[0].index("--")]
+    assert module.ran[0][module.ran[0].index("--") :] == ["--", "show"]
+
+
+@pytest.mark.parametrize("text", ["--yes", "-y", "0x42 --yes", "", "0x12345", "0x42\n", "\N{ARABIC-INDIC DIGIT ONE}"])
+def test_what_is_no_controller_id_is_none(text: str, shared: ModuleType) -> None:
+    with pytest.raises(Ended):
+        shared.cntlid(Module(check_mode=False), text)
+
+
+@pytest.mark.parametrize("text", ["0x42", "0X0042", "66", "42h"])
+def test_a_controller_id_is_passed_on_as_it_was_written(text: str, shared: ModuleType) -> None:
+    assert shared.cntlid(Module(check_mode=False), text) == text
+
+
+@pytest.mark.parametrize("value", ["--yes", "--rsh=touch /nowhere", "-y", "--", "--json"])
+def test_whatever_stands_in_an_inventory_is_no_option(value: str, shared: ModuleType) -> None:
+    module = Module(check_mode=False, agree=False)
+    command = shared.words(module, "source", "prepare", vq=value, names=[value])
+    shared.run(module, command, changes=True)
+    assert module.ran == [["nvmelm", "source", "prepare", f"--vq={value}", "--json", "--", value]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -13,8 +15,11 @@ COMMON_ARGUMENTS: dict[str, Any] = {
 }
 
 
-def words(module: Any, *verb: str, **options: Any) -> list[str]:
-    """Return a command line: the verb, its options, and what every module adds."""
+def words(module: Any, *verb: str, names: Sequence[str] = (), **options: Any) -> list[str]:
+    """Return a command line: the verb, its options, what every module adds, and behind ``--`` the names.
+
+    Whatever somebody wrote into an inventory stays a name, or the value of one option: ``--yes`` is agreed to nowhere.
+    """
     found = [module.params["executable"]]
     if module.params.get("host"):
         found += ["--host", module.params["host"]]
@@ -24,26 +29,38 @@ def words(module: Any, *verb: str, **options: Any) -> list[str]:
         if value is True:
             found.append(flag)
         elif value is not None and value is not False:
-            found += [flag, str(value)]
-    return [*found, "--json"]
+            found.append(f"{flag}={value}")
+    return [*found, "--json", *(["--", *names] if names else [])]
 
 
-def run(module: Any, command: list[str], *, changes: bool, good: tuple[int, ...] = (0,)) -> dict[str, Any]:
+def cntlid(module: Any, text: str) -> str:
+    """Return a controller id as it was written; anything else fails the module."""
+    if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,4}|[0-9]{1,5}|[0-9a-fA-F]{1,4}[hH]", text):
+        module.fail_json(msg=f"{text!r} is no controller id. Next: write it like 0x0041")
+    return text
+
+
+def run(
+    module: Any, command: list[str], *, changes: bool, good: tuple[int, ...] = (0,), nothing: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Run a command and return its document; anything but a good exit code fails the module with nvmelm's own words.
 
     Args:
         changes: the verb changes something, so it is a dry run in check mode, and may have to be agreed to otherwise.
             Whoever calls says so: names and values of options look like verbs.
+        nothing: reasons of an error that mean that there is nothing to do; the document is empty then.
     """
     if changes and module.check_mode:
-        command = [*command, "--dry-run"]
+        command = _with_option(command, "--dry-run")
     elif changes and module.params.get("agree"):
-        command = [*command, "--yes"]
+        command = _with_option(command, "--yes")
     code, out, err = module.run_command(command, environ_update={"LC_ALL": "C.UTF-8", "NO_COLOR": "1"})
     document = _document(out)
     if code in good and document is not None:
         return document
     failed = document or {}
+    if failed.get("reason") in nothing:
+        return {}
     module.fail_json(
         msg=_told(failed) or err.strip() or f"{PurePath(command[0]).name} ended with {code}",
         rc=code,
@@ -53,6 +70,12 @@ def run(module: Any, command: list[str], *, changes: bool, good: tuple[int, ...]
         **{name: failed[name] for name in ("reason", "rolled_back") if name in failed},
     )
     raise AssertionError("fail_json does not return")
+
+
+def _with_option(command: list[str], option: str) -> list[str]:
+    """Return a command line with one option more, in front of the names."""
+    at = command.index("--json")
+    return [*command[:at], option, *command[at:]]
 
 
 def prepare(module_type: Any, side: str) -> None:
@@ -73,10 +96,10 @@ def prepare(module_type: Any, side: str) -> None:
     )
     asked = module.params
     if asked["state"] == "released":
-        command = words(module, "release", asked["pf"])
+        command = words(module, "release", names=[asked["pf"]])
     else:
         options = {name: asked[name] for name in ("vfs", "vq", "vi", "unmarked", "expires")}
-        command = words(module, side, "prepare", asked["pf"], **options)
+        command = words(module, side, "prepare", **options, names=[asked["pf"]])
     document = run(module, command, changes=True)
     picture = document.get("picture") or {}
     module.exit_json(
@@ -100,7 +123,7 @@ def diff_of(document: dict[str, Any]) -> dict[str, str]:
 def changed_by(document: dict[str, Any]) -> bool:
     """Return nvmelm's own answer; of a dry run, whether there is anything to do."""
     if document.get("dry_run"):
-        return bool(document.get("actions"))
+        return bool(document.get("actions") or document.get("controllers"))
     return bool(document.get("changed"))
 
 

@@ -74,7 +74,7 @@ def main() -> None:
     )
     asked = module.params
     options = {name: asked[name] for name in ("policy", "rsh", "program")}
-    command = nvmelm.words(module, "compat", "check", asked["source"], asked["destination"], **options)
+    command = nvmelm.words(module, "compat", "check", **options, names=[asked["source"], asked["destination"]])
     verdict = nvmelm.run(module, command, changes=False, good=(0, _INCOMPATIBLE))
     fits = bool(verdict.get("compatible"))
     if not fits and asked["fail_when_incompatible"]:

@@ -56,7 +56,7 @@ def main() -> None:
     if names is None:
         listed = nvmelm.run(module, nvmelm.words(module, "list"), changes=False)
         names = [one["address"] for one in listed["primaries"]]
-    pictures = [nvmelm.run(module, nvmelm.words(module, "show", name), changes=False) for name in names]
+    pictures = [nvmelm.run(module, nvmelm.words(module, "show", names=[name]), changes=False) for name in names]
     found: dict[str, Any] = {"primaries": {one["primary"]["address"]: one for one in pictures}}
     if module.params["check"]:
         found["check"] = nvmelm.run(module, nvmelm.words(module, "host", "check"), changes=False, good=(0, _NOT_READY))

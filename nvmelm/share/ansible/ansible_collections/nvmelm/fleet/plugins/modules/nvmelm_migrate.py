@@ -85,19 +85,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     asked = module.params
-    if asked["all_migratable"] and not _migratable(module, asked["pf"]):
-        module.exit_json(changed=False, nvmelm={})
     names = ("all_migratable", "to", "rsh", "program", "policy", "max_downtime", "guest_loses_controller")
     options = {name: asked[name] for name in names}
-    command = nvmelm.words(module, "migrate", asked["pf"], *(asked["cntlid"] or ()), **options)
-    report = nvmelm.run(module, command, changes=True)
-    module.exit_json(changed=report["changed"] or module.check_mode, nvmelm=report)
-
-
-def _migratable(module: AnsibleModule, pf: str) -> bool:
-    picture = nvmelm.run(module, nvmelm.words(module, "show", pf), changes=False)
-    marks = [one["mark"] for one in picture["secondaries"] if one["mark"]]
-    return any(mark["holds"] and mark["role"] == "migratable" for mark in marks)
+    controllers = [nvmelm.cntlid(module, text) for text in asked["cntlid"] or ()]
+    command = nvmelm.words(module, "migrate", **options, names=[asked["pf"], *controllers])
+    nothing = ("unmarked",) if asked["all_migratable"] else ()
+    report = nvmelm.run(module, command, changes=True, nothing=nothing)
+    module.exit_json(changed=nvmelm.changed_by(report), nvmelm=report)
 
 
 if __name__ == "__main__":
