@@ -149,7 +149,7 @@ def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:
     from nvmelm.picture import Role
 
     picture = session.picture()
-    blank = guards.moved_away(session.host, picture)  # made anew since: there is nothing in them to move
+    blank = guards.left_blank(session.host, picture)  # made anew since: there is nothing in them to move
     marked = [one for one in picture.secondaries if one.mark and one.mark.holds and one.cntlid not in blank]
     chosen = [one.cntlid for one in marked if one.mark is not None and one.mark.role is Role.MIGRATABLE]
     if not chosen:

@@ -111,7 +111,7 @@ def offered(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int
     return {cntlid: record for cntlid, record in found.items() if cntlid in marked - renewed}
 
 
-def moved_away(host: Host, picture: Picture) -> dict[int, Record]:
+def left_blank(host: Host, picture: Picture) -> dict[int, Record]:
     """Return the controllers that were moved from here to another host, each with its session.
 
     What bears their numbers now is as the take-down left it, or was made anew and is blank: no guest's controller, as

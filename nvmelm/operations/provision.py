@@ -248,7 +248,7 @@ def _without_moved(session: Session, picture: Picture, target: Cells, role: Role
     removes = picture.primary.vfs_enabled not in (0, target["vfs"])  # every VF is made anew then
     if role is not Role.MIGRATABLE or removes or not guards.any_session(session.host):
         return target, ()
-    gone = guards.moved_away(session.host, picture)
+    gone = guards.left_blank(session.host, picture)
     moved = tuple(
         Moved(cntlid=one.cntlid, to=gone[one.cntlid].peer, session=str(gone[one.cntlid].id))
         for one in picture.secondaries
