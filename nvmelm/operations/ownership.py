@@ -174,7 +174,7 @@ class Sessions:
             HostError: it is not what was written; somebody wrote over the file.
         """
         try:
-            seen = [one for one in self.seen() if (one.id, one.side) == (record.id, record.side)]
+            seen = self._seen("WHERE id = ? AND side = ?", record.id, record.side)
         except (HostError, MalformedError) as error:
             raise self._replaced() from error
         if not seen or seen[0].state is not record.state:
@@ -200,13 +200,16 @@ class Sessions:
 
     def seen(self) -> list[Record]:
         """Return every session, the oldest first, without ever making a writer wait."""
+        return self._seen("ORDER BY rowid")
+
+    def _seen(self, clause: str, *values: str) -> list[Record]:
         import sqlite3  # as below
 
         if self.path.name not in store.names(self.path.parent):
             return []
         try:
             with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-                return _select(database, "ORDER BY rowid")
+                return _select(database, clause, *values)
         except sqlite3.Error as error:
             raise HostError(
                 f"cannot read the sessions: {self.path}: {error}", path=str(self.path), fix="nvmelm recover --dry-run"
