@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 
 from nvmelm.errors import BusyError, ExitCode, HostError, NvmelmError, UncertainError
-from nvmelm.migrate import messages
+from nvmelm.migrate import messages, rollback
+from nvmelm.migrate.link import Link, LinkLostError
 from nvmelm.migrate.points import Points
 from nvmelm.operations import move
 from nvmelm.operations.ownership import Record, Sessions, State
@@ -267,3 +270,19 @@ def test_both_sides_write_down_whether_the_state_has_queues(guest: bool, world: 
     for host in (world.source, world.destination):
         with Sessions(host) as sessions:
             assert [one.idle for one in sessions.all()[0].controllers] == [not guest]
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_of_a_link_that_was_cut_the_last_words_are_heard(said: bool) -> None:
+    here, there = socket.socketpair()
+    lost = LinkLostError("the link to b was cut")
+    with _link(here) as link, _link(there) as other:
+        if said:
+            messages.send(other, messages.Failed(kind="x", exit_code=5, message="it is taken"))
+        reason = rollback._reason(link, lost)
+    assert reason.message == ("b: it is taken" if said else lost.message)
+
+
+def _link(end: socket.socket) -> Link:
+    number = end.detach()
+    return Link(number, os.dup(number), "b")
