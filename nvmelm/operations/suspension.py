@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nvmelm.commands import AdminCommandError, optional
-from nvmelm.errors import BusyError, MalformedError
+from nvmelm.errors import BusyError, MalformedError, ReplayMismatchError
 from nvmelm.operations import state_transfer, store
 from nvmelm.picture import Picture, Primary, Secondary
 from nvmelm.transport import AdminQueue, Host
@@ -42,6 +42,8 @@ def joined(host: Host, queue: AdminQueue, picture: Picture) -> Picture:
             asked = {one.cntlid: _suspended(queue, picture.primary, one) for one in ready}
     except BusyError as error:
         return replace(picture, suspension_unknown=error.message)
+    except ReplayMismatchError:  # bug reports leave out all that was asked of states
+        return replace(picture, suspension_unknown="the recording does not say")
     rows = (_row(host, picture, one, asked.get(one.cntlid)) for one in picture.secondaries)
     return replace(picture, secondaries=tuple(rows))
 
