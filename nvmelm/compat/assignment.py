@@ -71,7 +71,7 @@ def match(sources: Fleet, destinations: Fleet, index: Index, wishes: Wishes) -> 
     ]
     places = _Places(destinations, wishes)
     fitting = {found: places.of(found) for found in same}
-    wanted = _wanted(sources, candidates, fitting, places, wishes)
+    wanted = _wanted(sources, destinations, candidates, fitting, places, wishes)
     board = _Board(places, wanted)
     left = board.place()
     near: dict[int, int] = {}
@@ -82,7 +82,8 @@ def match(sources: Fleet, destinations: Fleet, index: Index, wishes: Wishes) -> 
             found = candidates[profile]
             nearest = lowest(found) if found else index.nearest(sources.profiles[profile].manifest)
             near[profile] = destinations.profiles[nearest].members[0]
-        unplaced.append(Unplaced(source, _why(candidates[profile], wanted[source]), near[profile]))
+        fits = candidates[profile] if wishes.same or wishes.differ else wanted[source]  # nothing but itself is nothing
+        unplaced.append(Unplaced(source, _why(fits, wanted[source]), near[profile]))
     placed = sorted((source, places.order[place]) for source, place in board.has.items())
     return Matched(candidates, {found: bits.bit_count() for found, bits in fitting.items()}, placed, unplaced)
 
@@ -153,7 +154,12 @@ class _Places:
 
 
 def _wanted(
-    sources: Fleet, candidates: Sequence[int], fitting: Mapping[int, int], places: _Places, wishes: Wishes
+    sources: Fleet,
+    destinations: Fleet,
+    candidates: Sequence[int],
+    fitting: Mapping[int, int],
+    places: _Places,
+    wishes: Wishes,
 ) -> list[int]:
     """Return the places each source may have, as bits; equal sets are one object."""
     has_label: dict[str, int] = defaultdict(int)
@@ -161,10 +167,16 @@ def _wanted(
         has_label[key] |= bits
     known: dict[tuple[object, ...], int] = {}
 
+    itself: dict[tuple[str, str], int] = defaultdict(int)  # a function is no place for its own state
+    for place, number in enumerate(places.order):
+        there = destinations.functions[number]
+        itself[there.host, there.name] |= 1 << place if there.host else 0
+
     def of(one: Function) -> int:
-        which = (candidates[one.profile], *(one.labels.get(key) for key in (*wishes.same, *wishes.differ)))
+        own = itself.get((one.host, one.name), 0) if one.host else 0
+        which = (own, candidates[one.profile], *(one.labels.get(key) for key in (*wishes.same, *wishes.differ)))
         if which not in known:
-            found = fitting[candidates[one.profile]]
+            found = fitting[candidates[one.profile]] & ~own
             for key in wishes.same:
                 found &= places.labelled.get((key, one.labels.get(key, "")), 0) if key in one.labels else 0
             for key in wishes.differ:

@@ -138,7 +138,7 @@ class Fleet:
 
 
 def load(path: Path, *, takes: bool = True) -> Fleet:
-    """Read the manifests of a file (NDJSON, one a line) or of a directory (one a file, ``*.json``).
+    """Read the manifests of a file (one a line, or one over several) or of a directory (one a file, ``*.json``).
 
     A line or file that is no manifest, or cannot be read, is counted and named; it is never compatible with anything.
 
@@ -160,7 +160,7 @@ def load(path: Path, *, takes: bool = True) -> Fleet:
         raise UsageError(
             f"{path} holds no manifest",
             cause=fleet.unreadable[0] if fleet.unreadable else "it is empty",
-            fix="nvmelm compat export PF CNTLID --json writes one; a file has one on each line (jq -c)",
+            fix="nvmelm compat export PF CNTLID -o FILE writes one; several in a file stand one on each line (jq -c)",
             reason="no-manifest",
         )
     return fleet
@@ -234,7 +234,14 @@ def _texts(path: Path) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
                     yield name, partial(_file, path / name)
             return
         with path.open("rb") as file:
-            yield from ((f"{path.name}:{number}", line) for number, line in _numbered(file) if line.strip())
+            lines = ((number, line) for number, line in _numbered(file) if line.strip())
+            for number, line in lines:
+                if (
+                    line.strip() == b"{"
+                ):  # over several lines, as `compat export -o` writes it: the file is one manifest
+                    yield path.name, line + file.read(MAX_BYTES)
+                    return
+                yield f"{path.name}:{number}", line
     except OSError as error:
         raise host_error("cannot read the manifests", str(path), error) from error
 

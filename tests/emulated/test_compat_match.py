@@ -11,7 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nvmelm.cli import compat_match
+from nvmelm.cli import compat_match, main
+from nvmelm.emulator.host import create
 from tests.unit.manifests import manifest
 
 NVMELM = str(Path(sys.executable).with_name("nvmelm"))
@@ -130,3 +131,18 @@ def test_an_empty_side_is_a_mistake_in_the_arguments(empty: str, directory: bool
     done = run(*(word for pair in words.items() for word in pair))
     assert done.returncode == 2
     assert "none holds no manifest" in done.stderr
+
+
+def test_what_export_writes_to_a_file_is_read_and_nothing_goes_onto_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = tmp_path / "host"
+    create(host).close()
+    world = ["--host", f"emulated:{host}"]
+    assert main([*world, "source", "prepare", "nvme0", "--vfs", "2"]) == 0
+    for cntlid in ("0x42", "0x43"):
+        assert main([*world, "compat", "export", "nvme0", cntlid, "-o", str(tmp_path / f"{cntlid}.json")]) == 0
+    one = str(tmp_path / "0x42.json")
+    capsys.readouterr()
+    assert main(["compat", "match", "--sources", one, "--destinations", one, "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["assignment"] == []
