@@ -38,7 +38,7 @@ from nvmelm.cli.options import (
     YesOption,
 )
 from nvmelm.cli.parser import VerbCommand
-from nvmelm.errors import ExitCode, InterruptedByUserError, NotReadyError, NvmelmError
+from nvmelm.errors import ExitCode, InterruptedByUserError, NotReadyError, NvmelmError, host_error
 
 if TYPE_CHECKING:  # what a verb without a host, `explain` say, need not import
     from nvmelm.cli.progress import ProgressBar
@@ -263,6 +263,10 @@ def _finish(run: Run, function: Callable[[], Answer | int], *, changes: bool) ->
         error: NvmelmError = _interrupted(changes=changes)
     except NvmelmError as met:
         error = met
+    except OSError as met:  # of a path that was typed: somebody may not read it, or it is no directory
+        if met.filename is None:
+            raise
+        error = host_error("cannot be used", str(met.filename), met)
     report.fill_in(error, run.typed)
     subjects = list(dict.fromkeys(run.subjects))
     return report.failed(error, json=run.settings.json, command=run.command, aside=run.aside, subjects=subjects)
