@@ -58,6 +58,7 @@ def failed(
     """
     if error.reason and not _explained(error.reason):
         error.reason = ""
+    _complete(error)
     if json:
         from nvmelm.cli.documents import error_document
 
@@ -76,6 +77,17 @@ def failed(
         lines += _sentence("note:  ", note, paint.dim)
     render.tell(lines)
     return int(error.exit_code)
+
+
+def _complete(error: NvmelmError) -> None:
+    """Say why and what to do where the error itself does not: what its word means."""
+    if error.cause and error.fix:
+        return
+    from nvmelm.cli.reasons import REASONS  # here: most errors say both
+
+    meaning, fix = REASONS.get(error.word, REASONS["failed"])
+    error.cause = error.cause or meaning
+    error.fix = error.fix or fix
 
 
 def _explained(reason: str) -> bool:

@@ -167,6 +167,9 @@ def _put_back(session: Session, journal: Journal, error: Exception | KeyboardInt
     if failure.exit_code is ExitCode.FAILED:
         fix, cause = failure.fix, failure.cause
         failure = RolledBackError(f"{failure.message}; everything was put back", cause=cause, fix=fix)
+    if isinstance(failure, InterruptedByUserError):
+        undone = "; ".join(run.summaries) or "nothing had been changed"
+        failure = InterruptedByUserError("interrupted", cause=f"Ctrl-C; undone: {undone}", fix="run it again")
     failure.rolled_back = True
     return failure
 

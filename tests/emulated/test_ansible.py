@@ -56,7 +56,7 @@ def test_a_fleet_is_prepared_once_moved_and_one_failing_host_fails_alone(fleet: 
 
 
 def test_the_whole_of_it_run_again_moves_and_changes_nothing(fleet: Fleet) -> None:
-    words = ("fleet.yml", "-e", "nvmelm_move=true", "-e", "nvmelm_agree=true")
+    words = ("fleet.yml", "--limit", "s0,s1,d0,d1", "-e", "nvmelm_move=true", "-e", "nvmelm_agree=true")
     with EmulatedHost(fleet.place / "d1") as broken:  # one move fails: the others' hosts must not be touched again
         broken.arm("admin/0x41*99=status:0x4006")
     code, stats, told = fleet.play(*words)
@@ -70,5 +70,5 @@ def test_the_whole_of_it_run_again_moves_and_changes_nothing(fleet: Fleet) -> No
     assert changed(stats) == {"s1"}
     code, stats, told = fleet.play(*words)
     assert (code, changed(stats)) == (0, set()), told
-    assert all(f"2 moved to ssh://d{number}/0000:01:00.0" in told for number in range(4))
+    assert all(f"2 moved to ssh://d{number}/0000:01:00.0" in told for number in range(2))
     assert "0 of 2" not in told

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nvmelm.cli.migrate import _chosen
 from nvmelm.desired.config import parse
 from nvmelm.desired.reach import reach
 from nvmelm.emulator.faults import EmulatedCrash
@@ -376,3 +377,23 @@ def test_a_verb_that_looks_at_the_sessions_keeps_no_other_from_writing_them(unde
         assert held.in_transaction
         with pytest.raises(BusyError, match="not over"):
             change(undecided.source, lambda one: provision.offline(one, FIRST, confirm=agree))
+
+
+def test_a_preparation_leaves_what_this_source_moved_away_as_it_is(moved: World) -> None:
+    before = cells_of(look(moved.source))
+    with session(moved.source, PF, change=True) as opened:
+        report = provision.prepare(opened, Role.MIGRATABLE, 1, vq=3, vi=2, confirm=agree)
+    assert (report.changed, report.actions) == (False, ())
+    assert [one.cntlid for one in report.moved] == [FIRST]
+    assert f"{FIRST:#06x} was moved to {report.moved[0].to}" in report.notes[0]
+    assert cells_of(look(moved.source)) == before
+
+
+def test_all_migratable_passes_over_a_blank_controller_in_the_place_of_one_that_moved(moved: World) -> None:
+    with session(moved.source, PF, change=True) as opened:
+        provision.assign(opened, FIRST, vq=3, vi=2, confirm=agree)
+        provision.online(opened, FIRST, confirm=agree)
+        provision.allow(opened, [FIRST], Role.MIGRATABLE, confirm=agree)
+        with pytest.raises(NotReadyError, match="is migratable") as caught:
+            _chosen(opened, (), every=True)
+    assert caught.value.reason == "unmarked"

@@ -204,7 +204,7 @@ def test_an_error_document_says_all_a_program_needs(behave: Any, capsys: pytest.
         "kind": "host",
         "reason": "vfs-enabled",
         "message": "cannot write '4'",
-        "cause": "",
+        "cause": "another number of VFs is enabled, and the kernel goes by way of 0",
         "fix": "disable first",
         "exit_code": 1,
         "errno": errno.EBUSY,
@@ -446,3 +446,16 @@ def test_json_behind_two_dashes_belongs_to_somebody_else() -> None:
 
 def test_exit_codes_are_those_of_the_contract() -> None:
     assert {code.value for code in ExitCode} == {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130}
+
+
+@pytest.mark.parametrize("kind", [NvmelmError, HostError, MalformedError, UsageError, BusyError, NotReadyError])
+@pytest.mark.parametrize("word", ["", "unmarked"])
+def test_an_error_that_says_neither_why_nor_what_to_do_is_shown_with_both(
+    behave: Any, capsys: pytest.CaptureFixture[str], kind: type[NvmelmError], word: str
+) -> None:
+    behave(raiser(kind("it broke", reason=word)))
+    assert cli.main(["probe", "read", "--json"]) != 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["cause"]
+    assert json.loads(out)["fix"]
+    assert [line.partition(":")[0] for line in err.splitlines()] == ["error", "cause", "fix"]
