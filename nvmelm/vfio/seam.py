@@ -1,0 +1,170 @@
+"""The seam between a VMM's calls and one controlled function.
+
+The interposer hands over what only it has (:class:`Opening`: the device's registers, the VM's memory, its vectors), and
+asks a :class:`Function` what to answer. Every method of a function is called from one thread at a time; a refusal is a
+:class:`Refusal`, whose errno is what the VMM gets and whose text goes to the journal.
+
+Numbers are those of ``include/uapi/linux/vfio.h`` (Linux 6.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+#: ``VFIO_MIGRATION_*``: what a device says it can do.
+STOP_COPY, P2P, PRE_COPY = 1 << 0, 1 << 1, 1 << 2
+
+
+class DeviceState(IntEnum):
+    """``enum vfio_device_mig_state``."""
+
+    ERROR = 0
+    STOP = 1
+    RUNNING = 2
+    STOP_COPY = 3
+    RESUMING = 4
+    RUNNING_P2P = 5
+    PRE_COPY = 6
+    PRE_COPY_P2P = 7
+
+
+class Refusal(Exception):  # noqa: N818 (an answer to a VMM, not one of nvmelm's own errors)
+    """What is asked is refused.
+
+    Attributes:
+        errno: what the VMM's call returns, ENOTTY where a device without migration would say so.
+        reason: a sentence for the journal, empty when nobody needs one.
+    """
+
+    def __init__(self, errno: int, reason: str = "") -> None:
+        super().__init__(errno, reason)
+        self.errno = errno
+        self.reason = reason
+
+
+class Registers(Protocol):
+    """BAR0 of the function, read and written four bytes at a time.
+
+    Both raise OSError, EIO while memory decode is off in the function's command register.
+    """
+
+    def read32(self, offset: int) -> int: ...
+
+    def write32(self, offset: int, value: int) -> None: ...
+
+
+class GuestMemory(Protocol):
+    """The VM's memory by I/O address, as the VMM mapped it for DMA.
+
+    Both raise LookupError when the VMM has mapped no memory at all of the range's bytes, and OSError when the VMM's
+    memory cannot be reached.
+    """
+
+    def read(self, iova: int, length: int) -> bytes: ...
+
+    def write(self, iova: int, data: bytes) -> None: ...
+
+
+class Vectors(Protocol):
+    """The function's interrupts."""
+
+    def trigger(self) -> None:
+        """Raise every vector the VMM has set up once; a spurious interrupt is harmless, a lost one is not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What comes with a function that a VMM opened.
+
+    Attributes:
+        address: the function's PCI address, as the kernel writes it.
+        pid: the VMM's process in our own PID namespace.
+        vm: the VM's name where the VMM's arguments tell it, else the VMM's program; a stranger's text.
+    """
+
+    address: str
+    pid: int
+    vm: str
+    registers: Registers
+    memory: GuestMemory
+    vectors: Vectors
+
+
+class Outgoing(Protocol):
+    """A state on its way out: read by the VMM from ``data_fd`` until its end."""
+
+    def read(self, size: int) -> bytes:
+        """Return at most ``size`` bytes, none at the end; raise :class:`Refusal` when the device fails in between."""
+        ...
+
+    def close(self) -> None:
+        """Stop here, read whole or not."""
+        ...
+
+
+class Incoming(Protocol):
+    """A state on its way in: what the VMM writes into ``data_fd``."""
+
+    def write(self, data: bytes) -> None:
+        """Take bytes as they come; raise :class:`Refusal` as soon as they are seen to be unfit."""
+        ...
+
+    def close(self) -> None:
+        """Stop here: no more bytes will come. What was written is judged by the next arc, not by this."""
+        ...
+
+
+class LogRange(NamedTuple):
+    """A range of I/O addresses whose writes are logged, in bytes."""
+
+    iova: int
+    length: int
+
+
+class Function(Protocol):
+    """One controlled function as VFIO's migration interface shows it; all of it may raise :class:`Refusal`."""
+
+    def flags(self) -> int:
+        """Return ``VFIO_MIGRATION_*`` bits; ENOTTY for a function that no mark allows to migrate."""
+        ...
+
+    @property
+    def state(self) -> DeviceState: ...
+
+    def set_state(self, state: DeviceState) -> Outgoing | Incoming | None:
+        """Take the arcs to ``state``; return the stream that its ``data_fd`` carries, for STOP_COPY and RESUMING."""
+        ...
+
+    def data_size(self) -> int:
+        """Return an estimate of the stream's length in bytes, never 0."""
+        ...
+
+    def logging_start(self, ranges: Sequence[LogRange], page_size: int) -> int:
+        """Begin to log writes; return the page size in bytes that is used."""
+        ...
+
+    def logging_report(self, iova: int, length: int, page_size: int) -> bytes:
+        """Return a bitmap of the pages written since the last report, bit 0 of byte 0 first."""
+        ...
+
+    def logging_stop(self) -> None: ...
+
+    def was_reset(self) -> None:
+        """Take note that the VMM's ``VFIO_DEVICE_RESET`` succeeded: the state is RUNNING, what was loaded is gone."""
+        ...
+
+    def close(self) -> None:
+        """Take note that the VMM closed the device, or died."""
+        ...
+
+
+class Functions(Protocol):
+    """Which functions of this host are answered for."""
+
+    def open(self, opening: Opening) -> Function | None:
+        """Return the function a VMM has just opened, or None when it is none of ours: its calls then run untouched."""
+        ...
