@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from nvmelm.emulator import vendor
 from nvmelm.emulator.device import INVALID_FIELD, NOT_ENOUGH_RESOURCES, Refusal, Request
+from nvmelm.emulator.registers import Port
 from nvmelm.emulator.state import Controller, Io, new_io
 from nvmelm.errors import MalformedError
 from nvmelm.wire.migration import (
@@ -74,6 +75,8 @@ def window(
     left = min(length, total - offset) - len(raw)
     if left > 0:
         vendor.ensure(request.machine, request.primary, controller)
+        if request.row.restores_admin_queue and offset < head_bytes:
+            vendor.keep_admin_queue(request.machine, controller)
         data = vendor.read(request.machine, controller, max(offset - head_bytes, 0), left)
         raw = raw + data if raw else data
     return raw
@@ -116,6 +119,9 @@ def queues_from(request: Request, controller: Controller, raw: bytes, version: i
     if most >= max(controller["nvq"], 1):
         raise Refusal(NOT_ENOUGH_RESOURCES)
     io = present or new_io()
+    vectors = Port(request.machine, request.primary, controller).vectors()
+    if request.row.vectors_before_queues and vectors == 0:
+        io.setdefault("dead", []).extend(each.iocqa >> 16 for each in state.completion_queues)
     return _with_queues(io, state)
 
 

@@ -13,9 +13,11 @@ migration loses, doubles or sends to the wrong place is noticed here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nvmelm.emulator.admin_driver import AdminDriver
 from nvmelm.emulator.memory import PAGE, Memory
 from nvmelm.emulator.registers import Port
 from nvmelm.wire.opcodes import IoOpcode
@@ -30,6 +32,10 @@ MAX_QUEUES = (_BUFFERS - _QUEUES) // (2 * PAGE)
 AQA = 31 << 16 | 31
 CC = 0x0046_0001  # EN, I/O queue entries of 64 and 16 bytes
 _READY = 0x1
+
+
+Create = Callable[[int, int, int], int]
+"""Creates an I/O queue pair: its id, where its submission and its completion ring lie; returns the status."""
 
 
 @dataclass(slots=True)
@@ -71,6 +77,7 @@ class Driver:
     sent: list[Sent] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
     next_cid: int = 0
+    admin: AdminDriver | None = None  # where it drives its admin queue itself
 
     def start(self, port: Port, queues: int, entries: int) -> str:
         """Enable the controller and create I/O queues; return what went wrong, or nothing."""
@@ -78,11 +85,19 @@ class Driver:
         csts = port.write_cc(CC)
         if csts != _READY:
             return f"the controller does not get ready, CSTS {csts:#x}"
+
+        def create(qid: int, submission: int, completion: int) -> int:
+            status = port.create_io_cq(qid, prp1=completion, size=entries - 1)
+            return status or port.create_io_sq(qid, prp1=submission, size=entries - 1, cqid=qid)
+
+        return self.make_queues(queues, entries, create)
+
+    def make_queues(self, queues: int, entries: int, create: Create) -> str:
+        """Have I/O queues created, in a controller that is ready; return what went wrong, or nothing."""
         for number in range(queues):
             submission, completion = _QUEUES + 2 * PAGE * number, _QUEUES + 2 * PAGE * number + PAGE
             qid = number + 1
-            status = port.create_io_cq(qid, prp1=completion, size=entries - 1)
-            status = status or port.create_io_sq(qid, prp1=submission, size=entries - 1, cqid=qid)
+            status = create(qid, submission, completion)
             if status:
                 return f"I/O queue {qid} was not created, status {status:#06x}"
             self.rings.append(Ring(qid, entries))
@@ -150,4 +165,6 @@ class Driver:
     def from_json(cls, values: dict[str, Any]) -> Driver:
         """Return the driver that :meth:`to_json` described."""
         rings = [Ring(**each) for each in values["rings"]]
-        return cls(**{**values, "rings": rings, "sent": [Sent(**each) for each in values["sent"]]})
+        admin = AdminDriver(**values["admin"]) if values.get("admin") else None
+        sent = [Sent(**each) for each in values["sent"]]
+        return cls(**{**values, "rings": rings, "sent": sent, "admin": admin})

@@ -31,6 +31,7 @@ SQE_BYTES = SubmissionQueueEntry.size
 CQE_BYTES = CompletionQueueEntry.size
 CSTS_READY = 0x1
 CC_ENABLE = 0x1
+_BUS_MASTER = 0x4  # of the Command register
 
 
 class Engine:
@@ -58,7 +59,15 @@ class Engine:
             and bool(io["cc"] & CC_ENABLE)
             and io["csts"] == CSTS_READY
             and bool(io["memory"])
+            and self._masters
         )
+
+    @property
+    def _masters(self) -> bool:
+        """Return whether the function may do DMA: bus master is on, where a VMM has said anything about it."""
+        function = self.machine.function_of(self.primary, self.controller)
+        holder = self.machine.holder(function["bdf"]) if function is not None else None
+        return holder is None or bool(holder.get("command", _BUS_MASTER) & _BUS_MASTER)
 
     def fetch(self, limit: int) -> int:
         """Fetch up to ``limit`` commands, one from each submission queue in turn; return how many."""
@@ -117,7 +126,21 @@ class Engine:
         if queue["tail"] > queue["size"]:
             queue["tail"], queue["phase"] = 0, queue["phase"] ^ 1
         io["completed"] += 1
-        io["interrupts"] += queue["attributes"] >> 1 & 1
+        if queue["attributes"] >> 1 & 1:
+            self.interrupt(queue["attributes"] >> 16)
+
+    def interrupt(self, vector: int) -> None:
+        """Raise a vector; one that the VMM has not set up, or that is dead, is lost."""
+        io = self.io
+        if io is None or vector in io.get("dead", []):
+            return
+        function = self.machine.function_of(self.primary, self.controller)
+        holder = self.machine.holder(function["bdf"]) if function is not None else None
+        if holder is not None and vector >= holder.get("vectors", vector + 1):
+            return
+        io["interrupts"] += 1
+        raised = io.setdefault("raised", {})
+        raised[str(vector)] = raised.get(str(vector), 0) + 1
 
     def _run(self, memory: Memory, entry: SubmissionQueueEntry) -> None:
         row = self.machine.generation(self.primary)
@@ -147,7 +170,7 @@ class Engine:
         elif limit and length > limit:
             raise Refusal(INVALID_FIELD)
         else:
-            pieces = _pages(memory, entry.prp1, entry.prp2, length)
+            pieces = prp_pieces(memory, entry.prp1, entry.prp2, length)
             if entry.opcode == IoOpcode.READ:
                 data = media.read(self.machine, self.primary, spec, offset, length)
                 self._scatter(memory, pieces, data)
@@ -174,7 +197,7 @@ def _read(memory: Memory, address: int, size: int) -> bytes:
         raise Refusal(DATA_TRANSFER_ERROR) from error
 
 
-def _pages(memory: Memory, prp1: int, prp2: int, length: int) -> list[tuple[int, int]]:
+def prp_pieces(memory: Memory, prp1: int, prp2: int, length: int) -> list[tuple[int, int]]:
     """Return the pieces of memory that PRP entries describe, as (address, size)."""
     first = min(length, PAGE - prp1 % PAGE)
     pieces, left = [(prp1, first)], length - first

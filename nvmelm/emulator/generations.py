@@ -75,6 +75,12 @@ class Generation:
         data_queues, data_queues_subsystem: MCUDMQ, MNSUDMQ; 0 when there are none or none are reported.
         data_queue_ranges, data_queue_prps: MCMR, MCDQPC.
         contiguous_queue_only: a Controller Data Queue must be contiguous (PC = 1).
+        doorbell_stride: CAP.DSTRD.
+        ready_timeout: CAP.TO, units of 500 ms.
+        ready_reads: reads of CSTS after which an enabled controller is ready; 0: at once, -1: never.
+        vectors_before_queues: a vector that is not set up in MSI-X when its completion queue comes to be (for vector 0:
+            when CC.EN is set) never fires; one emulation of others does that.
+        restores_admin_queue: the vendor specific state has the registers and the admin queue, and sets them.
         data_queue_limit_status: status when the number of queues is exceeded; the specification names two.
     """
 
@@ -151,6 +157,12 @@ class Generation:
     data_queue_prps: int = 0
     contiguous_queue_only: bool = False
     data_queue_limit_status: int = 0x4138
+
+    doorbell_stride: int = 0
+    ready_timeout: int = 20
+    ready_reads: int = 0
+    vectors_before_queues: bool = False
+    restores_admin_queue: bool = False
 
     @property
     def trattr(self) -> int:

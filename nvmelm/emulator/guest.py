@@ -24,7 +24,18 @@ from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any, Self
 
-from nvmelm.emulator.driver import ADMIN_CQ, ADMIN_SQ, AQA, CC, MAX_QUEUES, REMEMBERED, REMEMBERED_BYTES, Driver, Ring
+from nvmelm.emulator.driver import (
+    ADMIN_CQ,
+    ADMIN_SQ,
+    AQA,
+    CC,
+    MAX_QUEUES,
+    REMEMBERED,
+    REMEMBERED_BYTES,
+    Create,
+    Driver,
+    Ring,
+)
 from nvmelm.emulator.driver import Sent as SentCommand
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.memory import PAGE, Memory
@@ -118,6 +129,21 @@ class Guest:
         self._function, self._host = function, host
         if start:
             self.start()
+
+    def take(self, host: EmulatedHost, function: VfioFunction) -> None:
+        """Run on a function that the guest's virtual machine has opened, and closes."""
+        self._function, self._host = function, host
+
+    @property
+    def driver(self) -> Driver:
+        """Return the guest's driver."""
+        return self._driver
+
+    def start_by(self, create: Create) -> None:
+        """Have the driver's I/O queues created in another way than through a port; note what goes wrong."""
+        problem = self._driver.make_queues(self._queues, 16, create)
+        if problem:
+            self._software.report.errors.append(problem)
 
     def hold(self, host: EmulatedHost, bdf: str) -> None:
         """Let the virtual machine that waits at a destination open its function and set its registers.

@@ -14,6 +14,7 @@ import struct
 from pathlib import Path
 
 from nvmelm.emulator import controller_state, data_queue, vendor
+from nvmelm.emulator.admin_commands import AdminQueue
 from nvmelm.emulator.device import (
     COMMAND_SEQUENCE_ERROR,
     CONTROLLER_NOT_SUSPENDED,
@@ -25,6 +26,7 @@ from nvmelm.emulator.device import (
     Request,
 )
 from nvmelm.emulator.engine import Engine
+from nvmelm.emulator.registers import Port
 from nvmelm.emulator.resets import discard_transfer, discard_vendor_state
 from nvmelm.emulator.state import Controller, Transfer
 from nvmelm.wire.extents import Extent, merge
@@ -65,7 +67,8 @@ def _suspend(request: Request, controller: Controller) -> None:
     if controller["suspended"]:
         return
     Engine(request.machine, request.primary, controller).complete(_UNLIMITED)
-    if controller["io"] is not None and controller["io"]["inflight"]:
+    admin_done = AdminQueue(Port(request.machine, request.primary, controller)).finish()
+    if not admin_done or (controller["io"] is not None and controller["io"]["inflight"]):
         # A full completion queue keeps a command from completing; a later try finds it read.
         raise Refusal(INTERNAL_ERROR & ~0x4000)
     controller["suspended"] = True
@@ -79,6 +82,7 @@ def _resume(request: Request, controller: Controller) -> None:
     if controller["transfer"] is not None:
         raise Refusal(COMMAND_SEQUENCE_ERROR)
     controller["suspended"] = controller["notified"] = False
+    AdminQueue(Port(request.machine, request.primary, controller)).work()
     data_queue.resumed(request.machine, request.primary, controller)
 
 
@@ -254,3 +258,5 @@ def _adopt(
     if header.vss:
         discard_vendor_state(request.machine, controller)
         controller["vendor"], controller["vendor_at"] = file, at
+        if row.restores_admin_queue:
+            vendor.restore_admin_queue(request.machine, controller)

@@ -9,15 +9,22 @@ Submission Queue command; NVMe over PCIe Transport Specification 1.1, Doorbells.
 
 from __future__ import annotations
 
+from typing import Literal
+
+from nvmelm.emulator.admin_rings import fresh
 from nvmelm.emulator.engine import CC_ENABLE, CSTS_READY, Engine
 from nvmelm.emulator.resets import CSTS_FATAL, reset_controller
+from nvmelm.emulator.state import Io
 
 # Command specific status of the Create I/O Queue commands.
 COMPLETION_QUEUE_INVALID = 0x4100
 INVALID_QUEUE_IDENTIFIER = 0x4101
 INVALID_QUEUE_SIZE = 0x4102
 INVALID_INTERRUPT_VECTOR = 0x4108
+INVALID_QUEUE_DELETION = 0x410C
 
+_SHN = 14  # CC.SHN, two bits
+_SHUTDOWN_COMPLETE = 0x8  # CSTS.SHST
 _CONTIGUOUS = 0x1
 _INTERRUPTS_ENABLED = 0x2
 
@@ -50,10 +57,40 @@ class Port(Engine):
             if self.controller["io"] is not None:
                 self.controller["io"]["memory"] = memory
             return self.csts
+        begins = value & CC_ENABLE and not io["cc"] & CC_ENABLE
         io["cc"] = value
-        if value & CC_ENABLE:
-            io["csts"] = CSTS_READY if self.controller["online"] else CSTS_FATAL
+        if begins:
+            self._enable(io)
+        if value >> _SHN & 3 and io["csts"] == CSTS_READY:
+            io["csts"] |= _SHUTDOWN_COMPLETE
         return io["csts"]
+
+    def _enable(self, io: Io) -> None:
+        row = self.machine.generation(self.primary)
+        if not self.controller["online"]:
+            io["csts"] = CSTS_FATAL
+        elif row.ready_reads:
+            io["csts"], io["ready_in"] = 0, row.ready_reads
+        else:
+            io["csts"] = CSTS_READY
+        io["admin"] = fresh()
+        if row.vectors_before_queues and self.vectors() == 0:
+            io.setdefault("dead", []).append(0)
+
+    def vectors(self) -> int | None:
+        """Return how many vectors the VMM has set up; None when it does not say."""
+        function = self.machine.function_of(self.primary, self.controller)
+        holder = self.machine.holder(function["bdf"]) if function is not None else None
+        return holder.get("vectors") if holder is not None else None
+
+    def read_csts(self) -> int:
+        """Return Controller Status as a read of the register does: a slow controller gets ready between two reads."""
+        io = self.io
+        if io is not None and io.get("ready_in", 0) > 0:
+            io["ready_in"] -= 1
+            if io["ready_in"] == 0:
+                io["csts"] = CSTS_READY
+        return self.csts
 
     def create_io_cq(self, qid: int, *, prp1: int, size: int, vector: int = 0) -> int:
         """Create an I/O completion queue of ``size`` entries, 0's based; return the status."""
@@ -65,6 +102,8 @@ class Port(Engine):
             return INVALID_QUEUE_IDENTIFIER
         if vector >= max(self.controller["nvi"], 1):
             return INVALID_INTERRUPT_VECTOR
+        if self.machine.generation(self.primary).vectors_before_queues and self.vectors() == 0:
+            io.setdefault("dead", []).append(vector)
         attributes = _CONTIGUOUS | _INTERRUPTS_ENABLED | vector << 16
         io["cqs"][str(qid)] = {
             "prp1": prp1,
@@ -94,6 +133,16 @@ class Port(Engine):
             "head": 0,
             "tail": 0,
         }
+        return 0
+
+    def delete_io_queue(self, kind: Literal["sqs", "cqs"], qid: int) -> int:
+        """Delete an I/O queue; return the status."""
+        io = self.io
+        if io is None or str(qid) not in io[kind]:
+            return INVALID_QUEUE_IDENTIFIER
+        if kind == "cqs" and any(queue["cqid"] == qid for queue in io["sqs"].values()):
+            return INVALID_QUEUE_DELETION
+        del io[kind][str(qid)]
         return 0
 
     def _check(self, qid: int, size: int) -> int:

@@ -60,6 +60,19 @@ class Tracking(TypedDict):
     dirty: dict[str, int]  # unit numbers, once each
 
 
+class AdminRings(TypedDict):
+    """The controller's end of its admin queue pair."""
+
+    sq_head: int
+    sq_tail: int  # what the doorbell said last
+    cq_head: int  # likewise
+    cq_tail: int
+    phase: int  # the tag the next entry gets
+    requests: list[int]  # identifiers of outstanding Asynchronous Event Requests, oldest first
+    waiting: list[list[int]]  # identifier, status and DW0 of what was carried out and found no room
+    events: list[int]  # DW0 of events that nobody asked for yet
+
+
 class Io(TypedDict):
     """The register file and the queues of a controller that was enabled or is held by a VMM."""
 
@@ -74,6 +87,10 @@ class Io(TypedDict):
     memory: str  # the file device DMA goes to, relative to the host's directory; empty: none is mapped
     completed: int  # commands completed since the last reset
     interrupts: int  # interrupts raised since the last reset
+    admin: NotRequired[AdminRings]  # there once CC.EN was set
+    ready_in: NotRequired[int]  # reads of CSTS until it says ready; negative: never
+    raised: NotRequired[dict[str, int]]  # interrupts by vector, of a function whose vectors a VMM has set up
+    dead: NotRequired[list[int]]  # vectors that never fire again
 
 
 class Transfer(TypedDict):
@@ -167,6 +184,8 @@ class Holder(TypedDict):
     name: str
     memory: str
     release: bool  # the kernel asked it to let go
+    command: NotRequired[int]  # the Command register of the function's configuration space
+    vectors: NotRequired[int]  # MSI-X vectors that are set up; not there: the VMM does not say
     vm: NotRequired[str]  # the virtual machine it runs, if it has a name
 
 

@@ -12,7 +12,9 @@ noticed when the state is set somewhere. What lies between are zeros, and holes 
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
+from typing import Any, cast
 
 from nvmelm.emulator.generations import Generation
 from nvmelm.emulator.machine import Machine
@@ -22,6 +24,9 @@ from nvmelm.emulator.state import Controller, Primary
 _MAGIC = b"EMULATED VENDOR STATE\0\0\0"
 _STRIDE = 64 * 1024
 _SEED_BYTES = 32
+#: Where, in the header page, a device that restores its own admin queue keeps it: a length of 4 bytes, and JSON.
+_ADMIN_AT, _ADMIN_BYTES = 1024, 2048
+_REGISTERS = ("cc", "csts", "aqa", "asq", "acq", "admin")
 
 
 def _page(seed: bytes, number: int, size: int) -> bytes:
@@ -54,6 +59,23 @@ def ensure(machine: Machine, primary: Primary, controller: Controller) -> None:
 def read(machine: Machine, controller: Controller, offset: int, length: int) -> bytes:
     """Return part of a controller's vendor specific state, which :func:`ensure` has made sure of."""
     return machine.files.read(controller["vendor"], length, controller["vendor_at"] + offset)
+
+
+def keep_admin_queue(machine: Machine, controller: Controller) -> None:
+    """Put the registers and the admin queue of a controller into its vendor specific state."""
+    io: dict[str, Any] = dict(controller["io"] or {})
+    raw = json.dumps({name: io[name] for name in _REGISTERS if name in io}).encode()
+    if len(raw) + 4 <= _ADMIN_BYTES:
+        at = controller["vendor_at"] + _ADMIN_AT
+        machine.files.write(controller["vendor"], len(raw).to_bytes(4, "little") + raw, at)
+
+
+def restore_admin_queue(machine: Machine, controller: Controller) -> None:
+    """Set the registers and the admin queue to what the vendor specific state says."""
+    size = int.from_bytes(read(machine, controller, _ADMIN_AT, 4), "little")
+    io: dict[str, Any] | None = cast("dict[str, Any] | None", controller["io"])
+    if io is not None and 0 < size <= _ADMIN_BYTES:
+        io.update(json.loads(read(machine, controller, _ADMIN_AT + 4, size)))
 
 
 def acceptable(machine: Machine, row: Generation, name: str, offset: int, size: int) -> bool:

@@ -10,6 +10,7 @@ from nvmelm.emulator import functions
 from nvmelm.emulator.machine import Machine
 from nvmelm.emulator.memory import Memory
 from nvmelm.emulator.registers import Port
+from nvmelm.emulator.resets import reset_function
 from nvmelm.errors import host_error
 
 
@@ -45,6 +46,34 @@ class VfioFunction:
             for holder in state["holders"]:
                 if holder["bdf"] == self.bdf:
                     holder["vm"] = vm
+
+    @property
+    def command(self) -> int:
+        """Return the Command register; a function that was just opened has memory decode and bus master off."""
+        with self._machine.view():
+            holder = self._machine.holder(self.bdf)
+            return holder.get("command", 0) if holder is not None else 0
+
+    @command.setter
+    def command(self, value: int) -> None:
+        with self._machine.change():
+            holder = self._machine.holder(self.bdf)
+            if holder is not None:
+                holder["command"] = value & 0xFFFF
+
+    def set_vectors(self, count: int) -> None:
+        """Set up so many MSI-X vectors, as ``VFIO_DEVICE_SET_IRQS`` does; 0 takes them away."""
+        with self._machine.change():
+            holder = self._machine.holder(self.bdf)
+            if holder is not None:
+                holder["vectors"] = count
+
+    def reset(self) -> None:
+        """Reset the function, as ``VFIO_DEVICE_RESET`` does; configuration space and vectors are put back."""
+        with self._machine.change() as state:
+            function = state["functions"].get(self.bdf)
+            if function is not None and function["inode"] == self._inode:
+                reset_function(self._machine, function)
 
     @property
     def memory(self) -> Memory:
