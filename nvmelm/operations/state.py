@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from nvmelm.commands import AdminCommandError, execute, migration
 from nvmelm.operations.image_view import ImageDescription, show
-from nvmelm.operations.state_restore import Refusal, Restored, Target, check_fits, commands, refusals, restore
+from nvmelm.operations.state_restore import RETRIES, Refusal, Restored, Target, check_fits, commands, refusals, restore
 from nvmelm.operations.state_save import Examined, Saved, bounded_size, examine, save
 from nvmelm.operations.state_transfer import formats_of, is_suspended, transfer_limit
 from nvmelm.transport import AdminQueue
@@ -23,6 +23,7 @@ from nvmelm.wire.opcodes import SuspendType
 from nvmelm.wire.status import StatusCode
 
 __all__ = [
+    "RETRIES",
     "Examined",
     "ImageDescription",
     "Refusal",

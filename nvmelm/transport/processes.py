@@ -211,3 +211,12 @@ def _by_path(sysfs: Sysfs, dev: Path, path: str) -> str:
 def _unescape(text: str) -> str:
     r"""Undo proc's escapes: a blank in a path is ``\040``."""
     return _OCTAL_ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def start_of(pid: int) -> int:
+    """Return when a process started, clock ticks after boot, since a pid is used again; -1 when it is not there."""
+    try:
+        raw = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return -1
+    return int(raw[raw.rfind(b")") + 2 :].split()[19])

@@ -46,14 +46,30 @@ class Refusal(Exception):  # noqa: N818 (an answer to a VMM, not one of nvmelm's
 
 
 class Registers(Protocol):
-    """BAR0 of the function, read and written four bytes at a time.
+    """The function's own registers; each method raises OSError when the kernel refuses."""
 
-    Both raise OSError, EIO while memory decode is off in the function's command register.
-    """
+    def read32(self, offset: int) -> int:
+        """Read four bytes of BAR0; EIO while memory decode is off in the command register."""
+        ...
 
-    def read32(self, offset: int) -> int: ...
+    def write32(self, offset: int, value: int) -> None:
+        """Write four bytes of BAR0, likewise."""
+        ...
 
-    def write32(self, offset: int, value: int) -> None: ...
+    def command(self) -> int:
+        """Return the Command register of the PCI configuration space (16 bits at offset 4), as the VMM sees it."""
+        ...
+
+    def set_command(self, value: int) -> None:
+        """Write the Command register, as the VMM does."""
+        ...
+
+    def reset(self) -> None:
+        """Reset the function as ``VFIO_DEVICE_RESET`` does; the kernel keeps configuration space and vectors.
+
+        The function asked for it and knows: :meth:`Function.was_reset` is not called for it.
+        """
+        ...
 
 
 class GuestMemory(Protocol):
@@ -84,6 +100,7 @@ class Opening:
         address: the function's PCI address, as the kernel writes it.
         pid: the VMM's process in our own PID namespace.
         vm: the VM's name where the VMM's arguments tell it, else the VMM's program; a stranger's text.
+        reopened: the VMM has had it open since before the interposer began: it goes on from what was recorded.
     """
 
     address: str
@@ -92,6 +109,7 @@ class Opening:
     registers: Registers
     memory: GuestMemory
     vectors: Vectors
+    reopened: bool = False
 
 
 class Outgoing(Protocol):

@@ -1,0 +1,365 @@
+"""One controlled function as VFIO's migration interface shows it: what each single arc does.
+
+==========================  ============================================================================================
+RUNNING → RUNNING_P2P       Suspend; a controller that is off needs none. A suspended controller starts no DMA at all
+RUNNING_P2P ↔ STOP          nothing: it stands still already
+STOP → STOP_COPY            registers and admin queue position are read, Get State into a proven image; the stream opens
+STOP_COPY → STOP            the stream ends
+STOP → RESUMING             the stream opens; its header is judged as soon as it has arrived
+RESUMING → STOP             registers, admin queue, Suspend, Set State (:mod:`nvmelm.vfio.loading`)
+RUNNING_P2P → RUNNING       Resume; of a state that arrived, once and for all
+==========================  ============================================================================================
+
+An arc that is refused leaves the function where it was, or, when nobody knows what the controller holds, in ERROR, out
+of which only a reset leads. Who runs is the VMM's to decide; one stream is resumed once.
+
+All commands go to the controlling function. What is asked of the controlled one are registers that its guest's driver
+wrote, and which nothing else carries.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from nvmelm.compat.manifest import Manifest
+from nvmelm.compat.read import of_function
+from nvmelm.errors import (
+    DeviceGoneError,
+    HostError,
+    NvmelmError,
+)
+from nvmelm.inventory import PrimaryRef
+from nvmelm.operations import guards, marks, state
+from nvmelm.operations.session import Session, session
+from nvmelm.operations.vm_moves import Event, Held, Moves, resumed_before
+from nvmelm.picture import Picture, Role, Secondary
+from nvmelm.transport import AdminQueue, Host
+from nvmelm.vfio import seam
+from nvmelm.vfio.arcs import way
+from nvmelm.vfio.arrival import JudgedStream
+from nvmelm.vfio.departure import depart, spool
+from nvmelm.vfio.dirty import MemoryLog, stop_quietly
+from nvmelm.vfio.loading import Loader, LoadingError
+from nvmelm.vfio.options import Options
+from nvmelm.vfio.refusals import refusal_of
+from nvmelm.vfio.registers import Controller, reachable
+from nvmelm.vfio.seam import DeviceState, LogRange, Opening, Refusal
+from nvmelm.vfio.stream import ArrivingStream, SpooledStream, StreamHeader
+
+#: More than any state without a vendor's part; QEMU wants an estimate, and never 0.
+_LEAST_BYTES = 64 * 1024
+
+_Arc = tuple[DeviceState, DeviceState]
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """A state that was loaded and has not run yet."""
+
+    header: StreamHeader
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Passport:
+    """What is known of this end before a VM stops: its picture and its manifest."""
+
+    picture: Picture
+    secondary: Secondary
+    manifest: Manifest
+
+
+@dataclass(slots=True)
+class ControlledFunction:
+    """One controlled function; see :class:`nvmelm.vfio.seam.Function`.
+
+    Args:
+        ref: the controlling function.
+        held: what the host's records say of it; carried on when the interposer began anew.
+    """
+
+    host: Host
+    ref: PrimaryRef
+    opening: Opening
+    held: Held
+    options: Options
+    _moves: Moves = field(init=False)
+    _state: DeviceState = DeviceState.RUNNING
+    _suspended: bool = False
+    _passport: _Passport | None = None
+    _outgoing: SpooledStream | None = None
+    _incoming: JudgedStream | None = None
+    _arrival: _Arrival | None = None
+    _log: MemoryLog | None = None
+
+    def __post_init__(self) -> None:
+        self._moves = Moves(self.host)
+        if self.opening.reopened:
+            self._state, self._suspended = DeviceState[self.held.state], self.held.suspended
+        self._remember("opened", 0.0)
+
+    # What the VMM asks
+
+    def flags(self) -> int:
+        """Return STOP_COPY and P2P; ENOTTY for a function that no mark allows to migrate."""
+        with self._answering("PROBE"), self._session() as opened:
+            picture = opened.picture(users=False)
+            secondary = self._secondary(picture)
+            if secondary.mark is None or not secondary.mark.holds:
+                raise Refusal(errno.ENOTTY, f"{self._name} is not marked, so its VM cannot migrate with it")
+        return seam.STOP_COPY | seam.P2P
+
+    @property
+    def state(self) -> DeviceState:
+        """Return the state, in VFIO's words."""
+        return self._state
+
+    def set_state(self, state: DeviceState) -> seam.Outgoing | seam.Incoming | None:
+        """Take the arcs to a state; the stream of the last one, if it has one, is returned."""
+        stream: seam.Outgoing | seam.Incoming | None = None
+        try:
+            arcs = list(way(self._state, DeviceState(state)))
+        except ValueError as error:
+            raise Refusal(errno.EINVAL, str(error)) from error
+        for arc in arcs:
+            started = time.monotonic()
+            with self._answering(f"{arc[0].name} to {arc[1].name}"):
+                stream = self._take(arc)
+            self._state = arc[1]
+            self._remember(f"{arc[0].name} to {arc[1].name}", time.monotonic() - started)
+        return stream
+
+    def data_size(self) -> int:
+        """Return an estimate of the stream's length; what is needed before the VM stops is read here as well."""
+        with self._answering("MIG_DATA_SIZE"):
+            with self._session() as opened:
+                passport = self._passport = self._look(opened)
+            header = len(passport.manifest.dumps(indent=None))
+            return _LEAST_BYTES + header + passport.picture.primary.max_transfer_bytes
+
+    def logging_start(self, ranges: Sequence[LogRange], page_size: int) -> int:
+        """Begin to log what the controller writes; ENOTTY where it cannot and the operator wants it said."""
+        with self._answering("DMA_LOGGING_START"):
+            if self._log is not None:
+                raise Refusal(errno.EINVAL, f"{self._name} logs already")
+            with self._session() as opened:
+                able = opened.picture(users=False).primary.tracking
+            if not able.memory and not self.options.all_dirty:
+                raise Refusal(errno.ENOTTY, f"{self.ref.address} does not track memory, and 'all dirty' is not allowed")
+            self._log = MemoryLog(self._with_queue, self.held.cntlid, able, ranges, page_size)
+            return self._log.page_size
+
+    def logging_report(self, iova: int, length: int, page_size: int) -> bytes:
+        """Return a bitmap of the pages that were written."""
+        with self._answering("DMA_LOGGING_REPORT"):
+            if self._log is None:
+                raise Refusal(errno.EINVAL, f"{self._name} does not log")
+            return self._log.report(iova, length, page_size)
+
+    def logging_stop(self) -> None:
+        """Stop logging; a second time does nothing."""
+        log, self._log = self._log, None
+        if log is not None:
+            with self._answering("DMA_LOGGING_STOP"):
+                log.stop()
+
+    def was_reset(self) -> None:
+        """Forget what was loaded, and end a suspension that outlived the reset: the controller is off now."""
+        self._drop_streams()
+        if self._suspended:
+            with self._answering("RESET"):
+                self._with_queue(lambda queue: state.resume(queue, self.held.cntlid))
+        self._suspended, self._arrival = False, None
+        self._state = DeviceState.RUNNING
+        self._remember("reset", 0.0)
+
+    def close(self) -> None:
+        """Write down whether the function left with its VM, and let go of it."""
+        left = self._outgoing is not None and self._outgoing.finished and self._state is not DeviceState.ERROR
+        notes = stop_quietly(self._log) if self._log is not None else ""
+        self._log = None
+        if left:
+            self._moves.note(Event.LEFT, self.held, reason=notes)
+        self._drop_streams()
+        self._outgoing = None
+        self._moves.let_go(self.held.address)
+
+    # The single arcs
+
+    def _take(self, arc: _Arc) -> seam.Outgoing | seam.Incoming | None:
+        match arc:
+            case DeviceState.RUNNING, DeviceState.RUNNING_P2P:
+                self._suspend()
+            case DeviceState.RUNNING_P2P, DeviceState.RUNNING:
+                self._resume()
+            case DeviceState.STOP, DeviceState.STOP_COPY:
+                return self._depart()
+            case DeviceState.STOP_COPY, DeviceState.STOP:
+                if self._outgoing is not None:
+                    self._outgoing.close()
+            case DeviceState.STOP, DeviceState.RESUMING:
+                return self._expect()
+            case DeviceState.RESUMING, DeviceState.STOP:
+                self._load()
+        return None
+
+    def _suspend(self) -> None:
+        with reachable(self.opening.registers):
+            enabled = Controller(self.opening.registers).enabled
+        if enabled:
+            self._with_queue(lambda queue: state.suspend(queue, self.held.cntlid))
+        self._suspended = enabled
+
+    def _resume(self) -> None:
+        arrival = self._arrival
+        if arrival is not None:
+            self._moves.claim(arrival.header.id)
+        if self._suspended:
+            self._with_queue(lambda queue: state.resume(queue, self.held.cntlid))
+        self._suspended = False
+        if arrival is not None:
+            self._arrived(arrival)
+        elif self._outgoing is not None:
+            self._note(Event.STAYED, self._outgoing.header.id)
+        self._outgoing, self._arrival = None, None
+
+    def _depart(self) -> SpooledStream:
+        with self._session() as opened:
+            passport = self._passport or self._look(opened)
+            secondary = self._marked(passport, Role.MIGRATABLE)
+            stream = depart(opened, self.opening, passport.picture, secondary, passport.manifest, self.options)
+        self._outgoing = stream
+        self.held = replace(self.held, stream=stream.header.id)
+        self._moves.note(Event.LEAVING, self.held)
+        return stream
+
+    def _expect(self) -> JudgedStream:
+        with self._session() as opened:
+            passport = self._passport = self._look(opened)
+            self._marked(passport, Role.RESUMABLE)
+        stream = ArrivingStream(spool(self.host), lambda header: self._judge(passport, header))
+        self._incoming = JudgedStream(stream, self._answering)
+        return self._incoming
+
+    def _judge(self, passport: _Passport, header: StreamHeader) -> None:
+        """Refuse what does not fit here, before its state has arrived."""
+        self.held = replace(self.held, stream=header.id)
+        self._moves.note(Event.ARRIVING, self.held, source_vm=header.vm, source_address=header.address)
+        if self._moves.was_resumed(header.id):
+            raise resumed_before(header.id)
+        self.options.judge(header.source_manifest(), passport.manifest, self._name)
+
+    def _load(self) -> None:
+        incoming, self._incoming = self._incoming, None
+        passport = self._passport
+        if incoming is None or passport is None:
+            raise Refusal(errno.EBADMSG, f"no state has arrived for {self._name}: the interposer began anew meanwhile")
+        header = incoming.header()
+        try:
+            with self._session() as opened:
+                self._marked(passport, Role.RESUMABLE)
+                loader = Loader(self.opening, opened.queue, self.held.cntlid, passport.picture.primary)
+                loaded = loader.load(header, incoming.stream.image)
+        except LoadingError as error:
+            self._state, self._suspended = DeviceState.ERROR, False
+            raise refusal_of(error.__cause__) from error
+        finally:
+            incoming.stream.close()
+        self._suspended = loaded.suspended
+        self._arrival = _Arrival(header, loaded.notes)
+
+    def _arrived(self, arrival: _Arrival) -> None:
+        """Have the guest look at its queues, write down that it runs here, and let it move on from here."""
+        notes = list(arrival.notes)
+        try:
+            self.opening.vectors.trigger()
+        except OSError as error:
+            notes.append(f"its interrupts were not raised once ({error}); one that was lost in the move stays lost")
+        try:
+            with self._session() as opened:
+                picture = opened.picture(users=False)
+                secondary = self._secondary(picture)
+                marks.verify(picture, secondary)
+                marks.give(self.host, picture, secondary, Role.MIGRATABLE)
+        except NvmelmError as error:
+            notes.append(f"it has no mark to move on: {error.message}")
+        self._note(Event.ARRIVED, arrival.header.id, "; ".join(notes))
+
+    # What the arcs share
+
+    @property
+    def _name(self) -> str:
+        return f"{self.held.address} (controller {self.held.cntlid:#06x})"
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        with session(self.host, self.ref, change=True) as opened:
+            yield opened
+
+    def _with_queue(self, work: Callable[[AdminQueue], object]) -> None:
+        with self._session() as opened:
+            work(opened.queue)
+
+    def _secondary(self, picture: Picture) -> Secondary:
+        """Return the function as it is now, if it is still the one that was opened."""
+        secondary = picture.secondary(self.held.cntlid)
+        if secondary is None or secondary.incarnation != self.held.incarnation:
+            raise DeviceGoneError(f"{self._name} is not the function any more that its VM opened", fix="nvmelm list")
+        return secondary
+
+    def _look(self, opened: Session) -> _Passport:
+        picture = opened.picture(users=False)
+        secondary = self._secondary(picture)
+        return _Passport(picture, secondary, of_function(self.host, opened.queue, picture, secondary))
+
+    def _marked(self, passport: _Passport, role: Role) -> Secondary:
+        """Return the function if its mark still allows this, and no other migration has it."""
+        secondary = self._secondary(passport.picture)
+        secondary = replace(secondary, mark=marks.look(self.host, passport.picture, secondary))
+        marks.require(passport.picture, secondary, role)
+        guards.require_decided(self.host, passport.picture, [self.held.cntlid])
+        return secondary
+
+    @contextmanager
+    def _answering(self, what: str) -> Iterator[None]:
+        """Turn whatever goes wrong in a block into what the VMM is told and what the journal says."""
+        try:
+            yield
+        except Refusal as refusal:
+            self._refused(what, refusal)
+            raise
+        except Exception as error:
+            answer = refusal_of(error)
+            self._refused(what, answer)
+            raise answer from error
+
+    def _refused(self, what: str, refusal: Refusal) -> None:
+        if not refusal.reason:
+            return
+        self.held = replace(self.held, refusal=refusal.reason)
+        self._note(Event.REFUSED, self.held.stream, f"{what}: {refusal.reason}")
+        self._remember(what, 0.0)
+
+    def _note(self, event: Event, stream: str, reason: str = "") -> None:
+        """Write into the journal where the disk lets us: what has happened has happened."""
+        try:
+            self._moves.note(event, self.held, stream=stream, reason=reason)
+        except HostError as error:
+            self.held = replace(self.held, refusal=error.message)
+
+    def _remember(self, arc: str, seconds: float) -> None:
+        self.held = replace(
+            self.held, state=self._state.name, suspended=self._suspended, arc=arc, arc_seconds=round(seconds, 6)
+        )
+        self.held = self._moves.hold(self.held)
+
+    def _drop_streams(self) -> None:
+        if self._outgoing is not None:
+            self._outgoing.close()
+        if self._incoming is not None:
+            self._incoming.stream.close()
+            self._incoming = None

@@ -1,0 +1,166 @@
+"""The arc out of RESUMING: registers, admin queue, Set State. The VMM has restored configuration space and vectors.
+
+::
+
+    off at the source        AQA, ASQ, ACQ and CC are written, nothing else
+    arrives disabled         the same with CC.EN clear: the guest's driver finds its controller not ready and resets it
+    restores it by itself    Suspend, Set State; the registers are the source's then, and nothing more is done
+    all others               registers with CC.EN last, CSTS.RDY, wind the admin queue, Suspend, Set State
+
+A controller that is on, or suspended, is reset first. One that was begun with and failed is reset again: it holds
+nothing of the state, and does not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from nvmelm.commands import AdminCommandError
+from nvmelm.errors import ImageError, NotSupportedError, NvmelmError
+from nvmelm.operations import state
+from nvmelm.operations.image_reader import Image
+from nvmelm.picture import Primary
+from nvmelm.transport import AdminQueue
+from nvmelm.vfio.registers import CC_ENABLE, AdminRegisters, Controller, reachable
+from nvmelm.vfio.seam import Opening
+from nvmelm.vfio.stream import SavedAdminQueue, StreamHeader
+from nvmelm.vfio.winding import Rings, wind
+
+_UNIDENTIFIED = (
+    "{} event request(s) of the guest stand under substitute identifiers: the ring does not show theirs any more"
+)
+_DISABLED = "the controller arrived disabled: its guest's driver resets it"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was loaded.
+
+    Attributes:
+        suspended: the controller stands still and has to be resumed.
+        notes: what is not as it was at the source.
+    """
+
+    suspended: bool
+    notes: tuple[str, ...] = ()
+
+
+class LoadingError(Exception):
+    """Something failed after the controller was touched; its cause says what."""
+
+
+class Loader:
+    """Puts what a stream carries into one controller.
+
+    Args:
+        queue: of the primary controller, held for the whole of it.
+        primary: the primary controller, as it is.
+    """
+
+    def __init__(self, opening: Opening, queue: AdminQueue, cntlid: int, primary: Primary) -> None:
+        self._opening = opening
+        self._queue = queue
+        self._cntlid = cntlid
+        self._target = state.Target.of(primary)
+        self._limit = primary.max_transfer_bytes
+
+    def load(self, header: StreamHeader, image: Callable[[], Image | None]) -> Loaded:
+        """Load a stream.
+
+        Args:
+            image: verifies the image and returns it.
+
+        Raises:
+            LoadingError: the controller was touched, and reset.
+            NvmelmError: the stream is unfit; the controller was not touched.
+        """
+        verified = image()
+        try:
+            if verified is not None:
+                state.check_fits(verified.header, self._target)
+            with reachable(self._opening.registers, dma=True):
+                return self._touch(header, verified)
+        finally:
+            if verified is not None:
+                verified.close()
+
+    def _touch(self, header: StreamHeader, image: Image | None) -> Loaded:
+        try:
+            self._clean()
+            return self._fill(header, image)
+        except Exception as error:
+            with suppress(NvmelmError, OSError):
+                self._reset()
+            raise LoadingError from error
+
+    def _fill(self, header: StreamHeader, image: Image | None) -> Loaded:
+        registers = header.registers.values()
+        if image is None:
+            self._write(registers)
+            return Loaded(suspended=False)
+        if image.header.vendor_bytes and self._restores_by_itself(registers, image):
+            return Loaded(suspended=True)
+        if header.admin_queue is None:
+            self._write(replace(registers, cc=registers.cc & ~CC_ENABLE))
+            return Loaded(suspended=False, notes=(_DISABLED,))
+        self._wound(registers, header.admin_queue)
+        state.suspend(self._queue, self._cntlid)
+        self._set(image, retries=state.RETRIES)
+        unidentified = header.admin_queue.unidentified
+        return Loaded(suspended=True, notes=(_UNIDENTIFIED.format(unidentified),) if unidentified else ())
+
+    def _restores_by_itself(self, registers: AdminRegisters, image: Image) -> bool:
+        """Return whether the state alone brings the controller back, admin queue and all; if not, it is clean again."""
+        try:
+            state.suspend(self._queue, self._cntlid)
+            self._set(image, retries=0)
+            controller = Controller(self._opening.registers)
+            if controller.read() == registers and controller.ready:
+                return True
+        except ImageError:
+            raise
+        except (AdminCommandError, NotSupportedError):
+            pass  # it takes no state before it is enabled
+        self._reset()
+        return False
+
+    def _wound(self, registers: AdminRegisters, saved: SavedAdminQueue) -> None:
+        controller = Controller(self._opening.registers)
+        controller.enable(registers)
+        if Rings.read(self._opening.memory, registers).sha256 != saved.rings_sha256:
+            raise ImageError(
+                "the guest's memory here does not hold the admin queue that its controller left with",
+                cause="the VM's memory has not arrived, or is another VM's",
+                fix="load the state after the memory, as VMMs do",
+                reason="admin-queue-differs",
+            )
+        wind(controller, self._opening.memory, registers, saved.position())
+
+    def _set(self, image: Image, *, retries: int) -> None:
+        state.restore(
+            self._queue,
+            self._cntlid,
+            image,
+            target=self._target,
+            device_bytes=self._limit,
+            suspended=True,
+            retries=retries,
+        )
+
+    def _clean(self) -> None:
+        """Make sure that the controller is off and not suspended."""
+        if Controller(self._opening.registers).enabled or state.is_suspended(
+            self._queue, self._cntlid, self._target.formats
+        ):
+            self._reset()
+
+    def _reset(self) -> None:
+        """Reset the function, and end a suspension that outlives it."""
+        self._opening.registers.reset()
+        state.resume(self._queue, self._cntlid)
+
+    def _write(self, registers: AdminRegisters) -> None:
+        """Write the registers of a controller that stays off."""
+        Controller(self._opening.registers).write(registers)
