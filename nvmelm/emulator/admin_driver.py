@@ -14,8 +14,10 @@ from typing import Any, Protocol
 from nvmelm.wire.opcodes import Opcode
 from nvmelm.wire.queue_entry import CompletionQueueEntry, SubmissionQueueEntry
 
-#: Identifiers of event requests are those above what commands use, as in Linux's driver.
+#: Identifiers of event requests are those above what commands use; whatever comes under another one up there is an event
+#: all the same, and the first of ours is asked for again. Source: Linux 6.1 drivers/nvme/host/nvme.h, nvme_is_aen_req.
 FIRST_EVENT_CID = 31
+_TAG = 0xFFF
 
 
 class GuestMemory(Protocol):
@@ -89,11 +91,11 @@ class AdminDriver:
         while (entry := self._next(memory)) is not None:
             taken += 1
             opcode = self.sent.pop(str(entry.cid), None)
-            if opcode is None:
-                self.errors.append(f"a completion for identifier {entry.cid}, which is not outstanding")
-            elif opcode == Opcode.ASYNCHRONOUS_EVENT_REQUEST:
+            if entry.cid & _TAG >= FIRST_EVENT_CID:
                 self.events.append(entry.dw0)
-                again.append(entry.cid)
+                again.append(FIRST_EVENT_CID if opcode is None else entry.cid)
+            elif opcode is None:
+                self.errors.append(f"a completion for identifier {entry.cid}, which is not outstanding")
             else:
                 self.completed[str(entry.cid)] = [entry.status_value, entry.dw0]
         if taken:

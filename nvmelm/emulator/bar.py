@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nvmelm.emulator.admin_commands import AdminQueue
+from nvmelm.emulator.engine import CC_ENABLE
 from nvmelm.emulator.registers import Port
 from nvmelm.emulator.vfio import VfioFunction
 
@@ -103,6 +104,8 @@ class Bar:
             Bar._doorbell(port, offset - DOORBELLS, value & 0xFFFF)
         elif offset == CC:
             port.write_cc(value)
+        elif io["cc"] & CC_ENABLE:
+            return  # the admin queue is taken when CC.EN is set; a later write changes nothing
         elif offset == AQA:
             io["aqa"] = value
         elif offset in (ASQ, ASQ + 4):

@@ -64,6 +64,8 @@ class Answering(Protocol):
 
     def data_size(self) -> int: ...
 
+    def can_log(self) -> bool: ...
+
     def logging_start(self, ranges: Any, page_size: int) -> int: ...
 
     def logging_report(self, iova: int, length: int, page_size: int) -> bytes: ...
@@ -98,7 +100,6 @@ class MigratingVm:
         open_: gives what answers for its function.
         admin: slots of the admin rings.
         events: requests for asynchronous events the guest keeps.
-        shared: VMs that share one memory keep their rings apart by it; left out there is one function.
     """
 
     def __init__(
@@ -113,10 +114,11 @@ class MigratingVm:
         queues: int = 2,
         depth: int = 16,
         records: int = 64,
+        nsid: int = 1,
     ) -> None:
         self.host, self.bdf, self.name = host, bdf, name
         self._shape, self._events = admin, events
-        self._values = {"queues": queues, "depth": depth, "records": records}
+        self._values = {"queues": queues, "depth": depth, "records": records, "nsid": nsid}
         self.function = VfioFunction(host.machine, bdf, memory=host.machine.new_memory(_MEMORY_BYTES), name=name)
         self.function.belongs_to(name)
         self.function.set_vectors(0)
@@ -128,7 +130,7 @@ class MigratingVm:
 
     def _offers(self) -> bool:
         try:
-            return self.answering is not None and bool(self.answering.flags() & 1)
+            return self.answering is not None and bool(self.answering.flags() & 1) and self.answering.can_log()
         except Exception:
             return False
 
@@ -147,7 +149,8 @@ class MigratingVm:
         self._set(State.STOP)
 
     def boot(self) -> None:
-        """Let firmware find the function and the guest's driver start."""
+        """Let firmware find the function and the guest's driver start, in memory that nothing is left in."""
+        self.function.memory.write(0, bytes(_MEMORY_BYTES))
         self.bar.set_command(MEMORY_DECODE | BUS_MASTER)
         self.function.set_vectors(2)
         self.guest = Guest.create(self.host, self.bdf, _MEMORY_BYTES, name=self.name, **self._values)

@@ -206,6 +206,11 @@ def look(host: Host, picture: Picture, one: Secondary) -> Mark | None:
     )
 
 
+def stored_text(host: Host, address: str, cntlid: int) -> str:
+    """Return a mark's file as it is, empty when there is none: two texts that are alike are one mark."""
+    return store.read(_path(host, address, cntlid)) or ""
+
+
 def joined(host: Host, picture: Picture) -> Picture:
     """Return the picture with the mark of every function."""
     if not store.names(host.state_dir / "marks" / picture.primary.address):

@@ -36,7 +36,7 @@ class Event(StrEnum):
     ARRIVING = "arriving"
     ARRIVED = "arrived"
     REFUSED = "refused"
-    FAILED = "failed"
+    ALL_DIRTY = "all-dirty"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from nvmelm.compat.manifest import Manifest
@@ -36,7 +36,7 @@ from nvmelm.inventory import PrimaryRef
 from nvmelm.operations import guards, marks, state
 from nvmelm.operations.session import Session, session
 from nvmelm.operations.vm_moves import Event, Held, Moves, resumed_before
-from nvmelm.picture import Picture, Role, Secondary
+from nvmelm.picture import Picture, Role, Secondary, Tracking
 from nvmelm.transport import AdminQueue, Host
 from nvmelm.vfio import seam
 from nvmelm.vfio.arcs import way
@@ -90,6 +90,9 @@ class ControlledFunction:
     _moves: Moves = field(init=False)
     _state: DeviceState = DeviceState.RUNNING
     _suspended: bool = False
+    _mark: str = ""
+    _allowed: bool = False
+    _able: Tracking | None = None
     _passport: _Passport | None = None
     _outgoing: SpooledStream | None = None
     _incoming: JudgedStream | None = None
@@ -105,12 +108,17 @@ class ControlledFunction:
     # What the VMM asks
 
     def flags(self) -> int:
-        """Return STOP_COPY and P2P; ENOTTY for a function that no mark allows to migrate."""
-        with self._answering("PROBE"), self._session() as opened:
-            picture = opened.picture(users=False)
-            secondary = self._secondary(picture)
-            if secondary.mark is None or not secondary.mark.holds:
-                raise Refusal(errno.ENOTTY, f"{self._name} is not marked, so its VM cannot migrate with it")
+        """Return STOP_COPY and P2P; ENOTTY for a function that no mark allows to migrate.
+
+        Asked before every call: the facts behind a mark are read when its file has changed, and by the arcs themselves.
+        """
+        mark = marks.stored_text(self.host, self.held.primary, self.held.cntlid)
+        if mark != self._mark:
+            with self._answering("PROBE"), self._session() as opened:
+                found = self._secondary(opened.picture(users=False)).mark
+            self._mark, self._allowed = mark, found is not None and found.holds
+        if not self._allowed:
+            raise Refusal(errno.ENOTTY)
         return seam.STOP_COPY | seam.P2P
 
     @property
@@ -141,16 +149,23 @@ class ControlledFunction:
             header = len(passport.manifest.dumps(indent=None))
             return _LEAST_BYTES + header + passport.picture.primary.max_transfer_bytes
 
+    def can_log(self) -> bool:
+        """Return whether logging is answered: by the controller, or with "all dirty" where the operator lets it be."""
+        if self._able is None:
+            with self._answering("PROBE"), self._session() as opened:
+                self._able = opened.picture(users=False).primary.tracking
+        return self._able.memory or self.options.all_dirty
+
     def logging_start(self, ranges: Sequence[LogRange], page_size: int) -> int:
         """Begin to log what the controller writes; ENOTTY where it cannot and the operator wants it said."""
+        if not self.can_log() or self._able is None:
+            raise Refusal(errno.ENOTTY)
         with self._answering("DMA_LOGGING_START"):
             if self._log is not None:
                 raise Refusal(errno.EINVAL, f"{self._name} logs already")
-            with self._session() as opened:
-                able = opened.picture(users=False).primary.tracking
-            if not able.memory and not self.options.all_dirty:
-                raise Refusal(errno.ENOTTY, f"{self.ref.address} does not track memory, and 'all dirty' is not allowed")
-            self._log = MemoryLog(self._with_queue, self.held.cntlid, able, ranges, page_size)
+            self._log = MemoryLog(self._with_queue, self.held.cntlid, self._able, ranges, page_size)
+            if self._log.note:
+                self._note(Event.ALL_DIRTY, self.held.stream, self._log.note)
             return self._log.page_size
 
     def logging_report(self, iova: int, length: int, page_size: int) -> bytes:
@@ -171,9 +186,9 @@ class ControlledFunction:
         """Forget what was loaded, and end a suspension that outlived the reset: the controller is off now."""
         self._drop_streams()
         if self._suspended:
-            with self._answering("RESET"):
+            with suppress(Refusal), self._answering("RESET"):
                 self._with_queue(lambda queue: state.resume(queue, self.held.cntlid))
-        self._suspended, self._arrival = False, None
+        self._suspended, self._arrival, self._outgoing = False, None, None
         self._state = DeviceState.RUNNING
         self._remember("reset", 0.0)
 
@@ -183,10 +198,11 @@ class ControlledFunction:
         notes = stop_quietly(self._log) if self._log is not None else ""
         self._log = None
         if left:
-            self._moves.note(Event.LEFT, self.held, reason=notes)
+            self._note(Event.LEFT, self.held.stream, notes)
         self._drop_streams()
         self._outgoing = None
-        self._moves.let_go(self.held.address)
+        with suppress(HostError):
+            self._moves.let_go(self.held.address)
 
     # The single arcs
 
@@ -355,7 +371,8 @@ class ControlledFunction:
         self.held = replace(
             self.held, state=self._state.name, suspended=self._suspended, arc=arc, arc_seconds=round(seconds, 6)
         )
-        self.held = self._moves.hold(self.held)
+        with suppress(HostError):  # the arc was taken all the same
+            self.held = self._moves.hold(self.held)
 
     def _drop_streams(self) -> None:
         if self._outgoing is not None:

@@ -15,7 +15,7 @@ from nvmelm.transport import Host
 from nvmelm.transport.processes import start_of
 from nvmelm.vfio.function import ControlledFunction
 from nvmelm.vfio.options import Options
-from nvmelm.vfio.seam import DeviceState, Opening
+from nvmelm.vfio.seam import DeviceState, Function, Opening
 
 
 class HostFunctions:
@@ -25,7 +25,7 @@ class HostFunctions:
         self._host = host
         self._options = options or Options()
 
-    def open(self, opening: Opening) -> ControlledFunction | None:
+    def open(self, opening: Opening) -> Function | None:
         """Return the function a VMM has opened; None when it is no VF of a PF that saves and restores states.
 
         Raises:

@@ -161,6 +161,10 @@ class Function(Protocol):
         """Return an estimate of the stream's length in bytes, never 0."""
         ...
 
+    def can_log(self) -> bool:
+        """Return whether logging of writes is answered: what a PROBE of it asks."""
+        ...
+
     def logging_start(self, ranges: Sequence[LogRange], page_size: int) -> int:
         """Begin to log writes; return the page size in bytes that is used."""
         ...
@@ -172,7 +176,10 @@ class Function(Protocol):
     def logging_stop(self) -> None: ...
 
     def was_reset(self) -> None:
-        """Take note that the VMM's ``VFIO_DEVICE_RESET`` succeeded: the state is RUNNING, what was loaded is gone."""
+        """Take note that the VMM's ``VFIO_DEVICE_RESET`` succeeded: the state is RUNNING, what was loaded is gone.
+
+        This and :meth:`close` raise nothing: there is nobody to tell.
+        """
         ...
 
     def close(self) -> None:
