@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from nvmelm.wire.opcodes import Opcode
 from nvmelm.wire.queue_entry import CompletionQueueEntry, SubmissionQueueEntry
 
-#: Identifiers of event requests are those above what commands use; whatever comes under another one up there is an event
-#: all the same, and the first of ours is asked for again. Source: Linux 6.1 drivers/nvme/host/nvme.h, nvme_is_aen_req.
+#: Identifiers of event requests are those above what commands use; whatever comes under another one up there is an
+#: event all the same, and the first of ours is asked for again. Source: Linux 6.1 nvme.h, nvme_is_aen_req.
 FIRST_EVENT_CID = 31
 _TAG = 0xFFF
 

@@ -18,6 +18,7 @@ from nvmelm.operations.session import session
 from nvmelm.operations.vm_moves import Moves
 from nvmelm.vfio.options import Options
 from nvmelm.vfio.seam import Refusal
+from nvmelm.wire.opcodes import Opcode
 from tests.emulated.vfio_world import FIRST, PF, SECOND, VF, World, events, refusals, runs, untouched
 
 _OTHER_FIRMWARE = """
@@ -96,6 +97,17 @@ def test_an_event_after_the_move_comes_under_the_identifier_it_was_asked_for_wit
     destination.reap()
     assert destination.admin.events == [1, 2, 3]
     assert sorted(destination.admin.sent) == ["31", "32", "33"]
+    assert goes_on(destination)
+
+
+def test_a_completion_that_the_guest_had_not_taken_is_there_after_the_move(world: World) -> None:
+    source, destination = world.running(), world.waiting()
+    source.rescan(40)
+    cid = source.admin.put(source.function.memory, Opcode.GET_FEATURES, cdw10=7)
+    source.bar.write32(0x1000, source.admin.sq_tail)
+    migrate(source, destination)
+    destination.reap()
+    assert destination.admin.take(cid) == [0, 1 << 16 | 1]
     assert goes_on(destination)
 
 
