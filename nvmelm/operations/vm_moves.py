@@ -50,6 +50,7 @@ class Held:
         suspended: whether the controller was suspended, as far as arcs tell.
         since: when it came into this state; ``arc_seconds`` is what the last arc took.
         stream: id of the stream that left or arrived, empty when there is none.
+        arriving: id of a stream that was loaded and has not run yet.
         refusal: the last reason that something was refused.
     """
 
@@ -67,6 +68,7 @@ class Held:
     arc: str = ""
     arc_seconds: float = 0.0
     stream: str = ""
+    arriving: str = ""
     refusal: str = ""
 
 
@@ -106,7 +108,7 @@ class Moves:
         """Forget who holds a function: its VM closed it."""
         store.remove(self._held(address))
 
-    def note(self, event: Event, held: Held, *, stream: str = "", reason: str = "", **more: object) -> None:
+    def note(self, event: Event, held: Held, *, stream: str = "", reason: str = "", **more: str) -> None:
         """Append to the journal of moves, durably."""
         record = {
             "format": _FORMAT,

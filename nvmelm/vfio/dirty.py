@@ -87,11 +87,15 @@ class MemoryLog:
             else:
                 return
 
-    def report(self, iova: int, length: int, page_size: int) -> bytes:
+    def report(self, iova: int, length: int, page_size: int, *, suspended: bool = False) -> bytes:
         """Return a bitmap of the pages that were written since they were reported last.
+
+        Args:
+            suspended: the controller stands still, so that this is the last word.
 
         Raises:
             Refusal: EINVAL for a range that is not logged, or no whole pages.
+            MalformedError: the device says that there is more to come from a controller that stands still.
         """
         if page_size <= 0 or page_size & page_size - 1 or iova % page_size or length <= 0:
             raise Refusal(errno.EINVAL, f"pages of {page_size} bytes at {iova:#x} cannot be reported")
@@ -101,7 +105,7 @@ class MemoryLog:
         pages = -(-length // page_size)
         if self.note:
             return _ones(pages)
-        self._take()
+        self._take(suspended=suspended)
         bitmap = bytearray(-(-pages // 8))
         for extent in self._written:
             _mark(bitmap, extent, asked, page_size)
@@ -113,7 +117,7 @@ class MemoryLog:
         if not self.note:
             self._with_queue(lambda queue: _untrack(queue, self._cntlid))
 
-    def _take(self) -> None:
+    def _take(self, *, suspended: bool) -> None:
         """Take from the controller whatever it has to report; it says each write once."""
 
         def take(queue: AdminQueue) -> None:
@@ -121,6 +125,12 @@ class MemoryLog:
                 answer = execute(queue, tracking.tracked_memory(self._cntlid, _ANSWER_BYTES))
                 changes = TrackedMemoryChanges.parse(answer.data)
                 self._written = merge([*self._written, *changes.extents])
+                if suspended and not changes.more and not changes.suspended:
+                    raise MalformedError(
+                        f"controller {self._cntlid:#06x} says that it is not suspended",
+                        cause="Track Receive after the suspend has SUSP clear: what it wrote last is not known",
+                        reason="track-unfinished",
+                    )
                 if not changes.more:
                     return
             raise MalformedError(

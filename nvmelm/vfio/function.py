@@ -23,28 +23,25 @@ import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 
-from nvmelm.compat.manifest import Manifest
-from nvmelm.compat.read import of_function
-from nvmelm.errors import (
-    DeviceGoneError,
-    HostError,
-    NvmelmError,
-)
+from nvmelm.commands import AdminCommandError
+from nvmelm.errors import HostError, NvmelmError, UncertainError
 from nvmelm.inventory import PrimaryRef
-from nvmelm.operations import guards, marks, state
+from nvmelm.operations import marks, state
 from nvmelm.operations.session import Session, session
 from nvmelm.operations.vm_moves import Event, Held, Moves, resumed_before
-from nvmelm.picture import Picture, Role, Secondary, Tracking
+from nvmelm.picture import Role, Tracking
 from nvmelm.transport import AdminQueue, Host
 from nvmelm.vfio import seam
 from nvmelm.vfio.arcs import way
 from nvmelm.vfio.arrival import JudgedStream
 from nvmelm.vfio.departure import depart, spool
 from nvmelm.vfio.dirty import MemoryLog, stop_quietly
+from nvmelm.vfio.journal import MoveJournal
 from nvmelm.vfio.loading import Loader, LoadingError
 from nvmelm.vfio.options import Options
+from nvmelm.vfio.passport import Passport, current, look, marked
 from nvmelm.vfio.refusals import refusal_of
 from nvmelm.vfio.registers import Controller, reachable
 from nvmelm.vfio.seam import DeviceState, LogRange, Opening, Refusal
@@ -53,24 +50,19 @@ from nvmelm.vfio.stream import ArrivingStream, SpooledStream, StreamHeader
 #: More than any state without a vendor's part; QEMU wants an estimate, and never 0.
 _LEAST_BYTES = 64 * 1024
 
+#: After these nobody knows what the controller does: a command that timed out had the driver reset its primary.
+_LOST = frozenset({errno.ETIMEDOUT, errno.ENODEV})
+
 _Arc = tuple[DeviceState, DeviceState]
 
 
 @dataclass(slots=True)
 class _Arrival:
-    """A state that was loaded and has not run yet."""
+    """A state that was loaded and has not run yet: the id of its stream, and whether that was claimed for it."""
 
-    header: StreamHeader
+    stream: str
     notes: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Passport:
-    """What is known of this end before a VM stops: its picture and its manifest."""
-
-    picture: Picture
-    secondary: Secondary
-    manifest: Manifest
+    claimed: bool = False
 
 
 @dataclass(slots=True)
@@ -79,31 +71,39 @@ class ControlledFunction:
 
     Args:
         ref: the controlling function.
-        held: what the host's records say of it; carried on when the interposer began anew.
+        record: what the host's records say of it; carried on when the interposer began anew.
     """
 
     host: Host
     ref: PrimaryRef
     opening: Opening
-    held: Held
+    record: InitVar[Held]
     options: Options
     _moves: Moves = field(init=False)
+    _journal: MoveJournal = field(init=False)
     _state: DeviceState = DeviceState.RUNNING
     _suspended: bool = False
     _mark: str = ""
     _allowed: bool = False
     _able: Tracking | None = None
-    _passport: _Passport | None = None
+    _passport: Passport | None = None
     _outgoing: SpooledStream | None = None
     _incoming: JudgedStream | None = None
     _arrival: _Arrival | None = None
     _log: MemoryLog | None = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, record: Held) -> None:
         self._moves = Moves(self.host)
+        self._journal = MoveJournal(self._moves, record)
         if self.opening.reopened:
-            self._state, self._suspended = DeviceState[self.held.state], self.held.suspended
+            with self._journal.answering("TAKE UP"):
+                self._take_up()
         self._remember("opened", 0.0)
+
+    @property
+    def held(self) -> Held:
+        """Return what the host's records say of the function."""
+        return self._journal.held
 
     # What the VMM asks
 
@@ -114,8 +114,8 @@ class ControlledFunction:
         """
         mark = marks.stored_text(self.host, self.held.primary, self.held.cntlid)
         if mark != self._mark:
-            with self._answering("PROBE"), self._session() as opened:
-                found = self._secondary(opened.picture(users=False)).mark
+            with self._journal.answering("PROBE"), self._session() as opened:
+                found = current(self.held, opened.picture(users=False)).mark
             self._mark, self._allowed = mark, found is not None and found.holds
         if not self._allowed:
             raise Refusal(errno.ENOTTY)
@@ -134,25 +134,31 @@ class ControlledFunction:
         except ValueError as error:
             raise Refusal(errno.EINVAL, str(error)) from error
         for arc in arcs:
-            started = time.monotonic()
-            with self._answering(f"{arc[0].name} to {arc[1].name}"):
-                stream = self._take(arc)
+            name, started = f"{arc[0].name} to {arc[1].name}", time.monotonic()
+            try:
+                with self._journal.answering(name):
+                    stream = self._take(arc)
+            except Refusal as refusal:
+                if refusal.errno in _LOST:
+                    self._state = DeviceState.ERROR
+                    self._remember(name, time.monotonic() - started)
+                raise
             self._state = arc[1]
-            self._remember(f"{arc[0].name} to {arc[1].name}", time.monotonic() - started)
+            self._remember(name, time.monotonic() - started)
         return stream
 
     def data_size(self) -> int:
         """Return an estimate of the stream's length; what is needed before the VM stops is read here as well."""
-        with self._answering("MIG_DATA_SIZE"):
+        with self._journal.answering("MIG_DATA_SIZE"):
             with self._session() as opened:
-                passport = self._passport = self._look(opened)
+                passport = self._passport = look(opened, self.held)
             header = len(passport.manifest.dumps(indent=None))
             return _LEAST_BYTES + header + passport.picture.primary.max_transfer_bytes
 
     def can_log(self) -> bool:
         """Return whether logging is answered: by the controller, or with "all dirty" where the operator lets it be."""
         if self._able is None:
-            with self._answering("PROBE"), self._session() as opened:
+            with self._journal.answering("PROBE"), self._session() as opened:
                 self._able = opened.picture(users=False).primary.tracking
         return self._able.memory or self.options.all_dirty
 
@@ -160,33 +166,33 @@ class ControlledFunction:
         """Begin to log what the controller writes; ENOTTY where it cannot and the operator wants it said."""
         if not self.can_log() or self._able is None:
             raise Refusal(errno.ENOTTY)
-        with self._answering("DMA_LOGGING_START"):
+        with self._journal.answering("DMA_LOGGING_START"):
             if self._log is not None:
                 raise Refusal(errno.EINVAL, f"{self._name} logs already")
             self._log = MemoryLog(self._with_queue, self.held.cntlid, self._able, ranges, page_size)
             if self._log.note:
-                self._note(Event.ALL_DIRTY, self.held.stream, self._log.note)
+                self._journal.note(Event.ALL_DIRTY, self.held.stream, self._log.note)
             return self._log.page_size
 
     def logging_report(self, iova: int, length: int, page_size: int) -> bytes:
         """Return a bitmap of the pages that were written."""
-        with self._answering("DMA_LOGGING_REPORT"):
+        with self._journal.answering("DMA_LOGGING_REPORT"):
             if self._log is None:
                 raise Refusal(errno.EINVAL, f"{self._name} does not log")
-            return self._log.report(iova, length, page_size)
+            return self._log.report(iova, length, page_size, suspended=self._suspended)
 
     def logging_stop(self) -> None:
         """Stop logging; a second time does nothing."""
         log, self._log = self._log, None
         if log is not None:
-            with self._answering("DMA_LOGGING_STOP"):
+            with self._journal.answering("DMA_LOGGING_STOP"):
                 log.stop()
 
     def was_reset(self) -> None:
         """Forget what was loaded, and end a suspension that outlived the reset: the controller is off now."""
         self._drop_streams()
-        if self._suspended:
-            with suppress(Refusal), self._answering("RESET"):
+        if self._suspended or self._state is not DeviceState.RUNNING:
+            with suppress(Refusal), self._journal.answering("RESET"):
                 self._with_queue(lambda queue: state.resume(queue, self.held.cntlid))
         self._suspended, self._arrival, self._outgoing = False, None, None
         self._state = DeviceState.RUNNING
@@ -198,7 +204,7 @@ class ControlledFunction:
         notes = stop_quietly(self._log) if self._log is not None else ""
         self._log = None
         if left:
-            self._note(Event.LEFT, self.held.stream, notes)
+            self._journal.note(Event.LEFT, self.held.stream, notes)
         self._drop_streams()
         self._outgoing = None
         with suppress(HostError):
@@ -212,6 +218,8 @@ class ControlledFunction:
                 self._suspend()
             case DeviceState.RUNNING_P2P, DeviceState.RUNNING:
                 self._resume()
+            case DeviceState.RUNNING_P2P, DeviceState.STOP if not self._suspended:
+                self._suspend()  # somebody may have enabled it meanwhile
             case DeviceState.STOP, DeviceState.STOP_COPY:
                 return self._depart()
             case DeviceState.STOP_COPY, DeviceState.STOP:
@@ -224,47 +232,78 @@ class ControlledFunction:
         return None
 
     def _suspend(self) -> None:
+        """Suspend a controller that is on; one that is off and suspended all the same is left over from another VM."""
         with reachable(self.opening.registers):
             enabled = Controller(self.opening.registers).enabled
         if enabled:
             self._with_queue(lambda queue: state.suspend(queue, self.held.cntlid))
-        self._suspended = enabled
+        self._suspended = enabled or self._is_suspended()
 
     def _resume(self) -> None:
         arrival = self._arrival
-        if arrival is not None:
-            self._moves.claim(arrival.header.id)
+        if arrival is not None and not arrival.claimed:
+            self._moves.claim(arrival.stream)
+            arrival.claimed = True
         if self._suspended:
-            self._with_queue(lambda queue: state.resume(queue, self.held.cntlid))
+            with self._session() as opened:
+                resumed = state.resume(opened.queue, self.held.cntlid).changed
+            if arrival is not None and not resumed:
+                self._state = DeviceState.ERROR
+                raise UncertainError(
+                    f"{self._name} was not suspended any more when its VM was to start",
+                    cause="it was reset meanwhile, and what was loaded is lost",
+                    fix="let the VM run on at the source",
+                    reason="arrival-lost",
+                )
         self._suspended = False
         if arrival is not None:
             self._arrived(arrival)
         elif self._outgoing is not None:
-            self._note(Event.STAYED, self._outgoing.header.id)
-        self._outgoing, self._arrival = None, None
+            self._journal.note(Event.STAYED, self._outgoing.header.id)
+        self._outgoing, self._arrival, self._passport = None, None, None
+
+    def _take_up(self) -> None:
+        """Go on from what was recorded, and from what the controller says: an arc may have been cut off."""
+        self._state, suspended = DeviceState[self.held.state], self._is_suspended()
+        if self._state is DeviceState.RUNNING and suspended:
+            self._state = DeviceState.RUNNING_P2P
+        elif self.held.suspended and not suspended:
+            runs = self._state is DeviceState.RUNNING_P2P and not self.held.arriving
+            self._state = DeviceState.RUNNING if runs else DeviceState.ERROR
+        self._suspended = suspended
+        if self.held.arriving:
+            self._arrival = _Arrival(self.held.arriving)
+
+    def _is_suspended(self) -> bool:
+        with self._session() as opened:
+            formats = state.formats_of(opened.picture(users=False).primary)
+            try:
+                return state.is_suspended(opened.queue, self.held.cntlid, formats)
+            except AdminCommandError:  # a controller that gives no state stands in nobody's way
+                return False
 
     def _depart(self) -> SpooledStream:
         with self._session() as opened:
-            passport = self._passport or self._look(opened)
-            secondary = self._marked(passport, Role.MIGRATABLE)
+            passport = self._passport or look(opened, self.held)
+            secondary = marked(self.host, passport, Role.MIGRATABLE)
             stream = depart(opened, self.opening, passport.picture, secondary, passport.manifest, self.options)
         self._outgoing = stream
-        self.held = replace(self.held, stream=stream.header.id)
-        self._moves.note(Event.LEAVING, self.held)
+        self._journal.held = replace(self.held, stream=stream.header.id)
+        self._journal.write(Event.LEAVING)
         return stream
 
     def _expect(self) -> JudgedStream:
         with self._session() as opened:
-            passport = self._passport = self._look(opened)
-            self._marked(passport, Role.RESUMABLE)
+            passport = self._passport = look(opened, self.held)
+            marked(self.host, passport, Role.RESUMABLE)
         stream = ArrivingStream(spool(self.host), lambda header: self._judge(passport, header))
-        self._incoming = JudgedStream(stream, self._answering)
+        self._incoming = JudgedStream(stream, self._journal.answering)
         return self._incoming
 
-    def _judge(self, passport: _Passport, header: StreamHeader) -> None:
+    def _judge(self, passport: Passport, header: StreamHeader) -> None:
         """Refuse what does not fit here, before its state has arrived."""
-        self.held = replace(self.held, stream=header.id)
-        self._moves.note(Event.ARRIVING, self.held, source_vm=header.vm, source_address=header.address)
+        self._journal.held = replace(self.held, stream=header.id)
+        self._journal.write(Event.ARRIVING, source_vm=header.vm, source_address=header.address)
         if self._moves.was_resumed(header.id):
             raise resumed_before(header.id)
         self.options.judge(header.source_manifest(), passport.manifest, self._name)
@@ -273,11 +312,12 @@ class ControlledFunction:
         incoming, self._incoming = self._incoming, None
         passport = self._passport
         if incoming is None or passport is None:
+            self._state = DeviceState.ERROR
             raise Refusal(errno.EBADMSG, f"no state has arrived for {self._name}: the interposer began anew meanwhile")
         header = incoming.header()
         try:
             with self._session() as opened:
-                self._marked(passport, Role.RESUMABLE)
+                marked(self.host, passport, Role.RESUMABLE)
                 loader = Loader(self.opening, opened.queue, self.held.cntlid, passport.picture.primary)
                 loaded = loader.load(header, incoming.stream.image)
         except LoadingError as error:
@@ -286,7 +326,7 @@ class ControlledFunction:
         finally:
             incoming.stream.close()
         self._suspended = loaded.suspended
-        self._arrival = _Arrival(header, loaded.notes)
+        self._arrival = _Arrival(header.id, loaded.notes)
 
     def _arrived(self, arrival: _Arrival) -> None:
         """Have the guest look at its queues, write down that it runs here, and let it move on from here."""
@@ -298,12 +338,12 @@ class ControlledFunction:
         try:
             with self._session() as opened:
                 picture = opened.picture(users=False)
-                secondary = self._secondary(picture)
+                secondary = current(self.held, picture)
                 marks.verify(picture, secondary)
                 marks.give(self.host, picture, secondary, Role.MIGRATABLE)
         except NvmelmError as error:
             notes.append(f"it has no mark to move on: {error.message}")
-        self._note(Event.ARRIVED, arrival.header.id, "; ".join(notes))
+        self._journal.note(Event.ARRIVED, arrival.stream, "; ".join(notes))
 
     # What the arcs share
 
@@ -320,59 +360,14 @@ class ControlledFunction:
         with self._session() as opened:
             work(opened.queue)
 
-    def _secondary(self, picture: Picture) -> Secondary:
-        """Return the function as it is now, if it is still the one that was opened."""
-        secondary = picture.secondary(self.held.cntlid)
-        if secondary is None or secondary.incarnation != self.held.incarnation:
-            raise DeviceGoneError(f"{self._name} is not the function any more that its VM opened", fix="nvmelm list")
-        return secondary
-
-    def _look(self, opened: Session) -> _Passport:
-        picture = opened.picture(users=False)
-        secondary = self._secondary(picture)
-        return _Passport(picture, secondary, of_function(self.host, opened.queue, picture, secondary))
-
-    def _marked(self, passport: _Passport, role: Role) -> Secondary:
-        """Return the function if its mark still allows this, and no other migration has it."""
-        secondary = self._secondary(passport.picture)
-        secondary = replace(secondary, mark=marks.look(self.host, passport.picture, secondary))
-        marks.require(passport.picture, secondary, role)
-        guards.require_decided(self.host, passport.picture, [self.held.cntlid])
-        return secondary
-
-    @contextmanager
-    def _answering(self, what: str) -> Iterator[None]:
-        """Turn whatever goes wrong in a block into what the VMM is told and what the journal says."""
-        try:
-            yield
-        except Refusal as refusal:
-            self._refused(what, refusal)
-            raise
-        except Exception as error:
-            answer = refusal_of(error)
-            self._refused(what, answer)
-            raise answer from error
-
-    def _refused(self, what: str, refusal: Refusal) -> None:
-        if not refusal.reason:
-            return
-        self.held = replace(self.held, refusal=refusal.reason)
-        self._note(Event.REFUSED, self.held.stream, f"{what}: {refusal.reason}")
-        self._remember(what, 0.0)
-
-    def _note(self, event: Event, stream: str, reason: str = "") -> None:
-        """Write into the journal where the disk lets us: what has happened has happened."""
-        try:
-            self._moves.note(event, self.held, stream=stream, reason=reason)
-        except HostError as error:
-            self.held = replace(self.held, refusal=error.message)
-
     def _remember(self, arc: str, seconds: float) -> None:
-        self.held = replace(
-            self.held, state=self._state.name, suspended=self._suspended, arc=arc, arc_seconds=round(seconds, 6)
+        self._journal.remember(
+            state=self._state.name,
+            suspended=self._suspended,
+            arc=arc,
+            arc_seconds=round(seconds, 6),
+            arriving=self._arrival.stream if self._arrival is not None else "",
         )
-        with suppress(HostError):  # the arc was taken all the same
-            self.held = self._moves.hold(self.held)
 
     def _drop_streams(self) -> None:
         if self._outgoing is not None:

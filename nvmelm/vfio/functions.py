@@ -49,7 +49,7 @@ class HostFunctions:
             host=self._host,
             ref=ref,
             opening=opening,
-            held=held
+            record=held
             or Held(
                 address=str(address),
                 primary=str(ref.address),

@@ -37,12 +37,14 @@ class Refusal(Exception):  # noqa: N818 (an answer to a VMM, not one of nvmelm's
     Attributes:
         errno: what the VMM's call returns, ENOTTY where a device without migration would say so.
         reason: a sentence for the journal, empty when nobody needs one.
+        written: it stands in the journal already; one that comes again is written once.
     """
 
     def __init__(self, errno: int, reason: str = "") -> None:
         super().__init__(errno, reason)
         self.errno = errno
         self.reason = reason
+        self.written = False
 
 
 class Registers(Protocol):

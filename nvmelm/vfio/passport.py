@@ -1,0 +1,62 @@
+"""What is known of this end of a move: the picture of its host, and the manifest that the two ends are judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from nvmelm.compat.manifest import Manifest
+from nvmelm.compat.read import of_function
+from nvmelm.errors import DeviceGoneError
+from nvmelm.operations import guards, marks
+from nvmelm.operations.session import Session
+from nvmelm.operations.vm_moves import Held
+from nvmelm.picture import Picture, Role, Secondary
+from nvmelm.transport import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Passport:
+    """One end, read while its VM does not wait for it."""
+
+    picture: Picture
+    secondary: Secondary
+    manifest: Manifest
+
+
+def look(opened: Session, held: Held) -> Passport:
+    """Return this end as it is now.
+
+    Raises:
+        DeviceGoneError: the function that the VM opened is not there any more.
+    """
+    picture = opened.picture(users=False)
+    secondary = current(held, picture)
+    return Passport(picture, secondary, of_function(opened.host, opened.queue, picture, secondary))
+
+
+def current(held: Held, picture: Picture) -> Secondary:
+    """Return a function as a picture shows it, if it is still the one that was opened.
+
+    Raises:
+        DeviceGoneError: it was made anew, or is gone.
+    """
+    secondary = picture.secondary(held.cntlid)
+    if secondary is None or secondary.incarnation != held.incarnation:
+        raise DeviceGoneError(
+            f"{held.address} (controller {held.cntlid:#06x}) is not the function any more that its VM opened",
+            fix="nvmelm list",
+        )
+    return secondary
+
+
+def marked(host: Host, passport: Passport, role: Role) -> Secondary:
+    """Return the function if its mark still allows this, and no other migration has it.
+
+    Raises:
+        UsageError: it is not marked so.
+        BusyError: it is in a session that is not over.
+    """
+    secondary = replace(passport.secondary, mark=marks.look(host, passport.picture, passport.secondary))
+    marks.require(passport.picture, secondary, role)
+    guards.require_decided(host, passport.picture, [secondary.cntlid])
+    return secondary
