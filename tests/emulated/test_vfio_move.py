@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from nvmelm.compat.policy import Policy
+from nvmelm.emulator.faults import EmulatedCrash
 from nvmelm.emulator.generations import NVME_2_1, TP4159, NamespaceRow
 from nvmelm.emulator.guest import Guest
 from nvmelm.emulator.migrating_vm import MigratingVm, MigrationFailedError, State, migrate
@@ -459,5 +461,90 @@ def test_an_agent_that_began_anew_while_a_state_arrived_refuses_what_it_does_not
     with pytest.raises(Refusal, match="began anew"):
         destination.start()
     assert untouched(destination)
+    source.go_on()
+    assert goes_on(source)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize("number", range(1, 8))
+def test_wherever_an_agent_is_killed_its_successor_leaves_one_running_copy(
+    make: Make, side: str, when: str, number: int
+) -> None:
+    world = make()
+    source, destination = world.running(), world.waiting()
+    host, vm = (world.source, source) if side == "source" else (world.destination, destination)
+    host.arm(f"admin/0x41#{number}=raise-{when}") if number < 4 else host.arm(f"admin/0x42#{number - 3}=raise-{when}")
+    try:
+        migrate(source, destination)
+    except EmulatedCrash:
+        host.disarm()
+        world.restart_agent(vm)
+        assert not (runs(source) and runs(destination))
+        world.end(destination)  # its VMM was told of a failure
+        source.go_on()
+        assert goes_on(source)
+    else:
+        assert goes_on(destination)
+
+
+def test_a_resume_that_was_cut_off_before_its_record_is_not_done_twice(world: World) -> None:
+    vm = world.running()
+    vm.stop()
+    world.source.arm("admin/0x41/1=raise-after")
+    with pytest.raises(EmulatedCrash):
+        vm.start()
+    world.restart_agent(vm)
+    assert vm.answering is not None
+    assert vm.answering.state == State.RUNNING
+    assert goes_on(vm)
+
+
+def test_a_suspend_that_was_cut_off_before_its_record_is_ended_by_the_next_start(world: World) -> None:
+    vm = world.running()
+    world.source.arm("admin/0x41/0=raise-after")
+    with pytest.raises(EmulatedCrash):
+        vm.stop()
+    world.restart_agent(vm)
+    vm.start()
+    assert goes_on(vm)
+
+
+def test_a_suspension_that_outlived_its_vm_is_ended_when_another_starts(world: World) -> None:
+    vm = world.running()
+    vm.stop()
+    world.end(vm)
+    with world.source.machine.change() as state:
+        state["primaries"][PF]["secondaries"][str(FIRST)]["suspended"] = True  # the reset at the end did not end it
+    assert goes_on(world.running())
+
+
+def test_a_primary_that_was_reset_is_an_error_that_only_a_reset_ends(world: World) -> None:
+    vm = world.running()
+    world.source.arm("admin/0x41/0=lose")
+    with pytest.raises(Refusal) as refusal:
+        vm.stop()
+    assert refusal.value.errno == errno.ETIMEDOUT
+    assert vm.answering is not None
+    assert vm.answering.state == State.ERROR
+    with pytest.raises(Refusal) as again:
+        vm.start()
+    assert again.value.errno == errno.EINVAL
+    vm.reset()
+    assert vm.answering.state == State.RUNNING
+
+
+def test_a_destination_that_was_reset_under_the_loaded_state_does_not_start(world: World) -> None:
+    source, destination = world.running(), world.waiting()
+    source.begin()
+    data, configuration = source.save(), source.configuration
+    destination.reset()
+    carry(source, destination)
+    destination.load(data, configuration)
+    destination._set(State.STOP)
+    destination.function.reset()
+    with pytest.raises(Refusal, match="not suspended any more"):
+        destination.start()
+    assert not runs(destination)
     source.go_on()
     assert goes_on(source)
