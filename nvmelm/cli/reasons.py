@@ -154,6 +154,23 @@ REASONS: dict[str, tuple[str, str]] = {
     "vm-capability": ("a migration capability is on that no VM with a VF goes with", "migrate-set-capabilities"),
     "vm-migrating": ("the VM is being migrated", "wait until that has ended"),
     "vm-preconfig": ("the VM waits for its configuration", "let it leave the preconfig state"),
+    # step 6: a whole VM
+    "admin-queue-ambiguous": (
+        "where the guest's admin queue stands cannot be worked out",
+        "migrate the VM again later",
+    ),
+    "admin-queue-differs": (
+        "the guest's memory there is not that of its controller",
+        "load the memory before the state",
+    ),
+    "admin-queue-unreachable": ("the admin queue is not in memory the VMM has mapped", "migrate the VM again later"),
+    "arrival-lost": ("a controller was reset between its loading and its start", "let the VM run on at the source"),
+    "controller-fatal": ("the controller reports that it has failed (CSTS.CFS)", "nvmelm secondary list PF"),
+    "moves-with-its-vm": ("the controller's VMM moves it", "migrate the VM: virsh migrate --live, QEMU's migrate"),
+    "registers-gone": ("the function's registers read all ones", "nvmelm secondary list PF shows what is left"),
+    "stream-resumed-before": ("one state must not run twice", "migrate the VM again from where it runs now"),
+    "vm-unknown": ("nothing is recorded of a function that a VM has open", "restart the VM under nvmelm vm run"),
+    "winding-failed": ("Get Features was refused while the admin queue was wound", "let it arrive disabled"),
     # step 6: states and images
     "image-altered": ("the image's digest or structure is wrong", _AGAIN),
     "image-foreign": ("the file is not a state image", "name an image made by nvmelm state save"),

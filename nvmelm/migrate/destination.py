@@ -34,7 +34,7 @@ from nvmelm.migrate.points import Point, Points
 from nvmelm.migrate.queues import require_none
 from nvmelm.migrate.settle import answer
 from nvmelm.migrate.streams import Rehearsal, WrongDigestError
-from nvmelm.operations import marks, state
+from nvmelm.operations import guards, marks, state
 from nvmelm.operations.interrupts import interruptible, let_go, undisturbed
 from nvmelm.operations.kept import Kept
 from nvmelm.operations.move import require_free
@@ -146,6 +146,7 @@ class Destination:
             require_free(one)
             chosen.append(one)
         self.sessions.require_free(self.session.address, [one.cntlid for one in chosen])
+        guards.require_apart_from_vms(self.session.host, picture, [one.cntlid for one in chosen])
         if len({one.cntlid for one in chosen}) != len(chosen):
             raise UsageError("two controllers cannot move into one", fix="name each destination once")
         return picture, chosen

@@ -14,7 +14,7 @@ from nvmelm.compat.read import of_function
 from nvmelm.compat.verdict import Severity, Verdict, judge
 from nvmelm.discovery import resolve
 from nvmelm.errors import IncompatibleError, UsageError
-from nvmelm.operations import marks
+from nvmelm.operations import guards, marks
 from nvmelm.operations.ownership import Sessions
 from nvmelm.operations.session import Session
 from nvmelm.picture import Picture, Role, Secondary
@@ -30,7 +30,7 @@ def choose(session: Session, sessions: Sessions | None, cntlids: Sequence[int]) 
         NotSupportedError: the PF cannot save states.
         UsageError: one is not there, or is named twice.
         NotReadyError: one bears no mark that holds.
-        BusyError: one is in a session that is not over.
+        BusyError: one moves with its VM, or is in a session that is not over.
     """
     picture = session.picture()
     marks.require_live_migration(picture)
@@ -39,6 +39,7 @@ def choose(session: Session, sessions: Sessions | None, cntlids: Sequence[int]) 
         raise UsageError("a controller cannot move twice", fix="name each controller once")
     for one in chosen:
         marks.require(picture, one, Role.MIGRATABLE)
+    guards.require_apart_from_vms(session.host, picture, [one.cntlid for one in chosen])
     if sessions is not None:
         sessions.require_free(session.address, [one.cntlid for one in chosen])
     return picture, chosen

@@ -52,6 +52,26 @@ def require_decided(host: Host, picture: Picture, cntlids: Collection[int]) -> N
     )
 
 
+def require_apart_from_vms(host: Host, picture: Picture, cntlids: Collection[int]) -> None:
+    """Refuse controllers whose VMs move them along: their VMMs suspend and resume them, and nobody else may.
+
+    Raises:
+        BusyError: the VM is named, and what moves it.
+    """
+    from nvmelm.operations.vm_moves import Moves  # few hosts have any
+
+    for held in Moves(host).all_held():
+        if held.primary == picture.primary.address and held.cntlid in cntlids and held.lives:
+            raise BusyError(
+                f"{held.cntlid:#06x} moves with its VM, and not alone",
+                cause=f"{held.vm or 'a VM'} (pid {held.pid}) has {held.address} open and is {held.state}; its VMM "
+                "suspends and resumes it",
+                fix="migrate the VM: virsh migrate --live DOMAIN URI, or QEMU's migrate; nvmelm vm check "
+                f"--pid {held.pid} says whether it can",
+                reason="moves-with-its-vm",
+            )
+
+
 def require_free_to(host: Host, picture: Picture, actions: Sequence[Action]) -> None:
     """Refuse a plan that touches a controller of a session that is not over; taking a mark back is allowed.
 

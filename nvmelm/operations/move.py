@@ -351,6 +351,7 @@ def _gate(session: Session, which: Bdf | int, *roles: Role) -> tuple[Picture, Se
     one = resolve(picture, which)
     marks.require_live_migration(picture)
     marks.require(picture, one, *roles)
+    guards.require_apart_from_vms(session.host, picture, [one.cntlid])
     return picture, one
 
 

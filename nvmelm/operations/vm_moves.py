@@ -23,6 +23,7 @@ from nvmelm.errors import UncertainError, host_error
 from nvmelm.operations import store
 from nvmelm.transport import Host
 from nvmelm.transport.atomic import sync_directory
+from nvmelm.transport.processes import start_of
 
 _FORMAT = 1
 
@@ -71,6 +72,11 @@ class Held:
     arriving: str = ""
     refusal: str = ""
 
+    @property
+    def lives(self) -> bool:
+        """Return whether the VMM's process is still there."""
+        return start_of(self.pid) == self.start
+
 
 class Moves:
     """The records of one host."""
@@ -108,7 +114,7 @@ class Moves:
         """Forget who holds a function: its VM closed it."""
         store.remove(self._held(address))
 
-    def note(self, event: Event, held: Held, *, stream: str = "", reason: str = "", **more: str) -> None:
+    def note(self, event: Event, held: Held, *, stream: str = "", why: str = "", **more: str) -> None:
         """Append to the journal of moves, durably."""
         record = {
             "format": _FORMAT,
@@ -122,7 +128,7 @@ class Moves:
             "boot": held.boot,
             "vm": held.vm,
             "pid": held.pid,
-            "reason": reason,
+            "reason": why,
             **more,
         }
         store.append(self._directory / "moves.jsonl", json.dumps(record, separators=(",", ":")) + "\n")

@@ -32,10 +32,10 @@ class MoveJournal:
         """
         self._moves.note(event, self.held, **more)
 
-    def note(self, event: Event, stream: str = "", reason: str = "") -> None:
+    def note(self, event: Event, stream: str = "", why: str = "") -> None:
         """Write down what has happened, where the disk lets us."""
         try:
-            self._moves.note(event, self.held, stream=stream, reason=reason)
+            self._moves.note(event, self.held, stream=stream, why=why)
         except HostError as error:
             self.held = replace(self.held, refusal=error.message)
 
@@ -66,5 +66,5 @@ class MoveJournal:
         if not refusal.reason or refusal.written:
             return
         refusal.written = True
-        self.note(Event.REFUSED, reason=f"{what}: {refusal.reason}")
+        self.note(Event.REFUSED, why=f"{what}: {refusal.reason}")
         self.remember(arc=what, refusal=refusal.reason)

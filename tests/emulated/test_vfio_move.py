@@ -14,13 +14,16 @@ from nvmelm.emulator.faults import EmulatedCrash
 from nvmelm.emulator.generations import NVME_2_1, TP4159, NamespaceRow
 from nvmelm.emulator.guest import Guest
 from nvmelm.emulator.migrating_vm import MigratingVm, MigrationFailedError, State, migrate
+from nvmelm.errors import BusyError
+from nvmelm.migrate.gate import choose
 from nvmelm.model import Role
-from nvmelm.operations import marks
+from nvmelm.operations import marks, move
 from nvmelm.operations.session import session
 from nvmelm.operations.vm_moves import Moves
 from nvmelm.vfio.options import Options
 from nvmelm.vfio.seam import Refusal
 from nvmelm.wire.opcodes import Opcode
+from tests.emulated.answers import agree
 from tests.emulated.vfio_world import FIRST, PF, SECOND, VF, World, events, refusals, runs, untouched
 
 _OTHER_FIRMWARE = """
@@ -548,3 +551,18 @@ def test_a_destination_that_was_reset_under_the_loaded_state_does_not_start(worl
     assert not runs(destination)
     source.go_on()
     assert goes_on(source)
+
+
+def test_who_moves_with_its_vm_is_moved_by_nobody_else(world: World) -> None:
+    vm = world.running()
+    with session(world.source, PF, change=True) as opened:
+        for verb in (
+            lambda: move.suspend(opened, FIRST, confirm=agree),
+            lambda: move.resume(opened, FIRST, confirm=agree),
+            lambda: choose(opened, None, [FIRST]),
+        ):
+            with pytest.raises(BusyError, match="moves with its VM") as refusal:
+                verb()
+            assert "virsh migrate" in refusal.value.fix
+        world.end(vm)
+        choose(opened, None, [FIRST])
