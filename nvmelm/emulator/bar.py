@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from nvmelm.emulator.admin_commands import AdminQueue
 from nvmelm.emulator.engine import CC_ENABLE
@@ -51,12 +49,17 @@ class Bar:
 
     def read32(self, offset: int) -> int:
         """Read four bytes; EIO while memory decode is off."""
-        with self._port() as port:
+        self._require_decode()
+        if offset == CSTS:
+            with self._function.port() as port:  # a controller may get ready by the look
+                return self._read(port, offset) if port is not None else _GONE
+        with self._function.look() as port:
             return self._read(port, offset) if port is not None else _GONE
 
     def write32(self, offset: int, value: int) -> None:
         """Write four bytes; EIO while memory decode is off."""
-        with self._port() as port:
+        self._require_decode()
+        with self._function.port() as port:
             if port is not None and port.io is not None:
                 self._write(port, offset, value)
 
@@ -66,12 +69,9 @@ class Bar:
             if port is not None:
                 AdminQueue(port).event(result)
 
-    @contextmanager
-    def _port(self) -> Iterator[Port | None]:
+    def _require_decode(self) -> None:
         if not self._function.command & MEMORY_DECODE:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        with self._function.port() as port:
-            yield port
 
     @staticmethod
     def _read(port: Port, offset: int) -> int:

@@ -91,6 +91,16 @@ class VfioFunction:
             primary = self._machine.primary_of(function)
             yield Port(self._machine, primary, self._machine.controller_of(function))
 
+    @contextmanager
+    def look(self) -> Iterator[Port | None]:
+        """Look at the controller's registers, which changes nothing; None when the function is not there."""
+        with self._machine.view() as state:
+            function = state["functions"].get(self.bdf)
+            if function is None or function["inode"] != self._inode:
+                yield None
+                return
+            yield Port(self._machine, self._machine.primary_of(function), self._machine.controller_of(function))
+
     @property
     def asked_to_release(self) -> bool:
         """Return whether the kernel wants the function back, as its request interrupt says."""

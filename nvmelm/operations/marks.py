@@ -159,11 +159,20 @@ def require_live_migration(picture: Picture) -> None:
         raise NotSupportedError(f"{primary.address} has no controller state format", cause=cause, fix=fix)
 
 
-def give(host: Host, picture: Picture, one: Secondary, role: Role, *, valid_s: int | None = None) -> None:
+def give(
+    host: Host,
+    picture: Picture,
+    one: Secondary,
+    role: Role,
+    *,
+    valid_s: int | None = None,
+    durable: bool = True,
+) -> None:
     """Mark a controlled function; the caller has called :func:`verify` on a fresh picture.
 
     Args:
         valid_s: seconds until the mark expires, or None for no expiry.
+        durable: wait for the disk; a mark does not hold after a reboot, so nothing is lost but time.
     """
     facts = facts_of(host, picture, one)
     now = datetime.now(UTC)
@@ -177,7 +186,7 @@ def give(host: Host, picture: Picture, one: Secondary, role: Role, *, valid_s: i
         facts=facts,
         facts_digest=digest(facts),
     )
-    store.write(mark_path(host, picture.primary.address, one.cntlid), mark.dumps())
+    store.write(mark_path(host, picture.primary.address, one.cntlid), mark.dumps(), durable=durable)
 
 
 def revoke(host: Host, address: str, cntlid: int) -> None:
@@ -208,7 +217,7 @@ def look(host: Host, picture: Picture, one: Secondary) -> Mark | None:
 
 def stored_text(host: Host, address: str, cntlid: int) -> str:
     """Return a mark's file as it is, empty when there is none: two texts that are alike are one mark."""
-    return store.read(_path(host, address, cntlid)) or ""
+    return store.read(mark_path(host, address, cntlid)) or ""
 
 
 def joined(host: Host, picture: Picture) -> Picture:

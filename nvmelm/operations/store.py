@@ -16,8 +16,12 @@ from pathlib import Path
 from nvmelm.errors import host_error
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a file's content atomically and durably.
+
+    Args:
+        durable: False where somebody waits and a crash of the host makes the content worthless: the old file is removed
+            first, since some file systems wait for the disk when one file replaces another.
 
     Raises:
         HostError: the directory cannot be written, or is full; the old content is still there.
@@ -30,12 +34,16 @@ def write(path: Path, text: str) -> None:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
+            if not durable:
+                path.unlink(missing_ok=True)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
+        if durable:
+            _sync_directory(path.parent)
 
 
 def append(path: Path, text: str) -> None:

@@ -4,15 +4,18 @@
 
     vm/held/0000:01:00.1.json    a function whose VM runs under the agent: its state, since when, the last arc
     vm/moves.jsonl               one line for everything that left, stayed, arrived or was refused; ids as on the peer
-    vm/resumed/ID                a stream that was resumed here: it is never resumed again
+    vm/resumed/ID                a stream that has arrived here, and whether it was resumed: that it is never again
 
 Who runs is the VMM's to decide. What is written here decides one thing only: that one stream runs once.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -26,6 +29,9 @@ from nvmelm.transport.atomic import sync_directory
 from nvmelm.transport.processes import start_of
 
 _FORMAT = 1
+#: A record of who holds a function; its texts are bounded by who writes them.
+_HELD_BYTES = 8192
+_EXPECTED, _RESUMED = b"expected\n", b"resumed!\n"
 
 
 class Event(StrEnum):
@@ -86,15 +92,21 @@ class Moves:
         self._directory = host.state_dir / "vm"
 
     def hold(self, held: Held) -> Held:
-        """Write down where a function stands; this outlives the agent, and need not outlive the host."""
+        """Write down where a function stands; this outlives the agent, and need not outlive the host.
+
+        The VM waits meanwhile: one write of one length into the file that is there, so that no name changes and nobody
+        reads half of it.
+        """
         path = self._held(held.address)
         held = replace(held, since=now())
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+        text = json.dumps({"format": _FORMAT, **asdict(held)})
         try:
             store.private_directory(path.parent)
-            temporary.write_text(json.dumps({"format": _FORMAT, **asdict(held)}) + "\n", encoding="utf-8")
-            temporary.chmod(0o600)
-            temporary.replace(path)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(descriptor, text.encode().ljust(_HELD_BYTES - 1) + b"\n", 0)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise host_error("cannot write", str(path), error) from error
         return held
@@ -115,7 +127,7 @@ class Moves:
         store.remove(self._held(address))
 
     def note(self, event: Event, held: Held, *, stream: str = "", why: str = "", **more: str) -> None:
-        """Append to the journal of moves, durably."""
+        """Append to the journal of moves; nothing is decided by it, and no VM waits for the disk."""
         record = {
             "format": _FORMAT,
             "event": event,
@@ -131,7 +143,16 @@ class Moves:
             "reason": why,
             **more,
         }
-        store.append(self._directory / "moves.jsonl", json.dumps(record, separators=(",", ":")) + "\n")
+        path = self._directory / "moves.jsonl"
+        try:
+            store.private_directory(path.parent)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, (json.dumps(record, separators=(",", ":")) + "\n").encode())
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise host_error("cannot write", str(path), error) from error
 
     def journal(self) -> list[dict[str, Any]]:
         """Return the journal, the oldest first; a line that a full disk tore is passed over."""
@@ -155,9 +176,18 @@ class Moves:
         ]
         return mine[-1] if mine and mine[-1]["event"] == Event.LEFT else None
 
-    def was_resumed(self, stream: str) -> bool:
-        """Return whether a stream was resumed on this host."""
-        return self._resumed(stream).exists()
+    def expect(self, stream: str) -> None:
+        """Make room for a claim of a stream that arrives, so that claiming it is one small write.
+
+        Raises:
+            UncertainError: it was resumed before.
+            HostError: it cannot be written.
+        """
+        with self._claiming(stream) as descriptor:
+            if os.fstat(descriptor).st_size == 0:
+                os.pwrite(descriptor, _EXPECTED, 0)
+                os.fsync(descriptor)
+                sync_directory(self._resumed(stream).parent)
 
     def claim(self, stream: str) -> None:
         """Write down that a stream is resumed now, once and for all; it is on the disk when this returns.
@@ -166,17 +196,24 @@ class Moves:
             UncertainError: it was resumed before.
             HostError: it cannot be written; it must not be resumed then.
         """
+        with self._claiming(stream) as descriptor:
+            os.pwrite(descriptor, _RESUMED, 0)
+            os.fdatasync(descriptor)
+
+    @contextmanager
+    def _claiming(self, stream: str) -> Iterator[int]:
+        """Hold the file of a stream that was not resumed yet."""
         path = self._resumed(stream)
         try:
             store.private_directory(path.parent)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.fsync(descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if os.pread(descriptor, len(_RESUMED), 0) == _RESUMED:
+                    raise resumed_before(stream)
+                yield descriptor
             finally:
                 os.close(descriptor)
-            sync_directory(path.parent)
-        except FileExistsError as error:
-            raise resumed_before(stream) from error
         except OSError as error:
             raise host_error("cannot write", str(path), error) from error
 

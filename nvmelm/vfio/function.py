@@ -30,7 +30,7 @@ from nvmelm.errors import HostError, NvmelmError, UncertainError
 from nvmelm.inventory import PrimaryRef
 from nvmelm.operations import marks, state
 from nvmelm.operations.session import Session, session
-from nvmelm.operations.vm_moves import Event, Held, Moves, resumed_before
+from nvmelm.operations.vm_moves import Event, Held, Moves
 from nvmelm.picture import Role, Tracking
 from nvmelm.transport import AdminQueue, Host
 from nvmelm.vfio import seam
@@ -39,13 +39,13 @@ from nvmelm.vfio.arrival import JudgedStream
 from nvmelm.vfio.departure import depart, spool
 from nvmelm.vfio.dirty import MemoryLog, stop_quietly
 from nvmelm.vfio.journal import MoveJournal
-from nvmelm.vfio.loading import Loader, LoadingError
+from nvmelm.vfio.loading import Habits, Loader, LoadingError
 from nvmelm.vfio.options import Options
 from nvmelm.vfio.passport import Passport, current, look, marked
 from nvmelm.vfio.refusals import refusal_of
 from nvmelm.vfio.registers import Controller, reachable
 from nvmelm.vfio.seam import DeviceState, LogRange, Opening, Refusal
-from nvmelm.vfio.stream import ArrivingStream, SpooledStream, StreamHeader
+from nvmelm.vfio.stream import ArrivingStream, SpooledStream, StreamHeader, warm_up
 
 #: More than any state without a vendor's part; QEMU wants an estimate, and never 0.
 _LEAST_BYTES = 64 * 1024
@@ -79,6 +79,7 @@ class ControlledFunction:
     opening: Opening
     record: InitVar[Held]
     options: Options
+    habits: Habits
     _moves: Moves = field(init=False)
     _journal: MoveJournal = field(init=False)
     _state: DeviceState = DeviceState.RUNNING
@@ -130,26 +131,29 @@ class ControlledFunction:
         """Take the arcs to a state; the stream of the last one, if it has one, is returned."""
         stream: seam.Outgoing | seam.Incoming | None = None
         try:
-            arcs = list(way(self._state, DeviceState(state)))
+            state = DeviceState(state)
+            arcs = list(way(self._state, state))
         except ValueError as error:
             raise Refusal(errno.EINVAL, str(error)) from error
-        for arc in arcs:
-            name, started = f"{arc[0].name} to {arc[1].name}", time.monotonic()
-            try:
-                with self._journal.answering(name):
+        started, before = time.monotonic(), self._state
+        try:
+            for arc in arcs:
+                with self._journal.answering(f"{arc[0].name} to {arc[1].name}"):
                     stream = self._take(arc)
-            except Refusal as refusal:
-                if refusal.errno in _LOST:
-                    self._state = DeviceState.ERROR
-                    self._remember(name, time.monotonic() - started)
-                raise
-            self._state = arc[1]
-            self._remember(name, time.monotonic() - started)
+                self._state = arc[1]
+        except Refusal as refusal:
+            if refusal.errno in _LOST:
+                self._state = DeviceState.ERROR
+            raise
+        finally:
+            if arcs:
+                self._remember(f"{before.name} to {state.name}", time.monotonic() - started)
         return stream
 
     def data_size(self) -> int:
         """Return an estimate of the stream's length; what is needed before the VM stops is read here as well."""
         with self._journal.answering("MIG_DATA_SIZE"):
+            warm_up()
             with self._session() as opened:
                 passport = self._passport = look(opened, self.held)
             header = len(passport.manifest.dumps(indent=None))
@@ -293,6 +297,7 @@ class ControlledFunction:
         return stream
 
     def _expect(self) -> JudgedStream:
+        warm_up()
         with self._session() as opened:
             passport = self._passport = look(opened, self.held)
             marked(self.host, passport, Role.RESUMABLE)
@@ -304,8 +309,7 @@ class ControlledFunction:
         """Refuse what does not fit here, before its state has arrived."""
         self._journal.held = replace(self.held, stream=header.id)
         self._journal.write(Event.ARRIVING, source_vm=header.vm, source_address=header.address)
-        if self._moves.was_resumed(header.id):
-            raise resumed_before(header.id)
+        self._moves.expect(header.id)
         self.options.judge(header.source_manifest(), passport.manifest, self._name)
 
     def _load(self) -> None:
@@ -318,7 +322,7 @@ class ControlledFunction:
         try:
             with self._session() as opened:
                 marked(self.host, passport, Role.RESUMABLE)
-                loader = Loader(self.opening, opened.queue, self.held.cntlid, passport.picture.primary)
+                loader = Loader(self.opening, opened.queue, self.held.cntlid, passport.picture.primary, self.habits)
                 loaded = loader.load(header, incoming.stream.image)
         except LoadingError as error:
             self._state, self._suspended = DeviceState.ERROR, False
@@ -336,14 +340,19 @@ class ControlledFunction:
         except OSError as error:
             notes.append(f"its interrupts were not raised once ({error}); one that was lost in the move stays lost")
         try:
-            with self._session() as opened:
-                picture = opened.picture(users=False)
-                secondary = current(self.held, picture)
-                marks.verify(picture, secondary)
-                marks.give(self.host, picture, secondary, Role.MIGRATABLE)
+            self._let_move_on()
         except NvmelmError as error:
             notes.append(f"it has no mark to move on: {error.message}")
         self._journal.note(Event.ARRIVED, arrival.stream, "; ".join(notes))
+
+    def _let_move_on(self) -> None:
+        """Mark the function migratable, by the facts that its resumable mark was looked at with."""
+        passport = self._passport
+        if passport is None:  # a restarted agent has read nothing yet
+            with self._session() as opened:
+                passport = look(opened, self.held)
+        marks.verify(passport.picture, passport.secondary)
+        marks.give(self.host, passport.picture, passport.secondary, Role.MIGRATABLE, durable=False)
 
     # What the arcs share
 

@@ -14,6 +14,7 @@ from nvmelm.operations.vm_moves import Held, Moves
 from nvmelm.transport import Host
 from nvmelm.transport.processes import start_of
 from nvmelm.vfio.function import ControlledFunction
+from nvmelm.vfio.loading import Habits
 from nvmelm.vfio.options import Options
 from nvmelm.vfio.seam import DeviceState, Function, Opening
 
@@ -24,6 +25,7 @@ class HostFunctions:
     def __init__(self, host: Host, options: Options | None = None) -> None:
         self._host = host
         self._options = options or Options()
+        self._habits = Habits()
 
     def open(self, opening: Opening) -> Function | None:
         """Return the function a VMM has opened; None when it is no VF of a PF that saves and restores states.
@@ -62,6 +64,7 @@ class HostFunctions:
                 state=DeviceState.RUNNING.name,
             ),
             options=self._options,
+            habits=self._habits,
         )
 
     def _recorded(self, opening: Opening) -> Held | None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from nvmelm.commands import AdminCommandError
 from nvmelm.errors import ImageError, NotSupportedError, NvmelmError
 from nvmelm.operations import state
+from nvmelm.operations.image import ImageHeader
 from nvmelm.operations.image_reader import Image
 from nvmelm.picture import Primary
 from nvmelm.transport import AdminQueue
@@ -47,6 +48,25 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
+class Habits:
+    """Which kinds of devices restore their admin queue by themselves: found out once for each, while a VM waits."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], bool] = {}
+
+    def may_restore(self, image: ImageHeader, target: state.Target) -> bool:
+        """Return whether a state of this kind may bring the admin queue with it."""
+        return bool(image.vendor_bytes) and self._known.get(self._kind(image, target), True)
+
+    def learn(self, image: ImageHeader, target: state.Target, *, restores: bool) -> None:
+        """Remember what a device of this kind did."""
+        self._known[self._kind(image, target)] = restores
+
+    @staticmethod
+    def _kind(image: ImageHeader, target: state.Target) -> tuple[object, ...]:
+        return target.vendor_id, target.model, target.firmware, image.vendor_uuid
+
+
 class LoadingError(Exception):
     """Something failed after the controller was touched; its cause says what."""
 
@@ -57,9 +77,11 @@ class Loader:
     Args:
         queue: of the primary controller, held for the whole of it.
         primary: the primary controller, as it is.
+        habits: what was found out of devices of its kind.
     """
 
-    def __init__(self, opening: Opening, queue: AdminQueue, cntlid: int, primary: Primary) -> None:
+    def __init__(self, opening: Opening, queue: AdminQueue, cntlid: int, primary: Primary, habits: Habits) -> None:
+        self._habits = habits
         self._opening = opening
         self._queue = queue
         self._cntlid = cntlid
@@ -100,8 +122,11 @@ class Loader:
         if image is None:
             self._write(registers)
             return Loaded(suspended=False)
-        if image.header.vendor_bytes and self._restores_by_itself(registers, image):
-            return Loaded(suspended=True)
+        if self._habits.may_restore(image.header, self._target):
+            restores = self._restores_by_itself(registers, image)
+            self._habits.learn(image.header, self._target, restores=restores)
+            if restores:
+                return Loaded(suspended=True)
         if header.admin_queue is None:
             self._write(replace(registers, cc=registers.cc & ~CC_ENABLE))
             return Loaded(suspended=False, notes=(_DISABLED,))

@@ -22,6 +22,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from typing import Annotated
 from uuid import UUID
 
@@ -30,7 +31,7 @@ from pydantic import Field, ValidationError, model_validator
 from nvmelm.compat.manifest import Manifest
 from nvmelm.errors import ImageError, MalformedError
 from nvmelm.model import Part
-from nvmelm.operations.image import MAX_STATE_BYTES, ImageSource, Prefix
+from nvmelm.operations.image import MAX_STATE_BYTES, ImageHeader, ImageSource, Prefix
 from nvmelm.operations.image_reader import Image, refuse
 from nvmelm.vfio.admin_queue import MOST_EVENT_REQUESTS, Position
 from nvmelm.vfio.registers import AdminRegisters
@@ -132,6 +133,13 @@ class StreamHeader(Part):
             MalformedError: it is none.
         """
         return Manifest.parse(self.manifest)
+
+
+@cache
+def warm_up() -> None:
+    """Build the models of what travels, which are made when they are first used: while no VM waits for it."""
+    for model in (SavedRegisters, SavedAdminQueue, ImageSource, ImageHeader, StreamHeader):
+        model.model_rebuild()
 
 
 class SpooledStream:

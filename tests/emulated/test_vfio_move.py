@@ -20,6 +20,8 @@ from nvmelm.model import Role
 from nvmelm.operations import marks, move
 from nvmelm.operations.session import session
 from nvmelm.operations.vm_moves import Moves
+from nvmelm.vfio.functions import HostFunctions
+from nvmelm.vfio.loading import Loader
 from nvmelm.vfio.options import Options
 from nvmelm.vfio.seam import Refusal
 from nvmelm.wire.opcodes import Opcode
@@ -200,6 +202,18 @@ def test_a_controller_that_restores_its_admin_queue_itself_is_left_alone(make: M
         assert port.io is not None
         assert port.io["admin"]["requests"] == [31, 32]
     assert goes_on(destination)
+
+
+def test_what_a_kind_of_device_does_is_found_out_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[object] = []
+    restores = Loader._restores_by_itself
+    monkeypatch.setattr(Loader, "_restores_by_itself", lambda *all_: tries.append(all_) or restores(*all_))
+    functions = HostFunctions(world.destination)
+    for bdf in (VF, SECOND):
+        source, destination = world.running(bdf=bdf), world.vm(world.destination, bdf)
+        destination.answering = functions.open(world.opening(destination))
+        migrate(source, destination)
+    assert len(tries) == 1
 
 
 def test_without_vendor_state_the_registers_are_written_first(make: Make) -> None:
