@@ -1,0 +1,90 @@
+"""Which function a descriptor of the VMM's is.
+
+::
+
+    opened by its group    we put the number into the VMM ourselves, so we know it
+    opened as a cdev       its device number says so
+    another number of it   (dup, a forked child) is the same open file as a number that is known
+    the same number again  of another file: forgotten
+
+A number that is known counts only while the file behind it is the one it was. Kernels before Linux 6.10 give all
+devices opened by groups one inode; there a number that has become *another known device's* is recognised by that
+device's own.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+from nvmelm.interposer import syscalls
+from nvmelm.interposer.caller import Process
+from nvmelm.interposer.device import Device
+from nvmelm.interposer.kernel import Identity
+
+
+class Place(NamedTuple):
+    """A descriptor: the process that has it, and its number there."""
+
+    pid: int
+    number: int
+
+
+class Known(NamedTuple):
+    """A descriptor whose function is known."""
+
+    identity: Identity
+    device: Device
+
+
+class Descriptors:
+    """The descriptors of one VMM that are functions of ours."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[Place, Known] = {}
+
+    def add(self, pid: int, number: int, identity: Identity, device: Device) -> None:
+        """Take note of a descriptor; whatever the number was before, it is this now."""
+        with self._lock:
+            self._known[Place(pid, number)] = Known(identity, device)
+
+    def forget(self, device: Device) -> None:
+        """Forget a function that was closed, with all its descriptors."""
+        with self._lock:
+            self._known = {place: known for place, known in self._known.items() if known.device is not device}
+
+    def devices(self) -> list[Device]:
+        """Return the functions, each once."""
+        with self._lock:
+            return list(dict.fromkeys(known.device for known in self._known.values()))
+
+    def places(self) -> dict[Place, Known]:
+        """Return the descriptors and what they are."""
+        with self._lock:
+            return dict(self._known)
+
+    def find(self, process: Process, number: int, fd: int) -> Device | None:
+        """Return the function that a descriptor is.
+
+        Args:
+            fd: a copy of it.
+        """
+        place, identity = Place(process.pid, number), Identity.of(fd)
+        with self._lock:
+            own = self._known.get(place)
+            others = [
+                (other, known)
+                for other, known in self._known.items()
+                if other != place and known.identity == identity and (own is None or known.device is not own.device)
+            ]
+            if own is not None and own.identity == identity and not others:
+                return own.device
+            for other, known in others:
+                if syscalls.same_file(other.pid, other.number, *place):
+                    self._known[place] = known
+                    return known.device
+            if own is not None and own.identity == identity:
+                return own.device
+            self._known.pop(place, None)
+            return None

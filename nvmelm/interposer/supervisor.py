@@ -1,0 +1,325 @@
+"""One VMM under the filter: its calls are received, and answered or let run, until its last process has ended.
+
+A thread for each VMM waits in the kernel and takes the calls in turn; what may last goes to the function's own thread
+(:mod:`nvmelm.interposer.device`). No call can end the supervisor: what is not understood runs as if nobody were there,
+and what fails on our side is an errno for the VMM and a sentence for the journal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from nvmelm.interposer import features, memory
+from nvmelm.interposer.caller import Process, Processes
+from nvmelm.interposer.descriptors import Descriptors
+from nvmelm.interposer.device import Access, Device, in_words
+from nvmelm.interposer.filter import (
+    MEMORY_CALLS,
+    VFIO_DEVICE_BIND_IOMMUFD,
+    VFIO_DEVICE_FEATURE,
+    VFIO_DEVICE_RESET,
+    VFIO_GROUP_GET_DEVICE_FD,
+)
+from nvmelm.interposer.kernel import PCI_ADDRESS, Identity, Kernel
+from nvmelm.interposer.notification import Listener, Notification
+from nvmelm.interposer.streams import Stream
+from nvmelm.vfio.seam import DeviceState, Functions, Opening, Refusal
+
+#: drivers/vfio/group.c takes a page of name and options.
+_LONGEST_NAME = 4096
+
+_NO_PTRACE = (
+    "a VMM's call cannot be looked at, so its VM cannot migrate: {why}; nvmelm must be root, or have CAP_SYS_PTRACE, "
+    "or be the VMM's parent where Yama lets it"
+)
+_CONFINED = (
+    "a security module keeps {address} from being handed to its VMM ({why}), so it cannot migrate; nvmelm host check "
+    "tells what the VMM's confinement needs"
+)
+
+
+class Watcher(Protocol):
+    """Who is told what happens to a VMM; called from several threads."""
+
+    def say(self, sentence: str, *, address: str = "") -> None:
+        """Take a sentence for the journal, about a function where it has an address."""
+        ...
+
+    def opened(self, device: Device) -> None:
+        """Take note of a function that the VMM has opened."""
+        ...
+
+    def closed(self, device: Device) -> None:
+        """Take note of a function that it has no longer."""
+        ...
+
+    def arc(self, device: Device, towards: DeviceState, duration_s: float, refusal: Refusal | None) -> None:
+        """Take note that a state was asked for, and what came of it."""
+        ...
+
+
+class Supervisor:
+    """What answers one VMM.
+
+    Args:
+        listener: hands its calls over; closed when the VMM has ended.
+        vm: what the VM is called, asked when a function is opened.
+    """
+
+    def __init__(
+        self, listener: Listener, functions: Functions, kernel: Kernel, watcher: Watcher, vm: Callable[[int], str]
+    ) -> None:
+        self._listener = listener
+        self._functions = functions
+        self._kernel = kernel
+        self._watcher = watcher
+        self._vm = vm
+        self._processes = Processes()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._said: set[str] = set()
+        self.descriptors = Descriptors()
+        self.mappings = memory.Mappings()
+
+    def run(self) -> None:
+        """Answer until the VMM has ended, or until :meth:`stop`."""
+        try:
+            while self._listener.wait(self._wake):
+                call = self._listener.receive()
+                if call is not None:
+                    self._take(call)
+        finally:
+            for device in self.descriptors.devices():
+                self._close(device)
+            self._listener.close()
+            os.close(self._wake)
+
+    def stop(self) -> None:
+        """Let :meth:`run` return, from another thread."""
+        os.eventfd_write(self._wake, 1)
+
+    def _take(self, call: Notification) -> None:
+        """Answer a call, or let it run, whatever it is."""
+        try:
+            if not self._dispatch(call):
+                self._listener.let_run(call)
+        except Refusal as refusal:
+            self._listener.answered(call, refusal.errno)
+        except OSError as error:
+            self._failed(call, error)
+        except Exception as error:  # a bug of ours is no reason to take the VM down
+            self._watcher.say(f"this is a bug in nvmelm, and a VM's call ran without it: {error!r}")
+            self._listener.let_run(call)
+
+    def _failed(self, call: Notification, error: OSError) -> None:
+        """Let a call run whose caller could not be looked at: the kernel then says what is wrong with it."""
+        if error.errno in (errno.EPERM, errno.EACCES):
+            self._say_once(_NO_PTRACE.format(why=error.strerror))
+        with suppress(OSError):
+            self._listener.let_run(call)
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._watcher.say(sentence)
+
+    def _dispatch(self, call: Notification) -> bool:
+        """Return whether the call was answered, or will be; else it is to run."""
+        process = self._processes.of(call.tid)
+        if call.request in (VFIO_DEVICE_FEATURE, VFIO_DEVICE_RESET):
+            return self._device_call(call, process)
+        if call.request == VFIO_GROUP_GET_DEVICE_FD:
+            return self._open(call, process)
+        if call.request == VFIO_DEVICE_BIND_IOMMUFD:
+            self._bind(call, process)
+        elif call.request in MEMORY_CALLS:
+            memory.note(self.mappings, call.request, process, call.descriptor, call.argument)
+        return False
+
+    # -- opening
+
+    def _open(self, call: Notification, process: Process) -> bool:
+        """Open a group's device for the VMM, so that we know which descriptor it is."""
+        try:
+            name = process.read_text(call.argument, _LONGEST_NAME)
+        except ValueError:
+            return False
+        address = name.split(b" ")[0].decode("ascii", "replace")
+        if not PCI_ADDRESS.fullmatch(address):
+            return False
+        with process.copy(call.descriptor) as group:
+            if not self._listener.waits(call):
+                return True
+            if not self._kernel.is_group(group):
+                return False
+            try:
+                fd = self._kernel.open_device(group, name)
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # ours, not the VMM's
+                    return False
+                raise Refusal(error.errno or errno.EIO) from error
+        try:
+            return self._hand_over(call, process, address, fd)
+        finally:
+            os.close(fd)
+
+    def _hand_over(self, call: Notification, process: Process, address: str, fd: int) -> bool:
+        """Give the VMM its device; ours knows of it before, so that no call can come too early."""
+        device = self._function(process, address, fd)
+        number = None
+        try:
+            number = self._listener.give_descriptor(call, fd)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise Refusal(error.errno) from error
+            self._watcher.say(_CONFINED.format(address=address, why=error.strerror), address=address)
+            return False
+        finally:
+            if device is not None and number is None:
+                self._close(device)
+            elif device is not None and number is not None:
+                self.descriptors.add(process.pid, number, Identity.of(fd), device)
+        return True
+
+    def _function(self, process: Process, address: str, fd: int) -> Device | None:
+        """Ask for the function that the VMM opens; what it had open of that address before is closed."""
+        for former in self.descriptors.devices():
+            if former.address == address:
+                self._close(former)
+        access = Access(self._kernel)
+        opening = Opening(address, process.pid, self._vm(process.pid), access, self.mappings, access)
+        with access.through(fd):
+            function = self._functions.open(opening)
+        if function is None:
+            return None
+        device = Device(address, function, access)
+        self._watcher.opened(device)
+        return device
+
+    def _bind(self, call: Notification, process: Process) -> None:
+        """Forget what a device's own node was before: it is opened anew, and asked about next."""
+        with process.copy(call.descriptor) as fd:
+            former = self.descriptors.find(process, call.descriptor, fd)
+            if former is not None and self._listener.waits(call):
+                self._close(former)
+
+    def _close(self, device: Device) -> None:
+        self.descriptors.forget(device)
+        try:
+            device.close()
+        except Refusal as refusal:
+            self._watcher.say(f"closing {device.address}: {in_words(refusal)}", address=device.address)
+        self._watcher.closed(device)
+
+    # -- an open device
+
+    def _device_call(self, call: Notification, process: Process) -> bool:
+        fd = process.take(call.descriptor)
+        try:
+            device = self._device(process, call.descriptor, fd)
+            request = None
+            if device is not None and call.request == VFIO_DEVICE_FEATURE:
+                request = features.read_request(process, call.argument)
+            if device is None or (request is None and call.request == VFIO_DEVICE_FEATURE):
+                os.close(fd)
+                return False
+            if not self._listener.waits(call):
+                os.close(fd)
+                return True
+        except BaseException:
+            os.close(fd)
+            raise
+        job = _Job(self._listener, self._watcher, self._kernel, call, device, request, fd)
+        (device.at_once if request is not None and request.is_quick else device.in_turn)(job)
+        return True
+
+    def _device(self, process: Process, number: int, fd: int) -> Device | None:
+        device = self.descriptors.find(process, number, fd)
+        if device is not None:
+            return device
+        address = self._kernel.address(fd)
+        device = None if address is None else self._function(process, address, fd)
+        if device is not None:
+            self.descriptors.add(process.pid, number, Identity.of(fd), device)
+        return device
+
+
+class _Job:
+    """A call of one device, on its way to the answer; called in the function's turn.
+
+    Args:
+        request: of ``VFIO_DEVICE_FEATURE``; None for a reset.
+        fd: a copy of the device's descriptor, closed with the answer.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        watcher: Watcher,
+        kernel: Kernel,
+        call: Notification,
+        device: Device,
+        request: features.Request | None,
+        fd: int,
+    ) -> None:
+        self._listener = listener
+        self._watcher = watcher
+        self._kernel = kernel
+        self._call = call
+        self._device = device
+        self._request = request
+        self._fd = fd
+        self._given: Stream | None = None
+
+    def __call__(self) -> None:
+        begun = time.monotonic()
+        refusal = None
+        try:
+            with self._device.through(self._fd):
+                refusal = self._refusal()
+            self._report(time.monotonic() - begun, refusal)  # before the VMM can act on it
+        finally:
+            os.close(self._fd)
+            if self._listener.answered(self._call, refusal.errno if refusal else 0) and self._given is not None:
+                self._given.delivered()
+
+    def _refusal(self) -> Refusal | None:
+        """Do what is asked; return why it was not done."""
+        try:
+            if self._request is None:
+                self._kernel.reset(self._fd)
+                self._device.was_reset()
+            else:
+                features.answer(self._request, self._device, self._give)
+        except Refusal as refusal:
+            return refusal
+        except OSError as error:
+            return Refusal(error.errno or errno.EIO, f"{error.strerror}")
+        except Exception as error:  # the VMM goes on with an errno
+            return Refusal(errno.EIO, f"this is a bug in nvmelm: {error!r}")
+        return None
+
+    def _give(self, stream: Stream) -> int | None:
+        self._given = stream
+        return self._listener.give_descriptor(self._call, stream.theirs, ends=False)
+
+    def _report(self, duration_s: float, refusal: Refusal | None) -> None:
+        request = self._request
+        if request is not None and request.is_quick:
+            return
+        if request is not None and request.feature is features.Feature.MIG_DEVICE_STATE:
+            self._watcher.arc(self._device, self._device.state, duration_s, refusal)
+        elif refusal is not None and refusal.reason:
+            self._watcher.say(f"{self._device.address}: {in_words(refusal)}", address=self._device.address)
+
+
+def in_thread(supervisor: Supervisor, name: str) -> threading.Thread:
+    """Let a supervisor answer in a thread of its own, which ends with its VMM."""
+    thread = threading.Thread(target=supervisor.run, name=name, daemon=True)
+    thread.start()
+    return thread
