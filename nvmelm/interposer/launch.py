@@ -172,7 +172,7 @@ def _blocked() -> Iterator[set[int]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run(words: Sequence[str], filter_bytes: bytes, supervise: Callable[[Listener], Supervisor]) -> int:
+def run(words: Sequence[str], filter_bytes: bytes, supervise: Callable[[Started], Supervisor]) -> int:
     """Start a VMM, answer its calls until its last process has ended, and hand signals on to it.
 
     Called from the main thread, while it is the only one.
@@ -185,7 +185,7 @@ def run(words: Sequence[str], filter_bytes: bytes, supervise: Callable[[Listener
     """
     with _blocked() as signals:
         started = start(words, filter_bytes, signals=sorted(signals))
-        supervisor = supervise(started.listener)
+        supervisor = supervise(started)
         thread = _in_thread(supervisor)
         status = _status(started.pid, supervisor, thread)
         thread.join()
