@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from nvmelm.interposer import launch
-from nvmelm.interposer.device import Device
 from nvmelm.interposer.supervisor import Supervisor
 from nvmelm.vfio.seam import DeviceState, Incoming, LogRange, Opening, Outgoing, Refusal
 
@@ -118,24 +117,23 @@ class VmmDiedError(Exception):
     """The program that plays the VMM has ended."""
 
 
-class PlayedVmm:
-    """The program, started under the filter and supervised."""
+class Program:
+    """The program, whoever starts it.
 
-    def __init__(self, host: PlayedHost, *, memory: bool = True, start: Callable[..., launch.Started] = launch.start):
+    Args:
+        start: takes the command line, and returns the process.
+    """
+
+    def __init__(self, start: Callable[[list[str]], int]) -> None:
         their_commands, commands = os.pipe()
         answers, their_answers = os.pipe()
         for fd in (their_commands, their_answers):
             os.set_inheritable(fd, True)
         words = [sys.executable, "-IS", "-c", PROGRAM, str(their_commands), str(their_answers), PROGRAM]
-        self.pid, self.listener = start(words, launch.program(memory=memory))
+        self.pid = start(words)
         os.close(their_commands)
         os.close(their_answers)
         self._commands, self._answers = os.fdopen(commands, "w"), os.fdopen(answers, "r")
-        self.host = host
-        self.supervisor = Supervisor(self.listener, host, host, host, lambda pid: f"vm {pid}")
-        self.thread = threading.Thread(target=self.supervisor.run, daemon=True)
-        self.thread.start()
-        self.begin()
 
     def begin(self) -> None:
         if self._answers.readline() != "ready\n":
@@ -190,11 +188,31 @@ class PlayedVmm:
             os.kill(self.pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
-        self.thread.join(DEADLINE_S)
-        assert not self.thread.is_alive()
         for file in (self._commands, self._answers):
             with suppress(OSError):
                 file.close()
+
+
+class PlayedVmm(Program):
+    """The program, started under the filter and supervised."""
+
+    def __init__(self, host: PlayedHost, *, memory: bool = True) -> None:
+        def start(words: list[str]) -> int:
+            started = launch.start(words, launch.program(memory=memory))
+            self.listener = started.listener
+            return started.pid
+
+        super().__init__(start)
+        self.host = host
+        self.supervisor = Supervisor(self.listener, host, host, host.say, lambda pid: f"vm {pid}")
+        self.thread = threading.Thread(target=self.supervisor.run, daemon=True)
+        self.thread.start()
+        self.begin()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self.thread.join(DEADLINE_S)
+        assert not self.thread.is_alive()
 
 
 class PlayedFunction:
@@ -312,7 +330,6 @@ class PlayedHost:
         self.strangers: set[str] = set()
         self.refuse_open: OSError | None = None
         self.refuse_reset: OSError | None = None
-        self.devices: list[Device] = []
         self.bug: Exception | None = None
 
     # -- Kernel
@@ -357,20 +374,8 @@ class PlayedHost:
     def function(self) -> PlayedFunction:
         return self.functions[-1]
 
-    # -- Watcher
-
     def say(self, sentence: str, *, address: str = "") -> None:
         self.sentences.append(sentence)
-
-    def opened(self, device: Device) -> None:
-        self.devices.append(device)
-
-    def closed(self, device: Device) -> None:
-        self.devices.remove(device)
-
-    def arc(self, device: Device, towards: DeviceState, duration_s: float, refusal: Refusal | None) -> None:
-        if refusal is not None:
-            self.sentences.append(refusal.reason)
 
 
 def _name(fd: int) -> str:

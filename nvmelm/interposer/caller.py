@@ -36,6 +36,11 @@ class Process:
         # Whoever still works for a call of it holds it: closed under them, the number could become another process's.
         weakref.finalize(self, os.close, self._pidfd)
 
+    @property
+    def source(self) -> tuple[int, ...]:
+        """What its memory is found by again."""
+        return (self.pid,)
+
     def alive(self) -> bool:
         """Return whether it has not ended: its pidfd is readable once it has."""
         poll = select.poll()
@@ -118,11 +123,11 @@ class Processes:
         """
         process = self._by_thread.get(tid)
         if process is None or not os.access(f"{self._proc}/{process.pid}/task/{tid}", os.F_OK):
-            process = self._by_thread[tid] = self._process(self._pid_of(tid))
+            process = self._by_thread[tid] = self.numbered(self._pid_of(tid))
         return process
 
-    def _process(self, pid: int) -> Process:
-        """Return the process that has this number now, and forget one that had it before."""
+    def numbered(self, pid: int) -> Process:
+        """Return the process that has this number now, and forget one that had it before; OSError: none has it."""
         known = self._by_pid.get(pid)
         if known is None or not known.alive():
             self.forget(pid)

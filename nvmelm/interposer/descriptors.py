@@ -21,6 +21,7 @@ from nvmelm.interposer import syscalls
 from nvmelm.interposer.caller import Process
 from nvmelm.interposer.device import Device
 from nvmelm.interposer.kernel import Identity
+from nvmelm.interposer.record import Event, Recorder, nothing
 
 
 class Place(NamedTuple):
@@ -37,10 +38,20 @@ class Known(NamedTuple):
     device: Device
 
 
-class Descriptors:
-    """The descriptors of one VMM that are functions of ours."""
+def as_event(place: Place, known: Known) -> Event:
+    """Return a descriptor as :mod:`nvmelm.interposer.record` has it."""
+    return ("descriptor", place, known.identity, known.device.address)
 
-    def __init__(self) -> None:
+
+class Descriptors:
+    """The descriptors of one VMM that are functions of ours.
+
+    Args:
+        record: takes each change, for a restart.
+    """
+
+    def __init__(self, record: Recorder = nothing) -> None:
+        self._record = record
         self._lock = threading.Lock()
         self._known: dict[Place, Known] = {}
 
@@ -48,10 +59,12 @@ class Descriptors:
         """Take note of a descriptor; whatever the number was before, it is this now."""
         with self._lock:
             self._known[Place(pid, number)] = Known(identity, device)
+            self._record(*as_event(Place(pid, number), self._known[Place(pid, number)]))
 
     def forget(self, device: Device) -> None:
         """Forget a function that was closed, with all its descriptors."""
         with self._lock:
+            self._record("closed", device.address)
             self._known = {place: known for place, known in self._known.items() if known.device is not device}
 
     def devices(self) -> list[Device]:

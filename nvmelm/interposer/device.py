@@ -27,6 +27,9 @@ _HALF_WORD = struct.Struct("<H")
 #: PCI Local Bus Specification, configuration space header: the Command register.
 _PCI_COMMAND = 4
 
+#: States in which data_fd carries something.
+_STREAMING = (DeviceState.STOP_COPY, DeviceState.RESUMING)
+
 
 class Access:
     """The registers and vectors of a function, through whatever copy of its descriptor is at hand.
@@ -110,9 +113,10 @@ class Device:
     Args:
         address: its PCI address.
         access: its registers and vectors, as the function was given them.
+        reopened: the VMM has had it open since before we began; a stream that ran then is lost.
     """
 
-    def __init__(self, address: str, function: Function, access: Access) -> None:
+    def __init__(self, address: str, function: Function, access: Access, *, reopened: bool = False) -> None:
         self.address = address
         self._function = function
         self._access = access
@@ -120,6 +124,7 @@ class Device:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._stream: Stream | None = None
+        self._lost = function.state if reopened and function.state in _STREAMING else None
 
     # -- order
 
@@ -176,6 +181,7 @@ class Device:
         Raises:
             Refusal: the arc is refused, or the state that was read was not whole.
         """
+        self._require_stream(state)
         stream = self._stream
         if state == self.state and stream is not None and stream.theirs >= 0:
             return stream
@@ -191,6 +197,13 @@ class Device:
         else:
             self._stream = OutgoingStream(cast("Outgoing", end), self._lock)
         return self._stream
+
+    def _require_stream(self, towards: DeviceState) -> None:
+        """Refuse what would believe in a stream that a restart cut off; a source may always go on running."""
+        if self._lost is DeviceState.STOP_COPY and towards is DeviceState.RUNNING:
+            self._lost = None
+        if self._lost is not None:
+            raise Refusal(errno.EIO, "nvmelm was started anew while the state was on its way; the stream is not whole")
 
     def _end_stream(self, towards: DeviceState) -> None:
         stream, self._stream = self._stream, None
@@ -224,14 +237,19 @@ class Device:
     def was_reset(self) -> None:
         """Take note that a reset succeeded."""
         self._drop_stream()
+        self._lost = None
         with self._lock:
             self._function.was_reset()
 
-    def close(self) -> None:
-        """Take note that the VMM closed it, or died; return when nothing of it is under way."""
+    def leave(self) -> None:
+        """Return when nothing of it is under way: the VMM has it, and we do not answer any more."""
         self._jobs.put(None)
         if self._worker is not None:
             self._worker.join()
+
+    def close(self) -> None:
+        """Take note that the VMM closed it, or died; return when nothing of it is under way."""
+        self.leave()
         self._drop_stream()
         with self._lock:
             self._function.close()

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from nvmelm.interposer import filter as calls
 from nvmelm.interposer.caller import Process
+from nvmelm.interposer.record import Event, Recorder, nothing
 
 #: struct vfio_iommu_type1_dma_map: argsz, flags, vaddr, iova, size.
 _MAP = struct.Struct("=2I3Q")
@@ -45,6 +46,11 @@ Space = tuple[int, int]
 class Backing(Protocol):
     """Where mapped bytes are, by an address of its own."""
 
+    @property
+    def source(self) -> tuple[int, ...]:
+        """What it is found by again: a process's number, and that of its descriptor where it is a file."""
+        ...
+
     def read(self, address: int, length: int) -> bytes: ...
 
     def write(self, address: int, data: bytes) -> None: ...
@@ -55,11 +61,17 @@ class FileBacking:
 
     Args:
         fd: a copy of the VMM's descriptor, of which this becomes the owner.
+        source: the process that has the file open, and its number there.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, source: tuple[int, int]) -> None:
         self._fd = fd
+        self._source = source
         weakref.finalize(self, os.close, fd)
+
+    @property
+    def source(self) -> tuple[int, ...]:
+        return self._source
 
     def read(self, address: int, length: int) -> bytes:
         data = os.pread(self._fd, length, address)
@@ -93,9 +105,14 @@ class Mapping:
 
 
 class Mappings:
-    """What one VMM has mapped; a :class:`nvmelm.vfio.seam.GuestMemory`."""
+    """What one VMM has mapped; a :class:`nvmelm.vfio.seam.GuestMemory`.
 
-    def __init__(self) -> None:
+    Args:
+        record: takes each change, for a restart.
+    """
+
+    def __init__(self, record: Recorder = nothing) -> None:
+        self._record = record
         self._lock = threading.Lock()
         self._known: list[Mapping] = []
 
@@ -104,10 +121,12 @@ class Mappings:
         with self._lock:
             if mapping not in self._known:
                 self._known.append(mapping)
+                self._record(*as_event(mapping))
 
     def move(self, space: Space, iova: int, address: int) -> None:
         """Take note that mapped memory is elsewhere in the VMM now (``VFIO_DMA_MAP_FLAG_VADDR``)."""
         with self._lock:
+            self._record("move", space, iova, address)
             self._known = [
                 replace(known, address=address) if (known.space, known.iova) == (space, iova) else known
                 for known in self._known
@@ -118,7 +137,8 @@ class Mappings:
         end = iova + length
         with self._lock:
             hit = [m for m in self._known if m.space == space and m.iova < end and iova < m.end]
-            if all(iova <= m.iova and m.end <= end for m in hit):
+            if hit and all(iova <= m.iova and m.end <= end for m in hit):
+                self._record("unmap", space, iova, length)
                 self._known = [m for m in self._known if m not in hit]
 
     def ranges(self) -> tuple[Mapping, ...]:
@@ -148,6 +168,11 @@ class Mappings:
             stop = min([stop, *(mapping.iova for mapping in known if iova < mapping.iova < stop)])
             yield (*places.pop(), stop - iova)
             iova = stop
+
+
+def as_event(mapping: Mapping) -> Event:
+    """Return a mapping as :mod:`nvmelm.interposer.record` has it."""
+    return ("map", mapping.space, mapping.iova, mapping.length, mapping.backing.source, mapping.address)
 
 
 def note(mappings: Mappings, request: int, process: Process, descriptor: int, argument: int) -> None:
@@ -191,6 +216,5 @@ def _map(mappings: Mappings, process: Process, descriptor: int, words: tuple[int
 def _map_file(mappings: Mappings, process: Process, descriptor: int, words: tuple[int, ...]) -> None:
     _size, flags, ioas, number, start, length, iova = words
     if flags & _IOAS_FIXED:
-        with process.copy(number) as fd:
-            backing = FileBacking(os.dup(fd))
+        backing = FileBacking(process.take(number), (process.pid, number))
         mappings.map(Mapping((descriptor, ioas), iova, length, backing, start))

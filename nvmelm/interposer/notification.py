@@ -25,6 +25,8 @@ from typing import NamedTuple
 
 import ioctl_opt
 
+from nvmelm.interposer.record import Recorder, nothing
+
 #: struct seccomp_notif: id, pid, flags; then struct seccomp_data: nr, arch, instruction_pointer, args[6].
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 #: struct seccomp_notif_resp: id, val, error, flags.
@@ -66,10 +68,12 @@ class Listener:
 
     Args:
         fd: the listener, of which this becomes the owner.
+        record: takes each call, and that it was answered, for a restart.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, record: Recorder = nothing) -> None:
         self._fd = fd
+        self._record = record
         self._buffer = bytearray(_NOTIFICATION.size)
 
     def fileno(self) -> int:
@@ -98,8 +102,9 @@ class Listener:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
-        number, tid, _flags, _nr, _arch, _ip, descriptor, request, argument, *_ = _NOTIFICATION.unpack(self._buffer)
-        return Notification(number, tid, request & 0xFFFF_FFFF, _signed(descriptor), argument)
+        call = parse(bytes(self._buffer))
+        self._record("call", call.id, self._buffer.hex())
+        return call
 
     def waits(self, call: Notification) -> bool:
         """Return whether the caller still waits: what was read of a process by its number is that caller's then."""
@@ -120,7 +125,9 @@ class Listener:
         return self._send(call, 0, 0, _CONTINUE)
 
     def _send(self, call: Notification, value: int, number: int, flags: int) -> bool:
-        return self._told(_SEND, bytearray(_RESPONSE.pack(call.id, value, -number, flags))) is not None
+        told = self._told(_SEND, bytearray(_RESPONSE.pack(call.id, value, -number, flags))) is not None
+        self._record("answered", call.id)
+        return told
 
     def give_descriptor(self, call: Notification, fd: int, *, ends: bool = True) -> int | None:
         """Put a copy of a descriptor of ours into the caller, closed there at an ``exec``.
@@ -135,7 +142,10 @@ class Listener:
             OSError: EMFILE, the caller has too many; EACCES, EPERM: a security module forbids it.
         """
         flags = _ADDFD_FLAG_SEND if ends else 0
-        return self._told(_ADD, bytearray(_ADDFD.pack(call.id, flags, fd, 0, os.O_CLOEXEC)))
+        theirs = self._told(_ADD, bytearray(_ADDFD.pack(call.id, flags, fd, 0, os.O_CLOEXEC)))
+        if ends:
+            self._record("answered", call.id)
+        return theirs
 
     def gives_descriptors(self) -> bool:
         """Return whether the kernel can put descriptors into callers, and end their calls with them (Linux 5.14)."""
@@ -162,6 +172,12 @@ class Listener:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def parse(data: bytes) -> Notification:
+    """Read a ``struct seccomp_notif``; struct.error when it is none."""
+    number, tid, _flags, _nr, _arch, _ip, descriptor, request, argument, *_ = _NOTIFICATION.unpack(data)
+    return Notification(number, tid, request & 0xFFFF_FFFF, _signed(descriptor), argument)
 
 
 def _signed(descriptor: int) -> int:

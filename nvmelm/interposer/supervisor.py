@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
-from nvmelm.interposer import features, memory
+from nvmelm.errors import NvmelmError
+from nvmelm.interposer import descriptors, features, memory
 from nvmelm.interposer.caller import Process, Processes
 from nvmelm.interposer.descriptors import Descriptors
 from nvmelm.interposer.device import Access, Device, in_words
@@ -28,8 +27,9 @@ from nvmelm.interposer.filter import (
 )
 from nvmelm.interposer.kernel import PCI_ADDRESS, Identity, Kernel
 from nvmelm.interposer.notification import Listener, Notification
+from nvmelm.interposer.record import Event, Record, nothing
 from nvmelm.interposer.streams import Stream
-from nvmelm.vfio.seam import DeviceState, Functions, Opening, Refusal
+from nvmelm.vfio.seam import Functions, Opening, Refusal
 
 #: drivers/vfio/group.c takes a page of name and options.
 _LONGEST_NAME = 4096
@@ -44,23 +44,11 @@ _CONFINED = (
 )
 
 
-class Watcher(Protocol):
-    """Who is told what happens to a VMM; called from several threads."""
+class Say(Protocol):
+    """Takes sentences for the journal; called from several threads."""
 
-    def say(self, sentence: str, *, address: str = "") -> None:
-        """Take a sentence for the journal, about a function where it has an address."""
-        ...
-
-    def opened(self, device: Device) -> None:
-        """Take note of a function that the VMM has opened."""
-        ...
-
-    def closed(self, device: Device) -> None:
-        """Take note of a function that it has no longer."""
-        ...
-
-    def arc(self, device: Device, towards: DeviceState, duration_s: float, refusal: Refusal | None) -> None:
-        """Take note that a state was asked for, and what came of it."""
+    def __call__(self, sentence: str, *, address: str = "") -> None:
+        """Take a sentence, about a function where it has an address."""
         ...
 
 
@@ -70,21 +58,30 @@ class Supervisor:
     Args:
         listener: hands its calls over; closed when the VMM has ended.
         vm: what the VM is called, asked when a function is opened.
+        record: takes what a restart has to know.
     """
 
     def __init__(
-        self, listener: Listener, functions: Functions, kernel: Kernel, watcher: Watcher, vm: Callable[[int], str]
+        self,
+        listener: Listener,
+        functions: Functions,
+        kernel: Kernel,
+        say: Say,
+        vm: Callable[[int], str],
+        record: Record | None = None,
     ) -> None:
         self._listener = listener
         self._functions = functions
         self._kernel = kernel
-        self._watcher = watcher
+        self._say = say
         self._vm = vm
-        self._processes = Processes()
+        self.processes = Processes()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._leaving = False
         self._said: set[str] = set()
-        self.descriptors = Descriptors()
-        self.mappings = memory.Mappings()
+        self._record = record
+        self.descriptors = Descriptors(record.add if record else nothing)
+        self.mappings = memory.Mappings(record.add if record else nothing)
 
     def run(self) -> None:
         """Answer until the VMM has ended, or until :meth:`stop`."""
@@ -92,18 +89,34 @@ class Supervisor:
             while self._listener.wait(self._wake):
                 call = self._listener.receive()
                 if call is not None:
-                    self._take(call)
+                    self.take(call)
+                if self._record is not None and self._record.is_roomy:
+                    self._record.rewrite(self.events())
         finally:
             for device in self.descriptors.devices():
-                self._close(device)
+                if self._leaving:
+                    device.leave()
+                else:
+                    self._close(device)
             self._listener.close()
             os.close(self._wake)
 
     def stop(self) -> None:
-        """Let :meth:`run` return, from another thread."""
+        """Let :meth:`run` return, from another thread, once what is under way has been answered.
+
+        The VMM still has its devices, and whoever has the listener next may take them up.
+        """
+        self._leaving = True
         os.eventfd_write(self._wake, 1)
 
-    def _take(self, call: Notification) -> None:
+    def events(self) -> Iterator[Event]:
+        """Return the fewest events that lead to what is mapped and open now."""
+        for mapping in self.mappings.ranges():
+            yield memory.as_event(mapping)
+        for place, known in self.descriptors.places().items():
+            yield descriptors.as_event(place, known)
+
+    def take(self, call: Notification) -> None:
         """Answer a call, or let it run, whatever it is."""
         try:
             if not self._dispatch(call):
@@ -112,8 +125,11 @@ class Supervisor:
             self._listener.answered(call, refusal.errno)
         except OSError as error:
             self._failed(call, error)
+        except NvmelmError as error:
+            self._say(_in_words(error))
+            self._listener.let_run(call)
         except Exception as error:  # a bug of ours is no reason to take the VM down
-            self._watcher.say(f"this is a bug in nvmelm, and a VM's call ran without it: {error!r}")
+            self._say(f"this is a bug in nvmelm, and a VM's call ran without it: {error!r}")
             self._listener.let_run(call)
 
     def _failed(self, call: Notification, error: OSError) -> None:
@@ -126,11 +142,11 @@ class Supervisor:
     def _say_once(self, sentence: str) -> None:
         if sentence not in self._said:
             self._said.add(sentence)
-            self._watcher.say(sentence)
+            self._say(sentence)
 
     def _dispatch(self, call: Notification) -> bool:
         """Return whether the call was answered, or will be; else it is to run."""
-        process = self._processes.of(call.tid)
+        process = self.processes.of(call.tid)
         if call.request in (VFIO_DEVICE_FEATURE, VFIO_DEVICE_RESET):
             return self._device_call(call, process)
         if call.request == VFIO_GROUP_GET_DEVICE_FD:
@@ -177,7 +193,7 @@ class Supervisor:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise Refusal(error.errno) from error
-            self._watcher.say(_CONFINED.format(address=address, why=error.strerror), address=address)
+            self._say(_CONFINED.format(address=address, why=error.strerror), address=address)
             return False
         finally:
             if device is not None and number is None:
@@ -186,20 +202,29 @@ class Supervisor:
                 self.descriptors.add(process.pid, number, Identity.of(fd), device)
         return True
 
-    def _function(self, process: Process, address: str, fd: int) -> Device | None:
+    def reopen(self, process: Process, number: int, address: str, fd: int) -> None:
+        """Take up a device that the VMM has had open since before we began."""
+        known = (device for device in self.descriptors.devices() if device.address == address)
+        try:
+            device = next(known, None) or self._function(process, address, fd, reopened=True)
+        except NvmelmError as error:
+            self._say(_in_words(error), address=address)
+            return
+        if device is not None:
+            self.descriptors.add(process.pid, number, Identity.of(fd), device)
+
+    def _function(self, process: Process, address: str, fd: int, *, reopened: bool = False) -> Device | None:
         """Ask for the function that the VMM opens; what it had open of that address before is closed."""
         for former in self.descriptors.devices():
             if former.address == address:
                 self._close(former)
         access = Access(self._kernel)
-        opening = Opening(address, process.pid, self._vm(process.pid), access, self.mappings, access)
+        opening = Opening(address, process.pid, self._vm(process.pid), access, self.mappings, access, reopened)
         with access.through(fd):
             function = self._functions.open(opening)
         if function is None:
             return None
-        device = Device(address, function, access)
-        self._watcher.opened(device)
-        return device
+        return Device(address, function, access, reopened=reopened)
 
     def _bind(self, call: Notification, process: Process) -> None:
         """Forget what a device's own node was before: it is opened anew, and asked about next."""
@@ -213,8 +238,7 @@ class Supervisor:
         try:
             device.close()
         except Refusal as refusal:
-            self._watcher.say(f"closing {device.address}: {in_words(refusal)}", address=device.address)
-        self._watcher.closed(device)
+            self._say(f"closing {device.address}: {in_words(refusal)}", address=device.address)
 
     # -- an open device
 
@@ -234,7 +258,7 @@ class Supervisor:
         except BaseException:
             os.close(fd)
             raise
-        job = _Job(self._listener, self._watcher, self._kernel, call, device, request, fd)
+        job = _Job(self._listener, self._say, self._kernel, call, device, request, fd)
         (device.at_once if request is not None and request.is_quick else device.in_turn)(job)
         return True
 
@@ -260,7 +284,7 @@ class _Job:
     def __init__(
         self,
         listener: Listener,
-        watcher: Watcher,
+        say: Say,
         kernel: Kernel,
         call: Notification,
         device: Device,
@@ -268,7 +292,7 @@ class _Job:
         fd: int,
     ) -> None:
         self._listener = listener
-        self._watcher = watcher
+        self._say = say
         self._kernel = kernel
         self._call = call
         self._device = device
@@ -277,12 +301,12 @@ class _Job:
         self._given: Stream | None = None
 
     def __call__(self) -> None:
-        begun = time.monotonic()
         refusal = None
         try:
             with self._device.through(self._fd):
                 refusal = self._refusal()
-            self._report(time.monotonic() - begun, refusal)  # before the VMM can act on it
+            if refusal is not None and refusal.reason:  # before the VMM can act on it
+                self._say(f"{self._device.address}: {in_words(refusal)}", address=self._device.address)
         finally:
             os.close(self._fd)
             if self._listener.answered(self._call, refusal.errno if refusal else 0) and self._given is not None:
@@ -300,6 +324,8 @@ class _Job:
             return refusal
         except OSError as error:
             return Refusal(error.errno or errno.EIO, f"{error.strerror}")
+        except NvmelmError as error:
+            return Refusal(errno.EIO, _in_words(error))
         except Exception as error:  # the VMM goes on with an errno
             return Refusal(errno.EIO, f"this is a bug in nvmelm: {error!r}")
         return None
@@ -308,18 +334,7 @@ class _Job:
         self._given = stream
         return self._listener.give_descriptor(self._call, stream.theirs, ends=False)
 
-    def _report(self, duration_s: float, refusal: Refusal | None) -> None:
-        request = self._request
-        if request is not None and request.is_quick:
-            return
-        if request is not None and request.feature is features.Feature.MIG_DEVICE_STATE:
-            self._watcher.arc(self._device, self._device.state, duration_s, refusal)
-        elif refusal is not None and refusal.reason:
-            self._watcher.say(f"{self._device.address}: {in_words(refusal)}", address=self._device.address)
 
-
-def in_thread(supervisor: Supervisor, name: str) -> threading.Thread:
-    """Let a supervisor answer in a thread of its own, which ends with its VMM."""
-    thread = threading.Thread(target=supervisor.run, name=name, daemon=True)
-    thread.start()
-    return thread
+def _in_words(error: NvmelmError) -> str:
+    parts = (error.message, error.cause, f"fix: {error.fix}" if error.fix else "")
+    return "; ".join(part for part in parts if part)

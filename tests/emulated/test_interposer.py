@@ -87,7 +87,7 @@ def test_a_state_that_breaks_on_its_way_out_ends_early_and_the_next_arc_says_so(
     _, data_fd = vmm.set_state(fd, STOP_COPY)
     assert bytes.fromhex(vmm.do("read_all", data_fd)) == b"half"
     assert vmm.set_state(fd, STOP) == (-errno.EIO, NO_FD)
-    assert "the device failed" in host.sentences
+    assert host.sentences == ["0000:01:00.1: EIO: the device failed"]
     assert vmm.set_state(fd, RUNNING) == (0, NO_FD)
 
 
@@ -104,7 +104,7 @@ def test_a_refused_arc_is_an_errno_for_the_vmm_and_a_sentence_for_the_journal(vm
     fd = vmm.open()
     host.function.refuse[DeviceState.STOP] = Refusal(errno.EBUSY, "a migration of nvmelm's own runs")
     assert vmm.set_state(fd, STOP) == (-errno.EBUSY, NO_FD)
-    assert host.sentences == ["a migration of nvmelm's own runs"]
+    assert host.sentences == ["0000:01:00.1: EBUSY: a migration of nvmelm's own runs"]
     assert vmm.get_state(fd) == RUNNING
 
 
@@ -349,7 +349,6 @@ def test_a_vmm_that_is_killed_closes_its_devices(host: PlayedHost) -> None:
         os.kill(vmm.pid, signal.SIGKILL)
         assert host.function.closed.wait(DEADLINE_S)
     assert host.function.calls == [RESUMING, "in closed"]
-    assert host.devices == []
 
 
 def test_a_vmm_that_is_killed_in_the_middle_of_an_arc_closes_its_devices(host: PlayedHost) -> None:

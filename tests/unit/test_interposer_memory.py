@@ -21,6 +21,7 @@ SPACE = (5, 0)
 class Memory:
     """A process's memory, by address; its descriptors, by number."""
 
+    pid: int = 1
     data: bytearray = field(default_factory=lambda: bytearray(1 << 16))
     descriptors: dict[int, int] = field(default_factory=dict)
 
@@ -30,10 +31,12 @@ class Memory:
     def write(self, address: int, data: bytes) -> None:
         self.data[address : address + len(data)] = data
 
-    def copy(self, number: int) -> Any:
-        from contextlib import nullcontext
+    @property
+    def source(self) -> tuple[int, ...]:
+        return (self.pid,)
 
-        return nullcontext(self.descriptors[number])
+    def take(self, number: int) -> int:
+        return os.dup(self.descriptors[number])
 
 
 def note(mappings: Mappings, process: Memory, request: int, structure: bytes, descriptor: int = 5) -> None:
