@@ -51,7 +51,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "sriov": Entry("sriov", "enable, disable: virtual functions of a controlling function."),
         "secondary": Entry("secondary", "list, assign, online, offline, allow-migration, allow-resume, …"),
         "vfio": Entry("vfio", "bind, unbind: hand virtual functions to vfio-pci and back."),
-        "vm": Entry("vm", "attach, detach: pass a virtual function to a virtual machine."),
+        "vm": Entry("vm", "attach, detach: hand VFs to VMs; run, agent, check: VMs that move."),
     },
     "Migrate": {
         "migrate": Entry("migrate", "Step 6 on two hosts: move controlled functions.", verb="migrate"),

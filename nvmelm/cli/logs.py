@@ -8,6 +8,7 @@ changing verb become entries of their own, sent by the journal's native protocol
 ===================== ==================================================================
 ``NVMELM_VERB``       ``sriov enable``
 ``NVMELM_DEVICE``     PCI address of the controlling function; one field for each
+``NVMELM_VF``         PCI address of a VM's function, of an entry about its VM's calls
 ``NVMELM_CNTLID``     controller identifier, ``0x0042``; one field for each
 ``NVMELM_SESSION``    the migration, 32 hexadecimal digits
 ``NVMELM_STEP``       the step of a change, of an entry about a change

@@ -266,4 +266,12 @@ REASONS: dict[str, tuple[str, str]] = {
     "verdict-outdated": ("an end is not what the verdict was given for", "nvmelm compat check again"),
     "verdict-unusable": ("the file is no verdict that says compatible", "nvmelm compat check --json > FILE"),
     "wrong-digest": ("the destination holds another state than was sent", "migrate again"),
+    # VMs that are answered
+    "agent-runs": ("another agent listens at the socket already", "systemctl status nvmelm-agent"),
+    "no-seccomp": (
+        "the kernel or processor cannot hand a VMM's calls over",
+        "use Linux 5.14 or newer, x86-64 or arm64",
+    ),
+    "no-vmm": ("the program that is to be the VMM cannot be started", "nvmelm vm run -- VMM ARGS"),
+    "seccomp-listener": ("somebody else, a container runtime say, listens already", "start the VMM outside of that"),
 }

@@ -23,6 +23,7 @@ _MODULES = (
     "nvmelm.operations.move",
     "nvmelm.operations.image_view",
     "nvmelm.operations.vm_report",
+    "nvmelm.operations.vm_check",
     "nvmelm.compat.documents",
     "nvmelm.desired.reach",
     "nvmelm.migrate.outcome",

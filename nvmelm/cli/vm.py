@@ -1,10 +1,11 @@
-"""``nvmelm vm``: step 5, pass a virtual function to a virtual machine and take it back."""
+"""``nvmelm vm``: step 5, pass a virtual function to a virtual machine and take it back; and VMs that move whole."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +13,14 @@ from nvmelm.cli import render
 from nvmelm.cli.domain import Connect, Libvirt, Taint, domain
 from nvmelm.cli.options import Unmarked, Vf, group
 from nvmelm.cli.run import Answer, Run, verb
-from nvmelm.errors import UsageError
+from nvmelm.errors import ExitCode, UsageError
 from nvmelm.inventory import find_function
 from nvmelm.operations import vm
 from nvmelm.operations.vm_report import VmArguments, VmReport
+
+if TYPE_CHECKING:
+    from nvmelm.operations.vm_check import VmCheck
+    from nvmelm.vfio.options import Options
 
 app = group("Step 5: pass a virtual function to a virtual machine, and take it back.")
 
@@ -26,6 +31,37 @@ Print = Annotated[
 DeviceId = Annotated[str | None, typer.Option("--id", metavar="NAME", help="The VM's name for the device.")]
 Bus = Annotated[str | None, typer.Option("--bus", metavar="PORT", help="The port to plug it into; else a free one.")]
 Deadline = Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long the guest may take.")]
+
+VmmWords = Annotated[list[str], typer.Argument(metavar="-- VMM ARGS...", show_default=False, help="What to start.")]
+Untracked = Annotated[
+    bool,
+    typer.Option(
+        "--no-all-dirty",
+        help="Do not report all memory as written where a controller does not track it. Its VM then stops for less "
+        "time, but QEMU's enable-migration=auto refuses to migrate it.",
+    ),
+]
+Disabled = Annotated[
+    bool,
+    typer.Option(
+        "--arrive-disabled",
+        help="A controller whose admin queue cannot be carried over leaves all the same; its guest resets it.",
+    ),
+]
+Rules = Annotated[Path | None, typer.Option("--policy", metavar="FILE", help="The site's rules; nvmelm compat.")]
+NoMemory = Annotated[
+    bool,
+    typer.Option(
+        "--no-guest-memory",
+        help="Do not follow where the VM's memory is mapped: a guest with a virtual IOMMU maps all the time. The admin "
+        "queue then cannot be carried over.",
+    ),
+]
+Users = Annotated[
+    list[str] | None, typer.Option("--user", metavar="NAME", help="Whose VMMs are answered, besides root's; repeat it.")
+]
+Pid = Annotated[int | None, typer.Option("--pid", metavar="PID", min=1, help="The VM by its VMM's process.")]
+AgentSocket = Annotated[Path, typer.Option("--socket", metavar="PATH", help="Where launchers connect.")]
 
 
 @verb(app, "attach", changes=True)
@@ -92,6 +128,77 @@ def detach(
             dry_run=run.dry_run,
         )
     return _answer(report)
+
+
+@verb(app, "run")
+def run_vmm(
+    run: Run,
+    words: VmmWords,
+    no_all_dirty: Untracked = False,
+    arrive_disabled: Disabled = False,
+    policy: Rules = None,
+    no_guest_memory: NoMemory = False,
+) -> int:
+    """Start a VMM whose marked VFs can migrate with it; ends as the VMM does, with its exit status."""
+    from nvmelm.cli import vm_supervised
+
+    options = _options(not no_all_dirty, arrive_disabled, policy)
+    return vm_supervised.run_vmm(run, words, options, memory=not no_guest_memory)
+
+
+@verb(app, "agent")
+def agent(
+    run: Run,
+    users: Users = None,
+    socket: AgentSocket = Path("/run/nvmelm/agent.sock"),
+    no_all_dirty: Untracked = False,
+    arrive_disabled: Disabled = False,
+    policy: Rules = None,
+) -> int:
+    """Answer the VMMs that nvmelm-vmm starts, such as libvirt's, until a signal ends it; the service's own verb."""
+    from nvmelm.cli import vm_supervised
+
+    return vm_supervised.serve(run, socket, users or [], _options(not no_all_dirty, arrive_disabled, policy))
+
+
+@verb(app, "check")
+def check(
+    run: Run,
+    qmp: Socket = None,
+    libvirt: Libvirt = None,
+    connect: Connect = None,
+    may_taint: Taint = False,
+    pid: Pid = None,
+) -> Answer:
+    """Say whether a VM can migrate with its VFs, and if not, every reason why. Exit 3: not, as far as is known."""
+    from nvmelm.operations import vm_check
+
+    if _only_one({"--qmp": qmp is not None, "--libvirt": libvirt is not None, "--pid": pid is not None}) is None:
+        fix = "--qmp SOCKET, --libvirt DOMAIN, or --pid PID"
+        raise UsageError("say which VM is meant", fix=fix, reason="arguments")
+    checked = vm_check.check(run.host(), qmp=qmp, libvirt=domain(libvirt, connect, may_taint=may_taint), pid=pid)
+    code = ExitCode.DONE if checked.can_migrate else ExitCode.NOT_SUPPORTED
+    return Answer(checked, lambda: _checked(checked), exit_code=code)
+
+
+def _checked(found: VmCheck) -> Iterator[str]:
+    verdict = "can migrate" if found.can_migrate else "cannot migrate, as far as is known"
+    process = f", process {found.pid}" if found.pid is not None else ""
+    by = f"answered by nvmelm vm {found.supervised_by}" if found.supervised_by else "answered by nobody"
+    yield f"{render.plain(found.vm)}{process}: {verdict}; {by}"
+    for function in found.functions:
+        mark = function.mark or "no mark"
+        yield f"  {function.address} ({render.cntlid(function.cntlid)}): {mark}, {function.state or 'not answered'}"
+    for reason in found.reasons:
+        yield f"  {reason.level}: {render.plain(reason.message)}"
+        yield f"    fix: {render.plain(reason.fix)}"
+
+
+def _options(all_dirty: bool, arrive_disabled: bool, policy: Path | None) -> Options:
+    from nvmelm.cli.migration import policy_of
+    from nvmelm.vfio.options import Options
+
+    return Options(all_dirty=all_dirty, arrive_disabled=arrive_disabled, policy=policy_of(policy))
 
 
 def _only_one(given: dict[str, bool]) -> str | None:

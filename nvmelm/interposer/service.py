@@ -29,10 +29,10 @@ from nvmelm.interposer.adoption import adopt
 from nvmelm.interposer.kernel import Kernel
 from nvmelm.interposer.launcher import SUPERVISED, WELCOME
 from nvmelm.interposer.notification import Listener
-from nvmelm.interposer.presence import Presence, directory, life_of
 from nvmelm.interposer.record import Record
 from nvmelm.interposer.supervisor import Say, Supervisor
 from nvmelm.interposer.systemd import Notifier
+from nvmelm.operations.vm_presence import Presence, directory, life_of
 from nvmelm.vfio.seam import Functions
 
 #: A launcher that says nothing is given up.
@@ -43,7 +43,8 @@ _CREDENTIALS = struct.Struct("=3i")
 #: What the kernel calls a listener.
 _LISTENER = "anon_inode:seccomp notify"
 
-_STORED = "vm-"
+#: What systemd keeps a VMM's listener as: this, and its process.
+STORED = "vm-"
 
 _NOT_ALLOWED = "process {pid} of user {uid} is not supervised: nvmelm vm agent --user names whose VMMs are"
 _NOT_STORED = (
@@ -97,8 +98,8 @@ class Agent:
         """Take up the VMs of an agent before us, by the listeners that systemd kept."""
         kept = set()
         for name, fd in stored:
-            pid = name.removeprefix(_STORED)
-            if not name.startswith(_STORED) or not pid.isdecimal() or life_of(int(pid)) is None:
+            pid = name.removeprefix(STORED)
+            if not name.startswith(STORED) or not pid.isdecimal() or life_of(int(pid)) is None:
                 os.close(fd)
                 continue
             kept.add(int(pid))
@@ -168,7 +169,7 @@ class Agent:
             os.close(fds[0])
             self._say(f"process {peer.pid} sent something that is no listener")
             return
-        if not self._notifier.store(f"{_STORED}{peer.pid}", fds[0]):
+        if not self._notifier.store(f"{STORED}{peer.pid}", fds[0]):
             self._say(_NOT_STORED)
         self._supervise(peer.pid, fds[0])
         connection.send(SUPERVISED)
@@ -207,7 +208,7 @@ class Agent:
             return
         record.remove()
         presence.close()
-        self._notifier.forget(f"{_STORED}{pid}")
+        self._notifier.forget(f"{STORED}{pid}")
 
 
 def _peer(connection: socket.socket) -> Peer:

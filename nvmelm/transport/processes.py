@@ -220,3 +220,8 @@ def start_of(pid: int) -> int:
     except OSError:
         return -1
     return int(raw[raw.rfind(b")") + 2 :].split()[19])
+
+
+def vm_name(pid: int, proc: Path = Path("/proc")) -> str:
+    """Return what a VM is called, by its VMM's process: its machine's name, or the program's."""
+    return _machine_name(proc, pid) or _process_name(proc, pid)

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from nvmelm.errors import BusyError, UsageError
-from nvmelm.interposer import launcher, presence, service
+from nvmelm.interposer import launcher, service
 from nvmelm.interposer.device import Access, Device
 from nvmelm.interposer.service import Agent
 from nvmelm.interposer.systemd import Notifier, passed
+from nvmelm.operations import vm_presence as presence
 from nvmelm.vfio.seam import DeviceState, Opening, Refusal
 from tests.interposing import DEADLINE_S, PlayedFunction, PlayedHost, Program
 
