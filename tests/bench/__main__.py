@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import nvmelm
-from tests.bench import fleet, moves, playbook, watch
+from tests.bench import fleet, interposer, moves, playbook, watch
 from tests.bench.rows import Row, table
 
 MiB = 1 << 20
@@ -156,6 +156,7 @@ def main() -> int:
             *fleet.rows(place / "fleet"),
             *watch.rows(place / "watch"),
             *playbook.rows(place / "playbook"),
+            *interposer.rows(),
             *lab(place),
         ]
     print("\n".join(table(rows)))
