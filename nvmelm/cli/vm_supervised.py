@@ -10,13 +10,13 @@ from pathlib import Path
 
 from nvmelm.cli import logs, render
 from nvmelm.cli.run import Run
-from nvmelm.errors import NotSupportedError, UsageError
+from nvmelm.errors import HostError, NotSupportedError, UsageError
 from nvmelm.interposer import launch, service, systemd
 from nvmelm.interposer.kernel import Vfio
 from nvmelm.interposer.launch import Started
 from nvmelm.interposer.supervisor import Supervisor
 from nvmelm.operations.session import require_privilege
-from nvmelm.operations.vm_presence import Presence
+from nvmelm.operations.vm_presence import announce, forget
 from nvmelm.transport import Host
 from nvmelm.transport.processes import vm_name
 from nvmelm.vfio.functions import HostFunctions
@@ -38,23 +38,28 @@ def run_vmm(run: Run, words: list[str], options: Options, *, memory: bool) -> in
         raise UsageError("say which VMM to start", fix="nvmelm vm run -- VMM ARGS", reason="arguments")
     host = _supervising(run)
     functions = HostFunctions(host, options)
-    present: list[Presence] = []
+    pids: list[int] = []
 
     def supervise(started: Started) -> Supervisor:
-        present.append(Presence(host.state_dir, started.pid, vm_name, "run"))
+        try:
+            announce(host.state_dir, started.pid, vm_name, "run")
+        except HostError as error:  # a full disk is no reason to leave a VM alone
+            say(f"vm check will not know of this VM: {error.message}")
+        pids.append(started.pid)
         return Supervisor(started.listener, functions, Vfio(), say, vm_name)
 
     try:
         return launch.run(words, launch.program(memory=memory), supervise)
     finally:
-        for presence in present:
-            presence.close()
+        for pid in pids:
+            forget(host.state_dir, pid)
 
 
 def serve(run: Run, path: Path, users: list[str], options: Options) -> int:
     """Answer the VMMs of launchers until a signal ends this."""
     numbers = service.user_numbers(users)
     host = _supervising(run)
+    launch.require_kernel()  # what a launcher finds out after it has put the filter on comes too late
     passed = systemd.passed(dict(os.environ))
     sockets = [number for name, number in passed if not name.startswith(service.STORED)]
     listening = socket.socket(fileno=sockets[0]) if sockets else service.listen(path)

@@ -14,6 +14,7 @@ device's own.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import NamedTuple
 
@@ -70,12 +71,26 @@ class Descriptors:
     def devices(self) -> list[Device]:
         """Return the functions, each once."""
         with self._lock:
-            return list(dict.fromkeys(known.device for known in self._known.values()))
+            return self._devices()
+
+    def _devices(self) -> list[Device]:
+        return list(dict.fromkeys(known.device for known in self._known.values()))
 
     def places(self) -> dict[Place, Known]:
         """Return the descriptors and what they are."""
         with self._lock:
             return dict(self._known)
+
+    def drop(self, place: Place) -> None:
+        """Forget what a number was: it is something else now."""
+        with self._lock:
+            self._known.pop(place, None)
+
+    def closed(self) -> list[Device]:
+        """Return the functions that no number stands for any more: nobody says when a descriptor is closed."""
+        with self._lock:
+            open_still = {known.device for place, known in self._known.items() if _is_still(place, known.identity)}
+            return [device for device in self._devices() if device not in open_still]
 
     def find(self, process: Process, number: int, fd: int) -> Device | None:
         """Return the function that a descriptor is.
@@ -101,3 +116,14 @@ class Descriptors:
                 return own.device
             self._known.pop(place, None)
             return None
+
+
+def _is_still(place: Place, identity: Identity) -> bool:
+    """Return whether a number is open and the same file; one that may not be looked at is."""
+    try:
+        about = os.stat(f"/proc/{place.pid}/fd/{place.number}")  # noqa: PTH116 (asked before each mapping of memory)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return Identity(about.st_dev, about.st_ino, about.st_rdev) == identity

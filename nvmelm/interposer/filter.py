@@ -23,7 +23,9 @@ from typing import NamedTuple
 
 from nvmelm.interposer.syscalls import Architecture
 
-#: ioctls that concern migration: what is opened, what is asked of it, what brings it back to its beginning.
+#: ioctls that concern migration: what is opened, what is asked of it, what brings it back to its beginning; and what a
+#: VMM does next when it has closed its group's last device.
+VFIO_GROUP_UNSET_CONTAINER = 0x3B69
 VFIO_GROUP_GET_DEVICE_FD = 0x3B6A
 VFIO_DEVICE_RESET = 0x3B6F
 VFIO_DEVICE_FEATURE = 0x3B75
@@ -36,6 +38,7 @@ IOMMU_IOAS_UNMAP = 0x3B86
 IOMMU_IOAS_MAP_FILE = 0x3B8F
 
 MIGRATION_CALLS = (
+    VFIO_GROUP_UNSET_CONTAINER,
     VFIO_GROUP_GET_DEVICE_FD,
     VFIO_DEVICE_RESET,
     VFIO_DEVICE_FEATURE,

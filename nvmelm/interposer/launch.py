@@ -87,6 +87,17 @@ def start(words: Sequence[str], filter_bytes: bytes, *, signals: Sequence[int] =
     return Started(pid, listener)
 
 
+def require_kernel() -> None:
+    """Refuse a kernel, or surroundings, in which no VMM could be supervised, before one is started.
+
+    Raises:
+        BusyError, NotSupportedError, HostError: as of :func:`start`.
+    """
+    started = start(["true"], program())
+    started.listener.close()
+    os.waitpid(started.pid, 0)
+
+
 def _listener(name: str, child: socket.socket) -> Listener:
     """Take what the child sends: its listener, or why it has none; then why it could not become the VMM, or the end."""
     message, fds, _, _ = socket.recv_fds(child, 64, 1)
@@ -185,7 +196,12 @@ def run(words: Sequence[str], filter_bytes: bytes, supervise: Callable[[Started]
     """
     with _blocked() as signals:
         started = start(words, filter_bytes, signals=sorted(signals))
-        supervisor = supervise(started)
+        try:
+            supervisor = supervise(started)
+        except BaseException:
+            os.kill(started.pid, signal.SIGKILL)  # it has hardly begun, and nobody would answer it
+            os.waitpid(started.pid, 0)
+            raise
         thread = _in_thread(supervisor)
         status = _status(started.pid, supervisor, thread)
         thread.join()

@@ -29,10 +29,10 @@ from nvmelm.interposer.adoption import adopt
 from nvmelm.interposer.kernel import Kernel
 from nvmelm.interposer.launcher import SUPERVISED, WELCOME
 from nvmelm.interposer.notification import Listener
-from nvmelm.interposer.record import Record
+from nvmelm.interposer.record import Record, nothing
 from nvmelm.interposer.supervisor import Say, Supervisor
 from nvmelm.interposer.systemd import Notifier
-from nvmelm.operations.vm_presence import Presence, directory, life_of
+from nvmelm.operations.vm_presence import announce, directory, forget, life_of
 from nvmelm.vfio.seam import Functions
 
 #: A launcher that says nothing is given up.
@@ -122,8 +122,7 @@ class Agent:
         poll.register(self._wake, select.POLLIN)
         while self._wake not in dict(poll.poll()):
             with suppress(OSError):  # it has hung up again
-                connection, _ = listening.accept()
-                threading.Thread(target=self._welcome, args=(connection,), name="launcher", daemon=True).start()
+                self._accept(listening)
         self._notifier.stopping()
         self._leave()
 
@@ -145,18 +144,25 @@ class Agent:
 
     # -- one launcher
 
-    def _welcome(self, connection: socket.socket) -> None:
+    def _accept(self, listening: socket.socket) -> None:
+        """Take one launcher; a user whom nobody named gets no further than this."""
+        connection, _ = listening.accept()
+        peer = _peer(connection)
+        if peer.uid in self._users:
+            threading.Thread(target=self._welcome, args=(connection, peer), name="launcher", daemon=True).start()
+            return
+        with connection:
+            self._say(_NOT_ALLOWED.format(pid=peer.pid, uid=peer.uid))
+            connection.setblocking(False)
+            connection.send(b"this user's VMMs are not supervised")
+
+    def _welcome(self, connection: socket.socket, peer: Peer) -> None:
         with connection:
             connection.settimeout(_DEADLINE_S)
             try:
-                peer = _peer(connection)
-                if peer.uid not in self._users:
-                    self._say(_NOT_ALLOWED.format(pid=peer.pid, uid=peer.uid))
-                    connection.send(b"this user's VMMs are not supervised")
-                    return
                 connection.send(WELCOME)
                 self._take(connection, peer)
-            except (OSError, HostError) as error:
+            except OSError as error:
                 self._say(f"a launcher was not served: {error}")
 
     def _take(self, connection: socket.socket, peer: Peer) -> None:
@@ -177,37 +183,49 @@ class Agent:
     # -- one VM
 
     def _supervise(self, pid: int, fd: int, *, reopened: bool = False) -> None:
-        record_path = directory(self._state_dir) / f"{pid}.calls"
-        presence = Presence(self._state_dir, pid, self._name, "agent")
-        if not reopened:
-            record_path.unlink(missing_ok=True)
-        record = Record(record_path)
-        listener = Listener(fd, record.add)
+        record = self._record(pid, reopened=reopened)
+        listener = Listener(fd, record.add if record is not None else nothing)
         supervisor = Supervisor(listener, self._functions, self._kernel, self._say, self._name, record)
-        waiting = adopt(supervisor, list(record.events())) if reopened else []
-        record.rewrite(supervisor.events())
+        waiting = []
+        if record is not None:
+            waiting = adopt(supervisor, list(record.events())) if reopened else []
+            record.rewrite(supervisor.events())
 
         def answer() -> None:
             for call in waiting:
                 if listener.waits(call):
                     supervisor.take(call)
             supervisor.run()
-            self._ended(pid, presence, record)
+            self._ended(pid, record)
 
         thread = threading.Thread(target=answer, name=f"vm {pid}", daemon=True)
         with self._lock:
             self._vms[pid] = supervisor, thread
         thread.start()
 
-    def _ended(self, pid: int, presence: Presence, record: Record) -> None:
+    def _record(self, pid: int, *, reopened: bool) -> Record | None:
+        """Write down that a VMM is answered; a disk that takes nothing is no reason to leave it alone."""
+        path = directory(self._state_dir) / f"{pid}.calls"
+        try:
+            announce(self._state_dir, pid, self._name, "agent")
+            if not reopened:
+                path.unlink(missing_ok=True)
+            return Record(path)
+        except (OSError, HostError) as error:
+            self._say(f"nothing can be written down of process {pid}, so that a restart cannot go on with it: {error}")
+            return None
+
+    def _ended(self, pid: int, record: Record | None) -> None:
         with self._lock:
             self._vms.pop(pid, None)
             ending = self._ending
         if ending:
-            record.close()
+            if record is not None:
+                record.close()
             return
-        record.remove()
-        presence.close()
+        if record is not None:
+            record.remove()
+        forget(self._state_dir, pid)
         self._notifier.forget(f"{STORED}{pid}")
 
 

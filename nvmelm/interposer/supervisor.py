@@ -16,7 +16,7 @@ from typing import Protocol
 from nvmelm.errors import NvmelmError
 from nvmelm.interposer import descriptors, features, memory
 from nvmelm.interposer.caller import Process, Processes
-from nvmelm.interposer.descriptors import Descriptors
+from nvmelm.interposer.descriptors import Descriptors, Place
 from nvmelm.interposer.device import Access, Device, in_words
 from nvmelm.interposer.filter import (
     MEMORY_CALLS,
@@ -147,6 +147,9 @@ class Supervisor:
     def _dispatch(self, call: Notification) -> bool:
         """Return whether the call was answered, or will be; else it is to run."""
         process = self.processes.of(call.tid)
+        if call.request not in (VFIO_DEVICE_FEATURE, VFIO_DEVICE_RESET):
+            for device in self.descriptors.closed():
+                self._close(device)
         if call.request in (VFIO_DEVICE_FEATURE, VFIO_DEVICE_RESET):
             return self._device_call(call, process)
         if call.request == VFIO_GROUP_GET_DEVICE_FD:
@@ -200,6 +203,8 @@ class Supervisor:
                 self._close(device)
             elif device is not None and number is not None:
                 self.descriptors.add(process.pid, number, Identity.of(fd), device)
+            elif number is not None:
+                self.descriptors.drop(Place(process.pid, number))
         return True
 
     def reopen(self, process: Process, number: int, address: str, fd: int) -> None:

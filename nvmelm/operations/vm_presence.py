@@ -70,26 +70,28 @@ def supervised(state_dir: Path, pid: int, proc: Path = _PROC) -> Supervised | No
     return None
 
 
-class Presence:
-    """The file of one VMM.
+def announce(state_dir: Path, pid: int, name: Callable[[int], str], by: str) -> None:
+    """Write down that a process is answered.
 
     Args:
-        name: what the VM is called, by its process.
+        name: what its VM is called, by its process.
         by: who answers.
+
+    Raises:
+        HostError: it cannot be written.
     """
+    path = directory(state_dir) / f"{pid}.json"
+    document = asdict(Supervised(pid, life_of(pid) or "", name(pid), by, time.time()))
+    beside = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        beside.write_text(json.dumps(document))
+        beside.replace(path)
+    except OSError as error:
+        raise host_error("cannot write", str(path), error) from error
 
-    def __init__(self, state_dir: Path, pid: int, name: Callable[[int], str], by: str) -> None:
-        self._path = directory(state_dir) / f"{pid}.json"
-        document = asdict(Supervised(pid, life_of(pid) or "", name(pid), by, time.time()))
-        beside = self._path.with_suffix(".new")
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            beside.write_text(json.dumps(document))
-            beside.replace(self._path)
-        except OSError as error:
-            raise host_error("cannot write", str(self._path), error) from error
 
-    def close(self) -> None:
-        """Remove the file: the VMM has ended, or nobody answers it any more."""
-        with suppress(OSError):
-            self._path.unlink()
+def forget(state_dir: Path, pid: int) -> None:
+    """Remove what was written: the VMM has ended, or nobody answers it any more."""
+    with suppress(OSError):
+        (directory(state_dir) / f"{pid}.json").unlink()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from nvmelm.interposer.kernel import Identity
 from nvmelm.vfio.seam import DeviceState, Refusal
 from tests.interposing import DEADLINE_S, PlayedHost, PlayedVmm, VmmDiedError
 
@@ -293,6 +294,29 @@ def test_no_copy_of_ours_keeps_a_device_open_that_the_vmm_closes(vmm: PlayedVmm,
     vmm.get_state(fd)
     ours = [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if os.path.lexists(entry)]
     assert not [name for name in ours if name.startswith("/memfd:device")]
+
+
+def test_a_device_that_was_unplugged_is_let_go_when_its_vmm_leaves_the_group(vmm: PlayedVmm, host: PlayedHost) -> None:
+    first, second = vmm.open("0000:01:00.1"), vmm.open("0000:01:00.2")
+    vmm.do("close", first)
+    vmm.do("ioctl", vmm.do("memfd", "group"), 0x3B69, 0)
+    assert host.functions[0].closed.is_set()
+    assert vmm.get_state(second) == RUNNING
+    assert not host.functions[1].closed.is_set()
+
+
+def test_a_stranger_that_gets_the_number_of_a_closed_device_is_not_taken_for_it(
+    vmm: PlayedVmm, host: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on kernels before 6.10, where all devices of groups have one inode."""
+    monkeypatch.setattr(Identity, "of", lambda fd: Identity(1, 2, 3))
+    monkeypatch.setattr("nvmelm.interposer.descriptors._is_still", lambda place, identity: True)
+    group = vmm.do("memfd", "group")
+    fd = vmm.open("0000:01:00.1", group)
+    vmm.do("close", fd)
+    host.strangers.add("0000:02:00.0")
+    assert vmm.open("0000:02:00.0", group) == fd
+    assert vmm.feature(fd, 1 | GET, bytes(8))[0] == -errno.ENOTTY
 
 
 def test_a_device_of_its_own_node_is_known_by_its_number(vmm: PlayedVmm, host: PlayedHost) -> None:

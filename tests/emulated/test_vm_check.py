@@ -19,7 +19,7 @@ from nvmelm.operations import provision, vm_check
 from nvmelm.operations.session import session
 from nvmelm.operations.vm_check import VmCheck
 from nvmelm.operations.vm_moves import Moves
-from nvmelm.operations.vm_presence import Presence, directory
+from nvmelm.operations.vm_presence import announce, directory, forget
 from tests.emulated.answers import agree
 from tests.emulated.vfio_world import FIRST, PF, World
 from tests.unit.qmp_server import GREETING, Machine, serving
@@ -37,7 +37,7 @@ class Bench:
         self.socket = directory / "qmp"
         self.greeting = MODERN
         self.answers: dict[str, Any] = {"query-migrate-parameters": {"downtime-limit": 60_000}}
-        self.presence = Presence(self.host.state_dir, os.getpid(), lambda pid: "db1", "agent")
+        announce(self.host.state_dir, os.getpid(), lambda pid: "db1", "agent")
 
     def check(self) -> VmCheck:
         answers = {**self.machine.answers(), **self.answers}
@@ -78,7 +78,7 @@ def test_a_supervised_vm_with_a_marked_function_can_migrate(bench: Bench) -> Non
 
 
 def test_all_reasons_come_at_once_and_each_says_what_mends_it(bench: Bench) -> None:
-    bench.presence.close()
+    forget(bench.host.state_dir, os.getpid())
     bench.mark(None)
     bench.greeting = GREETING
     bench.machine.blocked = ["0000:01:00.1: VFIO migration is not supported in kernel"]
