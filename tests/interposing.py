@@ -85,6 +85,7 @@ class Play:
     def close(self, fd): os.close(fd)
     def dup(self, fd): return os.dup(fd)
     def dup2(self, fd, number): return os.dup2(fd, number)
+    def blocks(self, fd): return os.get_blocking(fd)
     def cloexec(self, fd): return not os.get_inheritable(fd)
     def read_only_page(self, data):
         page = mmap.mmap(-1, 4096)
@@ -225,6 +226,7 @@ class PlayedFunction:
         self.logs = True
         self.calls: list[Any] = []
         self.refuse: dict[DeviceState, Refusal] = {}
+        self.size = 4096
         self.image: Sequence[bytes | Refusal] = (b"state",)
         self.taken = b""
         self.unfit: Refusal | None = None
@@ -261,7 +263,7 @@ class PlayedFunction:
             busy.release()
 
     def data_size(self) -> int:
-        return 4096
+        return self.size
 
     def logging_start(self, ranges: Sequence[LogRange], page_size: int) -> int:
         self.calls.append((tuple(ranges), page_size))

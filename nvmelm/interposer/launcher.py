@@ -17,8 +17,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+
+TYPE_CHECKING = False  # typing takes as long to import as all of this
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
 
 #: KEY=VALUE lines: ``socket``, ``required`` (yes or no), ``memory`` (yes or no).
 SETTINGS = "/etc/nvmelm/launcher.conf"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nvmelm.interposer.kernel import Identity
+from nvmelm.interposer.notification import Notification
 from nvmelm.vfio.seam import DeviceState, Refusal
 from tests.interposing import DEADLINE_S, PlayedHost, PlayedVmm, VmmDiedError
 
@@ -66,6 +67,63 @@ def test_a_state_is_taken_from_a_vmm_that_does_not_close_its_end(vmm: PlayedVmm,
     assert vmm.set_state(fd, RUNNING) == (0, NO_FD)
     assert host.function.taken == state
     assert host.function.calls == [4, "in closed", 2]
+
+
+@pytest.mark.parametrize("state", [STOP_COPY, RESUMING])
+def test_the_vmms_end_of_a_stream_blocks_and_is_closed_at_an_exec(vmm: PlayedVmm, state: int) -> None:
+    _, data_fd = vmm.set_state(vmm.open(), state)
+    assert vmm.do("blocks", data_fd)
+    assert vmm.do("cloexec", data_fd)
+
+
+def test_a_size_is_never_nothing(vmm: PlayedVmm, host: PlayedHost) -> None:
+    fd = vmm.open()
+    assert vmm.feature(fd, 9 | GET, bytes(8)) == (0, struct.pack("=Q", 4096))
+    host.function.size = 0
+    assert vmm.feature(fd, 9 | GET, bytes(8)) == (0, struct.pack("=Q", 1))
+
+
+def test_a_call_that_was_given_up_is_not_answered_for_whoever_has_its_thread_now(
+    vmm: PlayedVmm, host: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = vmm.open()
+    waits = iter([False])
+
+    def gives_up(call: Notification) -> bool:
+        if next(waits, True):
+            return True
+        vmm.listener.let_run(call)  # so that the test's own VMM goes on
+        return False
+
+    monkeypatch.setattr(vmm.listener, "waits", gives_up)
+    vmm.set_state(fd, STOP)
+    assert host.function.calls == []
+    assert vmm.set_state(fd, STOP) == (0, NO_FD)
+
+
+def test_a_call_that_was_given_up_before_it_was_taken_is_nothing(
+    vmm: PlayedVmm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*words: object) -> int:
+        raise OSError(errno.ENOENT, "No such file or directory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nvmelm.interposer.notification.ioctl", gone)
+        assert vmm.listener.receive() is None
+    assert vmm.open() >= 0
+
+
+def test_two_vms_are_answered_without_waiting_for_each_other(vmm: PlayedVmm, host: PlayedHost) -> None:
+    release = threading.Event()
+    other_host = PlayedHost()
+    with PlayedVmm(other_host) as other:
+        fd, other_fd = vmm.open(), other.open()
+        host.function.in_arc = lambda: release.wait(DEADLINE_S) and None
+        vmm.do("buffer", "stop", struct.pack("=2IIi", 16, 2 | SET, STOP, 0).hex())
+        vmm.send("ioctl", fd, 0x3B75, ["stop", 0])
+        assert other.set_state(other_fd, STOP) == (0, NO_FD)
+        release.set()
+        assert vmm.answer() == 0
 
 
 def test_a_stream_that_was_never_read_or_closed_early_ends_with_its_state(vmm: PlayedVmm, host: PlayedHost) -> None:

@@ -229,7 +229,11 @@ print(*(name for name in sys.modules if name.partition(".")[0] not in sys.stdlib
     assert set(names) == {"__main__", "nvmelm", "nvmelm.interposer", *ours}
 
 
-def test_an_agent_that_is_started_again_goes_on_with_its_vms(place: Place) -> None:
+@pytest.mark.parametrize("growth", [1 << 20, 0], ids=["as written", "written anew"])
+def test_an_agent_that_is_started_again_goes_on_with_its_vms(
+    place: Place, growth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nvmelm.interposer.record._GROWTH_BYTES", growth)
     first = place.service()
     first.begin()
     with place.launch() as vmm:
@@ -237,7 +241,8 @@ def test_an_agent_that_is_started_again_goes_on_with_its_vms(place: Place) -> No
         vmm.do("buffer", "map", struct.pack("=2I3Q", 32, 3, memory, 0x1000, 18).hex())
         vmm.do("ioctl", vmm.do("memfd", "container"), 0x3B71, ["map", 0])
         fd = vmm.open()
-        vmm.set_state(fd, STOP)
+        for state in (STOP, RUNNING) * 4:
+            vmm.set_state(fd, state)
         first.end()
         assert not place.host.function.closed.is_set()
 

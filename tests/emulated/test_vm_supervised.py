@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import select
 import signal
 import socket
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.operations.vm_presence import directory, supervised
+from nvmelm.waiting import wait_until
 from tests.emulated.conftest import MakeHost
 from tests.emulated.test_interposer_service import LAUNCH, ROOT, Systemd
 from tests.interposing import DEADLINE_S
@@ -141,6 +144,29 @@ def test_a_vmm_outlives_its_agent_and_the_next_one_has_it(agent: RunningAgent, n
     agent.systemd.until("FDSTOREREMOVE=1")
     assert supervised(agent.host.state_dir, vmm.pid) is None
     assert list(directory(agent.host.state_dir).iterdir()) == []
+
+
+def test_an_agent_whose_vms_ask_nothing_does_not_wake_up(agent: RunningAgent) -> None:
+    with agent.launch("sh", "-c", "echo up; read line") as vmm:
+        assert vmm.stdout is not None
+        assert vmm.stdin is not None
+        assert vmm.stdout.readline() == "up\n"
+        agent.systemd.until("FDSTORE=1")
+        wait_until(lambda: _naps(agent) == 0, "an agent that sleeps", deadline_s=DEADLINE_S)
+        vmm.stdin.write("end\n")
+
+
+def _naps(agent: RunningAgent) -> int:
+    """Return how often the agent's threads woke up and slept again within a second."""
+
+    def switches() -> int:
+        tasks = Path(f"/proc/{agent.process.pid}/task").iterdir()
+        texts = [(task / "status").read_text() for task in tasks]
+        return sum(int(re.findall(r"^voluntary_ctxt_switches:\s*(\d+)", text, re.MULTILINE)[0]) for text in texts)
+
+    before = switches()
+    select.select([], [], [], 1.0)  # a span that is measured, not a wait for anything
+    return switches() - before
 
 
 def test_a_stranger_is_told_whom_to_name(host: EmulatedHost) -> None:
