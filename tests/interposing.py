@@ -231,6 +231,7 @@ class PlayedFunction:
         self.taken = b""
         self.unfit: Refusal | None = None
         self.closed = threading.Event()
+        self.in_write: Callable[[], None] = lambda: None
         self.in_arc: Callable[[], None] = lambda: None
         self._busy = threading.Lock()
 
@@ -311,6 +312,7 @@ class PlayedIncoming:
         busy = self._function._alone()
         try:
             self._function.taken += data
+            self._function.in_write()
             if self._function.unfit is not None:
                 raise self._function.unfit
         finally:

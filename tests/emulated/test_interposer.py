@@ -69,6 +69,32 @@ def test_a_state_is_taken_from_a_vmm_that_does_not_close_its_end(vmm: PlayedVmm,
     assert host.function.calls == [4, "in closed", 2]
 
 
+def test_what_is_in_the_pipe_when_the_next_state_is_asked_for_is_taken(
+    vmm: PlayedVmm, host: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first bytes keep the taker busy until the arc has told it to end; the second ones wait in the pipe then."""
+    fd = vmm.open()
+    _, data_fd = vmm.set_state(fd, RESUMING)
+    taking, ending = threading.Event(), threading.Event()
+    tell = os.eventfd_write
+
+    def told(number: int, value: int) -> None:
+        tell(number, value)
+        ending.set()
+
+    def in_write() -> None:
+        taking.set()
+        ending.wait(DEADLINE_S)
+
+    host.function.in_write = in_write
+    monkeypatch.setattr(os, "eventfd_write", told)
+    vmm.do("write", data_fd, b"first".hex())
+    assert taking.wait(DEADLINE_S)
+    vmm.do("write", data_fd, b"second".hex())
+    assert vmm.set_state(fd, RUNNING) == (0, NO_FD)
+    assert host.function.taken == b"firstsecond"
+
+
 @pytest.mark.parametrize("state", [STOP_COPY, RESUMING])
 def test_the_vmms_end_of_a_stream_blocks_and_is_closed_at_an_exec(vmm: PlayedVmm, state: int) -> None:
     _, data_fd = vmm.set_state(vmm.open(), state)
