@@ -189,6 +189,8 @@ def _checked(found: VmCheck) -> Iterator[str]:
     for function in found.functions:
         mark = function.mark or "no mark"
         yield f"  {function.address} ({render.cntlid(function.cntlid)}): {mark}, {function.state or 'not answered'}"
+        if function.refusal:
+            yield f"    refused last: {render.plain(function.refusal)}"
     for reason in found.reasons:
         yield f"  {reason.level}: {render.plain(reason.message)}"
         yield f"    fix: {render.plain(reason.fix)}"

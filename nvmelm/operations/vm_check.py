@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ from nvmelm.operations import vm_presence, vm_view
 from nvmelm.operations.libvirt_client import Domain, DomainRef
 from nvmelm.operations.qmp import Monitor, printable
 from nvmelm.operations.session import require_privilege, session
-from nvmelm.operations.vm_moves import Moves
+from nvmelm.operations.vm_moves import Held, Moves
 from nvmelm.picture import Role, Secondary
 from nvmelm.transport import Host
 from nvmelm.transport.processes import vm_name
@@ -58,6 +58,10 @@ class CheckedFunction(Part):
     cntlid: int
     mark: str | None = Field(description="the role it is marked for; null: none, or one that does not hold")
     state: str | None = Field(description="VFIO's word for its state; null: nobody answers for it")
+    since: str | None = Field(description="when it came into that state")
+    last_arc: str | None = Field(description="the last change of its state, and")
+    last_arc_ms: float | None = Field(description="how long it took")
+    refusal: str | None = Field(description="the last reason that something was refused")
 
 
 class VmCheck(Document):
@@ -144,7 +148,7 @@ def _answer(host: Host, name: str, pid: int | None, reasons: list[Reason], *, mo
         message = "nobody answers the VMM's migration calls: it was not started under nvmelm"
         reasons.insert(0, _reason("blocks", "vm-not-supervised", message, _LAUNCH))
     found = _held(host, pid) if pid is not None else []
-    states = {held.address: held for held in Moves(host).all_held()}
+    states = {held.address: held for held in Moves(host).all_held() if held.pid == pid and held.lives}
     for primary, secondary in found:
         reasons += _of_function(primary, secondary)
         last = states.get(secondary.address or "")
@@ -162,7 +166,7 @@ def _answer(host: Host, name: str, pid: int | None, reasons: list[Reason], *, mo
     )
 
 
-def _function(primary: str, secondary: Secondary, states: dict[str, Any]) -> CheckedFunction:
+def _function(primary: str, secondary: Secondary, states: dict[str, Held]) -> CheckedFunction:
     held = states.get(secondary.address or "")
     mark = secondary.mark
     return CheckedFunction(
@@ -171,6 +175,10 @@ def _function(primary: str, secondary: Secondary, states: dict[str, Any]) -> Che
         cntlid=secondary.cntlid,
         mark=str(mark.role) if mark is not None and mark.holds else None,
         state=held.state if held is not None else None,
+        since=held.since if held is not None else None,
+        last_arc=held.arc or None if held is not None else None,
+        last_arc_ms=round(held.arc_seconds * 1000, 3) if held is not None else None,
+        refusal=held.refusal or None if held is not None else None,
     )
 
 

@@ -115,9 +115,11 @@ def test_a_downtime_limit_below_what_was_measured_is_named_with_both_figures(ben
     moves = Moves(bench.host)
     held = moves.held("0000:01:00.1")
     assert held is not None
-    moves.hold(replace(held, arc="RUNNING_P2P to STOP", arc_seconds=0.42))
+    moves.hold(replace(held, arc="RUNNING_P2P to STOP", arc_seconds=0.42, refusal="it was busy"))
     bench.answers["query-migrate-parameters"] = {"downtime-limit": 300}
-    (reason,) = bench.check().reasons
+    found = bench.check()
+    (function,), (reason,) = found.functions, found.reasons
+    assert (function.last_arc, function.last_arc_ms, function.refusal) == ("RUNNING_P2P to STOP", 420, "it was busy")
     assert reason.code == "downtime-limit"
     assert "420 ms" in reason.message
     assert "300 ms" in reason.message
