@@ -120,12 +120,13 @@ def peer_of(path: str) -> int:
 
 def _libvirt(host: Host, which: DomainRef) -> VmCheck:
     with Domain(which) as domain:
-        name = domain.about()[0].name or which.name
+        about = domain.about()[0]
+        name = about.name or which.name
         xml = domain.xml()
         addresses = {str(function.address) for function in xml.functions} if xml is not None else set()
         holders = {user.pid for user in host.openers(_nodes(host, addresses))}
         process = holders.pop() if len(holders) == 1 else None
-        reasons: list[Reason] = []
+        reasons = list(_age(about.version))
         if which.may_taint or domain.tainted_by_monitor():
             reasons += _blockers(domain.ask_qemu("query-migrate").get("blocked-reasons"))
         else:
@@ -243,10 +244,7 @@ def _other_devices(pid: int, ours: list[Secondary]) -> Iterator[Reason]:
 
 
 def _monitored(monitor: Monitor) -> Iterator[Reason]:
-    version = tuple(int(part) for part in monitor.version.split(".")[:2] if part.isdecimal())
-    if len(version) == 2 and version < _OLDEST_QEMU:
-        message = f"QEMU {monitor.version} does not ask its devices whether they migrate"
-        yield _reason("blocks", "vmm-too-old", message, "run the VM on QEMU 8.1 or newer")
+    yield from _age(monitor.version)
     yield from _blockers(list(vm_view.blockers(monitor)))
     for capability in vm_view.blocking_capabilities(monitor):
         message = f"the migration capability {capability} is on, which goes with no VFIO device"
@@ -254,6 +252,13 @@ def _monitored(monitor: Monitor) -> Iterator[Reason]:
         yield _reason("blocks", "vm-capability", message, fix)
     for device in vm_view.devices(monitor):
         yield from _of_device(device)
+
+
+def _age(version: str) -> Iterator[Reason]:
+    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    if len(parts) == 2 and parts < _OLDEST_QEMU:
+        message = f"QEMU {version} does not ask its devices whether they migrate"
+        yield _reason("blocks", "vmm-too-old", message, "run the VM on QEMU 8.1 or newer")
 
 
 def _of_device(device: vm_view.Device) -> Iterator[Reason]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,17 @@ from nvmelm.emulator.migrating_vm import MigratingVm
 from nvmelm.errors import HostError, UsageError
 from nvmelm.model import Role
 from nvmelm.operations import provision, vm_check
+from nvmelm.operations.libvirt_client import DomainRef
 from nvmelm.operations.session import session
 from nvmelm.operations.vm_check import VmCheck
 from nvmelm.operations.vm_moves import Moves
 from nvmelm.operations.vm_presence import announce, directory, forget
 from tests.emulated.answers import agree
 from tests.emulated.vfio_world import FIRST, PF, World
+from tests.unit import fake_libvirt
+from tests.unit.fake_libvirt import FakeDomain, FakeLibvirt
 from tests.unit.qmp_server import GREETING, Machine, serving
+from tests.unit.test_libvirt import hostdev
 
 MODERN = {"QMP": {**GREETING["QMP"], "version": {"qemu": {"major": 10, "minor": 0, "micro": 2}}}}
 
@@ -129,6 +134,30 @@ def test_a_vmm_that_was_not_asked_is_not_said_to_be_able(bench: Bench) -> None:
     found = vm_check.check(bench.host, pid=os.getpid())
     assert [(reason.level, reason.code) for reason in found.reasons] == [("unknown", "vmm-not-asked")]
     assert not found.can_migrate
+
+
+def by_libvirt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, domain: FakeDomain, *, may_taint: bool = False
+) -> list[tuple[str, str]]:
+    libvirt = FakeLibvirt()
+    libvirt.domain = domain
+    monkeypatch.setitem(sys.modules, "libvirt", libvirt)
+    monkeypatch.setitem(sys.modules, "libvirt_qemu", fake_libvirt.monitor(libvirt))
+    found = vm_check.check(bench.host, libvirt=DomainRef("vm1", None, may_taint))
+    return [(reason.level, reason.code) for reason in found.reasons]
+
+
+def test_a_domain_is_looked_at_by_its_functions_and_qemu_only_when_that_may_taint(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain = FakeDomain()
+    domain.devices = [hostdev()]
+    assert by_libvirt(bench, monkeypatch, domain) == [("blocks", "vmm-too-old"), ("unknown", "vmm-not-asked")]
+    domain.blocked = ["0000:01:00.1: VFIO migration is not supported in kernel"]
+    asked = by_libvirt(bench, monkeypatch, domain, may_taint=True)
+    assert asked == [("blocks", "vmm-too-old"), ("blocks", "vmm-blocker")]
+    domain.devices = []
+    assert ("unknown", "vm-process") in by_libvirt(bench, monkeypatch, domain)
 
 
 def test_a_process_that_had_the_number_before_is_not_taken_for_the_vm(bench: Bench) -> None:
