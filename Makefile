@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 LAB    := $(VENV)/.ready-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers format lab lab-qemu bench fixtures schemas pages site man clean
+.PHONY: help demo test check lint types layers format lab lab-qemu lab-vmm bench fixtures schemas pages site man clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ lab: $(LAB) ## steps 1-5 on a real kernel with an SR-IOV NVMe controller in QEMU
 lab-qemu: ## a QEMU for the lab whose controllers can migrate; then make lab QEMU=.lab-qemu/qemu-system-x86_64
 	@$(PYTHON) -m tests.lab.qemu.build
 
+lab-vmm: ## a stock QEMU >= 8.1 beside the installed one, as the VMM of VMs that move
+	@$(PYTHON) -m tests.lab.qemu.vmm
+
 bench: $(LAB) ## what it costs, side by side with what a user would use instead
 	@$(BIN)/python -m tests.bench
 
@@ -61,7 +64,7 @@ man: $(READY) ## write the man pages to build/man/man1, and shell completion to 
 	@$(BIN)/python -m nvmelm.cli.completions build/completions
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .lab .lab-qemu .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .lab .lab-qemu .lab-vmm .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 
 $(READY): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; PYTHON=… names another Python >= 3.11" >&2; exit 1; }

@@ -19,13 +19,12 @@ import sys
 import time
 from pathlib import Path
 
+from tests.lab.qemu.apt import AptError, configured_mirrors, private_apt
 from tests.lab.qemu.hooks import HOOKS, BuildError, copy_files, insert
 
 DIRECTORY = Path(".lab-qemu")
 BINARY = "qemu-system-x86_64"
 PACKAGE = "qemu-system-x86"  # whose source it is, and whose version is taken when it is installed
-DISTRIBUTIONS = ("Debian", "Ubuntu")
-KEYRINGS = tuple(f"/usr/share/keyrings/{name}-archive-keyring.gpg" for name in ("debian", "ubuntu"))
 
 PROGRAMS = {
     "apt-get": "apt",
@@ -78,7 +77,10 @@ def fetch(into: Path) -> Path:
     tree = into / f"qemu-{version.replace(':', '_')}" if version else None
     if tree is not None and tree.exists():
         return tree
-    apt = _private_apt(into / "apt")
+    try:
+        apt = private_apt(into / "apt", "deb-src", configured_mirrors())
+    except AptError as error:
+        raise BuildError(str(error)) from error
     _run(["apt-get", *apt, "update", "-qq"])
     versions = _source_versions(apt)
     if not versions:
@@ -136,41 +138,6 @@ def _installed_version() -> str | None:
         ["dpkg-query", "--show", "--showformat=${source:Version}", PACKAGE], capture_output=True, text=True, check=False
     )
     return done.stdout.strip() or None
-
-
-def _private_apt(directory: Path) -> list[str]:
-    """Write the configured mirrors as places of source packages, and return apt's options to use them alone."""
-    listed = subprocess.run(
-        [
-            "apt-get",
-            "indextargets",
-            "--format",
-            "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)",
-            "Created-By: Packages",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.split("\n")
-    mirrors = sorted(
-        {tuple(line.split()[:3]) for line in listed if line.split()[3:] and line.split()[3] in DISTRIBUTIONS}
-    )
-    if not mirrors:
-        raise BuildError("apt knows no mirror of Debian: apt-get update")
-    keyring = next((name for name in KEYRINGS if Path(name).exists()), None)
-    signed = f"[signed-by={','.join(name for name in KEYRINGS if Path(name).exists())}] " if keyring else ""
-    for part in ("lists/partial", "cache/archives/partial"):
-        (directory / part).mkdir(parents=True, exist_ok=True)
-    sources = directory / "sources.list"
-    sources.write_text("".join(f"deb-src {signed}{' '.join(mirror)}\n" for mirror in mirrors))
-    settings = {
-        "Dir::Etc::SourceList": sources.absolute(),
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::State::Lists": (directory / "lists").absolute(),
-        "Dir::Cache": (directory / "cache").absolute(),
-        "APT::Sandbox::User": "root" if os.geteuid() == 0 else "",
-    }
-    return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
 
 def _source_versions(apt: list[str]) -> list[str]:
