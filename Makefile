@@ -51,17 +51,17 @@ fixtures: $(LAB) ## record the lab's verbs anew into fixtures/; look at the diff
 	@$(BIN)/python -m tests.lab.fixtures
 
 schemas: $(READY) ## write the JSON Schema of every document to docs/schemas
-	@$(BIN)/python -m nvmelm.cli.schemas docs/schemas
+	@$(BIN)/python -m nvmelm.cli.reference.schemas docs/schemas
 
 pages: $(READY) schemas ## write the pages of docs/ that are made from the code
-	@$(BIN)/python -m nvmelm.cli.pages docs
+	@$(BIN)/python -m nvmelm.cli.reference.pages docs
 
 site: $(READY) ## build the documentation as a web site, into build/site
 	@$(BIN)/mkdocs build --quiet --strict -f docs/site/mkdocs.yml
 
 man: $(READY) ## write the man pages to build/man/man1, and shell completion to build/completions
-	@$(BIN)/python -m nvmelm.cli.manpages build/man/man1
-	@$(BIN)/python -m nvmelm.cli.completions build/completions
+	@$(BIN)/python -m nvmelm.cli.reference.manpages build/man/man1
+	@$(BIN)/python -m nvmelm.cli.reference.completions build/completions
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .lab .lab-qemu .lab-vmm .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -13,16 +13,18 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
+from nvmelm.documents import Document, Part, Role, Secondary
+from nvmelm.emulator.guest.report import Report as GuestReport
+from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.emulator.report import Report as GuestReport
-from nvmelm.emulator.vmm import EmulatedVmm
 from nvmelm.errors import NvmelmError
-from nvmelm.model import Document, Part, Role, Secondary
-from nvmelm.operations import move, provision, vm
-from nvmelm.operations.actions import Cells
-from nvmelm.operations.plan import cells_of
-from nvmelm.operations.session import Session, session
-from nvmelm.waiting import wait_until
+from nvmelm.inventory.opened import Session, session
+from nvmelm.prepare import provision
+from nvmelm.prepare.actions import Cells
+from nvmelm.prepare.plan import cells_of
+from nvmelm.process.waiting import wait_until
+from nvmelm.state import verbs
+from nvmelm.vm import verbs as vm
 
 PF = "0000:01:00.0"
 VFS = 2
@@ -179,16 +181,16 @@ class _Demo:
         with self._session("source") as here, self._session("destination") as there:
             in_flight = sender.report().outstanding
             start = time.monotonic()
-            move.suspend(here, source.cntlid, confirm=_agree)
+            verbs.suspend(here, source.cntlid, confirm=_agree)
             suspended = time.monotonic()
             sender.stop({})
-            saved = move.save(here, source.cntlid, image)
+            saved = verbs.save(here, source.cntlid, image)
             kept = time.monotonic()
             receiver.take_over(sender)
             copied = time.monotonic()
-            move.restore(there, destination.cntlid, image, confirm=_agree)
+            verbs.restore(there, destination.cntlid, image, confirm=_agree)
             restored = time.monotonic()
-            move.resume(there, destination.cntlid, confirm=_agree)
+            verbs.resume(there, destination.cntlid, confirm=_agree)
             resumed = time.monotonic()
         receiver.cont({})
         self._done("source", 6, "start migration", f"{source.cntlid:#06x} suspended, {saved.state_bytes} bytes saved")

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from nvmelm.errors import UsageError
-from nvmelm.transport import Host
+from nvmelm.host import Host
 
 
 def open_host(
@@ -37,7 +37,7 @@ def open_host(
     host = _open(spec)
     if record is None:
         return host
-    from nvmelm.transport.record import RecordingHost  # the models of the format: only when they are needed
+    from nvmelm.host.recording.record import RecordingHost  # the models of the format: only when they are needed
 
     try:
         return RecordingHost(host, record, about=about, redact=redact, keep_state=keep_state, replace=replace)
@@ -73,7 +73,7 @@ def _open(spec: str) -> Host:
     """Import what the spec needs, and nothing else: every verb pays for what stands here."""
     kind, _, rest = spec.partition(":")
     if spec == "local":
-        from nvmelm.transport.local import LocalHost
+        from nvmelm.host.local.machine import LocalHost
 
         return LocalHost()
     if kind == "emulated" and rest:
@@ -82,7 +82,7 @@ def _open(spec: str) -> Host:
         _require_a_host(Path(rest))
         return EmulatedHost(Path(rest))
     if kind == "replay" and rest:
-        from nvmelm.transport.replay import ReplayHost
+        from nvmelm.host.recording.replay import ReplayHost
 
         return ReplayHost(Path(rest))
     raise UsageError(

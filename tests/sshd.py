@@ -14,10 +14,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvmelm.migrate.address import Address
-from nvmelm.migrate.link import Link
-from nvmelm.migrate.remote import connected
-from nvmelm.waiting import wait_until
+from nvmelm.inventory.address import Address
+from nvmelm.migrate.link.frames import Link
+from nvmelm.migrate.link.remote import connected
+from nvmelm.process.waiting import wait_until
 
 NVMELM = str(Path(sys.executable).with_name("nvmelm"))
 

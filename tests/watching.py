@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from nvmelm.waiting import wait_until
+from nvmelm.process.waiting import wait_until
 
 Line = dict[str, Any]
 

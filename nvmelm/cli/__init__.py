@@ -1,12 +1,12 @@
 """The command line: parse, call one operation, render.
 
-A verb is a function in one of the modules here, registered with :func:`nvmelm.cli.run.verb`. The frame around it, and
-nothing else, opens the host, prints the answer (a table, or one JSON document), and turns errors into exit codes:
+A verb is a function in one of the modules here, registered with :func:`nvmelm.cli.frame.run.verb`. The frame around it,
+and nothing else, opens the host, prints the answer (a table, or one JSON document), and turns errors into exit codes:
 
-- :mod:`nvmelm.cli.app`: the tree of verbs; a verb's module is imported when the verb is invoked, and not before;
-- :mod:`nvmelm.cli.run`: what every verb is run by;
-- :mod:`nvmelm.cli.report`: how errors are shown;
-- :mod:`nvmelm.cli.render`: tables, sentences, and text from devices made harmless.
+- :mod:`nvmelm.cli.frame.app`: the tree of verbs; a verb's module is imported when the verb is invoked, and not before;
+- :mod:`nvmelm.cli.frame.run`: what every verb is run by;
+- :mod:`nvmelm.cli.frame.report`: how errors are shown;
+- :mod:`nvmelm.cli.frame.render`: tables, sentences, and text from devices made harmless.
 
 This module imports next to nothing, so that ``nvmelm --help`` costs what its help text costs.
 """
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     try:
-        from nvmelm.cli.app import run  # here, so that Ctrl-C during the imports ends as quietly as later
+        from nvmelm.cli.frame.app import run  # here, so that Ctrl-C during the imports ends as quietly as later
 
         return run(arguments)
     except KeyboardInterrupt:

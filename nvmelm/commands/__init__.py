@@ -13,7 +13,7 @@ lists the statuses to expect. :func:`execute` knows nothing of a command's meani
 from __future__ import annotations
 
 from nvmelm.errors import ExitCode, MalformedError, NvmelmError
-from nvmelm.transport import AdminCommand, AdminQueue, Completion
+from nvmelm.host import AdminCommand, AdminQueue, Completion
 from nvmelm.wire.status import Status
 
 __all__ = ["AdminCommandError", "execute"]

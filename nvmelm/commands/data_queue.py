@@ -10,7 +10,7 @@ Identifier 21h)".
 
 from __future__ import annotations
 
-from nvmelm.transport import AdminCommand, Completion
+from nvmelm.host import AdminCommand, Completion
 from nvmelm.wire.data_queue import DataQueueFeature
 from nvmelm.wire.layout import Word
 from nvmelm.wire.opcodes import DataQueueSelect, DataQueueType, FeatureId, FeatureSelect, Opcode

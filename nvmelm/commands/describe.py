@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import IntEnum
 
 from nvmelm.commands import data_queue, identify, migration, namespace, tracking, virtualization
-from nvmelm.transport import AdminCommand
+from nvmelm.host import AdminCommand
 from nvmelm.wire.opcodes import (
     ALL_NAMESPACES,
     AttachmentSelect,

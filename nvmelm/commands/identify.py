@@ -7,7 +7,7 @@ Source: NVM Express Base Specification 2.1, "Identify command" and "Get Log Page
 
 from __future__ import annotations
 
-from nvmelm.transport import AdminCommand
+from nvmelm.host import AdminCommand
 from nvmelm.wire.layout import Word
 from nvmelm.wire.opcodes import ALL_NAMESPACES, IDENTIFY_BYTES, Cns, CommandSet, LogId, Opcode
 

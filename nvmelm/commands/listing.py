@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from nvmelm.commands import execute, identify
 from nvmelm.errors import MalformedError
-from nvmelm.transport import AdminCommand, AdminQueue
+from nvmelm.host import AdminCommand, AdminQueue
 from nvmelm.wire.identify import (
     MAX_CONTROLLERS_PER_LIST,
     MAX_NAMESPACES_PER_LIST,

@@ -16,7 +16,7 @@ Source: NVM Express Base Specification 2.1, "Migration Send command" and "Migrat
 
 from __future__ import annotations
 
-from nvmelm.transport import AdminCommand, Completion
+from nvmelm.host import AdminCommand, Completion
 from nvmelm.wire.layout import Word
 from nvmelm.wire.opcodes import MigrationReceiveSelect, MigrationSendSelect, Opcode, Sequence, SuspendType
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nvmelm.transport import AdminCommand
+from nvmelm.host import AdminCommand
 from nvmelm.wire.identify import build_controller_list
 from nvmelm.wire.layout import Word
 from nvmelm.wire.opcodes import AttachmentSelect, Opcode

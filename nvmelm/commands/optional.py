@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from nvmelm.commands import AdminCommandError, execute, identify
-from nvmelm.transport import AdminCommand, AdminQueue
+from nvmelm.host import AdminCommand, AdminQueue
 from nvmelm.wire.identify import EffectsLog
 from nvmelm.wire.status import StatusCode
 

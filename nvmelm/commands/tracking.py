@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nvmelm.errors import MalformedError
-from nvmelm.transport import AdminCommand
+from nvmelm.host import AdminCommand
 from nvmelm.wire.layout import Word
 from nvmelm.wire.opcodes import Opcode, TrackAction, TrackReceiveSelect, TrackSendSelect
 from nvmelm.wire.tracking import TrackedMemoryChangesHeader, TrackMemoryChanges

@@ -9,7 +9,7 @@ Source: NVM Express Base Specification 2.1, "Virtualization Management command" 
 
 from __future__ import annotations
 
-from nvmelm.transport import AdminCommand, Completion
+from nvmelm.host import AdminCommand, Completion
 from nvmelm.wire.layout import Word
 from nvmelm.wire.opcodes import Opcode, ResourceType, VirtualizationAction
 

@@ -12,8 +12,8 @@ from typing import Literal
 from pydantic import Field
 
 from nvmelm.compat.rules import Severity
-from nvmelm.model import Document, Part
-from nvmelm.picture import ActionView
+from nvmelm.documents import Document, Part
+from nvmelm.inventory.picture import ActionView
 
 Value = bool | int | str | list[int] | list[str]
 

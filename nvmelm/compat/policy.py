@@ -34,8 +34,8 @@ from typing import Any, TypeVar
 from nvmelm.compat.facts import FACTS, RULES, Fact, FactValue, Kind, Rule, Severity, satisfied, valid
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.verdict import MISSING, PolicyUse, Reason, compare, difference, shown
+from nvmelm.disk import toml
 from nvmelm.errors import MalformedError
-from nvmelm.transport import toml
 
 _Word = TypeVar("_Word", Rule, Severity)
 

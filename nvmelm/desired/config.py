@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nvmelm.disk import toml
+from nvmelm.disk.bounded import names_in, read_file, what_is
 from nvmelm.errors import UsageError
-from nvmelm.pci import Bdf
-from nvmelm.transport import toml
-from nvmelm.transport.bounded import names_in, read_file, what_is
+from nvmelm.inventory.pci import Bdf
 
 #: Where the configuration is, below the root of the file system, and what names another directory for both.
 FILE, DIRECTORY, VARIABLE = "nvmelm.toml", "nvmelm.d", "NVMELM_CONFIG"

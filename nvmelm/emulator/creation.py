@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from nvmelm.emulator import drivers
-from nvmelm.emulator.functions import add_function
-from nvmelm.emulator.generations import DEFAULT, GENERATIONS, Generation
-from nvmelm.emulator.machine import Machine, write_generation
-from nvmelm.emulator.state import FORMAT, HostState, Options, Primary, new_controller, new_options
+from nvmelm.emulator.kernel import drivers
+from nvmelm.emulator.kernel.functions import add_function
+from nvmelm.emulator.machine.generations import DEFAULT, GENERATIONS, Generation
+from nvmelm.emulator.machine.machine import Machine, write_generation
+from nvmelm.emulator.machine.state import FORMAT, HostState, Options, Primary, new_controller, new_options
 from nvmelm.errors import UsageError
 
 _FIRST_INODE = 0x4000

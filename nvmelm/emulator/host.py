@@ -1,4 +1,4 @@
-"""The emulated host: :class:`~nvmelm.transport.Host` over a directory.
+"""The emulated host: :class:`~nvmelm.host.Host` over a directory.
 
 ::
 
@@ -24,19 +24,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from nvmelm.emulator import creation, disks, drivers, faults, functions, resets
-from nvmelm.emulator.generations import Generation
-from nvmelm.emulator.machine import Machine, alive
-from nvmelm.emulator.memory import PAGE
-from nvmelm.emulator.queue import EmulatedQueue
-from nvmelm.emulator.state import BlockOpener, Function, HostState, Primary
-from nvmelm.emulator.store import Store
-from nvmelm.emulator.sysfs import EmulatedSysfs
-from nvmelm.emulator.tree import vfio_group
-from nvmelm.emulator.uevents import EmulatedUevents
+from nvmelm.disk.locks import FileLocks
+from nvmelm.emulator import creation
+from nvmelm.emulator.device import resets
+from nvmelm.emulator.kernel import disks, drivers, functions
+from nvmelm.emulator.kernel.ioctl import EmulatedQueue
+from nvmelm.emulator.kernel.sysfs import EmulatedSysfs
+from nvmelm.emulator.kernel.tree import vfio_group
+from nvmelm.emulator.machine import faults
+from nvmelm.emulator.machine.generations import Generation
+from nvmelm.emulator.machine.machine import Machine, alive
+from nvmelm.emulator.machine.memory import PAGE
+from nvmelm.emulator.machine.state import BlockOpener, Function, HostState, Primary
+from nvmelm.emulator.machine.store import Store
+from nvmelm.emulator.machine.uevents import EmulatedUevents
 from nvmelm.errors import DeviceGoneError, NotSupportedError, PermissionDeniedError, UsageError, host_error
-from nvmelm.transport import Claim, HostFacts, Mount, Opener
-from nvmelm.transport.locks import FileLocks
+from nvmelm.host import Claim, HostFacts, Mount, Opener
 
 _CONTROLLER = re.compile(r"nvme(\d{1,9})")
 _SUBDIRECTORIES = ("memory", "namespaces", "nvmelm", "vendor")
@@ -157,7 +160,7 @@ class EmulatedHost:
 
     def claims(self) -> list[Claim]:
         """Return what others bind; the host's ``/etc`` is ``DIR/root/etc``."""
-        from nvmelm.transport.claims import claims  # only where desired state is applied
+        from nvmelm.host.local.claims import claims  # only where desired state is applied
 
         return claims(self._directory / "root")
 
@@ -222,7 +225,7 @@ class EmulatedHost:
     # What follows is not of the Host protocol: it is how a test, a guest or the demo moves the emulated world.
 
     def arm(self, *lines: str) -> None:
-        """Arm faults, one line each; see :mod:`nvmelm.emulator.faults`."""
+        """Arm faults, one line each; see :mod:`nvmelm.emulator.machine.faults`."""
         parsed = [faults.parse(line) for line in lines]
         with self._machine.change() as state:
             state["faults"].extend(parsed)
@@ -325,7 +328,7 @@ def create(
         storage: directory of the namespaces' files. Two hosts with the same one share a medium, as they do with a
             dual-ported device or one on a network: the first device of both sees the same blocks, and so on.
         medium: ``shared`` lets every device of the host see the same blocks.
-        options: what kind of host it is; see :class:`nvmelm.emulator.state.Options`.
+        options: what kind of host it is; see :class:`nvmelm.emulator.machine.state.Options`.
 
     Raises:
         UsageError: the directory holds a host already, or a name is unknown.

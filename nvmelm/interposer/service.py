@@ -32,8 +32,8 @@ from nvmelm.interposer.notification import Listener
 from nvmelm.interposer.record import Record, nothing
 from nvmelm.interposer.supervisor import Say, Supervisor
 from nvmelm.interposer.systemd import Notifier
-from nvmelm.operations.vm_presence import announce, directory, forget, life_of
 from nvmelm.vfio.seam import Functions
+from nvmelm.vm.presence import announce, directory, forget, life_of
 
 #: A launcher that says nothing is given up.
 _DEADLINE_S = 10.0

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from nvmelm.errors import BusyError
-from nvmelm.operations.session import Session
-from nvmelm.transport import Host
+from nvmelm.host import Host
+from nvmelm.inventory.opened import Session
 
 #: What a move that arrives waits for a PF that is being left: between these, seconds.
 _AT_LEAST_S, _AT_MOST_S = 1.0, 4.0

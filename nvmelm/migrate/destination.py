@@ -12,7 +12,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
-from nvmelm.discovery import resolve
 from nvmelm.errors import (
     BusyError,
     InterruptedByUserError,
@@ -23,25 +22,29 @@ from nvmelm.errors import (
     origin,
     unexpected,
 )
-from nvmelm.migrate import messages, target
-from nvmelm.migrate.address import Address
+from nvmelm.host import Host
+from nvmelm.inventory import marks
+from nvmelm.inventory.address import Address
+from nvmelm.inventory.opened import Session, require_privilege, session
+from nvmelm.inventory.picture import Picture, Role, Secondary
+from nvmelm.inventory.read import resolve
+from nvmelm.migrate import controllers as target
+from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.crossing import locked_for_arrival
 from nvmelm.migrate.gate import manifest_of
-from nvmelm.migrate.link import DATA, Link, LinkLostError
+from nvmelm.migrate.link import messages
+from nvmelm.migrate.link.frames import DATA, Link, LinkLostError
+from nvmelm.migrate.link.messages import greet, send
+from nvmelm.migrate.link.streams import Rehearsal, WrongDigestError
 from nvmelm.migrate.loading import Loading, SourceGaveUpError
-from nvmelm.migrate.messages import greet, send
-from nvmelm.migrate.points import Point, Points
-from nvmelm.migrate.queues import require_none
-from nvmelm.migrate.settle import answer
-from nvmelm.migrate.streams import Rehearsal, WrongDigestError
-from nvmelm.operations import guards, marks, state
-from nvmelm.operations.interrupts import interruptible, let_go, undisturbed
-from nvmelm.operations.kept import Kept
-from nvmelm.operations.move import require_free
-from nvmelm.operations.ownership import Record, Sessions, Side, State, new_record
-from nvmelm.operations.session import Session, require_privilege, session
-from nvmelm.picture import Picture, Role, Secondary
-from nvmelm.transport import Host
+from nvmelm.migrate.recovery.queues import require_none
+from nvmelm.migrate.recovery.settle import answer
+from nvmelm.ownership.sessions import Record, Sessions, Side, State, new_record
+from nvmelm.prepare import guards
+from nvmelm.prepare.kept import Kept
+from nvmelm.process.interrupts import interruptible, let_go, undisturbed
+from nvmelm.state import running as state
+from nvmelm.state.verbs import require_free
 
 
 def serve(host: Host, link: Link, *, points: Points, name: str) -> None:

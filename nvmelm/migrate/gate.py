@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nvmelm.compat.describe import of_function
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.policy import Policy
-from nvmelm.compat.read import of_function
 from nvmelm.compat.verdict import Severity, Verdict, judge
-from nvmelm.discovery import resolve
 from nvmelm.errors import IncompatibleError, UsageError
-from nvmelm.operations import guards, marks
-from nvmelm.operations.ownership import Sessions
-from nvmelm.operations.session import Session
-from nvmelm.picture import Picture, Role, Secondary
+from nvmelm.inventory import marks
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.picture import Picture, Role, Secondary
+from nvmelm.inventory.read import resolve
+from nvmelm.ownership.sessions import Sessions
+from nvmelm.prepare import guards
 
 
 def choose(session: Session, sessions: Sessions | None, cntlids: Sequence[int]) -> tuple[Picture, list[Secondary]]:

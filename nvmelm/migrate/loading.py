@@ -14,17 +14,17 @@ from dataclasses import replace
 
 from nvmelm.commands import AdminCommandError
 from nvmelm.errors import MalformedError, NvmelmError
-from nvmelm.migrate import messages
-from nvmelm.migrate.link import DATA, Frame, Link
-from nvmelm.migrate.messages import send
-from nvmelm.migrate.streams import Arriving
-from nvmelm.operations import state
-from nvmelm.operations.image_stream import Receive, StreamedImage, TailDigest
-from nvmelm.operations.interrupts import begin, held_back
-from nvmelm.operations.ownership import Moving
-from nvmelm.operations.session import Session
-from nvmelm.operations.state_transfer import WORTH_A_THREAD_S
-from nvmelm.picture import Picture
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.picture import Picture
+from nvmelm.inventory.state_reader import WORTH_A_THREAD_S
+from nvmelm.migrate.link import messages
+from nvmelm.migrate.link.frames import DATA, Frame, Link
+from nvmelm.migrate.link.messages import send
+from nvmelm.migrate.link.streams import Arriving
+from nvmelm.ownership.sessions import Moving
+from nvmelm.process.interrupts import begin, held_back
+from nvmelm.state import running as state
+from nvmelm.state.image.stream import Receive, StreamedImage, TailDigest
 from nvmelm.wire.layout import Buffer
 from nvmelm.wire.migration import KNOWN_VERSION, NvmeStateHeader
 

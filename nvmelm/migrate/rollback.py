@@ -15,14 +15,15 @@ from nvmelm.errors import (
     UncertainError,
     unexpected,
 )
-from nvmelm.migrate import messages, target
-from nvmelm.migrate.link import Link, LinkLostError
-from nvmelm.migrate.messages import send
-from nvmelm.migrate.points import Point
-from nvmelm.migrate.settle import ask
-from nvmelm.migrate.standing import DRIVEN, Standing, look, not_whole
-from nvmelm.operations.interrupts import OutOfTimeError, let_go
-from nvmelm.operations.ownership import DOUBTFUL, Record, State
+from nvmelm.migrate import controllers
+from nvmelm.migrate.callouts.points import Point
+from nvmelm.migrate.link import messages
+from nvmelm.migrate.link.frames import Link, LinkLostError
+from nvmelm.migrate.link.messages import send
+from nvmelm.migrate.recovery.settle import ask
+from nvmelm.migrate.recovery.standing import DRIVEN, Standing, look, not_whole
+from nvmelm.ownership.sessions import DOUBTFUL, Record, State
+from nvmelm.process.interrupts import OutOfTimeError, let_go
 
 if TYPE_CHECKING:
     from nvmelm.migrate.source import Source
@@ -76,7 +77,7 @@ def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmErr
             return _not_resumed(record, failure, second)
     if source.suspended_at is not None:
         try:
-            unsuspended = target.resume(source.session, record.controllers)
+            unsuspended = controllers.resume(source.session, record.controllers)
         except Exception as second:  # whatever it is, an operator must know
             return _not_resumed(record, failure, unexpected(second))
         stood_still = time.monotonic() - source.suspended_at

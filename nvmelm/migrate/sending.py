@@ -15,16 +15,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from nvmelm.errors import HostError, ImageError, MalformedError
-from nvmelm.migrate import messages
-from nvmelm.migrate.link import Link
-from nvmelm.migrate.messages import send
-from nvmelm.migrate.streams import SMALL_BYTES, LinkSink
-from nvmelm.operations import state
-from nvmelm.operations.image import ImageSource
-from nvmelm.operations.ownership import Moving
-from nvmelm.operations.session import Session
-from nvmelm.picture import Picture, Secondary
-from nvmelm.transport import Progress
+from nvmelm.host import Progress
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.picture import Picture, Secondary
+from nvmelm.migrate.link import messages
+from nvmelm.migrate.link.frames import Link
+from nvmelm.migrate.link.messages import send
+from nvmelm.migrate.link.streams import SMALL_BYTES, LinkSink
+from nvmelm.ownership.sessions import Moving
+from nvmelm.state import running as state
+from nvmelm.state.image.format import ImageSource
 
 #: So often one state may be asked for again; the destination gives up earlier.
 _REPEATS = 8

@@ -23,28 +23,30 @@ from typing import Any
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.verdict import Verdict
 from nvmelm.errors import BusyError, IncompatibleError, MalformedError, NvmelmError, UncertainError, origin
-from nvmelm.migrate import messages, target
+from nvmelm.host import Progress
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.picture import Picture, Secondary
+from nvmelm.inventory.state_reader import StateReader
+from nvmelm.migrate import controllers as target
+from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.crossing import leaving
 from nvmelm.migrate.gate import choose, manifest_of, require_compatible
-from nvmelm.migrate.link import DATA, Link, LinkLostError
-from nvmelm.migrate.messages import expect, greet, send
-from nvmelm.migrate.points import Point, Points
-from nvmelm.migrate.precopy import Round
+from nvmelm.migrate.link import messages
+from nvmelm.migrate.link.frames import DATA, Link, LinkLostError
+from nvmelm.migrate.link.messages import expect, greet, send
+from nvmelm.migrate.link.streams import Rehearsal
+from nvmelm.migrate.request import Measured, Wishes
 from nvmelm.migrate.rollback import roll_back
+from nvmelm.migrate.rounds.memory import Round
+from nvmelm.migrate.rounds.tracks import Start, Tracks
+from nvmelm.migrate.rounds.user_data import Written
 from nvmelm.migrate.sending import Sending
-from nvmelm.migrate.streams import Rehearsal
-from nvmelm.migrate.tracks import Start, Tracks
-from nvmelm.migrate.user_data import Written
-from nvmelm.migrate.wishes import Measured, Wishes
-from nvmelm.operations import provision, state
-from nvmelm.operations.digest import SHA256, available
-from nvmelm.operations.interrupts import interruptible, limited, undisturbed
-from nvmelm.operations.kept import Kept
-from nvmelm.operations.ownership import Moving, Record, Sessions, Side, State, new_record
-from nvmelm.operations.session import Session
-from nvmelm.operations.state_transfer import StateReader
-from nvmelm.picture import Picture, Secondary
-from nvmelm.transport import Progress
+from nvmelm.ownership.sessions import Moving, Record, Sessions, Side, State, new_record
+from nvmelm.prepare import provision
+from nvmelm.prepare.kept import Kept
+from nvmelm.process.interrupts import interruptible, limited, undisturbed
+from nvmelm.state import running as state
+from nvmelm.state.image.digest import SHA256, available
 
 Reconnect = Callable[[], AbstractContextManager[Link]]
 

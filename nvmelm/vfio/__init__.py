@@ -13,5 +13,5 @@ arrive: that is :mod:`nvmelm.interposer`, which knows descriptors and callers, a
 :mod:`~nvmelm.vfio.admin_queue`  the arithmetic of the admin queue's position
 :mod:`~nvmelm.vfio.dirty`        DMA logging
 
-Not here: opening or binding a VFIO device, which is step 4 (:mod:`nvmelm.pci`).
+Not here: opening or binding a VFIO device, which is step 4 (:mod:`nvmelm.inventory.pci`).
 """

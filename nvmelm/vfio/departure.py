@@ -11,13 +11,14 @@ from uuid import uuid4
 
 from nvmelm import __version__
 from nvmelm.compat.manifest import Manifest
+from nvmelm.disk import store
+from nvmelm.disk.atomic import unnamed_file
 from nvmelm.errors import HostError, NotSupportedError
-from nvmelm.operations import state, store
-from nvmelm.operations.image import ImageSource, StreamSink
-from nvmelm.operations.session import Session
-from nvmelm.picture import Picture, Secondary
-from nvmelm.transport import Host
-from nvmelm.transport.atomic import unnamed_file
+from nvmelm.host import Host
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.picture import Picture, Secondary
+from nvmelm.state import running as state
+from nvmelm.state.image.format import ImageSource, StreamSink
 from nvmelm.vfio import admin_queue
 from nvmelm.vfio.options import Options
 from nvmelm.vfio.registers import AdminRegisters, Controller, reachable

@@ -17,8 +17,8 @@ from functools import partial
 
 from nvmelm.commands import AdminCommandError, execute, tracking
 from nvmelm.errors import MalformedError, NvmelmError
-from nvmelm.picture import Tracking
-from nvmelm.transport import AdminQueue
+from nvmelm.host import AdminQueue
+from nvmelm.inventory.picture import Tracking
 from nvmelm.vfio.seam import LogRange, Refusal
 from nvmelm.wire.extents import Extent, merge
 from nvmelm.wire.status import StatusCode

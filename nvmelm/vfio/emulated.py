@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from nvmelm.emulator.memory import Memory
-from nvmelm.emulator.migrating_vm import MigratingVm
-from nvmelm.emulator.vfio import VfioFunction
+from nvmelm.emulator.guest.migrating_vm import MigratingVm
+from nvmelm.emulator.kernel.vfio import VfioFunction
+from nvmelm.emulator.machine.memory import Memory
 from nvmelm.vfio.seam import Opening
 
 

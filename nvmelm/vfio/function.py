@@ -27,12 +27,13 @@ from dataclasses import InitVar, dataclass, field, replace
 
 from nvmelm.commands import AdminCommandError
 from nvmelm.errors import HostError, NvmelmError, UncertainError
-from nvmelm.inventory import PrimaryRef
-from nvmelm.operations import marks, state
-from nvmelm.operations.session import Session, session
-from nvmelm.operations.vm_moves import Event, Held, Moves
-from nvmelm.picture import Role, Tracking
-from nvmelm.transport import AdminQueue, Host
+from nvmelm.host import AdminQueue, Host
+from nvmelm.inventory import marks
+from nvmelm.inventory.find import PrimaryRef
+from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.picture import Role, Tracking
+from nvmelm.ownership.vm_moves import Event, Held, Moves
+from nvmelm.state import running as state
 from nvmelm.vfio import seam
 from nvmelm.vfio.arcs import way
 from nvmelm.vfio.arrival import JudgedStream

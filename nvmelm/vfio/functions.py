@@ -6,13 +6,13 @@ Marks are asked when the VMM asks, so one that is given while the VM runs counts
 
 from __future__ import annotations
 
-from nvmelm import pci
-from nvmelm.discovery import read_picture
 from nvmelm.errors import NvmelmError, UsageError
-from nvmelm.inventory import find_primary, opened
-from nvmelm.operations.vm_moves import Held, Moves
-from nvmelm.transport import Host
-from nvmelm.transport.processes import start_of
+from nvmelm.host import Host
+from nvmelm.host.local.processes import start_of
+from nvmelm.inventory import pci
+from nvmelm.inventory.find import find_primary, opened
+from nvmelm.inventory.read import read_picture
+from nvmelm.ownership.vm_moves import Held, Moves
 from nvmelm.vfio.function import ControlledFunction
 from nvmelm.vfio.loading import Habits
 from nvmelm.vfio.options import Options

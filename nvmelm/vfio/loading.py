@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 
 from nvmelm.commands import AdminCommandError
 from nvmelm.errors import ImageError, NotSupportedError, NvmelmError
-from nvmelm.operations import state
-from nvmelm.operations.image import ImageHeader
-from nvmelm.operations.image_reader import Image
-from nvmelm.picture import Primary
-from nvmelm.transport import AdminQueue
+from nvmelm.host import AdminQueue
+from nvmelm.inventory.picture import Primary
+from nvmelm.state import running as state
+from nvmelm.state.image.format import ImageHeader
+from nvmelm.state.image.reader import Image
 from nvmelm.vfio.registers import CC_ENABLE, AdminRegisters, Controller, reachable
 from nvmelm.vfio.seam import Opening
 from nvmelm.vfio.stream import SavedAdminQueue, StreamHeader

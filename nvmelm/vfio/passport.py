@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from nvmelm.compat.describe import of_function
 from nvmelm.compat.manifest import Manifest
-from nvmelm.compat.read import of_function
 from nvmelm.errors import DeviceGoneError
-from nvmelm.operations import guards, marks
-from nvmelm.operations.session import Session
-from nvmelm.operations.vm_moves import Held
-from nvmelm.picture import Picture, Role, Secondary
-from nvmelm.transport import Host
+from nvmelm.host import Host
+from nvmelm.inventory import marks
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.picture import Picture, Role, Secondary
+from nvmelm.ownership.vm_moves import Held
+from nvmelm.prepare import guards
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from nvmelm.errors import NvmelmError
+from nvmelm.process.waiting import wait_until
 from nvmelm.vfio.seam import Registers
-from nvmelm.waiting import wait_until
 
 _CAP, _CC, _CSTS, _AQA, _ASQ, _ACQ, _DOORBELLS = 0x00, 0x14, 0x1C, 0x24, 0x28, 0x30, 0x1000
 CC_ENABLE = 1 << 0

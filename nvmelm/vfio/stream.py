@@ -8,7 +8,7 @@ r"""What travels in a VM's migration for one controlled function: what its state
     |    12 | header length H   4 bytes; 1 to 262144                                               |
     |    16 | header            H bytes; one JSON document, UTF-8                                  |
     |  16+H | SHA-256           32 bytes; of every byte before this one                            |
-    |  48+H | state image       as in a file (:mod:`nvmelm.operations.image`); none of a controller |
+    |  48+H | state image       as in a file (:mod:`nvmelm.state.image.format`); none of a controller |
     |       |                   that is off. The header says its length and its id               |
     +-------+--------------------------------------------------------------------------------------+
 
@@ -29,10 +29,10 @@ from uuid import UUID
 from pydantic import Field, ValidationError, model_validator
 
 from nvmelm.compat.manifest import Manifest
+from nvmelm.documents import Part
 from nvmelm.errors import ImageError, MalformedError
-from nvmelm.model import Part
-from nvmelm.operations.image import MAX_STATE_BYTES, ImageHeader, ImageSource, Prefix
-from nvmelm.operations.image_reader import Image, refuse
+from nvmelm.state.image.format import MAX_STATE_BYTES, ImageHeader, ImageSource, Prefix
+from nvmelm.state.image.reader import Image, refuse
 from nvmelm.vfio.admin_queue import MOST_EVENT_REQUESTS, Position
 from nvmelm.vfio.registers import AdminRegisters
 

@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from nvmelm.errors import HostError, NvmelmError
+from nvmelm.process.waiting import wait_until
 from nvmelm.vfio import admin_queue
 from nvmelm.vfio.admin_queue import CQE_BYTES, SQE_BYTES, Position, Shape
 from nvmelm.vfio.registers import AdminRegisters, Controller
 from nvmelm.vfio.seam import GuestMemory
-from nvmelm.waiting import wait_until
 from nvmelm.wire.opcodes import Opcode
 from nvmelm.wire.queue_entry import CompletionQueueEntry, SubmissionQueueEntry
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from nvmelm.model import Document, Part
+from nvmelm.documents import Document, Part
 
 Kind = Literal[
     "started",

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from nvmelm.transport.atomic import AtomicFile
-from nvmelm.watch.known import Known
-from nvmelm.watch.look import Looks
+from nvmelm.disk.atomic import AtomicFile
+from nvmelm.watch.differences import Known
 from nvmelm.watch.sessions import SessionLooks
+from nvmelm.watch.survey import Looks
 
 Row = tuple[Mapping[str, str], float]
 

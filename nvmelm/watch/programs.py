@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from nvmelm.errors import NvmelmError
-from nvmelm.migrate.program import Program
-from nvmelm.operations.interrupts import begin, left_to_the_main_thread
+from nvmelm.process.interrupts import begin, left_to_the_main_thread
+from nvmelm.process.program import Program
 
 #: Lines that wait at most; some megabytes.
 _WAITING = 10_000

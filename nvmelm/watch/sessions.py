@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nvmelm.errors import NvmelmError
-from nvmelm.operations.ownership import Record, Sessions, sessions_path
-from nvmelm.transport import Host
-from nvmelm.watch.files import Stamps
+from nvmelm.host import Host
+from nvmelm.ownership.sessions import Record, Sessions, sessions_path
 from nvmelm.watch.lines import Body, SessionPart
+from nvmelm.watch.stamps import Stamps
 from nvmelm.watch.troubles import Troubles
 
 _WHAT = "sessions"

@@ -22,15 +22,15 @@ from typing import Any, NamedTuple
 
 from nvmelm import __version__
 from nvmelm.errors import NvmelmError, TimedOutError, UeventsLostError
-from nvmelm.pci import Bdf
-from nvmelm.transport import Host, Uevent, Uevents
-from nvmelm.transport.descriptor import Waker
+from nvmelm.host import Host, Uevent, Uevents
+from nvmelm.inventory.pci import Bdf
+from nvmelm.process.descriptor import Waker
 from nvmelm.watch import metrics
 from nvmelm.watch.lines import KINDS, Body, Ended, Overrun, Started, UeventPart, WatchLine
-from nvmelm.watch.look import Looks
-from nvmelm.watch.looking import Looking
 from nvmelm.watch.programs import Programs
+from nvmelm.watch.schedule import Looking
 from nvmelm.watch.sessions import SessionLooks
+from nvmelm.watch.survey import Looks
 from nvmelm.watch.troubles import Troubles
 from nvmelm.watch.waking import signals
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nvmelm.transport.descriptor import Waker
+from nvmelm.process.descriptor import Waker
 
 
 @contextmanager

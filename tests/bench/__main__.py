@@ -87,11 +87,12 @@ def starts(place: Path) -> list[Row]:
 
 def stream(place: Path) -> list[Row]:
     """Save a large vendor state into a pipe and restore it from there, beside ``cat`` through the same pipe."""
-    from nvmelm.emulator.generations import GENERATIONS
+    from nvmelm.documents import Role
     from nvmelm.emulator.host import create
-    from nvmelm.model import Role
-    from nvmelm.operations import move, provision
-    from nvmelm.operations.session import session
+    from nvmelm.emulator.machine.generations import GENERATIONS
+    from nvmelm.inventory.opened import session
+    from nvmelm.prepare import provision
+    from nvmelm.state import verbs
 
     row = GENERATIONS["nvme-2.1-vendor"].with_(vendor_state_bytes=STATE_BYTES)
     verb = str(Path(sys.executable).with_name("nvmelm"))
@@ -100,7 +101,7 @@ def stream(place: Path) -> list[Row]:
         with create(place / name, [row]) as host, session(host, "nvme0", change=True) as opened:
             provision.prepare(opened, role, 1, confirm=lambda _: None)
             if role is Role.MIGRATABLE:
-                move.suspend(opened, 0x42, confirm=lambda _: None)
+                verbs.suspend(opened, 0x42, confirm=lambda _: None)
         words.append([verb, "--host", f"emulated:{place / name}", "state"])
     image = place / "image"
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nvmelm.commands import execute, identify
-from nvmelm.model import Role
-from nvmelm.operations import provision
-from nvmelm.operations.session import session
-from nvmelm.transport.local import LocalHost
+from nvmelm.documents import Role
+from nvmelm.host.local.machine import LocalHost
+from nvmelm.inventory.opened import session
+from nvmelm.prepare import provision
 from tests.bench.rows import Row
 from tests.lab import guest, machine
 from tests.lab.machine import Pf

@@ -17,18 +17,18 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from nvmelm.emulator.generations import GENERATIONS
+from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.migrate.address import Address
-from nvmelm.migrate.link import Link
-from nvmelm.migrate.points import Points
-from nvmelm.migrate.remote import connected
+from nvmelm.emulator.machine.generations import GENERATIONS
+from nvmelm.inventory.address import Address
+from nvmelm.inventory.opened import session
+from nvmelm.migrate.callouts.points import Points
+from nvmelm.migrate.link.frames import Link
+from nvmelm.migrate.link.remote import connected
+from nvmelm.migrate.request import Wishes
 from nvmelm.migrate.source import Source
-from nvmelm.migrate.wishes import Wishes
-from nvmelm.model import Role
-from nvmelm.operations import provision
-from nvmelm.operations.ownership import Sessions
-from nvmelm.operations.session import session
+from nvmelm.ownership.sessions import Sessions
+from nvmelm.prepare import provision
 from tests.bench.rows import Row
 
 MiB, GiB = 1 << 20, 1 << 30

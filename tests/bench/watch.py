@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nvmelm.emulator.generations import GENERATIONS
+from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.model import Role
-from nvmelm.operations import provision
-from nvmelm.operations.session import session
-from nvmelm.waiting import wait_until
+from nvmelm.emulator.machine.generations import GENERATIONS
+from nvmelm.inventory.opened import session
+from nvmelm.prepare import provision
+from nvmelm.process.waiting import wait_until
 from tests.bench.rows import Row
 
 VFS = 127

@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from nvmelm.emulator.generations import NVME_2_1, Generation
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.transport import AdminCommand, AdminQueue, Completion
+from nvmelm.emulator.machine.generations import NVME_2_1, Generation
+from nvmelm.host import AdminCommand, AdminQueue, Completion
 
 PF = "0000:01:00.0"
 VF1 = "0000:01:00.1"

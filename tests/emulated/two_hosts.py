@@ -16,20 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nvmelm.emulator.faults import EmulatedCrash
-from nvmelm.emulator.guest import Guest
+from nvmelm.documents import Role, SessionView
+from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.host import EmulatedHost, create
+from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.errors import NvmelmError
+from nvmelm.inventory.opened import session
+from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.destination import serve
-from nvmelm.migrate.link import Link
-from nvmelm.migrate.points import Points
-from nvmelm.migrate.recovery import Means, give_up, recover_sessions, take
+from nvmelm.migrate.link.frames import Link
+from nvmelm.migrate.recovery.sessions import Means, give_up, recover_sessions, take
+from nvmelm.migrate.request import Wishes
 from nvmelm.migrate.source import Source
-from nvmelm.migrate.wishes import Wishes
-from nvmelm.model import Role, SessionView
-from nvmelm.operations import provision
-from nvmelm.operations.ownership import Record, Sessions
-from nvmelm.operations.session import session
+from nvmelm.ownership.sessions import Record, Sessions
+from nvmelm.prepare import provision
 from tests.emulated.answers import agree
 
 PF = "0000:01:00.0"

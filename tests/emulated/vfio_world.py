@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nvmelm.documents import Role
+from nvmelm.emulator.guest.migrating_vm import MigratingVm
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.emulator.migrating_vm import MigratingVm
-from nvmelm.model import Role
-from nvmelm.operations import provision
-from nvmelm.operations.session import session
-from nvmelm.operations.vm_moves import Moves
+from nvmelm.inventory.opened import session
+from nvmelm.ownership.vm_moves import Moves
+from nvmelm.prepare import provision
 from nvmelm.vfio.emulated import CountedVectors, opening_of
 from nvmelm.vfio.functions import HostFunctions
 from nvmelm.vfio.options import Options

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nvmelm.transport.local import LocalHost
+from nvmelm.host.local.machine import LocalHost
 from tests.lab import guest, machine
 from tests.lab.machine import Cli, Pf
 

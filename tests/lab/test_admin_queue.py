@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from nvmelm.errors import DeviceGoneError, NotSupportedError
-from nvmelm.transport import AdminCommand
-from nvmelm.transport.files import DirectorySysfs
-from nvmelm.transport.passthru import PassthruQueue
+from nvmelm.host import AdminCommand
+from nvmelm.host.local.passthru import PassthruQueue
+from nvmelm.host.local.sysfs import DirectorySysfs
 from tests.lab.machine import Pf, put
 
 #: Invalid Opcode and Do Not Retry, Invalid Field and Do Not Retry.

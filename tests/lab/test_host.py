@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from nvmelm.errors import BusyError, NotSupportedError
-from nvmelm.transport import Mount
-from nvmelm.transport.local import LocalHost
+from nvmelm.host import Mount
+from nvmelm.host.local.machine import LocalHost
 from tests.lab.machine import Pf, group_of, put, wait_for
 
 HOLD_THE_LOCK = """
 import sys
 from pathlib import Path
-from nvmelm.transport.local import LocalHost
+from nvmelm.host.local.machine import LocalHost
 with LocalHost(state_dir=Path(sys.argv[1])).lock(sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from nvmelm.documents import Role, Secondary
 from nvmelm.errors import BusyError, NotReadyError, NotSupportedError, TimedOutError, UsageError
-from nvmelm.model import Role, Secondary
-from nvmelm.operations import provision, vm
-from nvmelm.operations.libvirt_client import DomainRef
-from nvmelm.operations.session import Session, session
-from nvmelm.transport.local import LocalHost
+from nvmelm.host.local.machine import LocalHost
+from nvmelm.inventory.opened import Session, session
+from nvmelm.prepare import provision
+from nvmelm.vm import verbs as vm
+from nvmelm.vm.libvirt.client import DomainRef
 from tests.lab import libvirtd, machine
 from tests.lab.libvirtd import Domains
 from tests.lab.machine import Cli, Pf, Snapshot

@@ -7,8 +7,8 @@ import errno
 import pytest
 
 from nvmelm.errors import HostError
-from nvmelm.transport.files import DirectorySysfs
-from nvmelm.transport.local import LocalHost
+from nvmelm.host.local.machine import LocalHost
+from nvmelm.host.local.sysfs import DirectorySysfs
 from tests.lab.machine import Pf, driver_of, group_of, override_of, put, wait_for
 
 sysfs = DirectorySysfs()

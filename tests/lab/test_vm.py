@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
+from nvmelm.documents import Role
 from nvmelm.errors import BusyError, HostError, NotSupportedError, TimedOutError, UsageError
-from nvmelm.model import Role
-from nvmelm.operations import provision, vm
-from nvmelm.operations.qmp import Monitor
-from nvmelm.operations.session import Session, session
-from nvmelm.transport.local import LocalHost
+from nvmelm.host.local.machine import LocalHost
+from nvmelm.inventory.opened import Session, session
+from nvmelm.prepare import provision
+from nvmelm.vm import verbs as vm
+from nvmelm.vm.qemu.monitor import Monitor
 from tests.lab import machine
 from tests.lab.machine import Cli, Pf, Snapshot, put, wait_for
 

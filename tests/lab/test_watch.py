@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nvmelm.errors import UeventsLostError
-from nvmelm.transport.uevents import KernelUevents
+from nvmelm.host.local.uevents import KernelUevents
 from tests.lab import machine
 from tests.lab.machine import Cli, Pf, Snapshot
 from tests.lab.test_vm import NATIVE, Start, start  # noqa: F401  # start is a fixture

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from nvmelm.emulator.driver import CC, Driver, Sent
-from nvmelm.emulator.generations import STOCK_QEMU_7_2, TP4159, Generation
+from nvmelm.emulator.guest.driver import CC, Driver, Sent
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.emulator.state import CompletionQueue, SubmissionQueue
-from nvmelm.emulator.vfio import VfioFunction
-from nvmelm.transport import AdminCommand, AdminQueue, Completion
+from nvmelm.emulator.kernel.vfio import VfioFunction
+from nvmelm.emulator.machine.generations import STOCK_QEMU_7_2, TP4159, Generation
+from nvmelm.emulator.machine.state import CompletionQueue, SubmissionQueue
+from nvmelm.host import AdminCommand, AdminQueue, Completion
 from nvmelm.wire.opcodes import IoOpcode, Opcode
 from tests.unit.golden import Exchange, queue_entries, recording
 

@@ -11,7 +11,7 @@ import pytest
 
 from nvmelm import cli
 from nvmelm.errors import ReplayMismatchError
-from nvmelm.transport.replay import ReplayHost
+from nvmelm.host.recording.replay import ReplayHost
 from tests.lab.sessions import SESSIONS, Session
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from nvmelm.errors import HostError
-from nvmelm.transport import AdminCommand, Claim, Completion, HostFacts, Mount, Opener, Uevents
+from nvmelm.host import AdminCommand, Claim, Completion, HostFacts, Mount, Opener, Uevents
 
 SUCCESS = 0
 INVALID_FIELD = 0x002

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from nvmelm.inventory import PrimaryRef
-from nvmelm.model import Mark, Picture, Role
-from nvmelm.operations import vm
-from nvmelm.operations.session import Session
-from nvmelm.operations.vm_report import VmReport
-from nvmelm.pci import Bdf
-from nvmelm.transport import Opener
+from nvmelm.documents import Mark, Picture, Role
+from nvmelm.host import Opener
+from nvmelm.inventory.find import PrimaryRef
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.pci import Bdf
+from nvmelm.vm import verbs as vm
+from nvmelm.vm.report import VmReport
 from tests.unit import pictures
 from tests.unit.fakes import FakeHost
 from tests.unit.qmp_server import Machine, Server, serving

@@ -1,0 +1,1 @@
+"""What is made of the verbs by make: pages, man pages, schemas and completions."""

@@ -1,0 +1,93 @@
+"""Publish the JSON Schema of every document: ``python -m nvmelm.cli.reference.schemas docs/schemas``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from nvmelm.documents import Document
+from nvmelm.inventory.picture import Report
+
+Model = type[Document] | type[Report]
+
+#: Where documents are declared.
+_MODULES = (
+    "nvmelm.inventory.picture",
+    "nvmelm.documents",
+    "nvmelm.state.verbs",
+    "nvmelm.state.image.view",
+    "nvmelm.vm.report",
+    "nvmelm.vm.check",
+    "nvmelm.compat.documents",
+    "nvmelm.desired.converge",
+    "nvmelm.migrate.report",
+    "nvmelm.watch.lines",
+    "nvmelm.demo",
+    "nvmelm.cli.verbs.bug_report.archive",
+    "nvmelm.cli.frame.documents",
+    "nvmelm.cli.verbs.prepared",
+    "nvmelm.cli.verbs.share",
+)
+
+
+class _Untitled(GenerateJsonSchema):
+    """Leaves the titles out that only repeat a field's name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema of every document by the document's ``schema`` name, sorted."""
+    for name in _MODULES:
+        import_module(name)
+    found = sorted(_declared(Document) | _declared(Report), key=lambda model: model.schema_name)
+    return {model.schema_name: schema(model) for model in found}
+
+
+def schema(model: Model) -> dict[str, Any]:
+    """Return one document's JSON Schema, its ``schema`` and ``version`` included."""
+    body = TypeAdapter(model).json_schema(mode="serialization", schema_generator=_Untitled)
+    head = {"schema": {"const": model.schema_name}, "version": {"const": model.schema_version}}
+    properties = {**head, **body.pop("properties")}
+    required = [*head, *body.pop("required", [])]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": model.schema_name,
+        **{key: value for key, value in body.items() if key not in ("title", "$defs")},
+        "properties": properties,
+        "required": required,
+        "$defs": body.get("$defs", {}),
+    }
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return a schema's file text: the same schema always gives the same text."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def write(directory: Path) -> None:
+    """Write one file a schema, and remove the files of documents that are gone."""
+    directory.mkdir(parents=True, exist_ok=True)
+    texts = {f"{name}.json": render(document) for name, document in schemas().items()}
+    for old in directory.glob("*.json"):
+        if old.name not in texts:
+            old.unlink()
+    for name, text in texts.items():
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+def _declared(model: Model) -> set[Model]:
+    below = {one for direct in model.__subclasses__() for one in _declared(direct)}
+    here = {model} if "schema_name" in vars(model) and model.__module__.startswith("nvmelm.") else set()
+    return here | below
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,0 +1,149 @@
+"""``nvmelm compat``: can this function's state be set in that one? Asked before anything stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nvmelm.cli.frame.options import CNTLID, Pf, Program, Rsh, group, read_span
+from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.errors import ExitCode, UsageError
+
+app = group("Compatibility: know before anything stops.")
+
+OneCntlid = Annotated[
+    int | None,
+    typer.Argument(**CNTLID | {"metavar": "[CNTLID]"}, help="Controller identifier; without it, a function to come."),
+]
+WantedVq = Annotated[int | None, typer.Option("--vq", metavar="N", min=0, help="VQ resources of a function to come.")]
+WantedVi = Annotated[int | None, typer.Option("--vi", metavar="N", min=0, help="VI resources of a function to come.")]
+WantedNsid = Annotated[
+    list[int] | None, typer.Option("--nsid", metavar="N", min=1, help="Namespace of a function to come; repeatable.")
+]
+Tree = Annotated[Path | None, typer.Option("--tree", metavar="DIR", help="Write a tree, one value a file.")]
+Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Rack, site, …; repeatable.")]
+OutputFile = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the JSON there.")]
+End = "A manifest's file, a tree, PF/CNTLID, PF (a function to come), or ssh://[user@]HOST[:port]/PF[/CNTLID]."
+SourceEnd = Annotated[str, typer.Argument(metavar="SOURCE", show_default=False, help=End)]
+DestinationEnd = Annotated[str, typer.Argument(metavar="DESTINATION", show_default=False, help="The same.")]
+PolicyFile = Annotated[Path | None, typer.Option("--policy", metavar="FILE", help="The site's own rules, TOML.")]
+Timeout = Annotated[str, typer.Option("--timeout", metavar="SPAN", help="How long another host may take; 60s.")]
+
+
+@verb(app, "export")
+def export(
+    run: Run,
+    pf: Pf,
+    cntlid: OneCntlid = None,
+    vq: WantedVq = None,
+    vi: WantedVi = None,
+    nsid: WantedNsid = None,
+    tree: Tree = None,
+    label: Labels = None,
+    output: OutputFile = None,
+) -> Answer:
+    """Describe a controlled function, or one to come, in a manifest: --json or -o FILE writes it."""
+    from nvmelm.cli.verbs.compat import ends
+    from nvmelm.cli.views import verdicts
+
+    wanted = ends.Wanted(vq, vi, tuple(nsid) if nsid else None)
+    if cntlid is not None and wanted.prospective:
+        raise UsageError(
+            "--vq, --vi and --nsid speak of a function to come, and CNTLID names one that is there",
+            fix="leave CNTLID out, or the options",
+            reason="arguments",
+        )
+    labels = _labels(label or [])
+    _require_free(output, tree, replace=run.settings.force)
+    found = ends.labelled(ends.read(run, pf, cntlid, wanted), labels)
+    if output is not None:
+        ends.write(output, found, replace=run.settings.force)
+    if tree is not None:
+        from nvmelm.compat.dialects.tree import write_tree
+
+        write_tree(found, tree, replace=run.settings.force)
+    places = [place for place in (output, tree) if place is not None]
+
+    def lines() -> Iterator[str]:
+        return verdicts.written(found, places) if places else verdicts.manifest(found)
+
+    return Answer(found, lines)
+
+
+@verb(app, "check")
+def check(
+    run: Run,
+    source: SourceEnd,
+    destination: DestinationEnd,
+    policy: PolicyFile = None,
+    vq: WantedVq = None,
+    vi: WantedVi = None,
+    nsid: WantedNsid = None,
+    rsh: Rsh = "",
+    program: Program = "nvmelm",
+    timeout: Timeout = "60s",
+) -> Answer:
+    """Say whether a state of SOURCE can be set in DESTINATION, with every reason: exit 0, or 4."""
+    from nvmelm.cli.verbs.compat import ends
+    from nvmelm.cli.views import verdicts
+    from nvmelm.compat.verdict import Judged, judge
+
+    wanted = ends.Wanted(vq, vi, tuple(nsid) if nsid else None, rsh, program, float(read_span(timeout)))
+    rules = policy_of(policy)
+    here = ends.manifest_of(run, source, wanted)
+    there = ends.manifest_of(run, destination, wanted)
+    if wanted.prospective and "prospective" not in (here.level, there.level):
+        raise UsageError(
+            "--vq, --vi and --nsid speak of a function to come, and both functions are there",
+            fix="leave them out, or name a PF without CNTLID",
+            reason="arguments",
+        )
+    found = judge(here, there, rules)
+
+    code = ExitCode.DONE if found.compatible else ExitCode.INCOMPATIBLE
+    return Answer(Judged(found, here, there), lambda: verdicts.verdict(found, here, there), code)
+
+
+def policy_of(file: Path | None) -> Any:
+    """Read the site's rules, when a file was named.
+
+    Raises:
+        HostError, MalformedError: it cannot be read, or is none.
+    """
+    if file is None:
+        return None
+    from nvmelm.compat import policy
+    from nvmelm.disk.bounded import read_file
+
+    return policy.Policy.parse(read_file(file, policy.MAX_BYTES))
+
+
+def _labels(words: list[str]) -> dict[str, str]:
+    from nvmelm.compat.manifest import label_fits
+
+    labels = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not label_fits(key, value):
+            raise UsageError(f"{word!r} is no label", fix="write it as --label rack=r1", reason="arguments")
+        labels[key] = value
+    return labels
+
+
+from nvmelm.cli.verbs.compat import dialects as _dialects  # noqa: E402, F401  # its verbs register with the group above
+from nvmelm.cli.verbs.compat import match as _match  # noqa: E402, F401
+
+
+def _require_free(output: Path | None, tree: Path | None, *, replace: bool) -> None:
+    """Refuse what may not be written before a device is asked anything."""
+    if output is not None:
+        from nvmelm.disk.atomic import require_free
+
+        require_free(output, replace=replace)
+    if tree is not None:
+        from nvmelm.compat.dialects.tree import require_new
+
+        require_new(tree, replace=replace)

@@ -1,0 +1,274 @@
+"""The dialects on the command line: each usable on its own by a management layer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nvmelm.cli.frame import render
+from nvmelm.cli.frame.options import Cntlid, Pf, group
+from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.cli.verbs.compat.check import (
+    DestinationEnd,
+    PolicyFile,
+    SourceEnd,
+    WantedNsid,
+    WantedVi,
+    WantedVq,
+    app,
+    policy_of,
+)
+from nvmelm.errors import ExitCode, IncompatibleError, MalformedError
+
+if TYPE_CHECKING:
+    from nvmelm.compat.manifest import Manifest
+    from nvmelm.inventory.opened import Session
+    from nvmelm.inventory.picture import ChangeReport
+
+parameters = group("Model and parameters: what a destination can be, and what a source is.", name="parameters")
+app.add_typer(parameters)
+
+Here = Annotated[
+    str,
+    typer.Argument(
+        metavar="END",
+        show_default=False,
+        help="A manifest's file, a tree, PF/CNTLID, PF (a function to come), or ssh://…",
+    ),
+]
+Test = Annotated[str | None, typer.Option("--test", metavar="STRING", help="A source's string, to be tested here.")]
+ListFile = Annotated[Path, typer.Argument(metavar="LIST", help="A source's list, as compat parameters list prints it.")]
+_MAX_LIST_BYTES = 1 << 20
+_MAX_NSID = 0xFFFF_FFFE  # FFFFFFFFh means all of them
+
+
+class Plain:
+    """A document that needs no model."""
+
+    def __init__(self, schema: str, **body: Any) -> None:
+        self._body = {"schema": schema, "version": 1, **body}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document."""
+        return self._body
+
+
+@verb(app, "token")
+def token(
+    run: Run,
+    end: Here,
+    test: Test = None,
+    policy: PolicyFile = None,
+    vq: WantedVq = None,
+    vi: WantedVi = None,
+    nsid: WantedNsid = None,
+) -> Answer:
+    """Print a function's opaque version string; with --test, say whether a source's string fits: exit 0, or 4."""
+    from nvmelm.compat.dialects import token as dialect
+
+    here = _read(run, end, vq, vi, nsid)
+    if test is None:
+        text = dialect.encode(here)
+        level = "type" if here.level == "prospective" else "device"
+        return Answer(Plain("nvmelm.token", token=text, level=level, digest=here.digest), lambda: [text])
+    tested = dialect.probe(test, here, policy_of(policy))
+    name = "" if tested.accepted else f"{_errno(tested.errno)}"
+    body = Plain("nvmelm.token_test", accepted=tested.accepted, errno=tested.errno, errno_name=name, why=tested.why)
+    if not tested.accepted:
+        run.say(f"{name}: {tested.why}")
+
+    def lines() -> Iterator[str]:
+        yield "accepted" if tested.accepted else f"not accepted: {name} ({os.strerror(tested.errno)})"
+
+    return Answer(body, lines, ExitCode.DONE if tested.accepted else ExitCode.INCOMPATIBLE)
+
+
+@verb(app, "steps")
+def steps(
+    run: Run,
+    source: SourceEnd,
+    destination: DestinationEnd,
+    policy: PolicyFile = None,
+    vq: WantedVq = None,
+    vi: WantedVi = None,
+    nsid: WantedNsid = None,
+) -> Answer:
+    """Compare step by step: api, its attributes, type, software version, attributes of the type: exit 0, or 4."""
+    from nvmelm.compat.dialects import steps as dialect
+
+    here, there = (_read(run, end, vq, vi, nsid) for end in (source, destination))
+    verdict, found = dialect.steps(here, there, policy_of(policy))
+    rows = [
+        {
+            "step": one.number,
+            "name": one.name,
+            "rule": one.rule,
+            "passed": one.passed,
+            "reasons": [
+                {"code": each.code, "severity": each.severity.value, "message": each.message} for each in one.reasons
+            ],
+        }
+        for one in found
+    ]
+    body = Plain(
+        "nvmelm.steps",
+        compatible=verdict.compatible,
+        source_digest=verdict.source_digest,
+        destination_digest=verdict.destination_digest,
+        steps=rows,
+    )
+
+    def lines() -> Iterator[str]:
+        for one in found:
+            yield f"{one.number}. {one.name}: {one.rule}: {'passed' if one.passed else 'FAILED'}"
+            yield from (f"   {each.severity}: {render.plain(each.message)}" for each in one.reasons)
+
+    return Answer(body, lines, ExitCode.DONE if verdict.compatible else ExitCode.INCOMPATIBLE)
+
+
+@verb(parameters, "info")
+def info(run: Run, end: Here, vq: WantedVq = None, vi: WantedVi = None, nsid: WantedNsid = None) -> Answer:
+    """Print a destination's migration_info.json: models, parameters, and the values each can have."""
+    from nvmelm.compat.dialects import parameters as dialect
+
+    told = dialect.information(_read(run, end, vq, vi, nsid))
+    return Answer(Plain("nvmelm.migration_info", **told), lambda: json.dumps(told, indent=2).splitlines())
+
+
+@verb(parameters, "list")
+def list_(run: Run, end: Here, vq: WantedVq = None, vi: WantedVi = None, nsid: WantedNsid = None) -> Answer:
+    """Print a source's model and its list: every parameter that is not switched off."""
+    from nvmelm.compat.dialects import parameters as dialect
+
+    here = _read(run, end, vq, vi, nsid)
+    model, wanted = dialect.model(here), dialect.source_list(here)
+    body = Plain("nvmelm.parameter_list", model=model, params=wanted)
+    return Answer(body, lambda: [model, *(f"{name}={_text(value)}" for name, value in wanted.items())])
+
+
+@verb(parameters, "check")
+def check(
+    run: Run, file: ListFile, end: Here, vq: WantedVq = None, vi: WantedVi = None, nsid: WantedNsid = None
+) -> Answer:
+    """Say whether a source's list fits a destination, and what has to be set there first: exit 0, or 4."""
+    from nvmelm.compat.dialects import parameters as dialect
+
+    here = _read(run, end, vq, vi, nsid)
+    model, wanted = _list(file)
+    reasons = dialect.check(wanted, model, here)
+    to_set = {} if reasons else dialect.writes(wanted, here)
+    body = Plain("nvmelm.parameter_check", compatible=not reasons, reasons=reasons, to_set=to_set)
+
+    def lines() -> Iterator[str]:
+        yield "compatible" if not reasons else "not compatible"
+        yield from (f"  {render.plain(reason)}" for reason in reasons)
+        yield from (f"  to be set: {name}={_text(value)}" for name, value in to_set.items())
+
+    return Answer(body, lines, ExitCode.INCOMPATIBLE if reasons else ExitCode.DONE)
+
+
+@verb(parameters, "apply", changes=True)
+def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
+    """Write a source's parameters to a destination, each once: resources are set, the others were checked."""
+    from nvmelm.cli.views import changes
+    from nvmelm.compat.dialects import parameters as dialect
+
+    model, wanted = _list(file)
+    with run.primary(pf, change=True) as session:
+        here = _manifest(session, cntlid)
+        _require(dialect.check(dialect.fixed(wanted), model, here), cntlid, "nothing was written")
+        to_set = dialect.writes(wanted, here)
+        report = _give(run, session, cntlid, to_set)
+        if not run.dry_run:
+            _require(dialect.check(wanted, model, _manifest(session, cntlid)), cntlid, "as it is after the writes")
+    actions = report.to_json()["actions"]
+    body = Plain("nvmelm.parameter_apply", changed=report.changed, dry_run=run.dry_run, written=to_set, actions=actions)
+
+    def lines() -> Iterator[str]:
+        if not to_set:
+            yield "nothing to do, every parameter is as asked"
+        yield from (f"{'would set' if run.dry_run else 'set'} {name}={_text(value)}" for name, value in to_set.items())
+        yield from changes.plan(report.actions)
+
+    return Answer(body, lines)
+
+
+def _manifest(session: Session, cntlid: int) -> Manifest:
+    from nvmelm.compat.describe import of_function
+    from nvmelm.inventory.read import resolve
+
+    picture = session.picture(users=False)
+    return of_function(session.host, session.queue, picture, resolve(picture, cntlid))
+
+
+def _require(reasons: list[str], cntlid: int, when: str) -> None:
+    if reasons:
+        raise IncompatibleError(
+            f"controller {cntlid:#06x} cannot have these parameters; {when}",
+            cause="; ".join(reasons[:8]),
+            fix="nvmelm compat parameters check shows every reason",
+            reason="parameters-refused",
+        )
+
+
+def _give(run: Run, session: Session, cntlid: int, to_set: Mapping[str, Any]) -> ChangeReport:
+    from nvmelm.prepare import parameters as operation
+
+    ids = to_set.get("namespaces.ids")
+    return operation.give(
+        session,
+        cntlid,
+        vq=to_set.get("resources.vq"),
+        vi=to_set.get("resources.vi"),
+        namespaces=None if ids is None else [_nsid(one) for one in str(ids).split(",") if one],
+        confirm=run.confirm,
+        dry_run=run.dry_run,
+    )
+
+
+def _nsid(text: str) -> int:
+    from nvmelm.numbers import decimal
+
+    nsid = decimal(text, most=_MAX_NSID)
+    if nsid is None:
+        cause = "namespaces.ids are numbers parted by commas"
+        raise MalformedError(f"{text[:40]!r} is no namespace id", cause=cause, reason="parameters-list")
+    return nsid
+
+
+def _read(run: Run, end: str, vq: int | None, vi: int | None, nsid: list[int] | None) -> Manifest:
+    from nvmelm.cli.verbs.compat import ends
+
+    return ends.manifest_of(run, end, ends.Wanted(vq, vi, tuple(nsid) if nsid else None))
+
+
+def _list(file: Path) -> tuple[str, dict[str, Any]]:
+    """Read a source's list; what is not one is refused."""
+    from nvmelm.compat.manifest import load
+    from nvmelm.disk.bounded import read_file
+
+    body = load(read_file(file, _MAX_LIST_BYTES))
+    good = isinstance(body, dict) and isinstance(body.get("model"), str) and isinstance(body.get("params"), dict)
+    if not good or not isinstance(body, dict):
+        raise MalformedError(
+            f"{file} is no list of parameters",
+            cause="it has no model and params",
+            fix="nvmelm compat parameters list PF/CNTLID --json > FILE",
+            reason="parameters-list",
+        )
+    return body["model"], body["params"]
+
+
+def _text(value: object) -> str:
+    return render.plain(str(value).lower() if isinstance(value, bool) else value)
+
+
+def _errno(number: int) -> str:
+    import errno
+
+    return errno.errorcode.get(number, str(number))

@@ -1,0 +1,129 @@
+"""What the verbs of ``nvmelm emulate`` do with an emulated host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nvmelm.cli.frame import render
+from nvmelm.cli.frame.documents import ArmedFault, ArmedFaults, EmulatedHostMade, GuestReport
+from nvmelm.cli.frame.run import Answer
+from nvmelm.emulator.creation import default_devices, generation_named
+from nvmelm.emulator.guest.report import Report
+from nvmelm.emulator.host import EmulatedHost
+from nvmelm.emulator.host import create as create_host
+from nvmelm.emulator.machine.state import Fault
+from nvmelm.errors import ExitCode, MalformedError, UsageError, host_error
+
+_ANSWER_S = 10.0  # a monitor answers at once, unless another client has it
+
+
+def make(
+    directory: Path,
+    names: Sequence[str],
+    each: int,
+    max_vfs: int | None,
+    serials: Sequence[str],
+    storage: Path | None,
+    options: dict[str, Any],
+) -> EmulatedHostMade:
+    """Make an emulated host with some devices of each kind.
+
+    Args:
+        max_vfs: VFs each device can have, or None for what its kind has; resources grow with them.
+
+    Raises:
+        UsageError: a kind is unknown, or there is a host in the directory already.
+    """
+    rows = [generation_named(name) for name in names] or list(default_devices())
+    if max_vfs is not None:
+        share = {"vq_flexible": max(4, max_vfs * 4), "vi_flexible": max(2, max_vfs * 2)}
+        rows = [row.with_(max_vfs=max_vfs, **share) for row in rows]
+    rows = [row for row in rows for _ in range(each)]
+    create_host(directory, rows, serials=serials, storage=storage, options=options).close()
+    use = f"nvmelm --host {render.quote(f'emulated:{directory}')} list"
+    return EmulatedHostMade(directory=str(directory), devices=tuple(row.name for row in rows), use_with=use)
+
+
+def opened(directory: Path) -> EmulatedHost:
+    """Open an emulated host that is there.
+
+    Raises:
+        UsageError: there is none; opening it would make one.
+    """
+    if not (directory / "state.json").is_file():
+        fix = f"nvmelm emulate create {render.quote(str(directory))}"
+        raise UsageError(f"there is no emulated host: {directory}", fix=fix)
+    return EmulatedHost(directory)
+
+
+def armed(host: EmulatedHost) -> Answer:
+    """Return the answer that lists the faults which have not struck yet."""
+    with host.machine.view() as state:
+        found = tuple(
+            ArmedFault(fault=_line(fault), skip=fault["skip"], times=fault["times"]) for fault in state["faults"]
+        )
+    document = ArmedFaults(faults=found)
+    return Answer(document, lambda: [one.fault for one in found] or ["nothing is to go wrong"])
+
+
+def _line(fault: Fault) -> str:
+    """Return a fault as it is typed."""
+    place = f"/{fault['path']}" if fault["where"] == "sysfs" else ""
+    if fault["opcode"] >= 0:
+        place = f"/{fault['opcode']:#04x}" + (f"/{fault['select']:#x}" if fault["select"] >= 0 else "")
+    number = f"#{fault['skip'] + 1}" if fault["skip"] else ""
+    times = f"*{fault['times']}" if fault["times"] > 1 else ""
+    value = f":{fault['value']}" if fault["value"] else ""
+    return f"{fault['where']}{place}{number}{times}={fault['action']}{value}"
+
+
+def guest_report(socket: Path) -> Report:
+    """Ask an emulated virtual machine for its guest's report.
+
+    Raises:
+        HostError: nobody listens at the socket.
+        MalformedError: what answers is no emulated virtual machine.
+    """
+    try:
+        answer = _ask(socket, "x-guest-report")
+    except OSError as error:
+        fix = "nvmelm emulate vmm DIR --socket PATH starts a virtual machine"
+        raise host_error("cannot ask the virtual machine", str(socket), error, fix=fix) from error
+    try:
+        return Report(**answer["return"])
+    except (KeyError, TypeError) as error:
+        cause = "its monitor has no x-guest-report"
+        raise MalformedError(f"{socket} is no emulated virtual machine's", cause=cause) from error
+
+
+def _ask(path: Path, command: str) -> dict[str, Any]:
+    """Negotiate with a monitor, run one command, and return its answer; events in between are passed over."""
+    import json
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as monitor:
+        monitor.settimeout(_ANSWER_S)
+        monitor.connect(str(path))
+        with monitor.makefile("rw", encoding="utf-8") as lines:
+            for wanted in ("qmp_capabilities", command):
+                lines.write(json.dumps({"execute": wanted}) + "\n")
+            lines.flush()
+            answers = (answer for line in lines if "event" not in (answer := json.loads(line)) and "QMP" not in answer)
+            next(answers, {})
+            return next(answers, {})
+
+
+def guest_answer(report: Report) -> Answer:
+    """Return the answer that shows what a guest has seen; exit 1 when something was lost, doubled or wrong."""
+    document = GuestReport(clean=report.clean, **{**asdict(report), "errors": tuple(report.errors)})
+    return Answer(document, lambda: _guest_lines(document), ExitCode.DONE if report.clean else ExitCode.FAILED)
+
+
+def _guest_lines(seen: GuestReport) -> Iterator[str]:
+    yield f"{seen.submitted} commands submitted, {seen.completed} completed, {seen.outstanding} outstanding"
+    yield f"{seen.verified} reads verified; {seen.lost} lost, {seen.doubled} doubled, {seen.misdirected} misdirected"
+    yield from (render.plain(error) for error in seen.errors)
+    yield "clean" if seen.clean else "not clean"

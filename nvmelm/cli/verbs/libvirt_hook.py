@@ -1,0 +1,100 @@
+"""``nvmelm libvirt-hook``: what libvirt's hook script runs before a domain starts and after it has ended.
+
+Libvirt waits for it at every start and end of every domain. So a domain that does not name nvmelm costs the import of
+this module and no more, and libvirt is never called from here: it would wait for itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from nvmelm.cli.frame import render
+from nvmelm.cli.frame.options import group
+from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.errors import NvmelmError
+from nvmelm.vm.libvirt import domain_xml
+
+if TYPE_CHECKING:
+    from nvmelm.vm.report import HookReport
+
+app = group("libvirt's hook.")
+
+Name = Annotated[str, typer.Argument(metavar="DOMAIN", show_default=False, help="The domain's name.")]
+Operation = Annotated[
+    str, typer.Argument(metavar="OPERATION", show_default=False, help="libvirt's word: prepare, release, …")
+]
+Sub = Annotated[str, typer.Argument(metavar="SUB", help="begin or end.")]
+Extra = Annotated[str, typer.Argument(metavar="EXTRA", help="libvirt's third word, such as why a domain ended.")]
+
+
+class _Words(NamedTuple):
+    """What libvirt calls its hooks with."""
+
+    domain: str
+    operation: str
+    sub: str
+    extra: str
+
+
+@verb(app, "libvirt-hook", changes=True)
+def libvirt_hook(run: Run, domain: Name, operation: Operation, sub: Sub = "-", extra: Extra = "-") -> Answer | int:
+    """Prepare, or release, the virtual functions that a libvirt domain's metadata names; its XML comes on stdin."""
+    run.aside = not run.settings.json  # libvirt takes what a hook prints for the domain's new XML
+    words = _Words(domain, operation, sub, extra)
+    work = (operation, sub) in (("prepare", "begin"), ("release", "end"))
+    text = sys.stdin.buffer.read(domain_xml.MAX_BYTES + 1) if work else b""
+    if not domain_xml.mentions_us(text):
+        return Answer(lambda: _report(run, words), list)
+    try:
+        report = _work(run, words, text)
+    except NvmelmError as error:
+        if run.settings.json:
+            raise
+        render.tell([render.plain(_sentence(domain, error))])
+        return int(error.exit_code)
+    return Answer(report, lambda: _lines(report))
+
+
+def _work(run: Run, words: _Words, text: bytes) -> HookReport:
+    from nvmelm.vm.libvirt import hook  # here: most domains need none of it
+
+    xml = domain_xml.read(text)
+    act = hook.prepare if words.operation == "prepare" else hook.release
+    done = act(run.host(), words.domain, xml, confirm=run.confirm, dry_run=run.dry_run) if xml.wanted else ()
+    vfs = tuple(str(one.address) for one in xml.wanted)
+    return _report(run, words, vfs, done)
+
+
+def _report(run: Run, words: _Words, vfs: tuple[str, ...] = (), done: tuple[str, ...] = ()) -> HookReport:
+    from nvmelm.vm.report import HookReport  # models cost more than all the rest
+
+    return HookReport(
+        domain=words.domain,
+        operation=words.operation,
+        sub_operation=words.sub,
+        extra=words.extra,
+        dry_run=run.dry_run,
+        changed=bool(done) and not run.dry_run,
+        vfs=vfs,
+        bound=done if words.operation == "prepare" else (),
+        unbound=done if words.operation == "release" else (),
+    )
+
+
+def _sentence(domain: str, error: NvmelmError) -> str:
+    """Return an error in one line: it becomes a part of libvirt's own message."""
+    cause = f": {error.cause}" if error.cause else ""
+    fix = f"; fix: {error.fix}" if error.fix else ""
+    return f"nvmelm: {domain}: {error.message}{cause}{fix}"
+
+
+def _lines(report: HookReport) -> Iterator[str]:
+    word = "would be" if report.dry_run else "was"
+    for address in report.bound:
+        yield f"{address} {word} bound for {render.plain(report.domain)}"
+    for address in report.unbound:
+        yield f"{address} {word} given back by {render.plain(report.domain)}"

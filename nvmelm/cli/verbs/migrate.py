@@ -1,0 +1,174 @@
+"""``nvmelm migrate``: step 6 on two hosts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nvmelm.cli.frame.callouts import DEADLINE, CalloutDeadline, CalloutDirectory, CalloutList, points_of
+from nvmelm.cli.frame.options import CNTLID, Pf, Program, Rsh, group
+from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.errors import NotReadyError, UsageError
+
+if TYPE_CHECKING:
+    from nvmelm.inventory.address import Address
+    from nvmelm.inventory.opened import Session
+
+app = group("Step 6: move controlled functions to another host.")
+
+Cntlids = Annotated[
+    list[int] | None, typer.Argument(**CNTLID | {"metavar": "[CNTLID]..."}, help="What moves: 0x0041, 65 or 41h.")
+]
+To = Annotated[
+    str, typer.Option("--to", metavar="URL", show_default=False, help="ssh://[user@]HOST[:port]/PF[/CNTLID,...]")
+]
+AllMigratable = Annotated[bool, typer.Option("--all-migratable", help="Everything that is marked migratable moves.")]
+PolicyFile = Annotated[Path | None, typer.Option("--policy", metavar="FILE", help="The site's rules; nvmelm compat.")]
+VerdictFile = Annotated[
+    Path | None, typer.Option("--verdict", metavar="FILE", help="Move only what this verdict of compat check is about.")
+]
+Ranges = Annotated[
+    list[str] | None, typer.Option("--track", metavar="BASE:LENGTH", help="Guest memory to track, bytes; repeatable.")
+]
+DirtyFile = Annotated[
+    Path | None,
+    typer.Option("--dirty", metavar="FILE", help="Write each round's changes, NDJSON; may be a pipe."),
+]
+WrittenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-user-data", metavar="FILE", help="Log written blocks here, NDJSON; a PF that the kernel owns cannot."
+    ),
+]
+MaxDowntime = Annotated[
+    float | None,
+    typer.Option("--max-downtime", metavar="SECONDS", min=0.0, help="Refuse, or go back, when it takes longer."),
+]
+ReachedAt = Annotated[str, typer.Option("--from", metavar="URL", help="Where the other host reaches this one.")]
+Page = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write one page about the move.")]
+LosesController = Annotated[
+    bool,
+    typer.Option(
+        "--guest-loses-controller", help="Move although a guest here holds it and no callouts move that guest along."
+    ),
+]
+NoNotify = Annotated[bool, typer.Option("--no-notify", help="Do not announce the suspend to the device.")]
+
+
+@verb(app, "migrate", changes=True)
+def migrate(
+    run: Run,
+    pf: Pf,
+    to: To,
+    cntlid: Cntlids = None,
+    all_migratable: AllMigratable = False,
+    rsh: Rsh = "",
+    program: Program = "nvmelm",
+    policy: PolicyFile = None,
+    verdict: VerdictFile = None,
+    callouts: CalloutDirectory = None,
+    callout: CalloutList = None,
+    callout_deadline: CalloutDeadline = DEADLINE,  # type: ignore[assignment]  # typer parses it
+    track: Ranges = None,
+    dirty: DirtyFile = None,
+    log_user_data: WrittenFile = None,
+    max_downtime: MaxDowntime = None,
+    reached_at: ReachedAt = "",
+    report: Page = None,
+    no_notify: NoNotify = False,
+    guest_loses_controller: LosesController = False,
+) -> Answer:
+    """Move the state of controlled functions to another host, and run them there."""
+    from nvmelm.cli.verbs.migration import Logs, Migration, agreed_of, policy_of, require_place
+    from nvmelm.cli.verbs.moved import moved_before
+    from nvmelm.inventory.address import Address
+    from nvmelm.migrate.request import Wishes
+
+    address = Address.parse(to)
+    _not_standard_output({"--dirty": dirty, "--log-user-data": log_user_data, "--report": report})
+    if dirty is not None and not track:
+        raise UsageError("--dirty needs --track", fix="name the memory: --track BASE:LENGTH", reason="arguments")
+    if not address.pf:
+        raise UsageError(f"{to} names no PF", fix="write it as ssh://HOST/PF or ssh://HOST/PF/CNTLID")
+    rules, agreed = policy_of(policy), agreed_of(verdict)
+    points = points_of("source", callouts, callout or (), callout_deadline)
+    logs = Logs(track or (), dirty, log_user_data)
+    if report is not None:
+        require_place(report, replace=run.settings.force)
+    with run.primary(pf, change=True) as session:
+        already = moved_before(session, cntlid or [], address) if bool(cntlid) != all_migratable else None
+        if already is not None:
+            return already
+        chosen = _chosen(session, cntlid or [], all_migratable)
+        wishes = Wishes(
+            to=str(address),
+            pf=address.pf,
+            pairs=_pairs(chosen, address),
+            reached_at=reached_at or f"ssh://{os.uname().nodename}",
+            policy=rules,
+            agreed=agreed,
+            notify=not no_notify,
+            guest_loses_controller=guest_loses_controller,
+            max_downtime_s=max_downtime,
+        )
+        migration = Migration(run, session, address, points, rsh=rsh, program=program)
+        return migration.move(wishes, logs, report)
+
+
+def _not_standard_output(files: Mapping[str, Path | None]) -> None:
+    """Refuse ``-``, which would become a file of that name: standard output is the answer's.
+
+    Raises:
+        UsageError: an option names it.
+    """
+    for option, file in files.items():
+        if file == Path("-"):
+            cause, fix = "standard output is the answer's", f"name a file or a pipe: {option} /dev/fd/3 3>FILE"
+            raise UsageError(f"{option} - cannot be meant", cause=cause, fix=fix, reason="arguments")
+
+
+def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:
+    """Return the controllers that are to move.
+
+    Raises:
+        UsageError: none, or both ways of naming them.
+    """
+    if bool(named) == every:
+        raise UsageError(
+            "name the controllers that move, or all of them" if not named else "name controllers or all, not both",
+            fix="nvmelm migrate PF CNTLID --to URL, or nvmelm migrate PF --all-migratable --to URL",
+            reason="arguments",
+        )
+    if named:
+        return list(named)
+    from nvmelm.inventory.picture import Role
+    from nvmelm.prepare import guards
+
+    picture = session.picture()
+    blank = guards.left_blank(session.host, picture)  # made anew since: there is nothing in them to move
+    marked = [one for one in picture.secondaries if one.mark and one.mark.holds and one.cntlid not in blank]
+    chosen = [one.cntlid for one in marked if one.mark is not None and one.mark.role is Role.MIGRATABLE]
+    if not chosen:
+        raise NotReadyError(
+            f"no controller of {session.address} is migratable",
+            cause="step 3 was not done, its marks do not hold any more, or all of them were moved before",
+            fix=f"nvmelm source prepare {session.ref.node} --vfs N; nvmelm secondary list {session.ref.node}",
+            reason="unmarked",
+        )
+    return chosen
+
+
+def _pairs(chosen: Sequence[int], address: Address) -> list[tuple[int, int | None]]:
+    there = address.cntlids
+    if there and len(there) != len(chosen):
+        raise UsageError(
+            f"{len(chosen)} controllers cannot move to {len(there)}",
+            cause="--to names another number of controllers",
+            fix="name as many there, or none: ssh://HOST/PF takes the first that are resumable",
+            reason="arguments",
+        )
+    return list(zip(chosen, there or [None] * len(chosen), strict=True))

@@ -1,0 +1,68 @@
+"""``nvmelm migrate`` for controllers that were moved before: nothing is left to do, or they went elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from nvmelm.cli.frame import render
+from nvmelm.cli.frame.run import Answer
+from nvmelm.errors import UsageError
+from nvmelm.inventory.address import Address
+from nvmelm.inventory.opened import Session
+from nvmelm.migrate.report import MigrateReport, nothing_done
+from nvmelm.prepare import guards
+
+if TYPE_CHECKING:
+    from nvmelm.ownership.record import Record
+
+
+def moved_before(session: Session, named: Sequence[int], address: Address) -> Answer | None:
+    """Return the answer when every controller was moved to that host already; None: there is something to move.
+
+    Args:
+        named: the controllers; none: everything that is marked migratable.
+
+    Raises:
+        UsageError: one that was named was moved, and not there.
+    """
+    if not guards.any_session(session.host):
+        return None
+    picture = session.picture()
+    if not named and any(one.mark is not None and one.mark.holds for one in picture.secondaries):
+        return None
+    moved = guards.moved_away(session.host, picture)
+    there = {cntlid: record for cntlid, record in moved.items() if _same(record, address)}
+    which = list(named) or list(there)
+    for cntlid in which:
+        if cntlid in moved and cntlid not in there:
+            raise _elsewhere(cntlid, moved[cntlid])
+    if not which or not {*which} <= {*there}:
+        return None
+    notes = tuple(_note(cntlid, there[cntlid]) for cntlid in which)
+    report = nothing_done(session.address, str(address), which, notes)
+    return Answer(report, lambda: _lines(report))
+
+
+def _same(record: Record, address: Address) -> bool:
+    """Return whether a session went to a host and PF; which controller it became there was chosen then."""
+    peer = Address.parse(record.peer)
+    return (peer.host, peer.pf) == (address.host, address.pf)
+
+
+def _note(cntlid: int, record: Record) -> str:
+    return f"{cntlid:#06x} was moved to {record.peer} at {record.changed_at} (session {record.id[:8]})"
+
+
+def _elsewhere(cntlid: int, record: Record) -> UsageError:
+    return UsageError(
+        f"controller {cntlid:#06x} is not here any more",
+        cause=_note(cntlid, record),
+        fix="move it on from there; nvmelm source prepare makes a blank controller of what is left here",
+        reason="moved-away",
+    )
+
+
+def _lines(report: MigrateReport) -> Iterator[str]:
+    yield "nothing to do"
+    yield from (f"  {render.plain(note)}" for note in report.notes)

@@ -1,0 +1,109 @@
+"""What ``nvmelm recover`` does: sessions between two hosts first, then runs of verbs on this one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from nvmelm.cli.frame.callouts import points_of
+from nvmelm.cli.frame.run import Run
+from nvmelm.documents import RecoverReport, SessionView
+from nvmelm.errors import UncertainError, UsageError
+from nvmelm.inventory.address import Address
+from nvmelm.migrate.link.frames import Link
+from nvmelm.migrate.link.remote import connected
+from nvmelm.migrate.recovery import sessions
+from nvmelm.ownership.sessions import Record
+from nvmelm.prepare import recover as runs
+
+
+class Ways(NamedTuple):
+    """How the operator wants sessions to be decided; see the verb's options."""
+
+    take: str | None
+    give_up: str | None
+    peer: str
+    rsh: str
+    program: str
+    alone: bool
+    callouts: Path | None
+
+
+def recover(run: Run, ways: Ways, *, finish: bool) -> RecoverReport:
+    """Decide what is unfinished on this host, or show it.
+
+    Raises:
+        UsageError: options that contradict each other, or a session that is not there.
+        PermissionDeniedError: not root.
+    """
+    _require_used(ways, finish=finish)
+    host = run.host()
+    means = sessions.Means(
+        connect=None if ways.alone else lambda record: _connected(record, ways),
+        name=os.uname().nodename,
+        points=lambda side: points_of(side, ways.callouts),
+        confirm=run.confirm,
+    )
+    if ways.take is not None or ways.give_up is not None:
+        view = _on_a_word(run, ways, means)
+        return RecoverReport(changed=view.settled is not None, dry_run=run.dry_run, unfinished=(), sessions=(view,))
+    found = sessions.recover_sessions(host, means, dry_run=run.dry_run)
+    # Decided in this run or not: what was begun on a PF belongs to its session, which may just have started its VFs.
+    of_sessions = {one.primary for one in found}
+    report = runs.recover(host, finish=finish, leave=of_sessions, confirm=run.confirm, dry_run=run.dry_run)
+    changed = report.changed or any(one.settled for one in found)
+    return report.model_copy(update={"changed": changed, "sessions": tuple(found)})
+
+
+def _require_used(ways: Ways, *, finish: bool) -> None:
+    """Refuse an option that would be passed over.
+
+    Raises:
+        UsageError: it is named.
+    """
+    ways_there = {"--peer": ways.peer, "--rsh": ways.rsh, "--program": ways.program != "nvmelm"}
+    unused = [option for option, given in ways_there.items() if given and ways.alone]
+    beside = "--alone"
+    if finish and (ways.take is not None or ways.give_up is not None):
+        unused, beside = ["--finish"], "--take" if ways.take is not None else "--give-up"
+    if unused:
+        raise UsageError(
+            f"{', '.join(unused)} beside {beside} would not be used",
+            cause="with --alone nobody is asked; --finish is about runs of this host, and a word about one session",
+            fix=f"leave out {unused[0]} or {beside}",
+            reason="arguments",
+        )
+
+
+def _on_a_word(run: Run, ways: Ways, means: sessions.Means) -> SessionView:
+    if ways.take is not None and ways.give_up is not None:
+        raise UsageError("a session is taken or given up", cause="both were asked for", reason="arguments")
+    which = ways.take if ways.take is not None else ways.give_up
+    if not which:  # an unset variable of a script: recovering everything is not what was meant
+        fix = "nvmelm recover --dry-run lists them"
+        raise UsageError("no session was named", cause="it is empty", fix=fix, reason="session-name")
+    if run.dry_run:
+        raise UsageError(
+            "an operator's word has no dry run",
+            fix="nvmelm recover --dry-run shows what is known of the session",
+            reason="arguments",
+        )
+    decide = sessions.take if ways.take is not None else sessions.give_up
+    return decide(run.host(), which, means)
+
+
+@contextmanager
+def _connected(record: Record, ways: Ways) -> Iterator[Link]:
+    """Open a link to the other host of a session."""
+    where = ways.peer or record.peer
+    if not where:
+        raise UncertainError(
+            f"session {record.id}: where the other host is was not written down",
+            fix="nvmelm recover --peer ssh://HOST",
+            reason="peer-unknown",
+        )
+    with connected(Address.parse(where), rsh=ways.rsh, program=ways.program) as link:
+        yield link

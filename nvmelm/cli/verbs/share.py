@@ -1,0 +1,45 @@
+"""``nvmelm share``: where the files are that come with nvmelm for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import Field
+
+from nvmelm.cli.frame.options import group
+from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.documents import Document
+from nvmelm.errors import UsageError
+
+app = group("Files for other programs.")
+
+#: The directory they are in, wherever nvmelm was installed to.
+DIRECTORY = Path(__file__).parents[1] / "share"
+
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False, help="ansible, libvirt, systemd, …")]
+
+
+class Shared(Document):
+    """Where a directory or a file is that comes with nvmelm."""
+
+    schema_name = "nvmelm.shared"
+
+    path: str = Field(description="absolute")
+    names: tuple[str, ...] = Field(description="what else can be asked for")
+
+
+@verb(app, "share")
+def share(_: Run, name: Name = None) -> Answer:
+    """Print where the files for other programs are: Ansible's collection, libvirt's hook, systemd's units, ..."""
+    names = tuple(sorted(entry.name for entry in DIRECTORY.iterdir() if entry.is_dir()))
+    if name is not None and name not in names:
+        raise UsageError(
+            f"nothing of the name {name[:60]!r} comes with nvmelm",
+            cause=f"there are {', '.join(names)}",
+            fix=f"nvmelm share {names[0]}",
+            reason="arguments",
+        )
+    found = Shared(path=str(DIRECTORY / (name or "")), names=names)
+    return Answer(found, lambda: [found.path])

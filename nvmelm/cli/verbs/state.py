@@ -1,0 +1,69 @@
+"""``nvmelm state``: step 6 on one host, the state of a controlled function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nvmelm.cli.frame import render
+from nvmelm.cli.frame.options import Cntlid, Pf, group
+from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.cli.views import images
+from nvmelm.state import verbs
+
+app = group("Step 6 on one host: the state of a controlled function.")
+
+Output = Annotated[Path, typer.Argument(metavar="FILE", help="The image; - for standard output.", allow_dash=True)]
+Input = Annotated[Path, typer.Argument(metavar="FILE", help="The image; - for standard input.", allow_dash=True)]
+Notify = Annotated[bool, typer.Option("--notify", help="Announce a suspend to come, and stop nothing.")]
+
+
+@verb(app, "suspend", changes=True)
+def suspend(run: Run, pf: Pf, cntlid: Cntlid, notify: Notify = False) -> Answer:
+    """Stop a controlled function; it finishes the commands it has fetched."""
+    with run.primary(pf, change=True) as session:
+        return _answer(verbs.suspend(session, cntlid, notify=notify, confirm=run.confirm, dry_run=run.dry_run))
+
+
+@verb(app, "resume", changes=True)
+def resume(run: Run, pf: Pf, cntlid: Cntlid) -> Answer:
+    """Let a suspended controlled function go on."""
+    with run.primary(pf, change=True) as session:
+        return _answer(verbs.resume(session, cntlid, confirm=run.confirm, dry_run=run.dry_run))
+
+
+@verb(app, "save", changes=True)
+def save(run: Run, pf: Pf, cntlid: Cntlid, file: Output) -> Answer:
+    """Save the state of a suspended controlled function to a checksummed image."""
+    run.aside = str(file) == "-"
+    with run.primary(pf, change=True) as session:
+        bar = run.progress(f"saving {render.cntlid(cntlid)}")
+        return _answer(verbs.save(session, cntlid, file, replace=run.settings.force, progress=bar, dry_run=run.dry_run))
+
+
+@verb(app, "restore", changes=True)
+def restore(run: Run, pf: Pf, cntlid: Cntlid, file: Input) -> Answer:
+    """Put a saved state into a controlled function, and leave it suspended."""
+    with run.primary(pf, change=True) as session:
+        bar = run.progress(f"restoring {render.cntlid(cntlid)}")
+        report = verbs.restore(session, cntlid, file, progress=bar, confirm=run.confirm, dry_run=run.dry_run)
+    return _answer(report)
+
+
+@verb(app, "show")
+def show(_: Run, file: Input) -> Answer:
+    """Verify an image and show what it holds: sizes, queues, digests; never data."""
+    import tempfile
+
+    from nvmelm.state import running as state
+    from nvmelm.state.image.reader import open_image
+
+    with tempfile.TemporaryDirectory(prefix="nvmelm-") as spool, open_image(file, spool_directory=Path(spool)) as image:
+        found = state.show(image)
+    return Answer(found, lambda: images.description(found))
+
+
+def _answer(report: verbs.StateReport) -> Answer:
+    return Answer(report, lambda: images.report(report))

@@ -1,0 +1,46 @@
+"""The answers of changing verbs: one report, or one for each controlling function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from nvmelm.cli.frame.run import Answer, Run
+from nvmelm.cli.views import changes
+from nvmelm.inventory.find import PrimaryRef, find_function
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.pci import Bdf
+from nvmelm.inventory.picture import ChangeReport
+
+
+def changed(report: ChangeReport) -> Answer:
+    """Return the answer of a verb that changed one controlling function."""
+    return Answer(report, lambda: changes.change(report))
+
+
+def on_each(run: Run, names: Sequence[str], act: Callable[[Session, list[Bdf | int]], ChangeReport]) -> Answer:
+    """Do something to controlled functions that may belong to several controlling ones, one of these after another.
+
+    Raises:
+        UsageError: a name is not that of a controlled function; nothing was done to any of them then.
+    """
+    groups: dict[PrimaryRef, list[Bdf | int]] = {}
+    for name in names:
+        ref, which = find_function(run.host(), name)
+        groups.setdefault(ref, []).append(which)
+    reports = []
+    for ref, chosen in groups.items():
+        with run.primary(ref, change=True) as session:
+            reports.append(act(session, chosen))
+    return changed(reports[0]) if len(reports) == 1 else _several(reports)
+
+
+def _several(reports: list[ChangeReport]) -> Answer:
+    from nvmelm.cli.frame.documents import Changes  # seldom needed
+
+    document = Changes(changed=any(one.changed for one in reports), reports=tuple(reports))
+
+    def lines() -> Iterator[str]:
+        for report in reports:
+            yield from changes.change(report)
+
+    return Answer(document, lines)

@@ -1,0 +1,1 @@
+"""Which destinations of a fleet can take which sources."""

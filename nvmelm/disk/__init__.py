@@ -1,0 +1,1 @@
+"""Files that must survive: written whole or not at all, locked, and read within bounds."""

@@ -1,0 +1,250 @@
+"""Private directories and the locks in them.
+
+A lock is ``flock`` on a file that nvmelm does not remove: that would let two processes lock two files of one name. When
+somebody else removes it, or moves its directory away, whoever makes the next file of that name looks who holds one that
+was called so (:func:`_holder_of_another`), and whoever holds it can look whether it still is the one
+(:func:`lock_identity`).
+The kernel drops it when its holder ends, however that happens, so there are no stale locks. The holder writes its pid
+and the program's name into the file, for the message of who has to wait; what was typed may be nobody else's business,
+and the message may be read on another host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shlex
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nvmelm.errors import BusyError, HostError, MalformedError, host_error
+from nvmelm.numbers import decimal
+from nvmelm.process import waiting
+
+_LOCK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_POLL_S = 0.05
+_HOLDER_BYTES = 256
+
+
+def private_directory(path: Path) -> bool:
+    """Make a directory that only its owner can enter, or prove that it is one; return whether it is there now.
+
+    A process that may not make it (no root, read-only file system) is told so by False: it has nothing to read there.
+
+    Raises:
+        HostError: it is a link, no directory, another user's, or open to group or others.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return False
+        raise host_error("cannot make the directory", str(path), error) from error
+    try:
+        about = path.lstat()
+    except OSError as error:
+        raise host_error("cannot look at", str(path), error) from error
+    wrong = _why_not_private(about)
+    if wrong:
+        raise HostError(
+            f"{path} may not hold marks and journals: it {wrong}",
+            path=str(path),
+            cause="others could put false marks there, or read what it holds",
+            fix=f"look at it (ls -ld {shlex.quote(str(path))}), then: chmod 0700, chown, or name another directory "
+            "with NVMELM_STATE_DIR",
+            reason="state-directory-not-private",
+        )
+    return True
+
+
+def _why_not_private(about: os.stat_result) -> str:
+    if stat.S_ISLNK(about.st_mode):
+        return "is a link"
+    if not stat.S_ISDIR(about.st_mode):
+        return "is no directory"
+    if about.st_uid not in (0, os.geteuid()):
+        return f"belongs to user {about.st_uid}"
+    if about.st_mode & 0o077:
+        return f"is open to others (mode {stat.S_IMODE(about.st_mode):04o})"
+    return ""
+
+
+class FileLocks:
+    """Named locks as files of one private directory; a name locked twice by one instance nests.
+
+    Args:
+        directory: made (0700) with the first lock.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._depth: dict[str, int] = {}
+
+    @contextmanager
+    def hold(self, name: str, *, timeout_s: float) -> Iterator[None]:
+        """Hold a lock for the length of the block.
+
+        Raises:
+            BusyError: another process held it for longer than the timeout; it is named.
+            PermissionDeniedError: this process may not write the directory.
+        """
+        if self._depth.get(name):
+            self._depth[name] += 1
+            try:
+                yield
+            finally:
+                self._depth[name] -= 1
+            return
+        descriptor = self._taken(name, time.monotonic() + timeout_s, timeout_s)
+        try:
+            with contextlib.suppress(OSError):  # a full disk: the lock is held all the same, and says less to others
+                os.pwrite(descriptor, _this_process(), 0)
+            self._depth[name] = 1
+            try:
+                yield
+            finally:
+                del self._depth[name]
+                os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)  # drops the lock
+
+    def _taken(self, name: str, deadline: float, timeout_s: float) -> int:
+        """Return the lock's file, locked, when it is the one that everybody else would open."""
+        while True:
+            descriptor, new = self._open(name)
+            try:
+                _acquire(descriptor, name, max(0.0, deadline - time.monotonic()), timeout_s)
+                if new:
+                    self._await_another(descriptor, name, deadline, timeout_s)
+                if _identity(os.fstat(descriptor)) == lock_identity(self._directory.parent, name):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # it was removed while it was waited for
+
+    def _await_another(self, descriptor: int, name: str, deadline: float, timeout_s: float) -> None:
+        """Wait until nobody holds a file that had the lock's name before the one that was just made."""
+        while (holder := _holder_of_another(self._directory.parent, name, descriptor)) is not None:
+            if time.monotonic() >= deadline:
+                # The next one who comes makes a new file, and looks again; who waits for this one sees that it is gone.
+                lock_path(self._directory.parent, name).unlink(missing_ok=True)
+                raise BusyError(
+                    f"{name} is in use by process {holder}, whose lock was removed",
+                    cause=f"it still held the removed file after {timeout_s:g} s; two processes must not mix commands",
+                    fix=f"wait until process {holder} has ended; leave {self._directory} alone",
+                    reason="locked",
+                )
+            time.sleep(_POLL_S)
+
+    def _open(self, name: str) -> tuple[int, bool]:
+        if not _LOCK_NAME.fullmatch(name):
+            raise MalformedError(f"not a lock's name: {name!r}")
+        path = lock_path(self._directory.parent, name)
+        private_directory(self._directory)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            try:
+                return os.open(path, flags | os.O_EXCL, 0o600), True
+            except FileExistsError:
+                return os.open(path, flags, 0o600), False
+        except OSError as error:
+            raise host_error("cannot open the lock", str(path), error) from error
+
+
+def lock_path(state_dir: Path, name: str) -> Path:
+    """Return the file of a lock."""
+    return state_dir / "locks" / f"{name}.lock"
+
+
+def lock_identity(state_dir: Path, name: str) -> tuple[int, int] | None:
+    """Return which file has the name of a lock now; None: none."""
+    try:
+        return _identity(lock_path(state_dir, name).lstat())
+    except OSError:
+        return None
+
+
+def _identity(about: os.stat_result) -> tuple[int, int]:
+    return about.st_dev, about.st_ino
+
+
+def _holder_of_another(state_dir: Path, name: str, descriptor: int) -> int | None:
+    """Return the pid of a process that has another file of a lock's name open, which was removed or moved away.
+
+    Source: proc(5), ``/proc/PID/fd``: the link of a removed file ends in " (deleted)".
+    """
+    place, ours = f"{state_dir.resolve()}/", _identity(os.fstat(descriptor))
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            target = os.readlink(link)  # noqa: PTH115  # a Path would lose nothing, and cost much
+            if not target.startswith(place) or not target.removesuffix(" (deleted)").endswith(f"/{name}.lock"):
+                continue
+            if _identity(link.stat()) != ours:
+                return decimal(link.parts[2], most=_MAX_PID)
+        except OSError:  # it was closed, or has ended
+            continue
+    return None
+
+
+def _acquire(descriptor: int, name: str, left_s: float, timeout_s: float) -> None:
+    """Take the lock; poll, because flock itself knows no deadline.
+
+    Args:
+        left_s: of the seconds that it may take.
+    """
+    begun = time.monotonic()
+    deadline = begun + left_s
+    said = False
+    while True:
+        if not said and time.monotonic() >= begun + waiting.SAID_AFTER_S:
+            said = True
+            waiting.on_wait(f"{_holder(descriptor)[0]} to let go of {name}", timeout_s)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+        except BlockingIOError as error:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise _busy(descriptor, name, timeout_s) from error
+            time.sleep(min(_POLL_S, left))
+        except OSError as error:
+            raise host_error("cannot lock", name, error) from error
+        else:
+            return
+
+
+def _busy(descriptor: int, name: str, timeout_s: float) -> BusyError:
+    """Return the error that names who holds the lock."""
+    holder, fix = _holder(descriptor)
+    return BusyError(
+        f"{name} is in use by {holder}",
+        cause=f"it still held the lock after {timeout_s:g} s; commands of two processes must not mix on one controller",
+        fix=fix,
+        reason="locked",
+    )
+
+
+_MAX_PID = 1 << 22  # PID_MAX_LIMIT of 64-bit kernels
+
+
+def _holder(descriptor: int) -> tuple[str, str]:
+    """Return who holds a lock, and what to do about it; what the file says is data."""
+    text = os.pread(descriptor, _HOLDER_BYTES, 0).decode("utf-8", "backslashreplace").strip()
+    pid, _, verb = text.partition(" ")
+    if decimal(pid, most=_MAX_PID) is not None:
+        shown = "".join(char if char.isprintable() else "?" for char in verb)
+        return f"process {pid} ({shown})", f"wait until process {pid} has ended, then try again"
+    return "another process", "wait until it has ended, then try again"
+
+
+def _this_process() -> bytes:
+    return f"{os.getpid()} nvmelm".encode()

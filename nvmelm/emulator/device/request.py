@@ -1,0 +1,193 @@
+"""The admin queue's other end: one command in, one completion out.
+
+A controller here is what its :class:`~nvmelm.emulator.machine.generations.Generation` says. Every refusal carries Do
+Not Retry where the recordings show it, which is everywhere a second try could not succeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nvmelm.emulator.machine.generations import Generation
+from nvmelm.emulator.machine.machine import Machine
+from nvmelm.emulator.machine.state import Controller, Primary
+from nvmelm.host import AdminCommand, Completion
+from nvmelm.wire.opcodes import Opcode
+
+DNR = 0x4000
+
+# Status field of the completion without its phase bit: SCT 10:8, SC 7:0.
+# Source: NVM Express Base Specification 2.1, "Status Field".
+INVALID_OPCODE = 0x001 | DNR
+INVALID_FIELD = 0x002 | DNR
+DATA_TRANSFER_ERROR = 0x004 | DNR
+INTERNAL_ERROR = 0x006 | DNR
+INVALID_NAMESPACE = 0x00B | DNR
+COMMAND_SEQUENCE_ERROR = 0x00C | DNR
+PRP_OFFSET_INVALID = 0x013 | DNR
+LBA_OUT_OF_RANGE = 0x080 | DNR
+INVALID_LOG_PAGE = 0x109 | DNR
+NAMESPACE_ALREADY_ATTACHED = 0x118 | DNR
+NAMESPACE_NOT_ATTACHED = 0x11A | DNR
+CONTROLLER_LIST_INVALID = 0x11C | DNR
+INVALID_CONTROLLER_IDENTIFIER = 0x11F | DNR
+INVALID_SECONDARY_STATE = 0x120 | DNR
+INVALID_NUMBER_OF_RESOURCES = 0x121 | DNR
+INVALID_RESOURCE_IDENTIFIER = 0x122 | DNR
+INVALID_DATA_QUEUE = 0x137 | DNR
+NOT_ENOUGH_RESOURCES = 0x138 | DNR
+CONTROLLER_SUSPENDED = 0x139 | DNR
+CONTROLLER_NOT_SUSPENDED = 0x13A | DNR
+DATA_QUEUE_FULL = 0x13B | DNR
+
+
+class Refusal(Exception):  # noqa: N818 - a completion, not an error of the program
+    """The controller completes the command with an error status.
+
+    Args:
+        status: the completion's status.
+        result: DW0, and DW1 in the upper half.
+    """
+
+    def __init__(self, status: int, result: int = 0) -> None:
+        super().__init__(f"{status:#06x}")
+        self.status = status
+        self.result = result
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One admin command on its way through a controller.
+
+    Attributes:
+        primary: the device.
+        row: what kind of device this is.
+        controller: whose admin queue it came through; the primary's own, or a secondary's.
+        memory: file of the registered memory the data pointer points to, empty for a buffer of the command's own.
+    """
+
+    machine: Machine
+    primary: Primary
+    row: Generation
+    controller: Controller
+    command: AdminCommand
+    memory: str = ""
+
+    @property
+    def is_primary(self) -> bool:
+        """Return whether the command came through the primary's admin queue."""
+        return self.controller["vfn"] == 0
+
+    @property
+    def select(self) -> int:
+        """Return CDW10 7:0, the Select or CNS field of most commands."""
+        return self.command.cdw10 & 0xFF
+
+    @property
+    def operation(self) -> int:
+        """Return CDW10 31:16, the management operation specific field."""
+        return self.command.cdw10 >> 16
+
+    def secondary(self, cntlid: int, status: int = INVALID_CONTROLLER_IDENTIFIER) -> Controller:
+        """Return a secondary controller of this primary, or refuse the command."""
+        try:
+            return self.machine.secondary(self.primary, cntlid, create=True)
+        except KeyError as error:
+            raise Refusal(status) from error
+
+    def data_out(self, length: int) -> bytes | memoryview:
+        """Return exactly that many bytes from the host; a shorter buffer is a data transfer error."""
+        data = self.command.data_out
+        if length == 0:
+            return b""
+        if data is None or len(data) < length:
+            raise Refusal(DATA_TRANSFER_ERROR)
+        return memoryview(data)[:length]
+
+
+Answer = tuple[int, bytes]
+"""What a command that succeeds returns: DW0 (and DW1 in the upper half), and data for the host."""
+
+Handler = Callable[[Request], Answer]
+
+#: Commands that leave everything as it is, so the state need not be written.
+READ_ONLY = frozenset({Opcode.GET_LOG_PAGE, Opcode.IDENTIFY, Opcode.GET_FEATURES, Opcode.ABORT})
+
+
+def execute(request: Request) -> Completion:
+    """Run one admin command."""
+    command, row = request.command, request.row
+    handler = _handler(request)
+    try:
+        if handler is None:
+            raise Refusal(INVALID_OPCODE)
+        if row.mdts_bytes and command.data_length > row.mdts_bytes:
+            raise Refusal(INVALID_FIELD)
+        result, data = handler(request)
+    except Refusal as refusal:
+        return Completion(refusal.status, refusal.result, bytes(command.data_in_length))
+    if command.data_in_length and len(data) != command.data_in_length:
+        data = data[: command.data_in_length].ljust(command.data_in_length, b"\0")
+    return Completion(0, result, data)
+
+
+def _handler(request: Request) -> Handler | None:
+    opcode = request.command.opcode
+    if not request.row.supports(opcode):
+        return None
+    if not request.is_primary and opcode in _PRIMARY_ONLY:
+        return None
+    return _handlers().get(opcode)
+
+
+#: A migratable controller has none of these (Base Specification 2.1, Host Managed Live Migration).
+_PRIMARY_ONLY = frozenset(
+    {
+        Opcode.TRACK_SEND,
+        Opcode.TRACK_RECEIVE,
+        Opcode.MIGRATION_SEND,
+        Opcode.MIGRATION_RECEIVE,
+        Opcode.CONTROLLER_DATA_QUEUE,
+    }
+)
+
+
+def _abort(_: Request) -> Answer:
+    """Answer Abort: the command was not aborted (DW0 bit 0), since no admin command waits here."""
+    return 1, b""
+
+
+_table: dict[int, Handler] = {}
+
+
+def _handlers() -> dict[int, Handler]:
+    if not _table:
+        # The handlers use the definitions above, so they are imported when the first command arrives.
+        from nvmelm.emulator.device import (
+            attachment,
+            data_queue,
+            features,
+            identify,
+            migration,
+            tracking,
+            virtualization,
+        )
+
+        _table.update(
+            {
+                Opcode.GET_LOG_PAGE: identify.get_log_page,
+                Opcode.IDENTIFY: identify.identify,
+                Opcode.ABORT: _abort,
+                Opcode.SET_FEATURES: features.set_features,
+                Opcode.GET_FEATURES: features.get_features,
+                Opcode.NAMESPACE_ATTACHMENT: attachment.namespace_attachment,
+                Opcode.VIRTUALIZATION_MANAGEMENT: virtualization.manage,
+                Opcode.TRACK_SEND: tracking.track_send,
+                Opcode.TRACK_RECEIVE: tracking.track_receive,
+                Opcode.MIGRATION_SEND: migration.migration_send,
+                Opcode.MIGRATION_RECEIVE: migration.migration_receive,
+                Opcode.CONTROLLER_DATA_QUEUE: data_queue.controller_data_queue,
+            }
+        )
+    return _table

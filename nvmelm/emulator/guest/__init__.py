@@ -1,0 +1,1 @@
+"""An emulated virtual machine, and the guest in it."""

@@ -1,0 +1,1 @@
+"""What Linux shows of the emulated machine."""

@@ -1,0 +1,222 @@
+"""Uevents of the emulated kernel: what it says when devices come, go and change, in the kernel's order.
+
+=====================  ========================================================================================
+what happens           what is said
+=====================  ========================================================================================
+a function appears     pci add; of a VF, pci change once its links are there
+VFs are enabled        after all of them, pci change of the PF; nothing of it when they are disabled
+vfio-pci binds         vfio add, vfio-dev add, pci bind
+nvme binds             nvme add, nvme change with NVME_EVENT=connected, pci bind; of a failed probe, add and remove
+a driver lets go       vfio-dev remove, vfio remove, or nvme remove; then pci unbind
+the PF is reset        nvme change with NVME_EVENT=connected
+=====================  ========================================================================================
+
+They are said once the change they tell of is kept, and in the order of the changes, whatever process made them. Keys
+that stand for devices numbers (MAJOR, MINOR) and for modules (MODALIAS) are left out.
+
+Sources: Linux drivers/nvme/host/core.c, drivers/base/core.c, drivers/pci/pci-sysfs.c; order measured on 6.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from nvmelm.emulator.machine.nodes import device_path
+from nvmelm.errors import UeventsLostError, host_error
+from nvmelm.host import Uevent
+
+if TYPE_CHECKING:
+    from nvmelm.emulator.machine.machine import Machine
+    from nvmelm.emulator.machine.state import Function
+
+_FIRST_SEQNUM = 1000
+_CLASS_NVME = "10802"
+#: Some 4000 events; as much as a pipe of an unprivileged user may hold.
+_PIPE_BYTES = 1 << 20
+_PART = 1 << 16
+
+
+def appeared(machine: Machine, function: Function) -> None:
+    """Say that a PCI function is there."""
+    _say(machine, function, "add")
+    if function["index"] >= 0:
+        _say(machine, function, "change")
+
+
+def changed(machine: Machine, function: Function) -> None:
+    """Say that something about a PCI function is another."""
+    _say(machine, function, "change")
+
+
+def vanished(machine: Machine, function: Function) -> None:
+    """Say that a PCI function went, its driver before it."""
+    released(machine, function, function["driver"], function["nvme"], function["vfio"])
+    _say(machine, function, "remove", DRIVER="")
+
+
+def nvme(machine: Machine, function: Function, action: str, number: int, **more: str) -> None:
+    """Say something of the nvme controller on a function."""
+    path = f"{_path(function)}/nvme/nvme{number}"
+    _append(machine, action, "nvme", path, {"DEVNAME": f"nvme{number}", "NVME_TRTYPE": "pcie", **more})
+
+
+def bound(machine: Machine, function: Function) -> None:
+    """Say that a driver took a function; of nvme it was said before that its controller is there."""
+    if function["vfio"] >= 0:
+        _vfio(machine, function, "add", function["vfio"])
+    _say(machine, function, "bind")
+
+
+def released(machine: Machine, function: Function, driver: str, number: int, vfio: int) -> None:
+    """Say that a driver let go of a function.
+
+    Args:
+        driver: the driver that had it; nothing is said when that is empty.
+        number: N of the nvmeN it had, or -1; ``vfio`` likewise.
+    """
+    if not driver:
+        return
+    if vfio >= 0:
+        _vfio(machine, function, "remove", vfio)
+    if number >= 0:
+        nvme(machine, function, "remove", number)
+    _say(machine, function, "unbind", DRIVER="")
+
+
+def _vfio(machine: Machine, function: Function, action: str, number: int) -> None:
+    name = f"vfio/{'noiommu-' if function.get('noiommu') else ''}{function['group']}"
+    pair = [
+        ("vfio", f"devices/virtual/{name}", {"DEVNAME": name}),
+        ("vfio-dev", f"{_path(function)}/vfio-dev/vfio{number}", {}),
+    ]
+    for subsystem, path, properties in pair if action == "add" else reversed(pair):
+        _append(machine, action, subsystem, path, properties)
+
+
+def _say(machine: Machine, function: Function, action: str, **more: str) -> None:
+    row = machine.generation(machine.primary_of(function))
+    device = row.vf_device_id if function["index"] >= 0 else row.device_id
+    properties = {
+        "DRIVER": function["driver"],
+        "PCI_CLASS": _CLASS_NVME,
+        "PCI_ID": f"{row.vendor_id:04X}:{device:04X}",
+        "PCI_SLOT_NAME": function["bdf"],
+        **more,
+    }
+    known = {name: value for name, value in properties.items() if value}
+    _append(machine, action, "pci", _path(function), known)
+
+
+def _path(function: Function) -> str:
+    return device_path(function["bdf"], function["pf"])
+
+
+def _append(machine: Machine, action: str, subsystem: str, path: str, properties: dict[str, str]) -> None:
+    number = machine.state.get("seqnum", _FIRST_SEQNUM) + 1
+    machine.state["seqnum"] = number
+    machine.said.append(
+        {"seqnum": number, "action": action, "subsystem": subsystem, "device": path, "properties": properties}
+    )
+
+
+def tell(directory: Path, said: Sequence[dict[str, Any]]) -> None:
+    """Deliver what was said to everybody who listens; a listener that does not keep up loses, and learns that it did.
+
+    Args:
+        directory: where the listeners' pipes are.
+        said: the events; each is one line of less than a page, which a pipe takes as a whole or not at all.
+    """
+    try:
+        names = [name for name in os.listdir(directory) if name.endswith(".pipe")]  # noqa: PTH208 - names, not paths
+    except FileNotFoundError:
+        return
+    lines = [json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in said]
+    for name in names:
+        path = directory / name
+        try:
+            pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # its process died
+                path.unlink(missing_ok=True)
+                _lost(path).unlink(missing_ok=True)
+            continue
+        try:
+            for line in lines:
+                os.write(pipe, line)
+        except BlockingIOError:
+            _lost(path).touch(mode=0o600)
+        except BrokenPipeError:
+            pass
+        finally:
+            os.close(pipe)
+
+
+class EmulatedUevents:
+    """The :class:`~nvmelm.host.Uevents` of an emulated host: a pipe in its directory.
+
+    Args:
+        directory: where the listeners' pipes are; made when it is missing.
+        size: bytes of events that wait at most.
+
+    Raises:
+        HostError: the pipe cannot be made.
+    """
+
+    def __init__(self, directory: Path, size: int = _PIPE_BYTES) -> None:
+        self._path = directory / f"{uuid.uuid4().hex}.pipe"
+        unborn = self._path.with_suffix(".new")
+        self._rest = b""
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            os.mkfifo(unborn, 0o600)
+            # Open for writing too: without a writer a pipe is at its end whenever it is empty.
+            self._pipe = os.open(unborn, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            with contextlib.suppress(PermissionError):  # more than a user's pipes may have
+                fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, size)
+            unborn.rename(self._path)  # only now: a pipe without a reader is taken for a dead listener's
+        except OSError as error:
+            raise host_error("cannot listen to the emulated host", str(directory), error) from error
+
+    def fileno(self) -> int:
+        return self._pipe
+
+    def next(self) -> Uevent | None:
+        if b"\n" not in self._rest:
+            with contextlib.suppress(BlockingIOError):
+                self._rest += os.read(self._pipe, _PART)
+        line, end, rest = self._rest.partition(b"\n")
+        if end:
+            self._rest = rest
+            return Uevent(**json.loads(line))
+        if _lost(self._path).exists():
+            _lost(self._path).unlink(missing_ok=True)
+            raise UeventsLostError("uevents were lost", cause="more came than were taken in time")
+        return None
+
+    def close(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+            self._path.unlink(missing_ok=True)
+            _lost(self._path).unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _lost(path: Path) -> Path:
+    return path.with_suffix(".lost")

@@ -1,0 +1,1 @@
+"""This machine: the real form of the seam."""

@@ -1,0 +1,1 @@
+"""Step 2: what is there, and what nvmelm has marked of it."""

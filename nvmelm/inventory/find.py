@@ -1,0 +1,183 @@
+"""Find the controlling functions of a host, by name, and what one line of a list says of each; no models needed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from nvmelm.commands import execute, identify
+from nvmelm.errors import ExitCode, HostError, NvmelmError, UsageError
+from nvmelm.host import AdminQueue, Host
+from nvmelm.inventory import pci
+from nvmelm.inventory.pci import Bdf
+from nvmelm.wire.identify import IdentifyController
+
+_NODE = re.compile(r"nvme[0-9]{1,9}")
+_CNTLID = re.compile(r"0[xX][0-9a-fA-F]{1,4}|[0-9a-fA-F]{1,4}[hH]|[0-9]{1,5}")
+
+
+class PrimaryRef(NamedTuple):
+    """A controlling function found on a host: its kernel name, never kept, and its address and serial, which are."""
+
+    node: str
+    address: Bdf
+    serial: str
+
+
+def primaries(host: Host) -> list[PrimaryRef]:
+    """Return the NVMe PCI functions of a host that are nobody's VF and that the nvme driver drives.
+
+    One whose serial number cannot be read, since it is vanishing just now, has none here: it must not hide the others.
+    """
+    return [ref for node in host.sysfs.devices("nvme") if (ref := _behind(host, node, strict=False)) is not None]
+
+
+def _behind(host: Host, node: str, *, strict: bool = True) -> PrimaryRef | None:
+    """Return the controlling function behind a controller; None when there is none, or when it is a VF."""
+    target = pci.link_name(host.sysfs, f"class/nvme/{node}/device")
+    if target is None or not Bdf.looks_like(target):
+        return None  # a fabrics controller has no PCI function
+    address = Bdf.parse(target)
+    if pci.physical_function(host.sysfs, address) is not None:
+        return None
+    path = f"class/nvme/{node}/serial"
+    return PrimaryRef(node, address, host.sysfs.read(path).strip() if strict else known_text(host, path))
+
+
+def known_text(host: Host, path: str) -> str:
+    """Return an attribute of a device, or nothing where it cannot be read (any more)."""
+    try:
+        return host.sysfs.read(path).strip()
+    except HostError:
+        return ""
+
+
+def find_primary(host: Host, text: str) -> PrimaryRef:
+    """Find a controlling function by kernel name, device node, PCI address or serial number.
+
+    A name or an address says where the function is; only a serial number has to be looked for on all of them.
+
+    Raises:
+        UsageError: nothing, more than one, or a controlled function has that name.
+    """
+    named = _behind(host, node) if (node := _node(host, text)) else None
+    if named is not None:
+        return named
+    matches = [ref for ref in primaries(host) if text == ref.serial]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(str(ref.address) for ref in matches)
+        raise UsageError(f"more than one controlling function is called {text!r}", fix=f"use an address: {names}")
+    cause = "no NVMe controller driven by the kernel's nvme driver has this name, address or serial number"
+    raise UsageError(f"there is no controlling function {text!r} on {host.name}", cause=cause, fix="nvmelm list")
+
+
+def _node(host: Host, text: str) -> str | None:
+    """Return the kernel name of the controller that a name or a PCI address means; None for other texts."""
+    if not Bdf.looks_like(text):
+        name = text.removeprefix("/dev/")
+        return name if _NODE.fullmatch(name) else None
+    address = Bdf.parse(text)
+    parent = pci.physical_function(host.sysfs, address)
+    if parent is not None:
+        cause = "a controlled function takes no part in its own migration; everything is asked of its PF"
+        raise UsageError(f"{address} is a VF, not a controlling function", cause=cause, fix=f"name its PF, {parent}")
+    return pci.nvme_controller(host.sysfs, address)
+
+
+def parse_cntlid(text: str) -> int:
+    """Read a controller id: ``0x0041``, ``41h`` or ``65``.
+
+    Raises:
+        UsageError: not a controller id, 0 to 0xFFEF (the ids above are reserved).
+    """
+    if _CNTLID.fullmatch(text):
+        value = int(text[:-1], 16) if text[-1] in "hH" else int(text, 0 if text[:2] in ("0x", "0X") else 10)
+        if value <= 0xFFEF:
+            return value
+    raise UsageError(f"{text!r} is not a controller id", fix="write it like 0x0041; nvmelm secondary list shows them")
+
+
+def find_function(host: Host, text: str) -> tuple[PrimaryRef, Bdf | int]:
+    """Find a controlled function by its PCI address, or as ``PF/CNTLID``.
+
+    Returns:
+        Its controlling function, and the VF's address or the controller id it was named by.
+
+    Raises:
+        UsageError: not of either form, or not a VF.
+    """
+    if Bdf.looks_like(text):
+        address = Bdf.parse(text)
+        parent = pci.physical_function(host.sysfs, address)
+        if parent is None:
+            raise UsageError(f"{address} is not an enabled VF", fix="nvmelm secondary list PF shows the VFs of a PF")
+        return find_primary(host, str(parent)), address
+    name, slash, cntlid = text.rpartition("/")
+    if not slash or not name or name == "/dev":
+        fix = "name it by its address, 0000:01:00.1, or as PF/CNTLID, nvme0/0x0001"
+        raise UsageError(f"{text!r} does not name a controlled function", fix=fix)
+    return find_primary(host, name), parse_cntlid(cntlid)
+
+
+class PrimaryRow(NamedTuple):
+    """One controlling function in a list; the fields are those of :class:`nvmelm.documents.PrimarySummary`."""
+
+    node: str
+    address: str
+    serial: str
+    model: str
+    firmware: str
+    cntlid: int | None
+    vfs_total: int
+    vfs_enabled: int
+    live_migration: bool | None
+    problem: str = ""
+    exit_code: int = 0
+
+
+@contextmanager
+def opened(host: Host, ref: PrimaryRef) -> Iterator[AdminQueue]:
+    """Open the admin queue of a controlling function and close it again."""
+    queue = host.open_queue(ref.node)
+    try:
+        yield queue
+    finally:
+        queue.close()
+
+
+def summaries(host: Host) -> tuple[PrimaryRow, ...]:
+    """List the controlling functions of a host; sysfs alone, and one Identify each where this process may send it.
+
+    One that does not answer has a row all the same, with what sysfs knows and what went wrong.
+    """
+    privileged = host.facts().privileged
+    return tuple(_summary(host, ref, ask=privileged) for ref in primaries(host))
+
+
+def _summary(host: Host, ref: PrimaryRef, *, ask: bool) -> PrimaryRow:
+    facts, live_migration, cntlid, problem, code = None, None, None, "", ExitCode.DONE
+    try:
+        facts = pci.sriov(host.sysfs, ref.address)
+        if ask:
+            with opened(host, ref) as queue:
+                identity = IdentifyController(execute(queue, identify.controller()).data)
+            live_migration, cntlid = identity.host_managed_live_migration, identity.cntlid
+    except NvmelmError as error:
+        problem, code = error.message, error.exit_code
+    return PrimaryRow(
+        node=ref.node,
+        address=str(ref.address),
+        serial=ref.serial,
+        model=known_text(host, f"class/nvme/{ref.node}/model"),
+        firmware=known_text(host, f"class/nvme/{ref.node}/firmware_rev"),
+        cntlid=cntlid,
+        vfs_total=facts.total if facts else 0,
+        vfs_enabled=facts.enabled if facts else 0,
+        live_migration=live_migration,
+        problem=problem,
+        exit_code=int(code),
+    )

@@ -1,0 +1,1 @@
+"""Programs that have a say at the named points of a migration."""

@@ -1,0 +1,199 @@
+"""The controllers of a session as the device sees them: suspended together, resumed together, put back together.
+
+Commands for different controllers do not depend on each other, so they go out at the same time where the device takes
+time for them; the parts of one controller's state never do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from nvmelm.commands import AdminCommandError, execute, virtualization
+from nvmelm.errors import NvmelmError, UncertainError
+from nvmelm.inventory import marks
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.picture import Secondary
+from nvmelm.inventory.state_reader import StateReader
+from nvmelm.migrate.recovery.queues import has_any
+from nvmelm.ownership.sessions import Moving
+from nvmelm.process import parallel
+from nvmelm.state import running as state
+from nvmelm.wire.formats import StateFormats
+from nvmelm.wire.opcodes import ResourceType
+
+#: Admin queues of the Linux driver hold 32 commands; more threads would only wait there.
+_AT_ONCE = 16
+_LOST = "target-gone"
+
+T = TypeVar("T")
+
+
+def each(session: Session, items: Sequence[T], work: Callable[[T], object]) -> None:
+    """Do something for every item, at the same time where that saves time, and where there are threads for it.
+
+    Raises:
+        NvmelmError: the first one that was met, when all have ended.
+        KeyboardInterrupt: it was asked for meanwhile; all have ended, or a resume would overtake a suspend.
+    """
+    if len(items) <= 1 or session.host.serial:
+        for item in items:
+            work(item)
+    else:
+        parallel.each(work, items, threads=_AT_ONCE, all_of_them=True)
+
+
+def suspend(session: Session, controllers: Sequence[Moving]) -> None:
+    """Suspend every controller; one that is suspended already stays so.
+
+    Raises:
+        AdminCommandError: the device refused.
+    """
+    each(session, controllers, lambda one: state.suspend(session.queue, one.cntlid))
+
+
+def notify(session: Session, controllers: Sequence[Moving]) -> list[str]:
+    """Announce the suspend to come; return what the device said where it does not take that."""
+    notes: list[str] = []
+
+    def announce(one: Moving) -> None:
+        try:
+            state.suspend(session.queue, one.cntlid, notify=True)
+        except NvmelmError as error:  # only advice to the device: the suspend itself decides
+            notes.append(f"no suspend notification for {one.cntlid:#06x}: {error.message}")
+
+    each(session, controllers, announce)
+    return notes
+
+
+@dataclass(slots=True)
+class Resumed:
+    """What came of resuming several controllers.
+
+    Attributes:
+        run: they were suspended, and run now.
+        notes: what is worth knowing.
+        failures: why others do not run.
+    """
+
+    run: list[Moving] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+
+    @property
+    def worst(self) -> Exception:
+        """Return the failure to speak of: a lost state before a refusal."""
+        return min(self.failures, key=lambda one: getattr(one, "reason", "") != _LOST)
+
+
+def resume(session: Session, controllers: Iterable[Moving], *, strict: bool = False) -> list[str]:
+    """Resume every controller that ran before; return what is worth knowing.
+
+    Args:
+        strict: they took states, and every one is to run: one that stood still before is resumed, too, and one that is
+            not suspended any more is an error: what was to run is lost.
+
+    Raises:
+        Exception: one was not resumed; the others were all the same.
+    """
+    resumed = try_resume(session, controllers, strict=strict)
+    if resumed.failures:
+        raise resumed.worst
+    return resumed.notes
+
+
+def try_resume(session: Session, controllers: Iterable[Moving], *, strict: bool) -> Resumed:
+    """Resume controllers as :func:`resume` does, and return what became of each."""
+    resumed = Resumed()
+
+    def go(one: Moving) -> None:
+        try:
+            if state.resume(session.queue, one.cntlid).changed:
+                resumed.run.append(one)
+            elif strict:
+                resumed.failures.append(_lost(one))
+            else:
+                resumed.notes.append(f"{one.cntlid:#06x} was not suspended any more: it, or its primary, was reset")
+        except Exception as error:  # whatever it is, the others have to run
+            resumed.failures.append(error)
+
+    each(session, [one for one in controllers if strict or not one.was_suspended], go)
+    return resumed
+
+
+def _lost(one: Moving) -> NvmelmError:
+    return UncertainError(
+        f"{one.cntlid:#06x} does not hold its state any more",
+        cause="it was not suspended any more: it, or its primary, was reset meanwhile",
+        fix="nvmelm recover --give-up SESSION here, then nvmelm recover at the other host, which still holds it",
+        reason=_LOST,
+    )
+
+
+def moving(session: Session, formats: StateFormats, one: Secondary, peer_cntlid: int) -> Moving:
+    """Return what a session remembers of a controller, as it is now."""
+    try:
+        suspended = state.is_suspended(session.queue, one.cntlid, formats)
+    except AdminCommandError:  # some devices tell nothing of a controller that runs
+        suspended = False
+    return Moving(one.cntlid, peer_cntlid, one.incarnation, one.vq, one.vi, was_suspended=suspended)
+
+
+def with_idle(session: Session, formats: StateFormats, controllers: Sequence[Moving]) -> tuple[Moving, ...]:
+    """Return controllers with what is known of their I/O queues: whether there are none now."""
+    return tuple(replace(one, idle=_idle(session, formats, one.cntlid)) for one in controllers)
+
+
+def _idle(session: Session, formats: StateFormats, cntlid: int) -> bool:
+    reader = StateReader(session.queue, cntlid, min(1, len(formats.versions)), 0)
+    try:
+        return has_any(reader, reader.header()) is False
+    except NvmelmError:  # some devices tell nothing of a controller that runs
+        return False
+
+
+def still_there(session: Session, controllers: Sequence[Moving], boot: str) -> list[Moving]:
+    """Return the controllers that are still the ones the session began with; a reboot or new VFs make others."""
+    if session.host.facts().boot_id != boot:
+        return []
+    picture = session.picture(users=False)
+    found = {one.cntlid: one.incarnation for one in picture.secondaries if one.present}
+    return [one for one in controllers if found.get(one.cntlid) == one.incarnation]
+
+
+def discard(session: Session, controllers: Sequence[Moving], *, touched: bool) -> None:
+    """Put targets back: fresh controllers, online with their resources, with nothing of the session in them.
+
+    Args:
+        touched: a part of a state may be in them, so they are taken offline, which forgets it; otherwise they were
+            suspended at most, and are resumed.
+
+    Raises:
+        NvmelmError: it failed; it can be done again.
+    """
+    if touched:
+        each(session, controllers, lambda one: _renew(session, one))
+    else:
+        resume(session, controllers)
+
+
+def use_up(session: Session, controllers: Sequence[Moving]) -> None:
+    """Take the marks of targets back that run now: *resumable* was said of what they were before, and holds once."""
+    for one in controllers:
+        marks.revoke(session.host, session.address, one.cntlid)
+
+
+def _renew(session: Session, one: Moving) -> None:
+    queue = session.queue
+    execute(queue, virtualization.offline(one.cntlid))
+    now = session.picture(users=False).secondary(one.cntlid)
+    for kind, wanted, has in (
+        (ResourceType.VQ, one.vq, now.vq if now else 0),
+        (ResourceType.VI, one.vi, now.vi if now else 0),
+    ):
+        if has != wanted:
+            execute(queue, virtualization.assign(one.cntlid, kind, wanted))
+    execute(queue, virtualization.online(one.cntlid))
+    if one.was_suspended:
+        state.suspend(queue, one.cntlid)

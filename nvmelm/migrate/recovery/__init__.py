@@ -1,0 +1,1 @@
+"""What becomes of sessions that were cut off."""

@@ -1,0 +1,221 @@
+"""What a migration did, as one document: who went where, how long the guest stood still, and what that is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from nvmelm.documents import Document, Part
+
+if TYPE_CHECKING:
+    from nvmelm.migrate.source import Source
+
+
+class Moved(Part):
+    """One controlled function that moved, or would."""
+
+    source_cntlid: int
+    destination_cntlid: int
+    destination_address: str = Field(description="PCI address of the VF at the destination")
+    held_by: str = Field(description="who holds that VF there; empty: nobody, so a VM that opens it loses the state")
+    source_digest: str = Field(description="of the source's manifest")
+    destination_digest: str = Field(description="of the destination's manifest")
+
+
+class Downtime(Part):
+    """From the suspend being sent to the answer to the resume, and its parts, microseconds."""
+
+    total_us: int
+    drain_us: int = Field(description="until the suspends were answered")
+    get_us: int = Field(description="reading the states at the source")
+    transfer_us: int = Field(description="what sending added to that")
+    set_us: int = Field(description="what setting them at the destination added")
+    resume_us: int = Field(description="the resumes at the destination")
+    other_us: int = Field(description="what is left: records, callouts, messages")
+
+
+class Round(Part):
+    """One round of dirty tracking before the suspend; the last one after it."""
+
+    cntlid: int
+    number: int = Field(description="from 1")
+    seconds: float = Field(description="since the round before")
+    bytes: int = Field(description="memory that was written in it")
+    extents: int = Field(description="in so many ranges")
+    after_suspend: bool = Field(description="the last one: nothing is added to it")
+
+
+class LoggedRound(Part):
+    """One round of logged user data before the suspend; the last one after it."""
+
+    cntlid: int
+    number: int = Field(description="from 1")
+    seconds: float = Field(description="since the round before")
+    blocks: int = Field(description="logical blocks that were written in it, whole namespaces left out")
+    restart: bool = Field(description="changes were lost, and everything had to be copied again")
+    after_suspend: bool = Field(description="the last one: nothing is added to it")
+
+
+class MigrateReport(Document):
+    """The outcome of a migration, or its plan."""
+
+    schema_name = "nvmelm.migrate"
+
+    session: str = Field(description="32 hexadecimal digits, the same on both hosts")
+    changed: bool
+    dry_run: bool
+    source_primary: str
+    destination: str = Field(description="where it was reached")
+    destination_primary: str
+    controllers: tuple[Moved, ...]
+    downtime: Downtime | None = Field(description="null for a dry run")
+    state_bytes: int
+    rehearsal_us: int = Field(description="the dry transfer of the same size, before the suspend")
+    bytes_per_second: int = Field(description="of the states, from the first command to the destination's word")
+    commands: int = Field(description="admin commands on both hosts that carried state")
+    rounds: tuple[Round, ...]
+    logged_rounds: tuple[LoggedRound, ...]
+    notes: tuple[str, ...]
+
+
+class MigrateProgress(Document):
+    """How far a state is; one line of a stream on stderr."""
+
+    schema_name = "nvmelm.migrate_progress"
+
+    bytes: int
+    total_bytes: int
+    bytes_per_second: int
+    seconds_left: float | None
+
+
+class DirtyRound(Document):
+    """What one controller wrote to guest memory in one round; one line of a stream."""
+
+    schema_name = "nvmelm.dirty"
+
+    cntlid: int
+    round: int
+    after_suspend: bool
+    bytes: int
+    extents: tuple[tuple[int, int], ...] = Field(description="half-open ranges of bytes, sorted and disjoint")
+
+
+class WrittenNamespace(Part):
+    """What was written to one namespace."""
+
+    nsid: int = Field(description="4294967295: every namespace")
+    all: bool = Field(description="any of its blocks may have changed")
+    blocks: tuple[tuple[int, int], ...] = Field(description="half-open ranges of logical blocks, sorted and disjoint")
+
+
+class WrittenRound(Document):
+    """What one controller wrote to its namespaces in one round; one line of a stream."""
+
+    schema_name = "nvmelm.written"
+
+    cntlid: int
+    round: int
+    after_suspend: bool
+    restart: bool = Field(description="changes were lost: everything has to be copied again")
+    namespaces: tuple[WrittenNamespace, ...]
+
+
+def nothing_done(primary: str, destination: str, cntlids: Sequence[int], notes: tuple[str, ...] = ()) -> MigrateReport:
+    """Return the report of a migration that did not begin."""
+    moved = [
+        Moved(
+            source_cntlid=cntlid,
+            destination_cntlid=0,
+            destination_address="",
+            held_by="",
+            source_digest="",
+            destination_digest="",
+        )
+        for cntlid in cntlids
+    ]
+    return MigrateReport(
+        session="",
+        changed=False,
+        dry_run=False,
+        source_primary=primary,
+        destination=destination,
+        destination_primary="",
+        controllers=tuple(moved),
+        downtime=None,
+        state_bytes=0,
+        rehearsal_us=0,
+        bytes_per_second=0,
+        commands=0,
+        rounds=(),
+        logged_rounds=(),
+        notes=notes,
+    )
+
+
+def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateReport:
+    """Return the report of a migration that succeeded, or that was looked at only."""
+    opened, measured = source.opened, source.measured
+    pairs = list(zip(opened.pairs, opened.addresses, opened.held, source.verdicts, strict=True)) if opened else []
+    return MigrateReport(
+        session=source.id,
+        changed=not dry_run,
+        dry_run=dry_run,
+        source_primary=source.session.address,
+        destination=destination,
+        destination_primary=opened.primary if opened else "",
+        controllers=tuple(
+            Moved(
+                source_cntlid=pair.source,
+                destination_cntlid=pair.destination or 0,
+                destination_address=address,
+                held_by=held,
+                source_digest=verdict.source_digest,
+                destination_digest=verdict.destination_digest,
+            )
+            for pair, address, held, verdict in pairs
+        ),
+        downtime=_downtime(source) if measured.downtime_s is not None else None,
+        state_bytes=measured.state_bytes,
+        rehearsal_us=_us(measured.rehearsal_s),
+        bytes_per_second=int(measured.state_bytes / measured.send_s) if measured.send_s else 0,
+        commands=measured.commands,
+        rounds=tuple(
+            Round(
+                cntlid=one.cntlid,
+                number=one.number,
+                seconds=round(one.seconds, 6),
+                bytes=one.bytes,
+                extents=len(one.extents),
+                after_suspend=one.after_suspend,
+            )
+            for one in source.rounds
+        ),
+        logged_rounds=tuple(
+            LoggedRound(
+                cntlid=one.cntlid,
+                number=one.number,
+                seconds=round(one.seconds, 6),
+                blocks=one.count,
+                restart=one.restart,
+                after_suspend=one.after_suspend,
+            )
+            for one in source.written
+        ),
+        notes=tuple(measured.notes),
+    )
+
+
+def _downtime(source: Source) -> Downtime:
+    measured = source.measured
+    parts = (measured.drain_s, measured.get_s, measured.transfer_s, measured.set_s, measured.resume_s)
+    total = measured.downtime_s or 0.0
+    names = ("drain_us", "get_us", "transfer_us", "set_us", "resume_us")
+    values = {name: _us(value) for name, value in zip(names, parts, strict=True)}
+    return Downtime(total_us=_us(total), other_us=_us(max(0.0, total - sum(parts))), **values)
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1_000_000)

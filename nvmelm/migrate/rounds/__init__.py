@@ -1,0 +1,1 @@
+"""Rounds before the suspend: tracked memory, and logged user data."""

@@ -1,0 +1,60 @@
+"""What goes through rounds before the suspend: memory that is tracked, and user data that is logged, or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nvmelm.inventory.opened import Session
+from nvmelm.migrate.rounds.memory import Round, Tracker
+from nvmelm.migrate.rounds.user_data import UserDataLog, Written
+from nvmelm.ownership.sessions import Moving
+
+Start = Callable[[Session, Sequence[Moving]], Tracker | UserDataLog]
+"""Begins to track, or to log, what controllers write."""
+
+
+class Tracks:
+    """All that was begun for a migration, until it is closed.
+
+    Raises:
+        NvmelmError: one could not be begun; none is then.
+    """
+
+    def __init__(self, session: Session, controllers: Sequence[Moving], starts: Sequence[Start]) -> None:
+        self._begun: list[Tracker | UserDataLog] = []
+        try:
+            for start in starts:
+                self._begun.append(start(session, controllers))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def rounds(self) -> list[Round]:
+        """Return the rounds of tracked memory."""
+        return [found for one in self._begun for found in one.rounds if isinstance(found, Round)]
+
+    @property
+    def written(self) -> list[Written]:
+        """Return the rounds of logged user data."""
+        return [found for one in self._begun for found in one.rounds if isinstance(found, Written)]
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what could not be tidied up."""
+        return [note for one in self._begun for note in one.notes]
+
+    def converge(self) -> None:
+        """Go through rounds, each of its own, until little is written."""
+        for one in self._begun:
+            one.converge()
+
+    def final(self) -> None:
+        """Take what was written until the suspend."""
+        for one in self._begun:
+            one.final()
+
+    def close(self) -> None:
+        """End all that was begun."""
+        for one in self._begun:
+            one.close()

@@ -1,0 +1,1 @@
+"""Who owns a controller that is on its way between two hosts."""

@@ -1,0 +1,420 @@
+"""The sessions of a host in a database whose every change is on the disk before the call returns.
+
+What a session is, and the states it may go through, stands in :mod:`nvmelm.ownership.record`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from nvmelm.disk import store
+from nvmelm.errors import BusyError, HostError, MalformedError, UncertainError
+from nvmelm.host import Host
+from nvmelm.ownership import sessions_log
+from nvmelm.ownership.record import (
+    FIRST,
+    NEXT,
+    NOT_OURS,
+    Moving,
+    Record,
+    Side,
+    State,
+    from_json,
+    new_record,
+    now,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = [
+    "DOUBTFUL",
+    "FIRST",
+    "NEXT",
+    "NOT_OURS",
+    "Moving",
+    "Record",
+    "Sessions",
+    "Side",
+    "State",
+    "new_record",
+    "require_ours",
+    "sessions_path",
+]
+
+#: The reason of a HostError after which a record may be on the disk all the same: the disk itself failed.
+DOUBTFUL = "sessions-doubtful"
+#: What is written before somebody else counts on it: that must be what the next nvmelm reads.
+_DECIDING = frozenset({State.GIVEN_AWAY, State.ACCEPTED, State.ABANDONED, State.TAKING})
+_Files = tuple[tuple[int, int] | None, ...]
+#: How long another process may hold the database; it holds it for one small transaction.
+_BUSY_S = 10.0
+#: What a session writes until it is over: some 4 states of a few pages each; with 8 controllers 2 KiB a state.
+_ROOM_BYTES = 64 * 1024
+#: Sessions that are kept whole, some 850 bytes each; the file of 20 000 took half a second of each verb.
+_KEPT = 1000
+#: So many are pruned in one go: half a megabyte of the log.
+_AT_ONCE = 500
+
+
+class Sessions:
+    """The sessions of one host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.path = sessions_path(host)
+        self._connection: sqlite3.Connection | None = None
+        self._files: _Files = ()
+
+    def open(self, record: Record) -> Record:
+        """Write a new session down, and make sure of room on the disk for what follows.
+
+        Raises:
+            BusyError: one of its controllers is in a session that is not over.
+            HostError: it cannot be written; nothing may be changed then.
+        """
+        store.private_directory(self.path.parent)
+        with contextlib.suppress(HostError):  # a disk that is full lets a session fail by itself, if at all
+            self._prune()
+        with self._database() as database:
+            if _ended(database, record.id, record.side) is not None:
+                raise _repeated()
+            for other in _select(database, "WHERE address = ?", record.primary):
+                _refuse_overlap(other, {one.cntlid for one in record.controllers})
+            values = (record.id, record.side, record.primary, record.state, to_json(record))
+            database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", values)
+            database.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM_BYTES,))
+            database.execute("DELETE FROM room")
+        self._use_room()
+        return record
+
+    def _use_room(self) -> None:
+        """Let what is written next go where the log has been already.
+
+        A file that grows makes each sync wait for the file system's journal, and a disk may be full by then; what
+        follows is written while a guest stands still. When others read just now it is not done, and costs time only.
+        """
+        import sqlite3  # as below
+
+        with contextlib.suppress(sqlite3.OperationalError):
+            if self._connection is not None:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def _prune(self) -> None:
+        """Forget all but how it ended of sessions that ended long ago.
+
+        What stays: those that are not over, the last :data:`_KEPT`, and the last of every controller in this boot,
+        since that one says who its owner is. Of the others the state is kept for ever: the other host may still ask,
+        and "no such session" would let it take the controllers for its own.
+        """
+        with self._database(writing=False) as database:
+            (count,) = database.execute("SELECT count(*) FROM sessions").fetchone()
+        if count <= _KEPT + _KEPT // 10:
+            return
+        boot = self._host.facts().boot_id
+        with self._database() as database:
+            records = _select(database, "ORDER BY rowid")
+            last = {
+                (record.primary, one.cntlid, one.incarnation): record.id
+                for record in records
+                for one in record.controllers
+                if record.boot == boot
+            }
+            kept = {*last.values(), *(record.id for record in records[-_KEPT:])}
+            old = [(one.state, one.id, one.side) for one in records if one.over and one.id not in kept][:_AT_ONCE]
+            database.executemany("INSERT OR IGNORE INTO ended (state, id, side) VALUES (?, ?, ?)", old)
+            database.executemany("DELETE FROM sessions WHERE state = ? AND id = ? AND side = ?", old)
+
+    def require_free(self, primary: str, cntlids: Collection[int]) -> None:
+        """Refuse controllers of a session that is not over.
+
+        Raises:
+            BusyError: the session is named.
+        """
+        for other in self._read("WHERE address = ?", primary):
+            _refuse_overlap(other, set(cntlids))
+
+    def move(self, record: Record, to: State, note: str = "") -> Record:
+        """Write a session's next state down; it is on the disk when this returns.
+
+        Raises:
+            UncertainError: the session is not in the state the caller believes: somebody else decided meanwhile.
+            HostError: it cannot be written; the earlier state stands.
+        """
+        moment = now()
+        history = (*record.history, (to.value, moment))
+        moved = replace(record, state=to, changed_at=moment, note=note or record.note, history=history)
+        if to not in NEXT[record.state]:
+            raise UncertainError(f"session {record.id} cannot go from {record.state} to {to}", reason="session-state")
+        with self._database() as database:
+            done = database.execute(
+                "UPDATE sessions SET state = ?, record = ? WHERE id = ? AND side = ? AND state = ?",
+                (to, to_json(moved), record.id, record.side, record.state),
+            )
+            if done.rowcount != 1:
+                raise UncertainError(
+                    f"session {record.id} is not {record.state} any more",
+                    cause="another nvmelm decided about it meanwhile",
+                    fix="nvmelm recover --dry-run shows what is known",
+                    reason="session-state",
+                )
+        if to in _DECIDING:
+            self._require_written(moved)
+        return moved
+
+    def _require_written(self, record: Record) -> None:
+        """Read a record as the next nvmelm will: through a connection of its own, and from the files if this one ends.
+
+        Raises:
+            HostError: it is not what was written; somebody wrote over the file.
+        """
+        try:
+            seen = self._seen("WHERE id = ? AND side = ?", record.id, record.side)
+        except (HostError, MalformedError) as error:
+            raise self._replaced() from error
+        if not seen or seen[0].state is not record.state:
+            raise self._replaced()
+        with self._database():  # nobody else writes into the log meanwhile
+            if not sessions_log.is_whole(self.path):
+                raise self._replaced()
+
+    def get(self, session: str, side: Side) -> Record | None:
+        """Return this host's record of a session, or None when it never heard of it.
+
+        A host that moves a controller between two PFs of its own has both sides.
+        """
+        if self.path.name not in store.names(self.path.parent):
+            return None
+        with self._database(writing=False) as database:
+            found = _select(database, "WHERE id = ? AND side = ?", session, side)
+            return found[0] if found else _ended(database, session, side)
+
+    def all(self) -> list[Record]:
+        """Return every session, the oldest first."""
+        return self._read("ORDER BY rowid")
+
+    def seen(self) -> list[Record]:
+        """Return every session, the oldest first, without ever making a writer wait."""
+        return self._seen("ORDER BY rowid")
+
+    def _seen(self, clause: str, *values: str) -> list[Record]:
+        import sqlite3  # as below
+
+        if self.path.name not in store.names(self.path.parent):
+            return []
+        try:
+            with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+                return _select(database, clause, *values)
+        except sqlite3.Error as error:
+            raise HostError(
+                f"cannot read the sessions: {self.path}: {error}", path=str(self.path), fix="nvmelm recover --dry-run"
+            ) from error
+
+    def unfinished(self) -> list[Record]:
+        """Return the sessions in which something is left to be decided, the oldest first."""
+        return [one for one in self.all() if not one.over]
+
+    def holding(self, primary: str, cntlid: int, incarnation: int) -> Record | None:
+        """Return the session because of which nobody else may resume a controller here, or None.
+
+        A session that is not over counts on what it did last: a copy that was resumed behind its back would be one of
+        which it does not know, and be taken for lost when its guest has no I/O queues. A controller that was made anew
+        since is another one.
+        """
+        for record in reversed(self._read("WHERE address = ? ORDER BY rowid", primary)):
+            here = [one for one in record.controllers if (one.cntlid, one.incarnation) == (cntlid, incarnation)]
+            if here and record.boot == self._host.facts().boot_id:
+                return None if record.over else record
+        return None
+
+    def _read(self, clause: str, *values: str) -> list[Record]:
+        if self.path.name not in store.names(self.path.parent):
+            return []
+        with self._database(writing=False) as database:
+            return _select(database, clause, *values)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _database(self, *, writing: bool = True) -> Iterator[sqlite3.Connection]:
+        """Hold the database for one transaction, which is on the disk when the block ends.
+
+        Args:
+            writing: nobody else may write meanwhile; reading waits for no writer.
+        """
+        import sqlite3  # here: a verb that opens no session need not load it
+
+        try:
+            database = self._connection or self._connect()
+            self._require_same_file()
+            database.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
+            try:
+                yield database
+                database.execute("COMMIT")
+                self._require_same_file()
+            finally:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:  # full, read-only, locked for too long; or a disk that fails
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+                raise self._unwritable(str(error), reason="sessions-doubtful") from error
+            raise self._unwritable(str(error), reason="sessions-unwritable") from error
+        except sqlite3.IntegrityError as error:
+            raise _repeated() from error
+        except sqlite3.DatabaseError as error:
+            raise MalformedError(
+                f"{self.path} cannot be read: {error}",
+                cause="the database of sessions was damaged; it says who owns controllers that were moved",
+                fix="move it away when no session is unfinished on either host; an older copy would name other owners",
+                reason="sessions-damaged",
+            ) from error
+        except OSError as error:
+            raise self._unwritable(error.strerror or str(error), reason="sessions-unwritable") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        """Open the database; one connection is kept, since the last one to close tidies the log up."""
+        import sqlite3
+
+        # Used by whichever thread holds the session, one at a time.
+        database = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            self.path.chmod(0o600)  # before there is anything in it; the files beside it follow
+            # Each commit waits for the disk, and is one write to it where a rollback journal would make three.
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+            _create(database)
+            self._files = self._identities()
+        except BaseException:
+            database.close()
+            raise
+        self._connection = database
+        return database
+
+    def _require_same_file(self) -> None:
+        """Refuse to go on when the file that was opened is not the one that the next nvmelm will open.
+
+        Raises:
+            HostError: it was removed or replaced; what is on the disk under its name is not known.
+        """
+        if self._identities() != self._files:
+            raise self._replaced()
+
+    def _identities(self) -> _Files:
+        """Return which files the database consists of: the log and its index hold what was written last."""
+        return tuple(_identity(self.path.with_name(self.path.name + end)) for end in ("", "-wal", "-shm"))
+
+    def _replaced(self) -> HostError:
+        return HostError(
+            f"cannot keep the session: {self.path} was removed or replaced meanwhile",
+            path=str(self.path),
+            cause="who owns a controller was written into a file that nobody will find again",
+            fix="find out who did that; then nvmelm recover, on either host",
+            reason=DOUBTFUL,
+        )
+
+    def _unwritable(self, text: str, *, reason: str) -> HostError:
+        return HostError(
+            f"cannot keep the session: {self.path}: {text}",
+            path=str(self.path),
+            cause="who owns a controller is written down before it is acted upon",
+            fix="make room on the file system, or repair it; then nvmelm recover",
+            reason=reason,
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def sessions_path(host: Host) -> Path:
+    """Return the file of a host's sessions."""
+    return host.state_dir / "sessions.db"
+
+
+def require_ours(host: Host, primary: str, cntlid: int, incarnation: int) -> None:
+    """Refuse to resume a controller of a session that is not over.
+
+    Raises:
+        UncertainError: it may run on another host, or is about to.
+        BusyError: it is still ours, and the session has to resume it, so that the other host hears of it.
+    """
+    with Sessions(host) as sessions:
+        record = sessions.holding(primary, cntlid, incarnation)
+    if record is None:
+        return
+    if record.state not in NOT_OURS:
+        _refuse_overlap(record, {cntlid})
+    raise UncertainError(
+        f"controller {cntlid:#06x} is not resumed: session {record.id} is {record.state} here",
+        cause=f"its other copy is at {record.peer or 'the other host'}, and two running copies would destroy its data",
+        fix="nvmelm recover",
+        reason="owned-elsewhere",
+    )
+
+
+def _repeated() -> BusyError:
+    return BusyError(
+        "a session of that number is known here already",
+        cause="each migration has a number of its own; this one was opened twice",
+        fix="migrate again",
+        reason="session-repeated",
+    )
+
+
+def _refuse_overlap(other: Record, cntlids: set[int]) -> None:
+    shared = {one.cntlid for one in other.controllers} & cntlids
+    if shared and not other.over:
+        names = ", ".join(f"{one:#06x}" for one in sorted(shared))
+        raise BusyError(
+            f"{names} is in a session that is not over",
+            cause=f"session {other.id} with {other.peer or 'another host'} is {other.state}",
+            fix="nvmelm recover",
+            reason="session-unfinished",
+        )
+
+
+def _create(database: sqlite3.Connection) -> None:
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS sessions (id TEXT NOT NULL, side TEXT NOT NULL, address TEXT NOT NULL,"
+        " state TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (id, side))"
+    )
+
+    database.execute("CREATE TABLE IF NOT EXISTS room (bytes BLOB)")
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS ended (id TEXT NOT NULL, side TEXT NOT NULL, state TEXT NOT NULL,"
+        " PRIMARY KEY (id, side)) WITHOUT ROWID"
+    )
+
+
+def _select(database: sqlite3.Connection, clause: str, *values: str) -> list[Record]:
+    rows = database.execute(f"SELECT record FROM sessions {clause}", values).fetchall()  # noqa: S608  # clauses are ours
+    return [from_json(text) for (text,) in rows]
+
+
+def _ended(database: sqlite3.Connection, session: str, side: Side) -> Record | None:
+    """Return what is left of a session that was pruned: its state."""
+    query = "SELECT state FROM ended WHERE id = ? AND side = ?"
+    for (state,) in database.execute(query, (session, side)):
+        note = "it ended long ago, and only its state is known"
+        return Record(session, side, State(state), "", "", "", "", (), "", "", note)
+    return None

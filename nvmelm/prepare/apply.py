@@ -1,0 +1,237 @@
+"""Carry a plan out: confirmed, journaled, action by action, verified at the end, and put back when it fails.
+
+The order of one run::
+
+    picture -> plan -> ask -> journal "run" -> (journal "begin" of a phase -> do the phase) ... -> verify -> "end"
+
+A failure anywhere in between plans the way back from what the host shows then to what it showed at the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from nvmelm.errors import (
+    BusyError,
+    ExitCode,
+    InterruptedByUserError,
+    NvmelmError,
+    RolledBackError,
+    UncertainError,
+    origin,
+    unexpected,
+)
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.picture import ChangeReport, Picture
+from nvmelm.prepare import guards, sanity
+from nvmelm.prepare.actions import Action, Cells, VfWrite
+from nvmelm.prepare.executor import Executor
+from nvmelm.prepare.journal import Journal
+from nvmelm.prepare.plan import differences, namespaces_wanted, plan
+from nvmelm.process.interrupts import let_go
+
+Confirm = Callable[[str], None]
+"""Asks the operator; returns when the answer is yes and raises otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a verb wants of a controlling function.
+
+    Attributes:
+        target: the cells it wants.
+        notes: what the operator should know besides, as sentences.
+        risks: what he has to agree to, besides what the plan itself would lose.
+        of_session: a session between two hosts asks this for its own controllers; others are refused them.
+    """
+
+    verb: str
+    target: Cells
+    notes: tuple[str, ...] = ()
+    risks: tuple[str, ...] = ()
+    of_session: bool = False
+
+
+def apply(
+    session: Session, request: Request, *, picture: Picture | None = None, confirm: Confirm, dry_run: bool = False
+) -> ChangeReport:
+    """Bring a controlling function to the wanted cells, or show how that would be done.
+
+    Args:
+        picture: the function as the caller has just read it, if it has, with the namespaces that are wanted.
+
+    Raises:
+        BusyError: a VF that must be idle is in use and the operator did not agree to take it; or a controller is in
+            a session that is not over.
+        MalformedError: the device's answers contradict each other, so it is not known what would be changed.
+        AdminCommandError, HostError, TimedOutError, …: it failed; ``rolled_back`` says that all was put back.
+        RolledBackError: it failed for a reason without an exit code of its own, and all was put back.
+        UncertainError: it failed and so did the way back; the journal knows what is left.
+    """
+    picture = picture or picture_for(session, request.target)
+    sanity.require_sense(picture)
+    actions = plan(picture, request.target)
+    if not request.of_session:
+        guards.require_free_to(session.host, picture, actions)
+    if dry_run:
+        return _report(session, _with_losses(request, actions), actions, picture, dry_run=True)
+    journal = Journal(session.host, session.address, session.ref.serial)
+    if not actions:
+        journal.supersede(request.target)
+        return _report(session, request, actions, _with_states(session, request, picture))
+    picture = _ask(session, picture, actions, request.risks, confirm)
+    journal.begin(request.verb, session.ref.serial, request.target)
+    try:
+        done = _with_states(session, request, _converge(session, request, actions, picture, journal))
+    except (Exception, KeyboardInterrupt) as error:  # whatever it is: something was changed
+        failure = _put_back(session, journal, error)
+        raise failure from origin(failure, error)
+    journal.end("done")
+    removed = any(change.cell == "vfs" and change.before for action in actions for change in action.changes)
+    journal.supersede(request.target, anew=removed)
+    return _report(session, request, actions, done, changed=True)
+
+
+def undo(session: Session, target: Cells, verb: str, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Bring back earlier cells; the caller then closes or forgets the journal.
+
+    Unlike :func:`apply` it writes no new run: the journal that is being undone already holds every earlier value. The
+    errors are those of :func:`apply`.
+    """
+    picture = picture_for(session, target)
+    request = Request(verb, known(picture, target))
+    actions = plan(picture, request.target)
+    guards.require_free_to(session.host, picture, actions)
+    if dry_run or not actions:
+        return _report(session, _with_losses(request, actions), actions, picture, dry_run=dry_run)
+    picture = _ask(session, picture, actions, (), confirm)
+    done = _with_states(session, request, _converge(session, request, actions, picture, None))
+    return _report(session, request, actions, done, changed=True)
+
+
+def picture_for(session: Session, target: Cells) -> Picture:
+    """Return what a host shows, with the namespaces of every controller of whose namespaces the cells speak."""
+    return session.picture(users=False, namespaces=namespaces_wanted(target))
+
+
+def known(picture: Picture, target: Cells) -> Cells:
+    """Leave out cells of functions the device does not list any more; a mark is never brought back, only given.
+
+    The end of a mark that stays is brought back; one that goes takes its end along.
+    """
+    names = {f"{one.cntlid:#06x}" for one in picture.secondaries}
+    kept = {key: value for key, value in target.items() if "/" not in key or key.split("/")[0] in names}
+    ends = {key for key in kept if key.endswith("/valid_s") and f"{key.split('/')[0]}/mark" in kept}
+    return {key: None if key.endswith("/mark") else value for key, value in kept.items() if key not in ends}
+
+
+def _converge(
+    session: Session, request: Request, actions: list[Action], picture: Picture, journal: Journal | None
+) -> Picture:
+    """Do the actions, look again, and do once more what a side effect of the host or device took back."""
+    for _ in range(2):
+        for phase, group in groupby(actions, key=lambda action: action.phase):
+            batch = list(group)
+            if journal is not None:
+                journal.intend(batch)
+            Executor(session, picture).phase(phase, batch)
+        picture = picture_for(session, request.target)
+        missing = differences(picture, request.target)
+        if not missing:
+            return picture
+        actions = plan(picture, request.target)
+    names = ", ".join(f"{one.cell} is {one.before!r} instead of {one.after!r}" for one in missing[:4])
+    raise NvmelmError("the host does not show what was done", cause=names, fix="nvmelm show PF, and dmesg")
+
+
+def _put_back(session: Session, journal: Journal, error: Exception | KeyboardInterrupt) -> NvmelmError:
+    """Undo the run that just failed and return the error to end with."""
+    let_go(error)
+    failure = InterruptedByUserError("interrupted") if isinstance(error, KeyboardInterrupt) else unexpected(error)
+    run = journal.runs()[-1]
+    try:
+        picture = session.picture(namespaces=namespaces_wanted(run.before()))
+        before = known(picture, run.before())
+        _converge(session, Request(f"undo {run.verb}", before), plan(picture, before), picture, None)
+        journal.end("rolled back")
+        if not journal.unfinished() and all(one.outcome == "rolled back" for one in journal.runs()):
+            journal.forget()
+    except (NvmelmError, KeyboardInterrupt) as second:
+        fix = "nvmelm recover, once what is named here is repaired"
+        uncertain = UncertainError(f"{failure.message}; putting it back failed too", cause=failure.cause, fix=fix)
+        reason = second.message if isinstance(second, NvmelmError) else "interrupted"
+        uncertain.add_note(f"while putting it back: {reason}")
+        return uncertain
+    if failure.exit_code is ExitCode.FAILED:
+        fix, cause = failure.fix, failure.cause
+        failure = RolledBackError(f"{failure.message}; everything was put back", cause=cause, fix=fix)
+    if isinstance(failure, InterruptedByUserError):
+        undone = "; ".join(run.summaries) or "nothing had been changed"
+        failure = InterruptedByUserError("interrupted", cause=f"Ctrl-C; undone: {undone}", fix="run it again")
+    failure.rolled_back = True
+    return failure
+
+
+def _with_losses(request: Request, actions: list[Action]) -> Request:
+    """Return the request of a dry run, which tells what would be asked."""
+    losses = tuple(action.loses for action in actions if action.loses)
+    return replace(request, notes=(*request.notes, *losses))
+
+
+def _ask(session: Session, picture: Picture, actions: list[Action], risks: Sequence[str], confirm: Confirm) -> Picture:
+    """Name every user and every loss, go on only when the operator agrees, and return the picture with its users."""
+    idle = {cntlid for action in actions for cntlid in action.needs_idle}
+    if idle:
+        picture = session.picture()
+    users = [f"{one.address}: {user}" for one in picture.secondaries if one.cntlid in idle for user in one.used_by]
+    losses = [*risks, *(action.loses for action in actions if action.loses)]
+    if users:
+        try:
+            confirm(f"{'; '.join(users)}. Take it away from them?")
+        except NvmelmError as error:
+            cause = "; ".join(users)
+            fix = "stop what uses it, or say --yes to take it away"
+            raise BusyError("a VF that would be taken away is in use", cause=cause, fix=fix) from error
+    elif losses:
+        confirm(f"{'; '.join(losses)}. Go on?")
+    return picture
+
+
+def _report(
+    session: Session,
+    request: Request,
+    actions: list[Action],
+    picture: Picture,
+    *,
+    changed: bool = False,
+    dry_run: bool = False,
+) -> ChangeReport:
+    return ChangeReport(
+        verb=request.verb,
+        primary=session.address,
+        dry_run=dry_run,
+        changed=changed,
+        actions=tuple(action.view(exact=not changed) for action in actions),
+        notes=(*request.notes, *_of_addresses(session, actions)) if dry_run else request.notes,
+        picture=picture,
+    )
+
+
+def _of_addresses(session: Session, actions: Sequence[Action]) -> tuple[str, ...]:
+    """Say of a plan that makes VFs that nobody can know their addresses yet."""
+    unknown = any(isinstance(one, VfWrite) and not one.seen for action in actions for one in action.operations)
+    link = f"/sys/{session.ref.address.path}/virtfnN"
+    text = f"the addresses of the VFs are known once they exist: the device may choose them by their number; {link}"
+    return (text,) if unknown else ()
+
+
+def _with_states(session: Session, request: Request, picture: Picture) -> Picture:
+    """Return a picture with which controllers are suspended; what was done is done, even if they cannot be asked."""
+    if request.of_session:
+        return picture
+    try:
+        return session.with_states(picture)
+    except NvmelmError as error:
+        return replace(picture, suspension_unknown=error.message)

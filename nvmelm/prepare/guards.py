@@ -1,0 +1,165 @@
+"""What the sessions of this host forbid every other verb: to touch an undecided copy, or to offer a running one.
+
+A controller in a session that is not over may be the only copy of its state: who takes it offline, removes its VF,
+unbinds it or hands it to a VM destroys it. And a controller that was moved here runs a guest, although nothing on the
+host shows that before a VM opens it again: marked *resumable*, it would be suspended and overwritten by the next
+migration.
+
+A controller is the one a session speaks of only in the same boot and incarnation; others hold nothing of it. Hosts
+without any session pay for one look at a directory: the database is opened when it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from nvmelm.disk import store
+from nvmelm.errors import BusyError
+from nvmelm.host import Host
+from nvmelm.inventory.picture import Picture, Role, Secondary
+from nvmelm.prepare.actions import Action, MarkChange, Phase
+from nvmelm.prepare.plan import cell
+
+if TYPE_CHECKING:
+    from nvmelm.ownership.record import Record
+
+#: The name of the database of sessions; to import what reads it costs time.
+DATABASE = "sessions.db"
+
+#: The states of a session in which its controllers run here, or are about to.
+_RUNS = ("accepted", "running", "rolled-back", "returned", "taken")
+
+
+def require_decided(host: Host, picture: Picture, cntlids: Collection[int]) -> None:
+    """Refuse controllers that are in a session that is not over: the copy here may be the only one.
+
+    Raises:
+        BusyError: the session is named.
+        HostError: the sessions cannot be read, so nobody knows.
+    """
+    held = [(record, one) for record, one in _latest(host, picture) if one.cntlid in cntlids and not record.over]
+    if not held:
+        return
+    record = held[0][0]
+    names = ", ".join(f"{one.cntlid:#06x}" for other, one in held if other is record)
+    raise BusyError(
+        f"{names} is in a session that is not over",
+        cause=f"session {record.id} with {record.peer or 'another host'} is {record.state} here, and this copy may be "
+        "the only one",
+        fix="nvmelm recover",
+        reason="session-unfinished",
+    )
+
+
+def require_apart_from_vms(host: Host, picture: Picture, cntlids: Collection[int]) -> None:
+    """Refuse controllers whose VMs move them along: their VMMs suspend and resume them, and nobody else may.
+
+    Raises:
+        BusyError: the VM is named, and what moves it.
+    """
+    from nvmelm.ownership.vm_moves import Moves  # few hosts have any
+
+    for held in Moves(host).all_held():
+        if held.primary == picture.primary.address and held.cntlid in cntlids and held.lives:
+            raise BusyError(
+                f"{held.cntlid:#06x} moves with its VM, and not alone",
+                cause=f"{held.vm or 'a VM'} (pid {held.pid}) has {held.address} open and is {held.state}; its VMM "
+                "suspends and resumes it",
+                fix="migrate the VM: virsh migrate --live DOMAIN URI, or QEMU's migrate; nvmelm vm check "
+                f"--pid {held.pid} says whether it can",
+                reason="moves-with-its-vm",
+            )
+
+
+def require_free_to(host: Host, picture: Picture, actions: Sequence[Action]) -> None:
+    """Refuse a plan that touches a controller of a session that is not over; taking a mark back is allowed.
+
+    Raises:
+        BusyError: the session is named.
+    """
+    require_decided(host, picture, touched(picture, actions))
+
+
+def touched(picture: Picture, actions: Sequence[Action]) -> set[int]:
+    """Return whose state, driver or permission a plan changes: everybody's when the number of VFs changes."""
+    counted = [action for action in actions if action.phase is not Phase.REVOKE]
+    if any(action.phase is Phase.VFS for action in counted):
+        return {one.cntlid for one in picture.secondaries}
+    return {action.cntlid for action in counted if action.cntlid is not None}
+
+
+def running(host: Host, picture: Picture) -> dict[int, Record]:
+    """Return the online controllers that run a guest here as far as the sessions tell, each with its session.
+
+    The guest of a controller that was moved here, or whose move from here failed, may have been shut down since: the
+    device does not say so, and only an operator can.
+    """
+    return {one.cntlid: record for record, one in _latest(host, picture) if one.online and record.state in _RUNS}
+
+
+def moved_away(host: Host, picture: Picture) -> dict[int, Record]:
+    """Return the offline, unmarked controllers that were moved to another host, each with its session.
+
+    One that was brought online or marked again since is another one, with nothing of the session in it.
+    """
+    return {
+        one.cntlid: record
+        for record, one in _latest(host, picture)
+        if record.state == "done" and not record.given_up and not one.online and one.mark is None
+    }
+
+
+def offered(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int, Record]:
+    """Return the running controllers that a plan would mark resumable, without making them anew on its way."""
+    marked = {
+        operation.cntlid
+        for action in actions
+        for operation in action.operations
+        if isinstance(operation, MarkChange) and operation.role is Role.RESUMABLE
+    }
+    if not marked:
+        return {}
+    renewed = {
+        one.cntlid
+        for one in picture.secondaries
+        for action in actions
+        for change in action.changes
+        if change.cell == cell(one.cntlid, "online") and change.after is False
+    }
+    found = running(host, picture)
+    return {cntlid: record for cntlid, record in found.items() if cntlid in marked - renewed}
+
+
+def left_blank(host: Host, picture: Picture) -> dict[int, Record]:
+    """Return the controllers that were moved from here to another host, each with its session.
+
+    What bears their numbers now is as the take-down left it, or was made anew and is blank: no guest's controller, as
+    long as no VM holds it.
+    """
+    return {one.cntlid: record for record, one in _latest(host, picture) if record.state == "done" and not one.used_by}
+
+
+def any_session(host: Host) -> bool:
+    """Return whether this host ever took part in a session."""
+    return DATABASE in store.names(host.state_dir)
+
+
+def _latest(host: Host, picture: Picture) -> Iterator[tuple[Record, Secondary]]:
+    """Return each controller that is still the one of a session, with the last session it was in."""
+    if not any_session(host):
+        return
+    from nvmelm.ownership.sessions import Sessions
+
+    boot = host.facts().boot_id
+    present = {(one.cntlid, one.incarnation): one for one in picture.secondaries if one.present}
+    with Sessions(host) as sessions:
+        records = [one for one in sessions.seen() if one.primary == picture.primary.address and one.boot == boot]
+    last = {
+        (moving.cntlid, moving.incarnation): record
+        for record in records  # the oldest first
+        for moving in record.controllers
+    }
+    for which, record in last.items():
+        if which in present:
+            yield record, present[which]

@@ -1,0 +1,257 @@
+"""The journal of a PF: every change written down before it is made, with what was there before.
+
+One file per PF, one line of JSON per record, appended and synced. A run of a verb looks like this::
+
+    {"record":"run","run":"5f0c…","verb":"source prepare","boot":"…","started_at":"…","serial":"…","target":{…}}
+    {"record":"begin","run":"5f0c…","phase":"sr-iov","summary":"enable 4 VFs","changes":[["vfs",0,4]]}
+    {"record":"begin",…}
+    {"record":"end","run":"5f0c…","outcome":"done"}
+
+A run without its ``end`` was interrupted. Whether its last changes were made does not matter: an undo goes by the
+values that were there *before*, which are all in the journal, and by what is there now, which the host tells. The
+first value a cell had since the last release is the one ``release`` brings back.
+
+The file is named after a place, and another device may be in it by now: whatever is used of the journal is used for
+the device whose serial number its runs bear, and for no other.
+
+A line that cannot be read (the disk filled up, the machine stopped in the middle of it) is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal
+
+from nvmelm.disk import store
+from nvmelm.errors import HostError
+from nvmelm.host import Host
+from nvmelm.numbers import hexadecimal
+from nvmelm.prepare.actions import Action, Cells, Change, Value
+from nvmelm.prepare.plan import survives_boot
+
+_RUN_FIELDS = ("run", "verb", "boot", "started_at", "serial")
+
+Outcome = Literal["done", "failed", "rolled back", "recovered", "superseded"]
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a verb as the journal holds it.
+
+    Attributes:
+        target: the cells it wanted, so that it can be finished.
+        changes: what it changed or was about to change, in order.
+        outcome: how it ended, or None when it did not.
+    """
+
+    run: str
+    verb: str
+    boot: str
+    started_at: str
+    serial: str
+    target: Cells
+    changes: list[Change] = field(default_factory=list)
+    summaries: list[str] = field(default_factory=list)
+    outcome: str | None = None
+
+    def before(self, boot: str = "") -> Cells:
+        """Return the value each cell had before the run.
+
+        Args:
+            boot: leave out what a boot since the run undid by itself, if this is another boot than the run's.
+        """
+        cells: Cells = {}
+        for change in self.changes:
+            if boot in ("", self.boot) or survives_boot(change.cell):
+                cells.setdefault(change.cell, change.before)
+        return cells
+
+    def wanted(self, boot: str) -> Cells:
+        """Return the cells a run wanted; after a reboot only those that outlive one."""
+        return {name: value for name, value in self.target.items() if boot == self.boot or survives_boot(name)}
+
+
+class Journal:
+    """The journal of one PF on one host.
+
+    Args:
+        serial: the serial number of the device whose runs are meant; None: of every device that was ever in the place.
+    """
+
+    def __init__(self, host: Host, address: str, serial: str | None = None) -> None:
+        self.address = address
+        self.serial = serial
+        self.path = journal_path(host, address)
+        self._host = host
+        self._run = ""
+
+    def begin(self, verb: str, serial: str, target: Cells) -> None:
+        """Open a run; what it changes is appended by :meth:`intend`."""
+        self._run = uuid.uuid4().hex
+        self._append(
+            {
+                "record": "run",
+                "run": self._run,
+                "verb": verb,
+                "boot": self._host.facts().boot_id,
+                "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "serial": serial,
+                "target": target,
+            }
+        )
+
+    def intend(self, actions: Iterable[Action]) -> None:
+        """Write down changes about to be made; they may be made once this returns.
+
+        Raises:
+            HostError: the journal cannot be written; nothing may be changed then.
+        """
+        lines = []
+        for action in actions:
+            changes = [[one.cell, one.before, one.after] for one in action.changes]
+            body = {"phase": action.phase, "summary": action.summary, "changes": changes}
+            lines.append({"record": "begin", "run": self._run, **body})
+        self._append(*lines)
+
+    def end(self, outcome: Outcome, run: str = "") -> None:
+        """Close the run that was begun, or another one by its id."""
+        self._append({"record": "end", "run": run or self._run, "outcome": outcome})
+
+    def try_end(self, outcome: Outcome, run: str = "") -> None:
+        """Close a run where the disk lets us; an unclosed run is found by ``recover``, which loses nothing."""
+        try:
+            self.end(outcome, run)
+        except HostError:
+            return
+
+    def supersede(self, target: Cells, *, anew: bool = False) -> None:
+        """Close earlier runs that were cut off and have nothing left to be undone by now.
+
+        Everything they wanted or changed is as a later run wanted it; :meth:`original` still has what was before them.
+
+        Args:
+            target: the cells that are as they are wanted now.
+            anew: all VFs were removed on the way, so that nothing is left of what was done to them.
+        """
+        wanted = target.keys()
+        for run in self.unfinished():
+            cells = run.target.keys() | run.before().keys()
+            lasting = {name for name in cells if survives_boot(name)}
+            if self._ours(run) and ((anew and lasting <= wanted) or (cells and cells <= wanted)):
+                self.try_end("superseded", run.run)
+
+    def runs(self) -> list[Run]:
+        """Return every run since the last release, oldest first."""
+        runs: dict[str, Run] = {}
+        for record in _records(store.read(self.path) or ""):
+            _take(runs, record)
+        return list(runs.values())
+
+    def unfinished(self) -> list[Run]:
+        """Return the runs that did not end."""
+        return [run for run in self.runs() if run.outcome is None]
+
+    def original(self) -> Cells:
+        """Return the first known value of every cell of a device that was touched since the last release.
+
+        Of what an earlier boot touched only that is left which outlives a reboot.
+        """
+        boot = self._host.facts().boot_id
+        cells: Cells = {}
+        for run in self.runs():
+            if self._ours(run):
+                for name, value in run.before(boot).items():
+                    cells.setdefault(name, value)
+        return cells
+
+    def forget(self) -> None:
+        """Remove what the journal holds of the device: everything of it was undone."""
+        others = {run.run for run in self.runs() if not self._ours(run)}
+        if not others:
+            store.remove(self.path)
+            return
+        records = [record for record in _records(store.read(self.path) or "") if record.get("run") in others]
+        store.write(self.path, "".join(f"{_line(record)}\n" for record in records))
+
+    def _ours(self, run: Run) -> bool:
+        return self.serial is None or run.serial == self.serial
+
+    def _append(self, *records: dict[str, Any]) -> None:
+        # A leading newline parts the record from a line that a full disk or a lost machine may have torn.
+        lines = "".join(f"{_line(record)}\n" for record in records)
+        store.append(self.path, "\n" + lines if records[0]["record"] == "run" else lines)
+
+
+def journal_path(host: Host, address: str) -> Path:
+    """Return the file of a PF's journal."""
+    return host.state_dir / "journal" / f"{address}.jsonl"
+
+
+def journals(host: Host) -> list[Journal]:
+    """Return the journals of every PF that has one."""
+    names = store.names(host.state_dir / "journal")
+    return [Journal(host, name.removesuffix(".jsonl")) for name in names if name.endswith(".jsonl")]
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, separators=(",", ":"))
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+#: What each cell's values are; a line with others was not written by nvmelm, or was damaged.
+_PER_FUNCTION: dict[str, tuple[type, ...]] = {
+    "vq": (int,),
+    "vi": (int,),
+    "online": (bool,),
+    "driver": (str, NoneType),
+    "override": (str,),
+    "mark": (str, NoneType),
+    "namespaces": (str, NoneType),
+}
+_OF_PRIMARY: dict[str, tuple[type, ...]] = {"vfs": (int,), "autoprobe": (bool, NoneType)}
+
+
+def _cells(body: dict[str, Any]) -> Cells:
+    """Return cells as they were written; ValueError when they are none."""
+    for name, value in body.items():
+        cntlid, slash, part = name.rpartition("/")
+        kinds = _PER_FUNCTION.get(part) if slash else _OF_PRIMARY.get(part)
+        known = not slash or (cntlid.startswith("0x") and hexadecimal(cntlid, most=0xFFFF) is not None)
+        if not known or kinds is None or type(value) not in kinds:
+            raise ValueError(f"{name} is no cell, or {value!r} is no value of it")
+    return dict(body)
+
+
+def _change(name: str, before: Value, after: Value) -> Change:
+    return Change(name, _cells({name: before})[name], _cells({name: after})[name])
+
+
+def _take(runs: dict[str, Run], record: dict[str, Any]) -> None:
+    """Add one record to the runs; one that is not of our shape is passed over."""
+    try:
+        if record["record"] == "run":
+            run_id, verb, boot, started_at, serial = (str(record[name]) for name in _RUN_FIELDS)
+            runs[run_id] = Run(run_id, verb, boot, started_at, serial, _cells(record["target"]))
+        elif record["record"] == "begin":
+            run = runs[record["run"]]
+            run.changes += [_change(name, before, after) for name, before, after in record["changes"]]
+            run.summaries.append(str(record["summary"]))
+        elif record["record"] == "end":
+            runs[record["run"]].outcome = str(record["outcome"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return

@@ -1,0 +1,45 @@
+"""Give a controlled function the parameters another one has: resources and namespaces, in one change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.pci import Bdf
+from nvmelm.inventory.picture import ChangeReport
+from nvmelm.inventory.read import resolve
+from nvmelm.prepare.actions import Cells
+from nvmelm.prepare.apply import Confirm, Request, apply
+from nvmelm.prepare.plan import cell, namespaces_value
+from nvmelm.prepare.resources import check_share
+
+
+def give(
+    session: Session,
+    which: Bdf | int,
+    *,
+    vq: int | None = None,
+    vi: int | None = None,
+    namespaces: Collection[int] | None = None,
+    confirm: Confirm,
+    dry_run: bool = False,
+) -> ChangeReport:
+    """Assign resources to a controlled function and attach exactly these namespaces to it; None leaves a part alone.
+
+    All in one change: a resource given up for a moment may be gone at a second write. An online controller goes
+    offline for its resources and comes back. Release and recover bring back what was there before.
+
+    Raises:
+        UsageError: the resources do not fit; the message says what would. Or the operator did not agree.
+        BusyError: the controller is in use or in a session that is not over.
+        AdminCommandError: the device refused; everything was put back.
+    """
+    picture = session.picture(users=False)
+    secondary = resolve(picture, which)
+    check_share(picture, [secondary], vq, vi)
+    target: Cells = {
+        cell(secondary.cntlid, name): count for name, count in (("vq", vq), ("vi", vi)) if count is not None
+    }
+    if namespaces is not None:
+        target[cell(secondary.cntlid, "namespaces")] = namespaces_value(namespaces)
+    return apply(session, Request("compat parameters apply", target), confirm=confirm, dry_run=dry_run)

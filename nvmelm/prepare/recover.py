@@ -1,0 +1,185 @@
+"""Find what was left unfinished on this host, say what it means, and undo or finish it.
+
+A run without an end in a journal was killed, or lost its machine. Undoing goes from what the host shows now to what
+each cell held before the run; finishing goes to what the run wanted. Both are plans like any other, so both can be
+looked at first, and done twice without harm. After a reboot there is nothing to undo but attached namespaces: VFs,
+overrides and resources are gone with the boot, and the run is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
+
+from nvmelm.documents import RecoverReport, Unfinished
+from nvmelm.errors import NvmelmError, UncertainError, UsageError
+from nvmelm.host import Host
+from nvmelm.inventory import suspension
+from nvmelm.inventory.find import find_primary, primaries
+from nvmelm.inventory.opened import Session, require_privilege, session
+from nvmelm.prepare import guards
+from nvmelm.prepare.apply import Confirm, Request, apply, known, picture_for, undo
+from nvmelm.prepare.journal import Journal, Run, journal_path, journals
+from nvmelm.prepare.plan import plan
+from nvmelm.prepare.provision import remove_stale_marks, without_running
+
+
+def recover(
+    host: Host,
+    *,
+    finish: bool = False,
+    leave: Collection[str] = (),
+    confirm: Confirm,
+    dry_run: bool = False,
+) -> RecoverReport:
+    """Undo every unfinished run of this host, or finish it.
+
+    Args:
+        leave: addresses of PFs that must not be touched: a session between two hosts is undecided there.
+
+    Raises:
+        PermissionDeniedError: not root.
+        UncertainError: a PF that a journal speaks of is not there, so nothing can be said about it.
+    """
+    require_privilege(host)
+    found: list[Unfinished] = []
+    notes: list[str] = []
+    changed = False
+    for journal in journals(host):
+        runs = journal.unfinished()
+        if not runs:
+            continue
+        if journal.address in leave:
+            notes.append(
+                f"{journal.address}: {len(runs)} unfinished, left alone beside a session; nvmelm recover again"
+            )
+            continue
+        boot = host.facts().boot_id
+        earlier = [run for run in runs if run.boot != boot and not run.before(boot)]
+        found += [_of_earlier_boot(journal, run) for run in earlier]
+        if len(runs) > len(earlier):
+            now = [run for run in runs if run not in earlier]
+            views, kept = _recover_now(host, journal, now, finish, confirm, dry_run)
+            found += views
+            if kept:
+                notes.append(kept)
+                continue
+        if not dry_run:
+            changed = True
+            _close(journal, runs, finished=finish)
+            notes.append(f"{journal.address}: {len(runs)} unfinished, {'finished' if finish else 'undone'} or closed")
+    notes += _standing_still(host, leave)
+    return RecoverReport(changed=changed, dry_run=dry_run, unfinished=tuple(found), notes=tuple(notes))
+
+
+def _standing_still(host: Host, leave: Collection[str]) -> Iterator[str]:
+    """Name the controllers that are suspended, though nothing that is written down wants them to be."""
+    for ref in primaries(host):
+        if str(ref.address) in leave:
+            continue
+        try:
+            with session(host, ref) as opened:
+                picture = opened.picture(users=False, states=True)
+        except NvmelmError as error:
+            yield f"{ref.address}: whether its controllers are suspended is not known: {error.message}"
+            continue
+        if picture.suspension_unknown:
+            yield f"{ref.address}: which controllers are suspended is not known: {picture.suspension_unknown}"
+        for secondary in picture.secondaries:
+            if secondary.suspended:
+                fix = f"nvmelm state resume {ref.address} {secondary.cntlid:#06x}, if it is to run here"
+                yield f"{ref.address}: {suspension.meaning(secondary)}; {fix}"
+
+
+def _recover_now(
+    host: Host, journal: Journal, runs: list[Run], finish: bool, confirm: Confirm, dry_run: bool
+) -> tuple[list[Unfinished], str]:
+    """Undo or finish the runs of a PF; return what they were, and why they were left alone after all."""
+    with _session(host, journal) as opened:
+        for run in runs:
+            _same_device(opened, run)
+        boot = host.facts().boot_id
+        found = [_describe(opened, journal, run) for run in runs]
+        kept = "" if finish else _needed_by_guests(opened, runs)
+        if kept:
+            return found, kept
+        for run in reversed(runs):
+            if finish:  # journaled like any run: it may touch cells the interrupted one had not come to
+                target, _ = without_running(opened, picture_for(opened, run.target), run.wanted(boot))
+                apply(opened, Request(run.verb, target), confirm=confirm, dry_run=dry_run)
+            else:
+                undo(opened, run.before(boot), f"undo {run.verb}", confirm=confirm, dry_run=dry_run)
+        if not dry_run:
+            remove_stale_marks(opened)
+    return found, ""
+
+
+def _needed_by_guests(opened: Session, runs: list[Run]) -> str:
+    """Say which controllers that run a guest, as far as the sessions tell, would go with the undo; empty: none."""
+    guests = guards.running(opened.host, opened.picture(users=False))
+    boot = opened.host.facts().boot_id
+    for run in runs if guests else []:
+        before = run.before(boot)
+        picture = picture_for(opened, before)
+        lost = sorted(guards.touched(picture, plan(picture, known(picture, before))) & guests.keys())
+        if lost:
+            names = ", ".join(f"{cntlid:#06x}" for cntlid in lost)
+            return (
+                f"{opened.address}: {run.verb} is not undone: {names} runs a guest here as far as session "
+                f"{guests[lost[0]].id} tells; nvmelm recover --finish completes it, nvmelm release undoes it"
+            )
+    return ""
+
+
+def _session(host: Host, journal: Journal) -> AbstractContextManager[Session]:
+    try:
+        return session(host, find_primary(host, journal.address), change=True)
+    except UsageError as error:
+        cause = "the journal speaks of it, but the host shows no such function driven by the nvme driver"
+        fix = f"bind {journal.address} to the nvme driver again; if it is gone for good, remove {journal.path}"
+        raise UncertainError(f"{journal.address} is not there", cause=cause, fix=fix) from error
+
+
+def _same_device(opened: Session, run: Run) -> None:
+    if run.serial != opened.ref.serial:
+        cause = f"the journal was written for serial {run.serial}; {opened.ref.serial} is there now"
+        path = journal_path(opened.host, opened.address)
+        fix = f"look at {path}, and remove it when the old device is gone for good"
+        raise UncertainError(f"{opened.address} is another device", cause=cause, fix=fix)
+
+
+def _close(journal: Journal, runs: list[Run], *, finished: bool) -> None:
+    for run in runs:
+        journal.end("done" if finished else "recovered", run.run)
+    if all(run.outcome in ("recovered", "rolled back") for run in journal.runs()):
+        journal.forget()
+
+
+def _describe(opened: Session, journal: Journal, run: Run) -> Unfinished:
+    boot = opened.host.facts().boot_id
+    before = run.before(boot)
+    picture = picture_for(opened, before | run.target)
+    last = run.summaries[-1] if run.summaries else "before its first change"
+    return Unfinished(
+        run=run.run,
+        verb=run.verb,
+        primary=journal.address,
+        started_at=run.started_at,
+        boot="this" if run.boot == boot else "earlier",
+        meaning=f"{run.verb} on {journal.address} stopped at or after: {last}",
+        undo=tuple(action.view() for action in plan(picture, known(picture, before))),
+        finish=tuple(action.view() for action in plan(picture, run.wanted(boot))),
+    )
+
+
+def _of_earlier_boot(journal: Journal, run: Run) -> Unfinished:
+    return Unfinished(
+        run=run.run,
+        verb=run.verb,
+        primary=journal.address,
+        started_at=run.started_at,
+        boot="earlier",
+        meaning=f"{run.verb} on {journal.address} was cut off by a reboot, which undid it",
+        undo=(),
+        finish=(),
+    )

@@ -1,0 +1,1 @@
+"""This process: its signals, threads and waits, and the programs it starts."""

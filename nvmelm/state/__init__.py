@@ -1,0 +1,1 @@
+"""Step 6 on one host: suspend, save, restore and resume."""

@@ -1,0 +1,146 @@
+"""What libvirt's hook does: bind the VFs a domain names before it starts, and give them back afterwards.
+
+Only what the hook bound itself is given back: a VF that was found bound, by ``source prepare`` or ``apply`` say,
+is somebody's wish and stays. So each VF that is bound here is written down first, with the domain it is for::
+
+    libvirt/0000:01:00.1.json      {"domain": "vm1", "boot": "…", "incarnation": 4711, "bound": true}
+
+The boot and the VF's inode in sysfs tell the VF from another one that has its address later. ``bound`` is false until
+it was bound: a VF that is found bound then was bound by somebody else, and stays.
+
+Libvirt waits for the hook and must not be asked anything meanwhile; all that is needed stands in the domain's XML.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from nvmelm.disk import store
+from nvmelm.errors import BusyError, NvmelmError
+from nvmelm.host import Host
+from nvmelm.inventory.find import PrimaryRef, find_function
+from nvmelm.inventory.opened import session
+from nvmelm.inventory.pci import VFIO_DRIVER, Bdf
+from nvmelm.inventory.read import resolve
+from nvmelm.prepare import guards, provision
+from nvmelm.prepare.apply import Confirm
+from nvmelm.vm.handover import require_ready, require_unused
+from nvmelm.vm.libvirt.domain_xml import DomainXml, Wanted
+
+
+def prepare(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_run: bool = False) -> tuple[str, ...]:
+    """Bind the VFs a domain's metadata names, and check that it can have them; return those that were bound.
+
+    Raises:
+        BusyError: libvirt would bind one itself, somebody has it, the kernel's NVMe driver uses it, or a session that
+            is not over holds it.
+        NotReadyError: one is not enabled, offline, or bears no mark.
+        NotSupportedError: one is in no IOMMU group, or another driver migrates it.
+    """
+    for one in xml.wanted:
+        function = xml.function(one.address)
+        if function is not None and (function.managed or function.kind != "hostdev"):
+            raise BusyError(
+                f"libvirt would bind {one.address} itself",
+                cause=f"the domain has it as <{function.kind}>" + (" with managed='yes'" if function.managed else ""),
+                fix=f"virsh edit {domain}: make it a <hostdev managed='no'>",
+                reason="libvirt-managed",
+            )
+    bound: list[str] = []
+    for ref, wanted in _by_primary(host, xml.wanted):
+        bound += _prepared(host, ref, domain, wanted, confirm=confirm, dry_run=dry_run)
+    return tuple(bound)
+
+
+def release(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_run: bool = False) -> tuple[str, ...]:
+    """Give the VFs back that were bound for a domain; return them. All are tried before an error is raised.
+
+    Raises:
+        BusyError: one is still in use.
+        NvmelmError: whatever unbinding a VF meets.
+    """
+    unbound, met = [], None
+    for one in xml.wanted:
+        path = _path(host, one.address)
+        note = _note(path)
+        if note.get("domain") != domain:
+            continue
+        try:
+            if note.get("bound") and {**note, **_identity(host, one.address)} == note:
+                _unbind(host, one.address, confirm=confirm, dry_run=dry_run)
+                unbound.append(str(one.address))
+        except NvmelmError as error:
+            met = met or error
+            continue
+        if not dry_run:
+            store.remove(path)
+    if met is not None:
+        raise met
+    return tuple(unbound)
+
+
+def _by_primary(host: Host, wanted: Sequence[Wanted]) -> list[tuple[PrimaryRef, list[Wanted]]]:
+    found: dict[PrimaryRef, list[Wanted]] = {}
+    for one in wanted:
+        ref, _ = find_function(host, str(one.address))
+        found.setdefault(ref, []).append(one)
+    return list(found.items())
+
+
+def _prepared(
+    host: Host, ref: PrimaryRef, domain: str, wanted: Sequence[Wanted], *, confirm: Confirm, dry_run: bool
+) -> list[str]:
+    """Bind the VFs of one controlling function that are not bound."""
+    bound = []
+    with session(host, ref, change=not dry_run) as opened:
+        picture = opened.picture()
+        for one in wanted:
+            found = resolve(picture, one.address)
+            guards.require_decided(host, picture, [found.cntlid])  # the domain would open the VF, which resets it
+            require_unused(found)
+            path = _path(host, one.address)
+            if found.driver == VFIO_DRIVER:
+                if not dry_run and _note(path).get("bound") is False:
+                    store.remove(path)
+                continue
+            note = {"domain": domain, **_identity(host, one.address)}
+            if not dry_run:
+                store.write(path, json.dumps(note | {"bound": False}) + "\n")
+            provision.bind(opened, [one.address], unmarked=one.unmarked, confirm=confirm, dry_run=dry_run)
+            if not dry_run:
+                store.write(path, json.dumps(note | {"bound": True}) + "\n")
+            bound.append(str(one.address))
+        if dry_run:
+            return bound
+        picture = opened.picture(users=False)
+        for one in wanted:
+            found = resolve(picture, one.address)
+            require_ready(host, picture, found, unmarked=one.unmarked)
+    return bound
+
+
+def _identity(host: Host, address: Bdf) -> dict[str, object]:
+    """Return what tells a VF from a later one with its address; a VF that is not there has no inode."""
+    inode = host.sysfs.inode(address.path) if host.sysfs.exists(address.path) else None
+    return {"boot": host.facts().boot_id, "incarnation": inode}
+
+
+def _unbind(host: Host, address: Bdf, *, confirm: Confirm, dry_run: bool) -> None:
+    ref, which = find_function(host, str(address))
+    with session(host, ref, change=not dry_run) as opened:
+        provision.unbind(opened, [which], confirm=confirm, dry_run=dry_run)
+
+
+def _path(host: Host, address: Bdf) -> Path:
+    return host.state_dir / "libvirt" / f"{address}.json"
+
+
+def _note(path: Path) -> dict[str, object]:
+    """Return what was written down for a VF; nothing when it was torn by a crash: then it was not bound either."""
+    try:
+        known = json.loads(store.read(path) or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,1 @@
+"""A virtual machine behind QEMU's own monitor."""

@@ -1,0 +1,154 @@
+"""A VM moves between two emulated hosts, and every call of its VMM is a real one of a real process under the filter."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationFailedError, migrate
+from nvmelm.emulator.host import EmulatedHost
+from nvmelm.inventory.opened import session
+from nvmelm.prepare import provision
+from nvmelm.vfio.emulated import opening_of
+from nvmelm.vfio.functions import HostFunctions
+from nvmelm.vfio.seam import Opening
+from tests.emulated.answers import agree
+from tests.emulated.vfio_world import FIRST, PF, VF, World
+from tests.interposing import PlayedHost, PlayedVmm
+
+GET, SET, PROBE = 1 << 16, 1 << 17, 1 << 18
+
+
+class FunctionHost(PlayedHost):
+    """A played VFIO whose function is an emulated VM's, answered by the controlling function."""
+
+    def __init__(self, vm: MigratingVm, functions: HostFunctions) -> None:
+        super().__init__()
+        self._vm, self._real = vm, functions
+
+    def open(self, opening: Opening) -> Any:
+        assert opening.address == self._vm.bdf
+        return self._real.open(opening_of(self._vm))
+
+
+class Calls:
+    """What an emulated VM asks of its function, as the calls of a process; a negative answer is an OSError."""
+
+    def __init__(self, vm: MigratingVm, functions: HostFunctions) -> None:
+        self.vmm = PlayedVmm(FunctionHost(vm, functions))
+        self.fd = self.vmm.open(vm.bdf)
+
+    def _feature(self, flags: int, data: bytes) -> bytes:
+        result, answer = self.vmm.feature(self.fd, flags, data)
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
+        return answer
+
+    def flags(self) -> int:
+        return int.from_bytes(self._feature(1 | GET, bytes(8)), "little")
+
+    @property
+    def state(self) -> int:
+        return self.vmm.get_state(self.fd)
+
+    def set_state(self, state: int) -> Pipe | None:
+        data_fd = struct.unpack("=Ii", self._feature(2 | SET, struct.pack("=Ii", state, 0)))[1]
+        return Pipe(self.vmm, data_fd) if data_fd >= 0 else None
+
+    def data_size(self) -> int:
+        return int.from_bytes(self._feature(9 | GET, bytes(8)), "little")
+
+    def logging_start(self, ranges: list[tuple[int, int]], page_size: int) -> int:
+        self._feature(6 | SET | PROBE, b"")
+        where = self.vmm.do("buffer", "ranges", b"".join(struct.pack("=2Q", *row) for row in ranges).hex())
+        answer = self._feature(6 | SET, struct.pack("=Q2IQ", page_size, len(ranges), 0, where))
+        return int.from_bytes(answer[:8], "little")
+
+    def logging_report(self, iova: int, length: int, page_size: int) -> bytes:
+        where = self.vmm.do("buffer", "bitmap", bytes(-(-length // page_size // 64) * 8).hex())
+        self._feature(8 | GET, struct.pack("=4Q", iova, length, page_size, where))
+        return bytes.fromhex(self.vmm.do("look", "bitmap"))
+
+    def can_log(self) -> bool:
+        return True
+
+    def logging_stop(self) -> None:
+        self._feature(7 | SET, b"")
+
+    def was_reset(self) -> None:
+        assert self.vmm.do("ioctl", self.fd, 0x3B6F, 0) == 0
+
+    def close(self) -> None:
+        self.vmm.__exit__()
+
+
+class Pipe:
+    """The VMM's end of a stream, read and written by plain calls."""
+
+    def __init__(self, vmm: PlayedVmm, fd: int) -> None:
+        self._vmm, self._fd = vmm, fd
+
+    def read(self, size: int) -> bytes:
+        return bytes.fromhex(self._vmm.do("read", self._fd, size))
+
+    def write(self, data: bytes) -> None:
+        result = self._vmm.do("write", self._fd, data.hex())
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
+
+
+class FilteredWorld(World):
+    """Two prepared hosts, whose VMs make real calls."""
+
+    def vm(self, host: EmulatedHost, bdf: str = VF, **values: Any) -> MigratingVm:
+        functions = HostFunctions(host, self.options)
+        vm = MigratingVm(host, bdf, lambda vm: Calls(vm, functions), **values)
+        self._vms.append(vm)
+        return vm
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[FilteredWorld]:
+    made = FilteredWorld(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_vm_moves_by_its_own_calls_and_its_guest_does_not_notice(world: FilteredWorld) -> None:
+    source, destination = world.running(), world.waiting()
+    source.rescan(7)
+    migrate(source, destination)
+    destination.work(50)
+    destination.rescan(9)
+    report = destination.finish()
+    assert report.clean, report
+    assert report.verified
+
+
+def test_a_vm_whose_function_is_not_marked_does_not_move_and_goes_on(world: FilteredWorld) -> None:
+    with session(world.destination, PF, change=True) as pf:
+        provision.revoke(pf, [FIRST], confirm=agree)
+    source, destination = world.running(), world.waiting()
+    assert not destination.migratable
+    with pytest.raises(MigrationFailedError, match="not supported"):
+        migrate(source, destination)
+    source.work(20)
+    assert source.finish().clean
+
+
+def test_what_is_no_state_is_refused_while_it_is_written_and_the_source_goes_on(world: FilteredWorld) -> None:
+    source, destination = world.running(), world.waiting()
+    assert isinstance(destination.answering, Calls)
+    pipe = destination.answering.set_state(4)
+    assert pipe is not None
+    with pytest.raises(OSError, match="Broken pipe"):
+        pipe.write(os.urandom(1 << 20))
+    with pytest.raises(OSError, match=r"."):
+        destination.answering.set_state(2)
+    source.work(20)
+    assert source.finish().clean

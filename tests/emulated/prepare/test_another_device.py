@@ -1,0 +1,132 @@
+"""What is remembered is looked up by place; a device that came into the place is none of it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from nvmelm import cli
+from nvmelm.documents import Role
+from nvmelm.emulator.host import EmulatedHost
+from nvmelm.errors import UncertainError
+from nvmelm.inventory import marks
+from nvmelm.inventory.opened import Session, session
+from nvmelm.prepare import provision
+from nvmelm.prepare.journal import Journal
+from nvmelm.prepare.recover import recover
+from nvmelm.state import verbs
+from tests.emulated.answers import agree
+from tests.emulated.conftest import MakeHost
+
+PF, FIRST = "0000:01:00.0", 0x42
+OLD = "SERIAL-OLD"
+
+
+@pytest.fixture
+def host(make_host: MakeHost) -> EmulatedHost:
+    """Return a host with a prepared device, whose driver probed VFs by itself before and is not to now."""
+    made = make_host(serials=[OLD])
+    with opened(made) as one:
+        provision.prepare(one, Role.MIGRATABLE, 2, confirm=agree)
+    return made
+
+
+def opened(host: EmulatedHost) -> AbstractContextManager[Session]:
+    return session(host, PF, change=True)
+
+
+def swap(host: EmulatedHost, serial: str = "NEW") -> None:
+    """Pull the device out and put another one of its kind into the slot."""
+    host.remove(PF)
+    with host.machine.change() as state:
+        state["primaries"][PF]["serial"] = serial
+        state["primaries"][PF]["autoprobe"] = False  # as its owner has it
+    host.sysfs.write("bus/pci/rescan", "1")
+
+
+def autoprobe(host: EmulatedHost) -> str:
+    return host.sysfs.read(f"bus/pci/devices/{PF}/sriov_drivers_autoprobe")
+
+
+def test_release_brings_nothing_of_another_device_back(host: EmulatedHost) -> None:
+    swap(host)
+    with opened(host) as one:
+        report = provision.release(one, confirm=agree)
+    assert report.actions == ()
+    assert autoprobe(host) == "0"
+    assert [run.serial for run in Journal(host, PF).runs()] == [OLD]
+
+
+def test_sriov_disable_and_vfio_unbind_bring_nothing_of_another_device_back(host: EmulatedHost) -> None:
+    swap(host)
+    with opened(host) as one:
+        provision.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
+        provision.disable_sriov(one, confirm=agree)
+    assert autoprobe(host) == "0"
+
+
+def test_the_device_that_comes_back_is_released_as_it_was(host: EmulatedHost) -> None:
+    swap(host)
+    with opened(host) as one:
+        provision.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
+        provision.release(one, confirm=agree)
+    swap(host, OLD)
+    with opened(host) as one:
+        provision.release(one, confirm=agree)
+    assert autoprobe(host) == "1"
+    assert Journal(host, PF).runs() == []
+
+
+def test_an_interrupted_run_on_another_device_is_not_undone(host: EmulatedHost) -> None:
+    Journal(host, PF, OLD).begin("sriov enable", OLD, {"vfs": 4})
+    swap(host)
+    with opened(host) as one:
+        provision.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
+    with pytest.raises(UncertainError, match="another device"):
+        recover(host, confirm=agree)
+
+
+def test_a_mark_rests_on_the_serial_number(host: EmulatedHost) -> None:
+    with opened(host) as one:
+        facts = marks.facts_of(host, one.picture(), one.picture().secondaries[0])
+    assert facts["serial"] == OLD
+    with host.machine.change() as state:
+        state["primaries"][PF]["serial"] = "NEW"
+    with opened(host) as one:
+        mark = one.picture().secondaries[0].mark
+    assert mark is not None
+    assert (mark.holds, mark.broken_by) == (False, ("the PF is another device",))
+
+
+def test_a_saved_state_is_of_its_device_and_boot(host: EmulatedHost) -> None:
+    def saved(one: Session) -> str:
+        return verbs._saved(one, one.picture().secondaries[0])
+
+    with opened(host) as one:
+        verbs.suspend(one, FIRST, confirm=agree)
+        verbs.save(one, FIRST, host.state_dir.parent / "image")
+        assert saved(one)
+    with host.machine.change() as state:
+        before = state["boot_id"]
+        state["boot_id"] = "another"
+    with opened(host) as one:
+        assert saved(one) == ""
+    with host.machine.change() as state:
+        state["boot_id"] = before
+        state["primaries"][PF]["serial"] = "NEW"
+    with opened(host) as one:
+        assert saved(one) == ""
+
+
+def test_a_mark_holds_in_a_redacted_recording(
+    host: EmulatedHost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where, file = f"emulated:{host.state_dir.parent}", str(tmp_path / "recording")
+    assert cli.main(["--host", where, "--record", file, "--redact", "secondary", "list", PF]) == 0
+    assert OLD not in Path(file).read_text()
+    capsys.readouterr()
+    assert cli.main(["--host", f"replay:{file}", "secondary", "list", PF, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["secondaries"][0]["mark"]["holds"]

@@ -1,0 +1,86 @@
+"""``host check``: every symptom has a finding, and every finding that is not ok has a fix."""
+
+from __future__ import annotations
+
+import pytest
+
+from nvmelm.documents import Role
+from nvmelm.emulator.host import EmulatedHost
+from nvmelm.inventory.opened import session
+from nvmelm.prepare import provision
+from nvmelm.prepare.check import check
+from tests.emulated.answers import agree
+from tests.emulated.conftest import MakeHost
+
+PF = "0000:01:00.0"
+
+
+def levels(host: EmulatedHost) -> dict[str, str]:
+    """Return the worst level of each finding, and hold each to its fix."""
+    found = check(host)
+    assert all(one.fix for one in found.findings if one.level != "ok")
+    assert found.ready == all(one.level != "problem" for one in found.findings)
+    order = ["ok", "warning", "problem"]
+    worst: dict[str, str] = {}
+    for one in found.findings:
+        worst[one.code] = max(worst.get(one.code, "ok"), one.level, key=order.index)
+    return worst
+
+
+def prepared(host: EmulatedHost) -> EmulatedHost:
+    with session(host, PF, change=True) as opened:
+        provision.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
+    return host
+
+
+def test_a_capable_host_is_ready_before_and_after_it_is_prepared(make_host: MakeHost) -> None:
+    host = make_host()
+    assert check(host).ready
+    assert check(prepared(host)).ready
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        pytest.param({"iommu": False}, "iommu", id="iommu-off"),
+        pytest.param({"interrupt_remapping": False}, "interrupt-remapping", id="no-interrupt-remapping"),
+        pytest.param({"privileged": False}, "root", id="not-root"),
+    ],
+)
+def test_a_host_that_cannot_do_it_says_why(make_host: MakeHost, options: dict[str, bool], code: str) -> None:
+    assert levels(make_host(options=options))[code] == "problem"
+
+
+def test_a_controller_without_live_migration_is_a_problem_with_a_way_on(make_host: MakeHost) -> None:
+    assert levels(make_host("stock-qemu-7.2"))["live-migration"] == "problem"
+
+
+def test_a_pf_that_was_reset_is_found_although_sysfs_looks_unchanged(make_host: MakeHost) -> None:
+    host = prepared(make_host())
+    host.reset_primary(PF)
+    found = levels(host)
+    assert found["pf-was-reset"] == "problem"
+    assert found["mark"] == "warning"
+
+
+def test_vfs_whose_pf_lost_its_driver_are_found(make_host: MakeHost) -> None:
+    host = prepared(make_host())
+    host.sysfs.write(f"bus/pci/devices/{PF}/driver/unbind", PF)
+    assert levels(host)["orphaned-vfs"] == "problem"
+
+
+def test_autoprobe_that_somebody_else_switched_off_is_told(make_host: MakeHost) -> None:
+    host = make_host()
+    host.sysfs.write(f"bus/pci/devices/{PF}/sriov_drivers_autoprobe", "0")
+    assert levels(host)["autoprobe"] == "warning"
+
+
+def test_a_vf_the_kernel_drives_is_told(make_host: MakeHost) -> None:
+    host = make_host()
+    with session(host, PF, change=True) as opened:
+        provision.enable_sriov(opened, 1, confirm=agree)
+        provision.assign(opened, 66, vq=2, vi=1, confirm=agree)
+        provision.online(opened, 66, confirm=agree)
+    host.sysfs.write("bus/pci/devices/0000:01:00.1/driver_override", "nvme")
+    host.sysfs.write("bus/pci/drivers_probe", "0000:01:00.1")
+    assert levels(host)["vf-driver"] == "warning"

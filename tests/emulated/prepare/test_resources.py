@@ -1,0 +1,86 @@
+"""How many resources a controller needs is the device's word; what its own answers deny is not acted on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nvmelm.documents import Picture, Role
+from nvmelm.emulator.host import EmulatedHost
+from nvmelm.emulator.machine.generations import NVME_2_1
+from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
+from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.picture import ChangeReport
+from nvmelm.prepare import provision
+from nvmelm.prepare.check import check
+from nvmelm.prepare.journal import Journal
+from tests.emulated.answers import agree
+from tests.emulated.conftest import MakeHost
+
+PF = "0000:01:00.0"
+ONE_IS_ENOUGH = NVME_2_1.with_(max_vfs=63, vq_flexible=64, vq_per_secondary=1, vq_minimum=1)
+
+
+def prepare(host: EmulatedHost, vfs: int, **options: int) -> ChangeReport:
+    with session(host, PF, change=True) as opened:
+        return provision.prepare(opened, Role.MIGRATABLE, vfs, confirm=agree, **options)  # type: ignore[arg-type]
+
+
+def test_a_device_whose_secondaries_need_one_vq_resource_is_prepared(make_host: MakeHost) -> None:
+    picture = prepare(make_host(ONE_IS_ENOUGH), 4, vq=1).picture
+    assert picture is not None
+    assert [(one.vq, one.online) for one in picture.secondaries[:5]] == [(1, True)] * 4 + [(0, False)]
+
+
+def test_without_a_wish_the_limit_of_a_secondary_is_named_and_what_to_try(make_host: MakeHost) -> None:
+    with pytest.raises(NotSupportedError) as met:
+        prepare(make_host(ONE_IS_ENOUGH), 4)
+    assert "VQFRSM" in met.value.cause
+    assert met.value.fix.startswith("--vq 1 is tried")
+
+
+def test_a_device_that_needs_more_than_was_asked_for_says_so_and_all_is_put_back(make_host: MakeHost) -> None:
+    host = make_host()
+    with pytest.raises(NvmelmError) as met:
+        prepare(host, 1, vq=1)
+    assert met.value.rolled_back
+    with session(host, PF) as opened:
+        assert opened.picture().primary.vfs_enabled == 0
+
+
+def test_a_device_that_assigns_no_vi_resources_is_prepared_without_them(make_host: MakeHost) -> None:
+    device = NVME_2_1.with_(assigns=1, vi_minimum=0)
+    with pytest.raises(NvmelmError):
+        prepare(make_host(device), 2)
+    report = prepare(make_host(device), 2, vi=0)
+    assert not [action for action in report.actions if "VI" in action.summary]
+    assert report.picture is not None
+    assert [(one.vi, one.online, one.driver) for one in report.picture.secondaries[:2]] == [(0, True, "vfio-pci")] * 2
+
+
+TWISTS = {
+    "0x0042 and 0x0043 both claim VF 1": lambda one: replace(one, vf_number=1) if one.cntlid == 0x43 else one,
+    "0x0043 is said to be VF 999": lambda one: replace(one, vf_number=999) if one.cntlid == 0x43 else one,
+    "0x0042 is a secondary of 0x0007": lambda one: replace(one, primary_cntlid=7) if one.cntlid == 0x42 else one,
+    "0x0041 is the primary controller": lambda one: replace(one, cntlid=0x41) if one.cntlid == 0x42 else one,
+}
+
+
+@pytest.mark.parametrize("what", TWISTS)
+def test_a_list_that_cannot_be_true_is_found_and_nothing_is_changed(
+    what: str, make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = make_host()
+    own = Session.picture
+
+    def twisted(self: Session, **options: bool) -> Picture:
+        picture = own(self, **options)
+        return replace(picture, secondaries=tuple(map(TWISTS[what], picture.secondaries)))
+
+    monkeypatch.setattr(Session, "picture", twisted)
+    with session(host, PF, change=True) as opened, pytest.raises(MalformedError, match="contradict") as met:
+        provision.enable_sriov(opened, 1, confirm=agree)
+    assert what in met.value.cause
+    assert not Journal(host, PF).runs()
+    assert [one.level for one in check(host, PF).findings if what in one.message] == ["problem"]

@@ -1,0 +1,133 @@
+"""The documentation: what is made from the code is current, every page is in the site, every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nvmelm.cli.reference import pages
+from nvmelm.errors import ExitCode
+
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+_LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)")
+
+
+def prose(page: Path) -> str:
+    """Return a page without its code blocks and code spans, in which nothing is a link."""
+    text = re.sub(r"^( *)(```|~~~).*?^ *\2 *$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "code", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names of a page's headings, as the site makes them."""
+    text = re.sub(r"^( *)(```|~~~).*?^ *\2 *$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["verbs.md", "codes.md", "documents.md"])
+def test_the_pages_that_are_made_from_the_code_are_current(name: str) -> None:
+    assert (DOCS / name).read_text() == pages.pages()[name], f"docs/{name}: run `make docs`"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_the_tables_of_exit_codes_are_one_table(page: Path) -> None:
+    text = page.read_text()
+    assert text == pages.refreshed(text), f"{page.name}: run `make pages`"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/cli.md", "docs/codes.md"])
+def test_a_page_that_lists_exit_codes_lists_each_of_them(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert [code for code in ExitCode if f"\n| `{code.value}` | " not in text] == []
+
+
+def test_the_page_about_a_move_says_of_every_exit_code_what_is_true_then() -> None:
+    _, _, table = (ROOT / "docs" / "source-guide.md").read_text().partition("| exit | what is true | do |")
+    rows = re.findall(r"^\| ([\d, ]+) \|", table.split("\n\n")[0], flags=re.MULTILINE)
+    assert sorted(int(code) for row in rows for code in row.split(",")) == sorted(ExitCode)
+
+
+def test_every_page_is_in_the_navigation_once_and_nothing_else_is() -> None:
+    _, _, nav = (DOCS / "site" / "mkdocs.yml").read_text().partition("\nnav:\n")
+    named = re.findall(r": (\S+\.md)$", nav, flags=re.MULTILINE)
+    assert sorted(named) == [page.name for page in PAGES], "docs/site/mkdocs.yml: one line for each page"
+
+
+def test_every_page_is_named_on_the_first_one() -> None:
+    index = (DOCS / "index.md").read_text()
+    assert [page.name for page in PAGES if page.name != "index.md" and f"({page.name})" not in index] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_every_relative_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None:
+    for link in _LINK.findall(prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_links_to_what_the_site_has_not(page: Path) -> None:
+    for link in _LINK.findall(prose(page)):
+        assert not link.startswith(("../", "/")), link
+
+
+def test_a_page_made_from_the_code_has_every_verb_and_no_hidden_option() -> None:
+    from nvmelm.cli.reference import tree
+
+    text = pages.pages()["verbs.md"]
+    for topic in tree.topics():
+        for verb in topic.verbs:
+            assert f"```text\n{verb.usage}\n```" in text
+    assert "install-completion" not in text
+
+
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="systemd-tmpfiles reads the snippet")
+def test_the_snippet_for_tmpfiles_makes_a_directory_that_nvmelm_takes(tmp_path: Path) -> None:
+    snippet = ROOT / "nvmelm" / "share" / "tmpfiles.d" / "nvmelm.conf"
+    assert snippet.read_text().splitlines()[-1] == "d /var/lib/nvmelm 0700 root root -"
+    words = ["systemd-tmpfiles", "--create", f"--root={tmp_path}", str(snippet)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    made = tmp_path / "var" / "lib" / "nvmelm"
+    assert made.is_dir(), done.stderr
+    assert made.stat().st_mode & 0o777 == 0o700
+
+
+def test_mkdocs_builds_the_site_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    words = ["build", "--strict", "--quiet", "-f", str(DOCS / "site" / "mkdocs.yml"), "-d", str(tmp_path / "site")]
+    done = subprocess.run([sys.executable, "-m", "mkdocs", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in PAGES:
+        assert (tmp_path / "site" / f"{page.stem}.html").is_file()
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers reads the snippet")
+def test_the_snippet_for_sysusers_makes_an_account_without_a_password(tmp_path: Path) -> None:
+    snippet = ROOT / "nvmelm" / "share" / "sysusers.d" / "nvmelm.conf"
+    (tmp_path / "etc").mkdir()
+    words = ["systemd-sysusers", f"--root={tmp_path}", str(snippet)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    (account,) = (tmp_path / "etc" / "passwd").read_text().splitlines()
+    assert account.split(":")[0] == "nvmelm"
+    assert account.split(":")[5:] == ["/var/lib/nvmelm-login", "/bin/sh"]
+    assert (tmp_path / "etc" / "shadow").read_text().split(":")[1].startswith("!")
+
+
+@pytest.mark.skipif(shutil.which("visudo") is None, reason="visudo reads the snippet")
+def test_the_snippet_for_sudoers_is_one_that_sudo_understands() -> None:
+    snippet = ROOT / "nvmelm" / "share" / "sudoers.d" / "nvmelm"
+    done = subprocess.run(["visudo", "-cf", str(snippet)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

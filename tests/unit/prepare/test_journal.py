@@ -1,0 +1,156 @@
+"""The journal: what was there before survives a torn line, a full disk, another boot and any bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nvmelm.disk import store
+from nvmelm.errors import HostError
+from nvmelm.host import HostFacts
+from nvmelm.prepare.actions import Action, Change, Phase
+from nvmelm.prepare.journal import Journal, Run, _records, _take, journals
+
+PF = "0000:01:00.0"
+
+
+class Host:
+    """As much of a host as a journal asks."""
+
+    def __init__(self, directory: Path) -> None:
+        self.state_dir = directory
+        self.boot = "first"
+
+    def facts(self) -> HostFacts:
+        return HostFacts("6.1", self.boot, True)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def change(name: str, before: object, after: object) -> Action:
+    return Action(Phase.VFS, f"{name} becomes {after}", (), (Change(name, before, after),))  # type: ignore[arg-type]
+
+
+def journal(host: Host) -> Journal:
+    return Journal(host, PF)  # type: ignore[arg-type]
+
+
+def test_the_first_value_since_the_last_release_is_the_original(host: Host) -> None:
+    for before, after in ((0, 2), (2, 4)):
+        one = journal(host)
+        one.begin("sriov enable", "S", {"vfs": after})
+        one.intend([change("vfs", before, after)])
+        one.end("done")
+    assert journal(host).original() == {"vfs": 0}
+    assert journal(host).unfinished() == []
+
+
+def test_a_run_without_its_end_is_unfinished(host: Host) -> None:
+    one = journal(host)
+    one.begin("sriov enable", "S", {"vfs": 2})
+    one.intend([change("vfs", 0, 2)])
+    (run,) = journal(host).unfinished()
+    assert (run.verb, run.before(), run.target) == ("sriov enable", {"vfs": 0}, {"vfs": 2})
+
+
+def test_what_an_earlier_boot_changed_is_not_brought_back(host: Host) -> None:
+    one = journal(host)
+    one.begin("sriov enable", "S", {"vfs": 2})
+    one.intend([change("vfs", 0, 2)])
+    host.boot = "second"
+    assert journal(host).original() == {}
+    assert [run.boot for run in journal(host).unfinished()] == ["first"]
+
+
+def test_a_line_torn_by_a_full_disk_does_not_hide_the_next_run(host: Host) -> None:
+    one = journal(host)
+    one.begin("sriov enable", "S", {"vfs": 2})
+    with one.path.open("a") as file:
+        file.write('{"record":"begin","run":"')
+    again = journal(host)
+    again.begin("sriov disable", "S", {"vfs": 0})
+    assert [run.verb for run in journal(host).runs()] == ["sriov enable", "sriov disable"]
+
+
+def test_a_journal_is_for_root_alone_and_found_by_its_pf(host: Host) -> None:
+    journal(host).begin("sriov enable", "S", {})
+    assert journal(host).path.stat().st_mode & 0o777 == 0o600
+    assert [one.address for one in journals(host)] == [PF]  # type: ignore[arg-type]
+    journal(host).forget()
+    assert journals(host) == []  # type: ignore[arg-type]
+
+
+def test_a_full_disk_is_an_error() -> None:
+    with pytest.raises(HostError, match="space"):
+        store.append(Path("/dev/full"), "a line\n")
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mark.json"
+    store.write(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(HostError):
+        store.write(path, "new")
+    assert path.read_text() == "old"
+    assert [one.name for one in tmp_path.iterdir()] == ["mark.json"]
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_journal_with_or_without_runs(text: str) -> None:
+    runs: dict[str, Run] = {}
+    for record in _records(text):
+        _take(runs, record)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=8), part, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(
+    ["record", "run", "verb", "boot", "started_at", "serial", "target", "changes", "summary", "outcome"]
+)
+RECORDS = st.dictionaries(KEYS, VALUES | st.sampled_from(["run", "begin", "end"]), max_size=10)
+
+
+@given(st.lists(RECORDS, max_size=6))
+def test_records_of_any_shape_never_crash_the_reader(records: list[dict[str, object]]) -> None:
+    runs: dict[str, Run] = {}
+    for record in _records("\n".join(json.dumps(one) for one in records)):
+        _take(runs, record)
+    for run in runs.values():
+        run.before()
+
+
+@pytest.mark.parametrize(
+    "cells", [{"vfs": "²"}, {"vfs": True}, {"²/vq": 1}, {"0x0001/vq": "2"}, {"0x0001/other": 1}, {"0x0001/online": 1}]
+)
+def test_a_run_whose_cells_are_none_is_passed_over(host: Host, cells: dict[str, object]) -> None:
+    one = journal(host)
+    one.begin("sriov enable", "S", cells)  # type: ignore[arg-type]
+    one.begin("sriov disable", "S", {"vfs": 0})
+    assert [run.verb for run in journal(host).runs()] == ["sriov disable"]
+
+
+def test_what_is_written_of_another_device_in_the_place_is_neither_used_nor_forgotten(host: Host) -> None:
+    for serial, before in (("old", 3), ("new", 1)):
+        one = Journal(host, PF, serial)  # type: ignore[arg-type]
+        one.begin("sriov enable", serial, {"vfs": 4})
+        one.intend([change("vfs", before, 4)])
+    ours = Journal(host, PF, "new")  # type: ignore[arg-type]
+    assert ours.original() == {"vfs": 1}
+    ours.supersede({"vfs": 4})
+    assert [run.serial for run in ours.unfinished()] == ["old"]
+    ours.forget()
+    assert [(run.serial, run.before()) for run in journal(host).runs()] == [("old", {"vfs": 3})]

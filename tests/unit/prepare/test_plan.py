@@ -1,0 +1,148 @@
+"""The planner: the safe order, nothing when nothing is to do, and a way back from everything."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nvmelm.documents import Picture, Role
+from nvmelm.errors import NotReadyError
+from nvmelm.prepare.actions import Action, Cells, Phase, SysfsWrite, VfWrite, operation_text
+from nvmelm.prepare.plan import cell, cells_of, plan
+from tests.unit.pictures import picture, secondary
+
+READY: Cells = {"vq": 3, "vi": 2, "online": True, "mark": "migratable", "driver": "vfio-pci"}
+
+
+def prepared(vfs: int) -> Cells:
+    cells: Cells = {"vfs": vfs, "autoprobe": False}
+    return cells | {cell(number, name): READY[name] for number in range(1, vfs + 1) for name in READY}
+
+
+def phases(actions: list[Action]) -> list[str]:
+    found: list[str] = []
+    for action in actions:
+        if not found or found[-1] != action.phase:
+            found.append(action.phase)
+    return found
+
+
+def lines(actions: list[Action]) -> list[str]:
+    return [operation_text(one) for action in actions for one in action.operations]
+
+
+def after(start: Picture, actions: list[Action]) -> Cells:
+    cells = cells_of(start)
+    for action in actions:
+        for change in action.changes:
+            assert cells[change.cell] == change.before, "an action starts from where the one before it ended"
+            cells[change.cell] = change.after
+    return cells
+
+
+def test_a_preparation_goes_through_the_steps_in_the_order_that_is_safe() -> None:
+    assert phases(plan(picture(), prepared(2))) == [
+        Phase.AUTOPROBE,
+        Phase.ASSIGN,
+        Phase.VFS,
+        Phase.ONLINE,
+        Phase.MARK,
+        Phase.BIND,
+    ]
+
+
+def test_a_preparation_makes_exactly_these_writes_and_commands() -> None:
+    assert lines(plan(picture(), prepared(1))) == [
+        "echo 0 > /sys/bus/pci/devices/0000:01:00.0/sriov_drivers_autoprobe",
+        (
+            "admin 0x1c cdw10-15 00010008 00000003 00000000 00000000 00000000 00000000  "
+            "(Virtualization Management: Secondary Assign, controller 0x0001, 3 VQ resources)"
+        ),
+        (
+            "admin 0x1c cdw10-15 00010108 00000002 00000000 00000000 00000000 00000000  "
+            "(Virtualization Management: Secondary Assign, controller 0x0001, 2 VI resources)"
+        ),
+        "echo 1 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs",
+        (
+            "admin 0x1c cdw10-15 00010009 00000000 00000000 00000000 00000000 00000000  "
+            "(Virtualization Management: Secondary Online, controller 0x0001)"
+        ),
+        "mark controller 0x0001 migratable",
+        "echo vfio-pci > /sys/bus/pci/devices/0000:01:00.0/virtfn0/driver_override",
+        "echo $(basename $(readlink /sys/bus/pci/devices/0000:01:00.0/virtfn0)) > /sys/bus/pci/drivers_probe",
+    ]
+
+
+def test_wanting_what_is_there_plans_nothing() -> None:
+    start = picture()
+    assert plan(start, cells_of(start)) == []
+
+
+def test_a_changed_count_goes_by_way_of_zero_and_says_what_it_takes_along() -> None:
+    busy = secondary(1, present=True, online=True, vq=3, vi=2, driver="vfio-pci", driver_override="vfio-pci")
+    actions = plan(picture(busy, secondary(2), vfs_enabled=1, drivers_autoprobe=False), {"vfs": 2})
+    assert [one.value for action in actions for one in action.operations if isinstance(one, SysfsWrite)] == ["0", "2"]
+    assert "0000:01:00.1" in actions[0].loses
+    assert actions[0].needs_idle == (1,)
+
+
+def test_a_resource_change_of_an_online_controller_takes_it_offline_and_brings_the_rest_back() -> None:
+    start = picture(secondary(1, present=True, online=True, vq=2, vi=2), vfs_enabled=1, drivers_autoprobe=False)
+    actions = plan(start, {cell(1, "vq"): 3})
+    assert phases(actions) == [Phase.OFFLINE, Phase.ASSIGN, Phase.RESET, Phase.ONLINE]
+    end = after(start, actions)
+    assert (end[cell(1, "vq")], end[cell(1, "vi")], end[cell(1, "online")]) == (3, 2, True)
+
+
+def test_giving_a_vf_back_to_nvme_leaves_no_override_behind() -> None:
+    start = picture(
+        secondary(1, present=True, online=True, vq=3, vi=2, driver="vfio-pci", driver_override="vfio-pci"),
+        vfs_enabled=1,
+        drivers_autoprobe=False,
+    )
+    actions = plan(start, {cell(1, "driver"): "nvme", cell(1, "override"): ""})
+    assert lines(actions) == [
+        "echo 0000:01:00.1 > /sys/bus/pci/devices/0000:01:00.1/driver/unbind",
+        "echo nvme > /sys/bus/pci/devices/0000:01:00.1/driver_override",
+        "echo 0000:01:00.1 > /sys/bus/pci/drivers_probe",
+        "echo '' > /sys/bus/pci/devices/0000:01:00.1/driver_override",
+    ]
+    # An empty write would report success and change nothing.
+    assert [one.value for one in actions[-1].operations if isinstance(one, VfWrite)][-1] == "\n"
+
+
+def test_a_controller_without_a_vf_cannot_go_online() -> None:
+    with pytest.raises(NotReadyError, match="has no VF") as caught:
+        plan(picture(), {cell(3, "online"): True})
+    assert caught.value.fix == "nvmelm sriov enable nvme0 --vfs 3"
+
+
+values = st.fixed_dictionaries(
+    {},
+    optional={
+        "vfs": st.integers(0, 4),
+        "autoprobe": st.booleans(),
+        **{cell(n, "vq"): st.sampled_from([0, 2, 3]) for n in range(1, 5)},
+        **{cell(n, "vi"): st.sampled_from([0, 1, 2]) for n in range(1, 5)},
+        **{cell(n, "online"): st.booleans() for n in range(1, 5)},
+        **{cell(n, "driver"): st.sampled_from([None, "vfio-pci", "nvme"]) for n in range(1, 5)},
+        **{cell(n, "mark"): st.sampled_from([None, *map(str, Role)]) for n in range(1, 5)},
+    },
+)
+
+
+@given(values)
+def test_every_plan_starts_each_action_from_where_the_last_one_ended(target: Cells) -> None:
+    start = picture()
+    try:
+        actions = plan(start, target)
+    except NotReadyError:
+        return
+    end = after(start, actions)
+    for name, value in target.items():
+        if name != "autoprobe" and not name.endswith(("vq", "vi")):
+            assert end[name] == value
+    order = list(Phase)
+    rest = [order.index(action.phase) for action in actions if action.phase not in (Phase.AUTOPROBE, Phase.VFS)]
+    assert rest == sorted(rest)
