@@ -1,4 +1,4 @@
-"""The admin queue's other end: one command in, one completion out.
+"""One admin command on its way through a controller, and the statuses that refuse it.
 
 A controller here is what its :class:`~nvmelm.emulator.machine.generations.Generation` says. Every refusal carries Do
 Not Retry where the recordings show it, which is everywhere a second try could not succeed.
@@ -6,14 +6,12 @@ Not Retry where the recordings show it, which is everywhere a second try could n
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from nvmelm.emulator.machine.generations import Generation
 from nvmelm.emulator.machine.machine import Machine
 from nvmelm.emulator.machine.state import Controller, Primary
-from nvmelm.host import AdminCommand, Completion
-from nvmelm.wire.opcodes import Opcode
+from nvmelm.host import AdminCommand
 
 DNR = 0x4000
 
@@ -108,86 +106,3 @@ class Request:
 
 Answer = tuple[int, bytes]
 """What a command that succeeds returns: DW0 (and DW1 in the upper half), and data for the host."""
-
-Handler = Callable[[Request], Answer]
-
-#: Commands that leave everything as it is, so the state need not be written.
-READ_ONLY = frozenset({Opcode.GET_LOG_PAGE, Opcode.IDENTIFY, Opcode.GET_FEATURES, Opcode.ABORT})
-
-
-def execute(request: Request) -> Completion:
-    """Run one admin command."""
-    command, row = request.command, request.row
-    handler = _handler(request)
-    try:
-        if handler is None:
-            raise Refusal(INVALID_OPCODE)
-        if row.mdts_bytes and command.data_length > row.mdts_bytes:
-            raise Refusal(INVALID_FIELD)
-        result, data = handler(request)
-    except Refusal as refusal:
-        return Completion(refusal.status, refusal.result, bytes(command.data_in_length))
-    if command.data_in_length and len(data) != command.data_in_length:
-        data = data[: command.data_in_length].ljust(command.data_in_length, b"\0")
-    return Completion(0, result, data)
-
-
-def _handler(request: Request) -> Handler | None:
-    opcode = request.command.opcode
-    if not request.row.supports(opcode):
-        return None
-    if not request.is_primary and opcode in _PRIMARY_ONLY:
-        return None
-    return _handlers().get(opcode)
-
-
-#: A migratable controller has none of these (Base Specification 2.1, Host Managed Live Migration).
-_PRIMARY_ONLY = frozenset(
-    {
-        Opcode.TRACK_SEND,
-        Opcode.TRACK_RECEIVE,
-        Opcode.MIGRATION_SEND,
-        Opcode.MIGRATION_RECEIVE,
-        Opcode.CONTROLLER_DATA_QUEUE,
-    }
-)
-
-
-def _abort(_: Request) -> Answer:
-    """Answer Abort: the command was not aborted (DW0 bit 0), since no admin command waits here."""
-    return 1, b""
-
-
-_table: dict[int, Handler] = {}
-
-
-def _handlers() -> dict[int, Handler]:
-    if not _table:
-        # The handlers use the definitions above, so they are imported when the first command arrives.
-        from nvmelm.emulator.device import (
-            attachment,
-            data_queue,
-            features,
-            identify,
-            migration,
-            tracking,
-            virtualization,
-        )
-
-        _table.update(
-            {
-                Opcode.GET_LOG_PAGE: identify.get_log_page,
-                Opcode.IDENTIFY: identify.identify,
-                Opcode.ABORT: _abort,
-                Opcode.SET_FEATURES: features.set_features,
-                Opcode.GET_FEATURES: features.get_features,
-                Opcode.NAMESPACE_ATTACHMENT: attachment.namespace_attachment,
-                Opcode.VIRTUALIZATION_MANAGEMENT: virtualization.manage,
-                Opcode.TRACK_SEND: tracking.track_send,
-                Opcode.TRACK_RECEIVE: tracking.track_receive,
-                Opcode.MIGRATION_SEND: migration.migration_send,
-                Opcode.MIGRATION_RECEIVE: migration.migration_receive,
-                Opcode.CONTROLLER_DATA_QUEUE: data_queue.controller_data_queue,
-            }
-        )
-    return _table

@@ -7,7 +7,8 @@ import os
 import time
 from contextlib import AbstractContextManager
 
-from nvmelm.emulator.device import request
+from nvmelm.emulator.device import dispatch
+from nvmelm.emulator.device.request import Request
 from nvmelm.emulator.device.resets import reset_primary
 from nvmelm.emulator.kernel import functions
 from nvmelm.emulator.kernel.function_directory import transfer_limits
@@ -70,7 +71,7 @@ class EmulatedQueue:
         return function
 
     def _transaction(self, command: AdminCommand) -> AbstractContextManager[HostState]:
-        return self._machine.view() if command.opcode in request.READ_ONLY else self._machine.change()
+        return self._machine.view() if command.opcode in dispatch.READ_ONLY else self._machine.change()
 
     def _run(self, command: AdminCommand) -> Completion:
         with self._transaction(command) as state:
@@ -91,7 +92,7 @@ class EmulatedQueue:
         memory = machine.registered(command.data_out)
         try:
             row = machine.generation(primary)
-            return request.execute(request.Request(machine, primary, row, controller, command, memory))
+            return dispatch.execute(Request(machine, primary, row, controller, command, memory))
         except OSError as error:  # the real disk below the emulated one, not the emulated kernel
             raise host_error("the emulated host cannot keep its state", str(machine.directory), error) from error
 
