@@ -35,9 +35,9 @@ from nvmelm.emulator.machine import faults
 from nvmelm.emulator.machine.generations import Generation
 from nvmelm.emulator.machine.machine import Machine, alive
 from nvmelm.emulator.machine.memory import PAGE
+from nvmelm.emulator.machine.pipes import EmulatedUevents
 from nvmelm.emulator.machine.state import BlockOpener, Function, HostState, Primary
 from nvmelm.emulator.machine.store import Store
-from nvmelm.emulator.machine.uevents import EmulatedUevents
 from nvmelm.errors import DeviceGoneError, NotSupportedError, PermissionDeniedError, UsageError, host_error
 from nvmelm.host import Claim, HostFacts, Mount, Opener
 

@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from nvmelm.emulator.machine import uevents
+from nvmelm.emulator.machine import pipes
 from nvmelm.emulator.machine.files import StateFiles
 from nvmelm.emulator.machine.generations import Generation
 from nvmelm.emulator.machine.memory import Memory
@@ -80,7 +80,7 @@ class Machine:
 
     def _tell(self) -> None:
         if self.said:
-            uevents.tell(self.listeners, self.said)
+            pipes.tell(self.listeners, self.said)
             self.said.clear()
 
     @property

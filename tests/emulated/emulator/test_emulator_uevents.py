@@ -10,7 +10,7 @@ import pytest
 
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel import functions
-from nvmelm.emulator.machine.uevents import EmulatedUevents
+from nvmelm.emulator.machine.pipes import EmulatedUevents
 from nvmelm.errors import HostError, UeventsLostError
 from nvmelm.host import Uevent, Uevents
 from tests.emulated.conftest import MakeHost

@@ -24,7 +24,7 @@ import nvmelm
 from nvmelm.commands import execute, namespace, virtualization
 from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost
-from nvmelm.emulator.machine.uevents import EmulatedUevents
+from nvmelm.emulator.machine.pipes import EmulatedUevents
 from nvmelm.errors import HostError
 from nvmelm.inventory.opened import session
 from nvmelm.ownership.record import to_json
