@@ -18,6 +18,7 @@ from nvmelm.inventory.picture import Secondary
 from nvmelm.inventory.state_reader import StateReader
 from nvmelm.migrate.recovery.queues import has_any
 from nvmelm.ownership.sessions import Moving
+from nvmelm.prepare import provision
 from nvmelm.process import parallel
 from nvmelm.state import running as state
 from nvmelm.wire.formats import StateFormats
@@ -182,6 +183,20 @@ def use_up(session: Session, controllers: Sequence[Moving]) -> None:
     """Take the marks of targets back that run now: *resumable* was said of what they were before, and holds once."""
     for one in controllers:
         marks.revoke(session.host, session.address, one.cntlid)
+
+
+def take_down(session: Session, controllers: Sequence[Moving]) -> None:
+    """Take given-away controllers offline at the source, with their marks.
+
+    Raises:
+        NvmelmError: it failed; it can be done again.
+    """
+    for one in controllers:
+        provision.offline(session, one.cntlid, of_session=True, confirm=_agreed)
+
+
+def _agreed(question: str) -> None:
+    """Agree: what would be lost here runs elsewhere."""
 
 
 def _renew(session: Session, one: Moving) -> None:

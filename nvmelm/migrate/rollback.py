@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from typing import Protocol
 
 from nvmelm.errors import (
     ExitCode,
@@ -15,18 +16,17 @@ from nvmelm.errors import (
     UncertainError,
     unexpected,
 )
+from nvmelm.inventory.opened import Session
 from nvmelm.migrate import controllers
-from nvmelm.migrate.callouts.points import Point
+from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.link import messages
 from nvmelm.migrate.link.frames import Link, LinkLostError
 from nvmelm.migrate.link.messages import send
 from nvmelm.migrate.recovery.settle import ask
 from nvmelm.migrate.recovery.standing import DRIVEN, Standing, look, not_whole
-from nvmelm.ownership.sessions import DOUBTFUL, Record, State
+from nvmelm.migrate.request import Measured
+from nvmelm.ownership.sessions import DOUBTFUL, Record, Sessions, State
 from nvmelm.process.interrupts import OutOfTimeError, let_go
-
-if TYPE_CHECKING:
-    from nvmelm.migrate.source import Source
 
 #: How long the destination gets to put itself back; the guest runs again by then.
 _ABORT_S = 60.0
@@ -44,7 +44,41 @@ _PUT_BACK = (
 )
 
 
-def roll_back(source: Source, error: Exception | KeyboardInterrupt) -> NvmelmError:
+class Begun(Protocol):
+    """What a roll-back has to know of the migration that it undoes, on the source's side.
+
+    Attributes:
+        session: the PF, locked.
+        record: what is written of the migration; None: nothing was begun.
+        reconnect: starts the destination again when the link was cut; None: it cannot be.
+        suspended_at: monotonic seconds at which the suspend was sent; None: it was not.
+        held_there: the destination may hold every state.
+    """
+
+    session: Session
+    sessions: Sessions
+    link: Link
+    points: Points
+    name: str
+    reconnect: Callable[[], AbstractContextManager[Link]] | None
+    record: Record | None
+    suspended_at: float | None
+    measured: Measured
+
+    @property
+    def known(self) -> Record:
+        """Return the record of a migration that was begun."""
+        ...
+
+    @property
+    def held_there(self) -> bool: ...
+
+    def out_of_time(self) -> NvmelmError:
+        """Return the error of a guest that stood still for as long as it may."""
+        ...
+
+
+def roll_back(source: Begun, error: Exception | KeyboardInterrupt) -> NvmelmError:
     """Resume the source's controllers, write that down, have the destination put back, and return how to end.
 
     Returns:
@@ -115,7 +149,7 @@ def _reason(link: Link, error: Exception | KeyboardInterrupt) -> NvmelmError:
     return error
 
 
-def _latest(source: Source) -> Record:
+def _latest(source: Begun) -> Record:
     """Return the record as the disk has it: a write that failed may have been made all the same."""
     record = source.known
     with suppress(NvmelmError):
@@ -148,7 +182,7 @@ def _abort(link: Link, failure: NvmelmError) -> bool:
     return False
 
 
-def _told_again(source: Source) -> bool:
+def _told_again(source: Begun) -> bool:
     """Tell the destination over a new link; return whether it has put itself back."""
     if source.reconnect is None or not source.known.over:
         return False
@@ -159,7 +193,7 @@ def _told_again(source: Source) -> bool:
     return False
 
 
-def _lost(source: Source) -> str:
+def _lost(source: Begun) -> str:
     """Return how controllers stand that were not suspended any more when they were to be resumed.
 
     Empty: a suspend that failed, or was never sent, left them running.
@@ -175,7 +209,7 @@ def _lost(source: Source) -> str:
     return "a guest has to start its controller again" if source.measured.drain_s else ""
 
 
-def _only_copy_there(source: Source, failure: NvmelmError) -> UncertainError | None:
+def _only_copy_there(source: Begun, failure: NvmelmError) -> UncertainError | None:
     """Return the error of a source that was reset when the destination may have held every state; None: it runs.
 
     Nothing is written and nothing is said to the destination then, which stands still without a word of the source: its

@@ -42,7 +42,6 @@ from nvmelm.migrate.rounds.tracks import Start, Tracks
 from nvmelm.migrate.rounds.user_data import Written
 from nvmelm.migrate.sending import Sending
 from nvmelm.ownership.sessions import Moving, Record, Sessions, Side, State, new_record
-from nvmelm.prepare import provision
 from nvmelm.prepare.kept import Kept
 from nvmelm.process.interrupts import interruptible, limited, undisturbed
 from nvmelm.state import running as state
@@ -394,7 +393,7 @@ class Source:
     def _take_down(self) -> None:
         """Take the controllers down here: they run there, and would be a second copy if anybody resumed them."""
         try:
-            take_down(self.session, self.known.controllers)
+            target.take_down(self.session, self.known.controllers)
             self.record = self.sessions.move(self.known, State.DONE)
         except NvmelmError as error:
             raise UncertainError(
@@ -420,17 +419,3 @@ class Source:
             }
             for one, pair in zip(chosen, there, strict=True)
         ]
-
-
-def take_down(session: Session, controllers: Sequence[Moving]) -> None:
-    """Take given-away controllers offline at the source, with their marks.
-
-    Raises:
-        NvmelmError: it failed; it can be done again.
-    """
-    for one in controllers:
-        provision.offline(session, one.cntlid, of_session=True, confirm=_agreed)
-
-
-def _agreed(question: str) -> None:
-    """Agree: what would be lost here runs elsewhere."""

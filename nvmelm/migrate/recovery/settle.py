@@ -246,11 +246,9 @@ def run_here(opened: Session, sessions: Sessions, record: Record, points: Points
 
 def finish_source(opened: Session, sessions: Sessions, record: Record, why: str = "") -> Record:
     """Take the controllers down at the source: they run at the destination, or never will here."""
-    from nvmelm.migrate.source import take_down
-
     if record.state in BEFORE:
         record = sessions.move(record, State.GIVEN_AWAY, why)
-    take_down(opened, target.still_there(opened, record.controllers, record.boot))
+    target.take_down(opened, target.still_there(opened, record.controllers, record.boot))
     return sessions.move(record, State.DONE, why)
 
 
