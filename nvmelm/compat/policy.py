@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 
 from nvmelm.compat.facts import FACTS, RULES, Fact, FactValue, Kind, Rule, Severity, satisfied, valid
 from nvmelm.compat.manifest import Manifest
-from nvmelm.compat.verdict import MISSING, PolicyUse, Reason, compare, difference, shown
+from nvmelm.compat.reasons import MISSING, PolicyUse, Reason, compare, difference, shown
 from nvmelm.disk import toml
 from nvmelm.errors import MalformedError
 

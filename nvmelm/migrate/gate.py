@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from nvmelm.compat.describe import of_function
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.policy import Policy
-from nvmelm.compat.verdict import Severity, Verdict, judge
+from nvmelm.compat.rules import Severity
+from nvmelm.compat.verdict import Verdict, judge
 from nvmelm.errors import IncompatibleError, UsageError
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import Session

@@ -95,7 +95,7 @@ def _explained(reason: str) -> bool:
 
     if reason in REASONS:
         return True
-    from nvmelm.compat.verdict import explanation
+    from nvmelm.compat.reasons import explanation
     from nvmelm.wire.status import lookup
 
     if explanation(reason) is not None:

@@ -17,7 +17,7 @@ from nvmelm.cli.reference import tree
 from nvmelm.cli.reference.places import ENVIRONMENT, FILES
 from nvmelm.cli.reference.schemas import schemas
 from nvmelm.compat.facts import FACTS
-from nvmelm.compat.verdict import CODES, explanation
+from nvmelm.compat.reasons import CODES, explanation
 from nvmelm.errors import ExitCode
 from nvmelm.reasons import REASONS
 from nvmelm.wire.status import Status

@@ -14,7 +14,7 @@ from nvmelm.cli.frame import codes, render
 from nvmelm.cli.frame.documents import Explanation, Meaning
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
-from nvmelm.compat.verdict import explanation
+from nvmelm.compat.reasons import explanation
 from nvmelm.errors import ExitCode, UsageError
 from nvmelm.reasons import REASONS
 from nvmelm.wire.status import Status, lookup

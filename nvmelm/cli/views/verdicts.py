@@ -9,7 +9,8 @@ from pathlib import Path
 from nvmelm.cli.frame import render
 from nvmelm.compat.facts import FACTS, Severity, missing
 from nvmelm.compat.manifest import Manifest
-from nvmelm.compat.verdict import Verdict, shown
+from nvmelm.compat.reasons import shown
+from nvmelm.compat.verdict import Verdict
 
 _COLUMNS = (
     render.Column("SEVERITY"),

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from nvmelm.compat.facts import FACTS
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.policy import Policy
-from nvmelm.compat.verdict import Reason, Severity, Verdict, judge
+from nvmelm.compat.reasons import Reason
+from nvmelm.compat.rules import Severity
+from nvmelm.compat.verdict import Verdict, judge
 
 #: The facts of the first four steps; every other fact belongs to the fifth.
 _FACTS: tuple[tuple[str, str, frozenset[str]], ...] = (

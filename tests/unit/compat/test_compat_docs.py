@@ -9,7 +9,7 @@ import pytest
 
 from nvmelm.compat.facts import FACTS, RULES
 from nvmelm.compat.policy import Policy
-from nvmelm.compat.verdict import CODES
+from nvmelm.compat.reasons import CODES
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "compat.md").read_text(encoding="utf-8")

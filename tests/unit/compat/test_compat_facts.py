@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvmelm.compat.facts import FACTS, Fact, Kind, Rule, Severity, decode, encode, missing, satisfied, valid
-from nvmelm.compat.verdict import CODES, explanation
+from nvmelm.compat.reasons import CODES, explanation
 from tests.unit.manifests import OTHER, WHOLE, values
 
 

@@ -13,7 +13,8 @@ from nvmelm.compat.documents import ManifestDocument, VerdictDocument
 from nvmelm.compat.facts import FACTS, Rule, Severity
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.policy import Policy
-from nvmelm.compat.verdict import Judged, judge, shown
+from nvmelm.compat.reasons import shown
+from nvmelm.compat.verdict import Judged, judge
 from tests.unit.manifests import ANY, manifest, near, other_pair, richer
 
 
