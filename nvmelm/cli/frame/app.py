@@ -62,7 +62,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "serve": Entry("serve", "The other end of migrate, started by it through ssh.", verb="serve"),
     },
     "Compatibility": {
-        "compat": Entry("compat.check", "export, check, …: know before anything stops."),
+        "compat": Entry("compat.verbs", "export, check, …: know before anything stops."),
     },
     "Without hardware": {
         "demo": Entry("demo", "Two emulated hosts, the six steps on both, under I/O.", verb="demo"),

@@ -54,4 +54,4 @@ def prepare(run: Run, pf: str, wish: Wish) -> Answer:
             return changed(report)
         from nvmelm.cli.verbs.prepared import go_on  # step 5 imports what talks to QEMU
 
-        return go_on(run, session, report, wish)
+        return go_on(run, session, report, vfs=wish.vfs, qmp=wish.qmp, libvirt=wish.libvirt, unmarked=wish.unmarked)

@@ -18,7 +18,7 @@ from nvmelm.vm import verbs as vm
 from nvmelm.vm.report import VmReport
 
 if TYPE_CHECKING:
-    from nvmelm.cli.verbs.prepare import Wish
+    from nvmelm.vm.libvirt.client import DomainRef
 
 
 class Prepared(Document):
@@ -31,15 +31,24 @@ class Prepared(Document):
     passed: tuple[VmReport, ...] = Field(description="step 5, one for each VF")
 
 
-def go_on(run: Run, session: Session, report: ChangeReport, wish: Wish) -> Answer:
+def go_on(
+    run: Run,
+    session: Session,
+    report: ChangeReport,
+    *,
+    vfs: int,
+    qmp: str | None,
+    libvirt: DomainRef | None,
+    unmarked: bool,
+) -> Answer:
     """Pass every prepared VF to the VM; a dry run says which."""
-    chosen = [one for one in session.picture().secondaries if 1 <= one.vf_number <= wish.vfs]
+    chosen = [one for one in session.picture().secondaries if 1 <= one.vf_number <= vfs]
     if run.dry_run:
-        which = f"the domain {wish.libvirt.name}" if wish.libvirt else f"the VM at {wish.qmp}"
+        which = f"the domain {libvirt.name}" if libvirt else f"the VM at {qmp}"
         notes = tuple(f"then {one.address} would be passed to {which}" for one in chosen)
         return changed(replace(report, notes=(*report.notes, *notes)))
     passed = tuple(
-        vm.attach(session, one.cntlid, qmp=wish.qmp, libvirt=wish.libvirt, unmarked=wish.unmarked, confirm=run.confirm)
+        vm.attach(session, one.cntlid, qmp=qmp, libvirt=libvirt, unmarked=unmarked, confirm=run.confirm)
         for one in chosen
     )
     document = Prepared(changed=report.changed or any(one.changed for one in passed), prepared=report, passed=passed)

@@ -131,19 +131,3 @@ def _labels(words: list[str]) -> dict[str, str]:
             raise UsageError(f"{word!r} is no label", fix="write it as --label rack=r1", reason="arguments")
         labels[key] = value
     return labels
-
-
-from nvmelm.cli.verbs.compat import dialects as _dialects  # noqa: E402, F401  # its verbs register with the group above
-from nvmelm.cli.verbs.compat import match as _match  # noqa: E402, F401
-
-
-def _require_free(output: Path | None, tree: Path | None, *, replace: bool) -> None:
-    """Refuse what may not be written before a device is asked anything."""
-    if output is not None:
-        from nvmelm.disk.atomic import require_free
-
-        require_free(output, replace=replace)
-    if tree is not None:
-        from nvmelm.compat.dialects.tree import require_new
-
-        require_new(tree, replace=replace)
