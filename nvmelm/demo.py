@@ -19,7 +19,7 @@ from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.errors import NvmelmError
 from nvmelm.inventory.opened import Session, session
-from nvmelm.prepare import provision
+from nvmelm.prepare import allow, binding, release, secondaries, sriov
 from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.plan import cells_of
 from nvmelm.process.waiting import wait_until
@@ -130,20 +130,20 @@ class _Demo:
     def _prepare(self, name: str, role: Role) -> Secondary:
         """Steps 1 to 4, one verb at a time."""
         with self._session(name) as opened:
-            provision.enable_sriov(opened, VFS, confirm=_agree)
+            sriov.enable_sriov(opened, VFS, confirm=_agree)
             self._done(name, 1, "enable SR-IOV", f"{VFS} VFs on {PF}, driver autoprobe off")
             picture = opened.picture()
             chosen = picture.secondaries[:VFS]
             names = ", ".join(f"{one.cntlid:#06x} is {one.address}" for one in chosen)
             self._done(name, 2, "list the secondary controllers", f"{len(picture.secondaries)}, of which {names}")
             for one in chosen:
-                provision.assign(opened, one.cntlid, vq=3, vi=2, confirm=_agree)
-                provision.online(opened, one.cntlid, confirm=_agree)
+                secondaries.assign(opened, one.cntlid, vq=3, vi=2, confirm=_agree)
+                secondaries.online(opened, one.cntlid, confirm=_agree)
             which = [one.cntlid for one in chosen]
-            provision.allow(opened, which, role, confirm=_agree)
+            allow.allow(opened, which, role, confirm=_agree)
             verb = "allow migration" if role is Role.MIGRATABLE else "allow migration resume"
             self._done(name, 3, verb, f"3 VQ and 2 VI resources each, online, {role}")
-            provision.bind(opened, which, confirm=_agree)
+            binding.bind(opened, which, confirm=_agree)
             picture = opened.picture()
             nodes = ", ".join(str(one.vfio_node) for one in picture.secondaries[:VFS])
             self._done(name, 4, "bind to VFIO", nodes)
@@ -198,7 +198,7 @@ class _Demo:
         self._done("destination", 6, "start migration resume", done)
         sender.close()  # the VM has nothing to run any more, and lets go of its VF
         with self._session("source") as here:
-            provision.offline(here, source.cntlid, confirm=_agree)
+            secondaries.offline(here, source.cntlid, confirm=_agree)
         return {
             "downtime_ms": _ms(start, resumed),
             "suspend_ms": _ms(start, suspended),
@@ -218,7 +218,7 @@ class _Demo:
         receiver.close()
         for name, cells in found.items():
             with self._session(name) as opened:
-                provision.release(opened, confirm=_agree)
+                release.release(opened, confirm=_agree)
                 if cells_of(opened.picture()) != cells:
                     raise DemoFailedError(f"release left the {name} host otherwise than it was found")
 

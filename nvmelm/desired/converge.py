@@ -14,7 +14,7 @@ from nvmelm.inventory.opened import session
 from nvmelm.inventory.pci import sriov
 from nvmelm.inventory.picture import ChangeReport, Record, Report, about
 from nvmelm.inventory.picture import Role as MarkRole
-from nvmelm.prepare import provision
+from nvmelm.prepare import sequence
 from nvmelm.prepare.apply import Confirm
 from nvmelm.process.waiting import wait_until
 
@@ -154,7 +154,7 @@ def _one(
 def _prepare(host: Host, wanted: Wanted, ref: PrimaryRef, confirm: Confirm, *, dry_run: bool) -> ChangeReport:
     role = MarkRole.RESUMABLE if wanted.role == "destination" else MarkRole.MIGRATABLE
     with session(host, ref, change=not dry_run) as opened:
-        return provision.prepare(
+        return sequence.prepare(
             opened,
             role,
             wanted.vfs,

@@ -18,7 +18,7 @@ from nvmelm.inventory.picture import Secondary
 from nvmelm.inventory.state_reader import StateReader
 from nvmelm.migrate.recovery.queues import has_any
 from nvmelm.ownership.sessions import Moving
-from nvmelm.prepare import provision
+from nvmelm.prepare import secondaries
 from nvmelm.process import parallel
 from nvmelm.state import running as state
 from nvmelm.wire.formats import StateFormats
@@ -192,7 +192,7 @@ def take_down(session: Session, controllers: Sequence[Moving]) -> None:
         NvmelmError: it failed; it can be done again.
     """
     for one in controllers:
-        provision.offline(session, one.cntlid, of_session=True, confirm=_agreed)
+        secondaries.offline(session, one.cntlid, of_session=True, confirm=_agreed)
 
 
 def _agreed(question: str) -> None:

@@ -21,7 +21,8 @@ from nvmelm.prepare import guards
 from nvmelm.prepare.apply import Confirm, Request, apply, known, picture_for, undo
 from nvmelm.prepare.journal import Journal, Run, journal_path, journals
 from nvmelm.prepare.plan import plan
-from nvmelm.prepare.provision import remove_stale_marks, without_running
+from nvmelm.prepare.release import remove_stale_marks
+from nvmelm.prepare.sequence import without_running
 
 
 def recover(

@@ -91,7 +91,7 @@ def stream(place: Path) -> list[Row]:
     from nvmelm.emulator.host import create
     from nvmelm.emulator.machine.generations import GENERATIONS
     from nvmelm.inventory.opened import session
-    from nvmelm.prepare import provision
+    from nvmelm.prepare import sequence
     from nvmelm.state import verbs
 
     row = GENERATIONS["nvme-2.1-vendor"].with_(vendor_state_bytes=STATE_BYTES)
@@ -99,7 +99,7 @@ def stream(place: Path) -> list[Row]:
     words = []
     for name, role in (("source", Role.MIGRATABLE), ("destination", Role.RESUMABLE)):
         with create(place / name, [row]) as host, session(host, "nvme0", change=True) as opened:
-            provision.prepare(opened, role, 1, confirm=lambda _: None)
+            sequence.prepare(opened, role, 1, confirm=lambda _: None)
             if role is Role.MIGRATABLE:
                 verbs.suspend(opened, 0x42, confirm=lambda _: None)
         words.append([verb, "--host", f"emulated:{place / name}", "state"])

@@ -18,7 +18,8 @@ from nvmelm.commands import execute, identify
 from nvmelm.documents import Role
 from nvmelm.host.local.machine import LocalHost
 from nvmelm.inventory.opened import session
-from nvmelm.prepare import provision
+from nvmelm.prepare import release as undo_all
+from nvmelm.prepare import sequence
 from tests.bench.rows import Row
 from tests.lab import guest, machine
 from tests.lab.machine import Pf
@@ -90,11 +91,11 @@ def steps(pf: Pf, state: Path) -> list[Row]:
 
     def prepare() -> None:
         with session(host, pf.address, change=True) as opened:
-            provision.prepare(opened, Role.MIGRATABLE, VFS, vq=2, vi=1, unmarked=True, confirm=lambda _: None)
+            sequence.prepare(opened, Role.MIGRATABLE, VFS, vq=2, vi=1, unmarked=True, confirm=lambda _: None)
 
     def release() -> None:
         with session(host, pf.address, change=True) as opened:
-            provision.release(opened, confirm=lambda _: None)
+            undo_all.release(opened, confirm=lambda _: None)
 
     for number in range(ROUNDS):
         plain.append(settled(lambda: bare.prepare(reset=False)))

@@ -28,7 +28,7 @@ from nvmelm.migrate.link.remote import connected
 from nvmelm.migrate.request import Wishes
 from nvmelm.migrate.source import Source
 from nvmelm.ownership.sessions import Sessions
-from nvmelm.prepare import provision
+from nvmelm.prepare import release, sequence
 from tests.bench.rows import Row
 
 MiB, GiB = 1 << 20, 1 << 30
@@ -50,7 +50,7 @@ def prepare(place: Path, *generations: Any, controllers: int = 1, **options: Any
 def again(host: EmulatedHost, role: Role, controllers: int) -> None:
     """Prepare a host; after a move as before the first."""
     with session(host, PF, change=True) as opened:
-        provision.prepare(opened, role, controllers, vq=2, vi=1, confirm=lambda question: None)
+        sequence.prepare(opened, role, controllers, vq=2, vi=1, confirm=lambda question: None)
 
 
 def through_a_pipe(place: Path) -> AbstractContextManager[Link]:
@@ -81,7 +81,7 @@ def downtimes(place: Path, connect: Connect, rounds: int) -> list[float]:
         for name, role in (("source", Role.MIGRATABLE), ("destination", Role.RESUMABLE)):
             with EmulatedHost(place / name) as host:
                 with session(host, PF, change=True) as opened:
-                    provision.release(opened, confirm=lambda question: None)
+                    release.release(opened, confirm=lambda question: None)
                 again(host, role, 1)
         found.append((move(place, connect).measured.downtime_s or 0.0) * 1000)
     return sorted(found)

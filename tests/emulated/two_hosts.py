@@ -29,7 +29,7 @@ from nvmelm.migrate.recovery.sessions import Means, give_up, recover_sessions, t
 from nvmelm.migrate.request import Wishes
 from nvmelm.migrate.source import Source
 from nvmelm.ownership.sessions import Record, Sessions
-from nvmelm.prepare import provision
+from nvmelm.prepare import sequence
 from tests.emulated.answers import agree
 
 PF = "0000:01:00.0"
@@ -242,7 +242,7 @@ def build(place: Path, *generations: Any, controllers: int = 1, **options: Any) 
             place / name, generations or ("nvme-2.1",), serials=[f"SN-{name.upper()}"], storage=place / "media"
         )
         with host, session(host, PF, change=True) as opened:
-            provision.prepare(opened, role, controllers, vq=3, vi=2, confirm=agree)
+            sequence.prepare(opened, role, controllers, vq=3, vi=2, confirm=agree)
             if options:
                 host.set_option(**options)
     return place

@@ -11,7 +11,7 @@ from nvmelm.emulator.guest.migrating_vm import MigratingVm
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.inventory.opened import session
 from nvmelm.ownership.vm_moves import Moves
-from nvmelm.prepare import provision
+from nvmelm.prepare import allow, binding, secondaries, sriov
 from nvmelm.vfio.emulated import CountedVectors, opening_of
 from nvmelm.vfio.functions import HostFunctions
 from nvmelm.vfio.options import Options
@@ -40,13 +40,13 @@ class World:
     def _host(place: Path, name: str, row: Any, role: Role, vfs: int) -> EmulatedHost:
         host = create(place / name, [row], serials=[name.upper()], storage=place / "media")
         with session(host, PF, change=True) as opened:
-            provision.enable_sriov(opened, vfs, confirm=agree)
+            sriov.enable_sriov(opened, vfs, confirm=agree)
             which = [one.cntlid for one in opened.picture().secondaries[:vfs]]
             for cntlid in which:
-                provision.assign(opened, cntlid, vq=3, vi=2, confirm=agree)
-                provision.online(opened, cntlid, confirm=agree)
-            provision.allow(opened, which, role, confirm=agree)
-            provision.bind(opened, which, confirm=agree)
+                secondaries.assign(opened, cntlid, vq=3, vi=2, confirm=agree)
+                secondaries.online(opened, cntlid, confirm=agree)
+            allow.allow(opened, which, role, confirm=agree)
+            binding.bind(opened, which, confirm=agree)
         return host
 
     def vm(self, host: EmulatedHost, bdf: str = VF, **values: Any) -> MigratingVm:

@@ -16,7 +16,7 @@ from nvmelm.documents import Role, Secondary
 from nvmelm.errors import BusyError, NotReadyError, NotSupportedError, TimedOutError, UsageError
 from nvmelm.host.local.machine import LocalHost
 from nvmelm.inventory.opened import Session, session
-from nvmelm.prepare import provision
+from nvmelm.prepare import binding, release, secondaries, sequence
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.libvirt.client import DomainRef
 from tests.lab import libvirtd, machine
@@ -50,10 +50,10 @@ def domains(daemon: None) -> Iterator[Domains]:
 def opened(host: LocalHost, pf_a: Pf, clean_host: Snapshot) -> Iterator[Session]:
     """Return the source with two VFs online and bound, unmarked; afterwards it is released."""
     with session(host, pf_a.address, change=True) as one:
-        provision.prepare(one, Role.MIGRATABLE, 2, vq=2, vi=1, unmarked=True, confirm=agree)
+        sequence.prepare(one, Role.MIGRATABLE, 2, vq=2, vi=1, unmarked=True, confirm=agree)
         yield one
     with session(host, pf_a.address, change=True) as one:
-        provision.release(one, confirm=agree)
+        release.release(one, confirm=agree)
 
 
 def vf(opened: Session, number: int = 1) -> Secondary:
@@ -133,7 +133,7 @@ def test_libvirts_own_hook_binds_before_the_start_and_gives_back_after_the_end(
     opened: Session, domains: Domains
 ) -> None:
     address = str(vf(opened).address)
-    provision.unbind(opened, [vf(opened).cntlid], confirm=agree)
+    binding.unbind(opened, [vf(opened).cntlid], confirm=agree)
     domain = domains.start("vm1", vfs=[address], wanted=[address])
     assert machine.driver_of(address) == "vfio-pci"
     assert "VM vm1" in vf(opened).used_by[0]
@@ -146,8 +146,8 @@ def test_libvirt_does_not_start_a_domain_whose_vf_cannot_be_prepared_and_hands_t
     opened: Session, domains: Domains
 ) -> None:
     address = str(vf(opened).address)
-    provision.unbind(opened, [vf(opened).cntlid], confirm=agree)
-    provision.offline(opened, vf(opened).cntlid, confirm=agree)
+    binding.unbind(opened, [vf(opened).cntlid], confirm=agree)
+    secondaries.offline(opened, vf(opened).cntlid, confirm=agree)
     with pytest.raises(domains.error) as caught:
         domains.start("vm1", vfs=[address], wanted=[address])
     assert "nvmelm: vm1: controller 0x0001 is offline" in str(caught.value)

@@ -20,7 +20,7 @@ from nvmelm.documents import Role
 from nvmelm.errors import BusyError, HostError, NotSupportedError, TimedOutError, UsageError
 from nvmelm.host.local.machine import LocalHost
 from nvmelm.inventory.opened import Session, session
-from nvmelm.prepare import provision
+from nvmelm.prepare import release, sequence
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.qemu.monitor import Monitor
 from tests.lab import machine
@@ -84,10 +84,10 @@ def _machine(socket: str, *arguments: str, user: int) -> Iterator[None]:
 def opened(host: LocalHost, pf_a: Pf, clean_host: Snapshot) -> Iterator[Session]:
     """Return the source with two VFs online and bound, unmarked; afterwards it is released."""
     with session(host, pf_a.address, change=True) as one:
-        provision.prepare(one, Role.MIGRATABLE, 2, vq=2, vi=1, unmarked=True, confirm=agree)
+        sequence.prepare(one, Role.MIGRATABLE, 2, vq=2, vi=1, unmarked=True, confirm=agree)
         yield one
     with session(host, pf_a.address, change=True) as one:
-        provision.release(one, confirm=agree)
+        release.release(one, confirm=agree)
 
 
 def first(opened: Session) -> tuple[int, str, str]:

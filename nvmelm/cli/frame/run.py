@@ -6,7 +6,7 @@ A verb is a function that takes a :class:`Run` and what the operator typed, and 
     def enable(run: Run, pf: Pf, vfs: Vfs) -> Answer:
         '''Enable virtual functions.'''
         with run.primary(pf, change=True) as session:
-            return change(provision.enable_sriov(session, vfs, confirm=run.confirm, dry_run=run.dry_run))
+            return change(sriov.enable_sriov(session, vfs, confirm=run.confirm, dry_run=run.dry_run))
 
 ``--json`` (and on verbs that change something ``--dry-run`` and ``--yes``) are added here: no verb can lack one.
 """

@@ -10,7 +10,7 @@ from nvmelm.cli.frame.run import Answer, Run
 from nvmelm.cli.views.answers import changed
 from nvmelm.errors import UsageError
 from nvmelm.inventory.picture import Role
-from nvmelm.prepare import provision
+from nvmelm.prepare import sequence
 
 if TYPE_CHECKING:
     from nvmelm.vm.libvirt.client import DomainRef
@@ -22,7 +22,7 @@ Qmp = Annotated[
 
 
 class Wish(NamedTuple):
-    """What a preparation is asked for; see :func:`nvmelm.prepare.provision.prepare`."""
+    """What a preparation is asked for; see :func:`nvmelm.prepare.sequence.prepare`."""
 
     role: Role
     vfs: int
@@ -39,7 +39,7 @@ def prepare(run: Run, pf: str, wish: Wish) -> Answer:
     if wish.qmp is not None and wish.libvirt is not None:
         raise UsageError("the VFs go to one VM", fix="--qmp SOCKET, or --libvirt DOMAIN")
     with run.primary(pf, change=True) as session:
-        report = provision.prepare(
+        report = sequence.prepare(
             session,
             wish.role,
             wish.vfs,

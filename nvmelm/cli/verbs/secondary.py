@@ -8,7 +8,7 @@ from nvmelm.cli.views import functions
 from nvmelm.cli.views.answers import changed
 from nvmelm.errors import UsageError
 from nvmelm.inventory.picture import Role
-from nvmelm.prepare import provision
+from nvmelm.prepare import allow, secondaries
 
 app = group("Steps 2 and 3: controlled functions, their resources, and the permission to move.")
 
@@ -27,7 +27,7 @@ def assign(run: Run, pf: Pf, cntlid: Cntlid, vq: Vq = None, vi: Vi = None) -> An
     if vq is None and vi is None:
         raise UsageError("nothing to assign", cause="neither --vq nor --vi was given", fix="add --vq N, --vi N or both")
     with run.primary(pf, change=True) as session:
-        report = provision.assign(session, cntlid, vq=vq, vi=vi, confirm=run.confirm, dry_run=run.dry_run)
+        report = secondaries.assign(session, cntlid, vq=vq, vi=vi, confirm=run.confirm, dry_run=run.dry_run)
         return changed(report)
 
 
@@ -35,14 +35,14 @@ def assign(run: Run, pf: Pf, cntlid: Cntlid, vq: Vq = None, vi: Vi = None) -> An
 def online(run: Run, pf: Pf, cntlid: Cntlid) -> Answer:
     """Bring a secondary controller online."""
     with run.primary(pf, change=True) as session:
-        return changed(provision.online(session, cntlid, confirm=run.confirm, dry_run=run.dry_run))
+        return changed(secondaries.online(session, cntlid, confirm=run.confirm, dry_run=run.dry_run))
 
 
 @verb(app, "offline", changes=True)
 def offline(run: Run, pf: Pf, cntlid: Cntlid) -> Answer:
     """Take a secondary controller offline; it loses its resources and its mark."""
     with run.primary(pf, change=True) as session:
-        return changed(provision.offline(session, cntlid, confirm=run.confirm, dry_run=run.dry_run))
+        return changed(secondaries.offline(session, cntlid, confirm=run.confirm, dry_run=run.dry_run))
 
 
 @verb(app, "allow-migration", changes=True)
@@ -59,7 +59,7 @@ def allow_resume(run: Run, pf: Pf, cntlids: CntlidList, expires: Expires = None)
 
 def _allow(run: Run, pf: str, cntlids: list[int], role: Role, expires: int | None) -> Answer:
     with run.primary(pf, change=True) as session:
-        report = provision.allow(session, cntlids, role, valid_s=expires, confirm=run.confirm, dry_run=run.dry_run)
+        report = allow.allow(session, cntlids, role, valid_s=expires, confirm=run.confirm, dry_run=run.dry_run)
         return changed(report)
 
 
@@ -67,4 +67,4 @@ def _allow(run: Run, pf: str, cntlids: list[int], role: Role, expires: int | Non
 def revoke(run: Run, pf: Pf, cntlids: CntlidList) -> Answer:
     """Take the marks of controlled functions back."""
     with run.primary(pf, change=True) as session:
-        return changed(provision.revoke(session, cntlids, confirm=run.confirm, dry_run=run.dry_run))
+        return changed(allow.revoke(session, cntlids, confirm=run.confirm, dry_run=run.dry_run))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nvmelm.cli.frame.options import Pf, Vfs, group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.views.answers import changed
-from nvmelm.prepare import provision
+from nvmelm.prepare import sriov
 
 app = group("Step 1: the virtual functions of a controlling function.")
 
@@ -14,11 +14,11 @@ app = group("Step 1: the virtual functions of a controlling function.")
 def enable(run: Run, pf: Pf, vfs: Vfs) -> Answer:
     """Enable virtual functions, with driver autoprobe off first."""
     with run.primary(pf, change=True) as session:
-        return changed(provision.enable_sriov(session, vfs, confirm=run.confirm, dry_run=run.dry_run))
+        return changed(sriov.enable_sriov(session, vfs, confirm=run.confirm, dry_run=run.dry_run))
 
 
 @verb(app, "disable", changes=True)
 def disable(run: Run, pf: Pf) -> Answer:
     """Remove all virtual functions; marks, resources and bindings go with them."""
     with run.primary(pf, change=True) as session:
-        return changed(provision.disable_sriov(session, confirm=run.confirm, dry_run=run.dry_run))
+        return changed(sriov.disable_sriov(session, confirm=run.confirm, dry_run=run.dry_run))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nvmelm.cli.frame.options import Unmarked, VfList, group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.views.answers import on_each
-from nvmelm.prepare import provision
+from nvmelm.prepare import binding
 
 app = group("Step 4: hand virtual functions to vfio-pci and back.")
 
@@ -14,11 +14,11 @@ app = group("Step 4: hand virtual functions to vfio-pci and back.")
 def bind(run: Run, vfs: VfList, unmarked: Unmarked = False) -> Answer:
     """Bind virtual functions to vfio-pci."""
     ask, dry = run.confirm, run.dry_run
-    return on_each(run, vfs, lambda one, which: provision.bind(one, which, unmarked=unmarked, confirm=ask, dry_run=dry))
+    return on_each(run, vfs, lambda one, which: binding.bind(one, which, unmarked=unmarked, confirm=ask, dry_run=dry))
 
 
 @verb(app, "unbind", changes=True)
 def unbind(run: Run, vfs: VfList) -> Answer:
     """Give virtual functions back to the driver they were found with."""
     ask, dry = run.confirm, run.dry_run
-    return on_each(run, vfs, lambda one, which: provision.unbind(one, which, confirm=ask, dry_run=dry))
+    return on_each(run, vfs, lambda one, which: binding.unbind(one, which, confirm=ask, dry_run=dry))

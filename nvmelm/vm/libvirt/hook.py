@@ -24,7 +24,7 @@ from nvmelm.inventory.find import PrimaryRef, find_function
 from nvmelm.inventory.opened import session
 from nvmelm.inventory.pci import VFIO_DRIVER, Bdf
 from nvmelm.inventory.read import resolve
-from nvmelm.prepare import guards, provision
+from nvmelm.prepare import binding, guards
 from nvmelm.prepare.apply import Confirm
 from nvmelm.vm.handover import require_ready, require_unused
 from nvmelm.vm.libvirt.domain_xml import DomainXml, Wanted
@@ -108,7 +108,7 @@ def _prepared(
             note = {"domain": domain, **_identity(host, one.address)}
             if not dry_run:
                 store.write(path, json.dumps(note | {"bound": False}) + "\n")
-            provision.bind(opened, [one.address], unmarked=one.unmarked, confirm=confirm, dry_run=dry_run)
+            binding.bind(opened, [one.address], unmarked=one.unmarked, confirm=confirm, dry_run=dry_run)
             if not dry_run:
                 store.write(path, json.dumps(note | {"bound": True}) + "\n")
             bound.append(str(one.address))
@@ -130,7 +130,7 @@ def _identity(host: Host, address: Bdf) -> dict[str, object]:
 def _unbind(host: Host, address: Bdf, *, confirm: Confirm, dry_run: bool) -> None:
     ref, which = find_function(host, str(address))
     with session(host, ref, change=not dry_run) as opened:
-        provision.unbind(opened, [which], confirm=confirm, dry_run=dry_run)
+        binding.unbind(opened, [which], confirm=confirm, dry_run=dry_run)
 
 
 def _path(host: Host, address: Bdf) -> Path:

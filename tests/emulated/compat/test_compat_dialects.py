@@ -16,7 +16,7 @@ from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.machine.generations import GENERATIONS, NamespaceRow
 from nvmelm.inventory.opened import session
-from nvmelm.prepare import provision
+from nvmelm.prepare import sequence
 from nvmelm.prepare.parameters import give
 from tests.emulated.answers import agree
 
@@ -33,7 +33,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made = create(place / name, ("nvme-2.1",), storage=place / "media")
         with made as host, session(host, PF, change=True) as opened:
             if vq > 1:
-                provision.prepare(opened, role, 1, vq=vq, vi=2, confirm=agree)
+                sequence.prepare(opened, role, 1, vq=vq, vi=2, confirm=agree)
     return place
 
 
@@ -96,7 +96,7 @@ def test_a_destination_is_attached_to_exactly_the_sources_namespaces(tmp_path: P
     for name in ("a", "b"):
         made = create(tmp_path / name, (row,), storage=tmp_path / "media")
         with made as host, session(host, PF, change=True) as opened:
-            provision.prepare(opened, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
+            sequence.prepare(opened, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
             if name == "a":
                 assert give(opened, FIRST, namespaces=[1], confirm=agree).changed
                 assert not give(opened, FIRST, namespaces=[1], confirm=agree).changed

@@ -15,7 +15,7 @@ from nvmelm.emulator.machine.generations import NVME_2_1, Generation, NamespaceR
 from nvmelm.errors import MalformedError
 from nvmelm.inventory.opened import session
 from nvmelm.inventory.picture import Role
-from nvmelm.prepare import provision
+from nvmelm.prepare import sequence
 from nvmelm.wire.namespace_id import IdType, parse_descriptors
 
 PF, FIRST = "nvme0", 0x42
@@ -30,7 +30,7 @@ def manifest(directory: Path, row: Generation, media: Path | None = None, fault:
     """Return the manifest of the first controlled function of a new host."""
     host = create(directory, (row,), storage=media)
     with host, session(host, PF, change=True) as opened:
-        provision.prepare(opened, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
+        sequence.prepare(opened, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
         if fault:
             host.arm(fault)
         picture = opened.picture()

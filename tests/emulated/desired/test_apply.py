@@ -211,14 +211,14 @@ def test_a_failed_entry_says_why_what_to_type_and_its_reason(make_host: MakeHost
 
 def test_what_went_wrong_besides_stays_with_the_entry(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     from nvmelm.errors import UncertainError
-    from nvmelm.prepare import provision
+    from nvmelm.prepare import sequence
 
     def fail(*_: object, **__: object) -> None:
         error = UncertainError("it failed", cause="why", fix="nvmelm recover", reason="session-uncertain")
         error.add_note("while putting it back: it broke")
         raise error
 
-    monkeypatch.setattr(provision, "prepare", fail)
+    monkeypatch.setattr(sequence, "prepare", fail)
     (one,) = reach(make_host(), parse("f", ONE), confirm=agree).entries
     assert (one.cause, one.fix, one.reason, one.exit_code) == ("why", "nvmelm recover", "session-uncertain", 9)
     assert one.notes == ("while putting it back: it broke",)
@@ -274,12 +274,12 @@ def test_a_fix_for_an_entry_names_its_own_function(
     tmp_path: Path, typed: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nvmelm.errors import NvmelmError
-    from nvmelm.prepare import provision
+    from nvmelm.prepare import sequence
 
     def fail(*_: object, **__: object) -> None:
         raise NvmelmError("the host does not show what was done", fix="nvmelm show PF, and dmesg")
 
-    monkeypatch.setattr(provision, "prepare", fail)
+    monkeypatch.setattr(sequence, "prepare", fail)
     (tmp_path / "nvmelm.toml").write_text("[[pf]]\nserial = 'A'\nvfs = 2\n")
     assert f"  fix:   nvmelm show {PF}, and dmesg" in typed("apply", "--config", str(tmp_path))[1].splitlines()
 

@@ -13,7 +13,7 @@ import pytest
 from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationFailedError, migrate
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.inventory.opened import session
-from nvmelm.prepare import provision
+from nvmelm.prepare import allow
 from nvmelm.vfio.emulated import opening_of
 from nvmelm.vfio.functions import HostFunctions
 from nvmelm.vfio.seam import Opening
@@ -132,7 +132,7 @@ def test_a_vm_moves_by_its_own_calls_and_its_guest_does_not_notice(world: Filter
 
 def test_a_vm_whose_function_is_not_marked_does_not_move_and_goes_on(world: FilteredWorld) -> None:
     with session(world.destination, PF, change=True) as pf:
-        provision.revoke(pf, [FIRST], confirm=agree)
+        allow.revoke(pf, [FIRST], confirm=agree)
     source, destination = world.running(), world.waiting()
     assert not destination.migratable
     with pytest.raises(MigrationFailedError, match="not supported"):

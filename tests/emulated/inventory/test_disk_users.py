@@ -19,7 +19,7 @@ from nvmelm.inventory import disks
 from nvmelm.inventory.opened import session
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import Role
-from nvmelm.prepare import provision
+from nvmelm.prepare import binding, sequence
 from tests.emulated.conftest import MakeHost
 
 PF, VF = "nvme0", "0000:01:00.1"
@@ -34,8 +34,8 @@ def refuse(question: str) -> None:
 def driven(host: EmulatedHost) -> EmulatedHost:
     """Let the host's own nvme driver have the first VF."""
     with session(host, PF, change=True) as opened:
-        provision.prepare(opened, Role.MIGRATABLE, 1, unmarked=True, confirm=lambda _: None)
-        provision.unbind(opened, [Bdf.parse(VF)], confirm=lambda _: None)
+        sequence.prepare(opened, Role.MIGRATABLE, 1, unmarked=True, confirm=lambda _: None)
+        binding.unbind(opened, [Bdf.parse(VF)], confirm=lambda _: None)
     host.sysfs.write(f"bus/pci/devices/{VF}/driver_override", "nvme")
     host.sysfs.write("bus/pci/drivers/nvme/bind", VF)
     return host
@@ -110,7 +110,7 @@ def test_a_disk_in_use_is_named_and_not_taken_away_unasked(
     expected = USES[use].format(disk=DISK[multipath])
     assert [user for user in users(host) if user.startswith(expected)]
     with session(host, PF, change=True) as opened, pytest.raises(BusyError, match="in use") as caught:
-        provision.bind(opened, [Bdf.parse(VF)], unmarked=True, confirm=refuse)
+        binding.bind(opened, [Bdf.parse(VF)], unmarked=True, confirm=refuse)
     assert expected in caught.value.cause
     assert host.sysfs.exists("class/nvme/nvme1"), "nothing was taken away"
 

@@ -15,7 +15,7 @@ from nvmelm.emulator.machine.generations import NVME_2_1
 from nvmelm.host import AdminCommand, Completion
 from nvmelm.inventory.opened import Session, session
 from nvmelm.inventory.picture import Role
-from nvmelm.prepare import check, provision, recover
+from nvmelm.prepare import allow, check, recover, sequence
 from nvmelm.state import verbs
 from nvmelm.watch import metrics
 from nvmelm.watch.lines import ControllerPart, PrimaryPart
@@ -35,7 +35,7 @@ def agree(_question: str) -> None:
 def prepared(host: EmulatedHost) -> EmulatedHost:
     """Prepare two controllers, and suspend the second one."""
     with session(host, PF, change=True) as opened:
-        provision.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
+        sequence.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
         verbs.suspend(opened, STANDS, confirm=agree)
     return host
 
@@ -172,7 +172,7 @@ def test_nobody_is_asked_where_the_kernel_would_stop_the_io_of_the_subsystem(
 def test_a_verb_that_is_done_is_done_though_its_controllers_cannot_be_asked(host: EmulatedHost) -> None:
     with session(host, PF, change=True) as opened:
         host.arm("admin/0x42=errno:EIO")
-        report = provision.revoke(opened, [RUNS], confirm=agree)
+        report = allow.revoke(opened, [RUNS], confirm=agree)
     assert report.changed
     assert report.picture is not None
     assert report.picture.suspension_unknown

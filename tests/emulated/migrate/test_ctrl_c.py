@@ -21,7 +21,7 @@ from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.destination import serve
 from nvmelm.migrate.source import Source
 from nvmelm.ownership.sessions import Record, Sessions, State
-from nvmelm.prepare import provision
+from nvmelm.prepare import sequence
 from nvmelm.process.interrupts import interruptible, let_go
 from tests.emulated.answers import agree
 from tests.emulated.conftest import MakeHost
@@ -151,7 +151,7 @@ def test_ctrl_c_anywhere_in_a_migration_leaves_one_copy_running_and_nothing_unde
 
 def prepare(host: EmulatedHost, during: Interrupting) -> None:
     with interruptible(), session(host, PF, change=True) as opened, during:
-        provision.prepare(opened, Role.MIGRATABLE, 3, vq=2, vi=1, confirm=agree)
+        sequence.prepare(opened, Role.MIGRATABLE, 3, vq=2, vi=1, confirm=agree)
 
 
 @pytest.mark.parametrize("leaving", [False, True])

@@ -23,7 +23,7 @@ from nvmelm.errors import (
 from nvmelm.inventory.opened import session
 from nvmelm.migrate import source
 from nvmelm.migrate.callouts.points import Points
-from nvmelm.prepare import provision
+from nvmelm.prepare import allow, sequence
 from nvmelm.prepare.plan import cells_of
 from nvmelm.state import verbs
 from nvmelm.state.image import digest
@@ -277,7 +277,7 @@ def test_a_controller_in_an_unfinished_session_does_not_move_again(guarded: Worl
 
 def test_an_unmarked_controller_does_not_move(world: World) -> None:
     with session(world.source, PF, change=True) as opened:
-        provision.revoke(opened, [FIRST], confirm=agree)
+        allow.revoke(opened, [FIRST], confirm=agree)
     with pytest.raises(NotReadyError, match="not marked"):
         world.migrate()
     assert world.states("source") == world.states("destination") == []
@@ -285,7 +285,7 @@ def test_an_unmarked_controller_does_not_move(world: World) -> None:
 
 def test_a_destination_without_a_resumable_controller_is_refused(world: World) -> None:
     with session(world.destination, PF, change=True) as opened:
-        provision.revoke(opened, [FIRST], confirm=agree)
+        allow.revoke(opened, [FIRST], confirm=agree)
     with pytest.raises(NvmelmError) as met:
         world.migrate()
     assert met.value.exit_code is ExitCode.BUSY
@@ -308,7 +308,7 @@ def test_an_incompatible_pair_stops_before_anything_is_touched(tmp_path: Path) -
     template = build(tmp_path / "template")
     made = create(template / "other", ("nvme-2.1-vendor",), storage=template / "media")
     with made as other, session(other, PF, change=True) as opened:
-        provision.prepare(opened, Role.RESUMABLE, 1, vq=3, vi=2, confirm=agree)
+        sequence.prepare(opened, Role.RESUMABLE, 1, vq=3, vi=2, confirm=agree)
     (template / "destination").rename(template / "unused")
     (template / "other").rename(template / "destination")
     world = copy(template, tmp_path / "world")

@@ -17,7 +17,7 @@ from nvmelm.emulator.guest.guest import Guest
 from nvmelm.errors import BusyError, ExitCode, NvmelmError, UsageError
 from nvmelm.inventory.opened import session
 from nvmelm.migrate.callouts.points import Point, Points
-from nvmelm.prepare import provision
+from nvmelm.prepare import sequence
 from tests.emulated.answers import agree
 from tests.emulated.two_hosts import FIRST, PF, VF, Cut, World
 
@@ -136,7 +136,7 @@ def test_a_controller_that_was_moved_elsewhere_is_said_to_be_there(world: World)
 def test_a_controller_that_was_prepared_again_is_another_one(world: World) -> None:
     assert migrate(world, "--yes").returncode == 0
     with session(world.source, PF, change=True) as opened:
-        provision.prepare(opened, Role.MIGRATABLE, 1, vq=3, vi=2, confirm=agree)
+        sequence.prepare(opened, Role.MIGRATABLE, 1, vq=3, vi=2, confirm=agree)
     again = migrate(world, "--yes", "--json")
     assert json.loads(again.stdout)["reason"] == "no-target"
 

@@ -14,7 +14,7 @@ from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import UncertainError
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import Session, session
-from nvmelm.prepare import provision
+from nvmelm.prepare import release, sequence, sriov
 from nvmelm.prepare.journal import Journal
 from nvmelm.prepare.recover import recover
 from nvmelm.state import verbs
@@ -30,7 +30,7 @@ def host(make_host: MakeHost) -> EmulatedHost:
     """Return a host with a prepared device, whose driver probed VFs by itself before and is not to now."""
     made = make_host(serials=[OLD])
     with opened(made) as one:
-        provision.prepare(one, Role.MIGRATABLE, 2, confirm=agree)
+        sequence.prepare(one, Role.MIGRATABLE, 2, confirm=agree)
     return made
 
 
@@ -54,7 +54,7 @@ def autoprobe(host: EmulatedHost) -> str:
 def test_release_brings_nothing_of_another_device_back(host: EmulatedHost) -> None:
     swap(host)
     with opened(host) as one:
-        report = provision.release(one, confirm=agree)
+        report = release.release(one, confirm=agree)
     assert report.actions == ()
     assert autoprobe(host) == "0"
     assert [run.serial for run in Journal(host, PF).runs()] == [OLD]
@@ -63,19 +63,19 @@ def test_release_brings_nothing_of_another_device_back(host: EmulatedHost) -> No
 def test_sriov_disable_and_vfio_unbind_bring_nothing_of_another_device_back(host: EmulatedHost) -> None:
     swap(host)
     with opened(host) as one:
-        provision.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
-        provision.disable_sriov(one, confirm=agree)
+        sequence.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
+        sriov.disable_sriov(one, confirm=agree)
     assert autoprobe(host) == "0"
 
 
 def test_the_device_that_comes_back_is_released_as_it_was(host: EmulatedHost) -> None:
     swap(host)
     with opened(host) as one:
-        provision.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
-        provision.release(one, confirm=agree)
+        sequence.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
+        release.release(one, confirm=agree)
     swap(host, OLD)
     with opened(host) as one:
-        provision.release(one, confirm=agree)
+        release.release(one, confirm=agree)
     assert autoprobe(host) == "1"
     assert Journal(host, PF).runs() == []
 
@@ -84,7 +84,7 @@ def test_an_interrupted_run_on_another_device_is_not_undone(host: EmulatedHost) 
     Journal(host, PF, OLD).begin("sriov enable", OLD, {"vfs": 4})
     swap(host)
     with opened(host) as one:
-        provision.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
+        sequence.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
     with pytest.raises(UncertainError, match="another device"):
         recover(host, confirm=agree)
 

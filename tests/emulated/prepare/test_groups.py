@@ -17,7 +17,7 @@ from nvmelm.inventory import pci
 from nvmelm.inventory.opened import session
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport, Picture
-from nvmelm.prepare import provision
+from nvmelm.prepare import binding, release, secondaries, sequence, sriov
 from nvmelm.prepare.check import check
 from nvmelm.vm import handover
 from nvmelm.vm import verbs as vm
@@ -35,17 +35,17 @@ def look(host: EmulatedHost) -> Picture:
 
 def prepare(host: EmulatedHost, vfs: int = 2) -> ChangeReport:
     with session(host, PF, change=True) as opened:
-        return provision.prepare(opened, Role.MIGRATABLE, vfs, confirm=agree)
+        return sequence.prepare(opened, Role.MIGRATABLE, vfs, confirm=agree)
 
 
 def bind(host: EmulatedHost, which: Sequence[str] = VFS, *, unmarked: bool = False) -> ChangeReport:
     with session(host, PF, change=True) as opened:
-        return provision.bind(opened, [Bdf.parse(one) for one in which], unmarked=unmarked, confirm=agree)
+        return binding.bind(opened, [Bdf.parse(one) for one in which], unmarked=unmarked, confirm=agree)
 
 
 def unbind(host: EmulatedHost, which: Sequence[str] = VFS) -> None:
     with session(host, PF, change=True) as opened:
-        provision.unbind(opened, [Bdf.parse(one) for one in which], confirm=agree)
+        binding.unbind(opened, [Bdf.parse(one) for one in which], confirm=agree)
 
 
 def ready(host: EmulatedHost, number: int = 0) -> None:
@@ -136,9 +136,9 @@ def test_a_group_of_one_needs_no_note(make_host: MakeHost) -> None:
 def noiommu(make_host: MakeHost) -> EmulatedHost:
     host = make_host(options={"iommu": False, "noiommu": True})
     with session(host, PF, change=True) as opened:
-        provision.enable_sriov(opened, 1, confirm=agree)
-        provision.assign(opened, 0x42, vq=2, vi=2, confirm=agree)
-        provision.online(opened, 0x42, confirm=agree)
+        sriov.enable_sriov(opened, 1, confirm=agree)
+        secondaries.assign(opened, 0x42, vq=2, vi=2, confirm=agree)
+        secondaries.online(opened, 0x42, confirm=agree)
     return host
 
 
@@ -193,7 +193,7 @@ def test_who_holds_a_function_is_seen_and_asked_about(old: EmulatedHost) -> None
     hold(old)
     assert "dpdk" in look(old).secondaries[0].used_by[0]
     with session(old, PF, change=True) as opened, pytest.raises(BusyError) as met:
-        provision.release(opened, confirm=decline)
+        release.release(opened, confirm=decline)
     assert "dpdk" in met.value.cause
 
 
@@ -206,7 +206,7 @@ def test_a_release_below_a_holder_ends_at_its_deadline(
     prepare(host)
     hold(host)
     with session(host, PF, change=True) as opened, pytest.raises(NvmelmError, match=r"waited 0\.2 s in vain"):
-        provision.release(opened, confirm=agree)
+        release.release(opened, confirm=agree)
 
 
 def test_a_write_that_the_kernel_blocks_ends_at_a_deadline_whoever_is_seen_to_hold_it(
@@ -221,7 +221,7 @@ def test_a_write_that_the_kernel_blocks_ends_at_a_deadline_whoever_is_seen_to_ho
         session(host, PF, change=True) as opened,
         pytest.raises(NvmelmError, match="in vain to write"),
     ):
-        provision.release(opened, confirm=agree)
+        release.release(opened, confirm=agree)
 
 
 def test_an_old_kernel_is_found_by_host_check(old: EmulatedHost) -> None:

@@ -21,7 +21,7 @@ from nvmelm.inventory.opened import Session, session
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
 from nvmelm.ownership.sessions import Sessions, sessions_path
-from nvmelm.prepare import guards, parameters, provision
+from nvmelm.prepare import allow, binding, guards, parameters, release, secondaries, sequence, sriov
 from nvmelm.prepare.journal import Journal
 from nvmelm.prepare.plan import cells_of
 from nvmelm.prepare.recover import recover
@@ -98,7 +98,7 @@ def change(host: EmulatedHost, do: Callable[[Session], Any]) -> Any:
 
 def allow_resume(host: EmulatedHost, confirm: Callable[[str], None], *, dry_run: bool = False) -> ChangeReport:
     def do(one: Session) -> ChangeReport:
-        return provision.allow(one, [FIRST], Role.RESUMABLE, confirm=confirm, dry_run=dry_run)
+        return allow.allow(one, [FIRST], Role.RESUMABLE, confirm=confirm, dry_run=dry_run)
 
     report: ChangeReport = change(host, do)
     return report
@@ -107,14 +107,14 @@ def allow_resume(host: EmulatedHost, confirm: Callable[[str], None], *, dry_run:
 # An undecided copy is touched by nobody but its session.
 
 DESTROYERS: dict[str, Callable[[Session, str], object]] = {
-    "secondary offline": lambda one, _: provision.offline(one, FIRST, confirm=agree),
-    "secondary assign": lambda one, _: provision.assign(one, FIRST, vq=4, vi=2, confirm=agree),
+    "secondary offline": lambda one, _: secondaries.offline(one, FIRST, confirm=agree),
+    "secondary assign": lambda one, _: secondaries.assign(one, FIRST, vq=4, vi=2, confirm=agree),
     "compat parameters apply": lambda one, _: parameters.give(one, FIRST, namespaces=[], confirm=agree),
-    "sriov disable": lambda one, _: provision.disable_sriov(one, confirm=agree),
-    "sriov enable": lambda one, _: provision.enable_sriov(one, 2, confirm=agree),
-    "prepare": lambda one, side: provision.prepare(one, SIDES[side], 2, confirm=agree),
-    "release": lambda one, _: provision.release(one, confirm=agree),
-    "vfio unbind": lambda one, _: provision.unbind(one, [FIRST], confirm=agree),
+    "sriov disable": lambda one, _: sriov.disable_sriov(one, confirm=agree),
+    "sriov enable": lambda one, _: sriov.enable_sriov(one, 2, confirm=agree),
+    "prepare": lambda one, side: sequence.prepare(one, SIDES[side], 2, confirm=agree),
+    "release": lambda one, _: release.release(one, confirm=agree),
+    "vfio unbind": lambda one, _: binding.unbind(one, [FIRST], confirm=agree),
     "vm attach --print": lambda one, _: vm.arguments(one, FIRST),
     "a domain's start": lambda one, _: hook.prepare(one.host, "vm1", domain(), confirm=agree),
 }
@@ -146,7 +146,7 @@ def unfinished(world: World, side: str) -> list[str]:
 
 def test_a_dry_run_is_refused_as_the_verb_would_be(undecided: World) -> None:
     with pytest.raises(BusyError, match="not over"):
-        change(undecided.destination, lambda one: provision.offline(one, FIRST, confirm=agree, dry_run=True))
+        change(undecided.destination, lambda one: secondaries.offline(one, FIRST, confirm=agree, dry_run=True))
 
 
 def test_a_state_is_not_restored_over_an_undecided_one(undecided: World, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_state_is_not_restored_over_an_undecided_one(undecided: World, tmp_pat
 
 def test_a_mark_may_be_taken_back_and_a_stray_copy_suspended(undecided: World) -> None:
     change(undecided.destination, lambda one: verbs.suspend(one, FIRST, confirm=agree))
-    change(undecided.destination, lambda one: provision.revoke(one, [FIRST], confirm=agree))
+    change(undecided.destination, lambda one: allow.revoke(one, [FIRST], confirm=agree))
     assert role_of(undecided.destination) is None
 
 
@@ -167,13 +167,13 @@ def test_after_all_refusals_recover_still_ends_the_session(world: World) -> None
     cut(world)
     for side in SIDES:
         with pytest.raises(BusyError):
-            change(world.host(side), lambda one: provision.release(one, confirm=agree))
+            change(world.host(side), lambda one: release.release(one, confirm=agree))
     world.recover("source")
     assert world.runs("destination")
     assert not world.holds("source")
     assert (world.states("source"), world.states("destination")) == (["done"], ["running"])
     shut_down(world)
-    change(world.source, lambda one: provision.release(one, confirm=agree))
+    change(world.source, lambda one: release.release(one, confirm=agree))
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -182,7 +182,7 @@ def test_vfs_made_anew_hold_nothing_of_a_session(side: str, undecided: World) ->
     host = undecided.host(side)
     host.sysfs.write(f"bus/pci/devices/{PF}/sriov_numvfs", "0")
     host.sysfs.write(f"bus/pci/devices/{PF}/sriov_numvfs", "1")
-    assert change(host, lambda one: provision.prepare(one, SIDES[side], 1, vq=3, vi=2, confirm=agree)).changed
+    assert change(host, lambda one: sequence.prepare(one, SIDES[side], 1, vq=3, vi=2, confirm=agree)).changed
 
 
 # A copy that runs is offered to nobody.
@@ -201,9 +201,9 @@ def test_apply_leaves_a_controller_that_was_moved_here_unmarked_and_says_so(move
 def test_a_second_move_finds_no_target_and_the_guest_runs_on(moved: World) -> None:
     reach(moved.destination, parse("f", CONFIG["destination"]), confirm=agree)
     with session(moved.source, PF, change=True) as opened:  # a preparation would leave what was moved away as it is
-        provision.assign(opened, FIRST, vq=2, vi=1, confirm=agree)
-        provision.online(opened, FIRST, confirm=agree)
-        provision.allow(opened, [FIRST], Role.MIGRATABLE, confirm=agree)
+        secondaries.assign(opened, FIRST, vq=2, vi=1, confirm=agree)
+        secondaries.online(opened, FIRST, confirm=agree)
+        allow.allow(opened, [FIRST], Role.MIGRATABLE, confirm=agree)
     with pytest.raises(NvmelmError, match="no resumable controller left"):
         moved.migrate()
     assert moved.runs("destination")
@@ -214,14 +214,14 @@ def test_a_second_move_finds_no_target_and_the_guest_runs_on(moved: World) -> No
 
 def test_prepare_with_another_count_marks_the_fresh_ones(moved: World) -> None:
     shut_down(moved)
-    report = change(moved.destination, lambda one: provision.prepare(one, Role.RESUMABLE, 2, confirm=agree))
+    report = change(moved.destination, lambda one: sequence.prepare(one, Role.RESUMABLE, 2, confirm=agree))
     assert report.notes == ()
     assert [str(one.mark.role) for one in look(moved.destination).secondaries[:2] if one.mark] == ["resumable"] * 2
 
 
 def test_a_controller_that_was_taken_offline_since_is_a_target_again(moved: World) -> None:
     shut_down(moved)
-    change(moved.destination, lambda one: provision.offline(one, FIRST, confirm=agree))
+    change(moved.destination, lambda one: secondaries.offline(one, FIRST, confirm=agree))
     assert reach(moved.destination, parse("f", CONFIG["destination"]), confirm=agree).changed
     assert role_of(moved.destination) == "resumable"
     assert reach(moved.destination, parse("f", CONFIG["destination"]), confirm=agree).entries[0].outcome == "unchanged"
@@ -229,7 +229,7 @@ def test_a_controller_that_was_taken_offline_since_is_a_target_again(moved: Worl
 
 def test_a_released_function_is_a_target_again(moved: World) -> None:
     shut_down(moved)
-    change(moved.destination, lambda one: provision.release(one, confirm=agree))
+    change(moved.destination, lambda one: release.release(one, confirm=agree))
     assert reach(moved.destination, parse("f", CONFIG["destination"]), confirm=agree).changed
     assert role_of(moved.destination) == "resumable"
 
@@ -259,11 +259,11 @@ def test_the_host_it_left_is_a_target_at_once_so_that_it_can_come_back(moved: Wo
 
 def test_a_controller_never_moved_is_marked_without_a_question(make_host: MakeHost) -> None:
     host = make_host()
-    change(host, lambda one: provision.prepare(one, Role.MIGRATABLE, 1, confirm=agree))
+    change(host, lambda one: sequence.prepare(one, Role.MIGRATABLE, 1, confirm=agree))
     assert role_of(host) == "migratable"
     with session(host, PF, change=True) as opened:
         which = opened.picture().secondaries[0].cntlid
-        provision.allow(opened, [which], Role.RESUMABLE, confirm=decline)
+        allow.allow(opened, [which], Role.RESUMABLE, confirm=decline)
     assert role_of(host) == "resumable"
     assert not sessions_path(host).exists()
 
@@ -286,7 +286,7 @@ def test_one_whose_move_from_here_failed_is_not_offered_either(world: World) -> 
 def killed(host: EmulatedHost, side: str) -> None:
     host.arm("admin/0x1c#3=raise-after")
     with pytest.raises(EmulatedCrash):
-        change(host, lambda one: provision.prepare(one, SIDES[side], 1, vq=3, vi=2, confirm=agree))
+        change(host, lambda one: sequence.prepare(one, SIDES[side], 1, vq=3, vi=2, confirm=agree))
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -294,29 +294,29 @@ def test_a_preparation_that_was_killed_and_then_done_is_not_undone_by_recover(si
     host = make_host()
     original = cells_of(look(host))
     killed(host, side)
-    change(host, lambda one: provision.prepare(one, SIDES[side], 1, vq=3, vi=2, confirm=agree))
+    change(host, lambda one: sequence.prepare(one, SIDES[side], 1, vq=3, vi=2, confirm=agree))
     before = cells_of(look(host))
     assert recover(host, confirm=agree).unfinished == ()
     assert cells_of(look(host)) == before
-    change(host, lambda one: provision.release(one, confirm=agree))
+    change(host, lambda one: release.release(one, confirm=agree))
     assert cells_of(look(host)) == original
 
 
 def test_one_that_was_killed_when_all_was_done_is_closed_by_one_that_finds_nothing_to_do(make_host: MakeHost) -> None:
     host = make_host()
-    change(host, lambda one: provision.prepare(one, Role.RESUMABLE, 1, confirm=agree))
+    change(host, lambda one: sequence.prepare(one, Role.RESUMABLE, 1, confirm=agree))
     journal = Journal(host, PF)
     text = journal.path.read_text()
     journal.path.write_text("".join(line for line in text.splitlines(keepends=True) if '"record":"end"' not in line))
     assert len(journal.unfinished()) == 1
-    assert not change(host, lambda one: provision.prepare(one, Role.RESUMABLE, 1, confirm=agree)).changed
+    assert not change(host, lambda one: sequence.prepare(one, Role.RESUMABLE, 1, confirm=agree)).changed
     assert recover(host, confirm=agree).unfinished == ()
 
 
 def test_a_change_of_one_cell_closes_no_run_that_wanted_more(make_host: MakeHost) -> None:
     host = make_host()
     killed(host, "source")
-    change(host, lambda one: provision.enable_sriov(one, 1, confirm=agree))
+    change(host, lambda one: sriov.enable_sriov(one, 1, confirm=agree))
     assert len(Journal(host, PF).unfinished()) == 1
 
 
@@ -341,19 +341,19 @@ def test_recover_does_not_undo_a_preparation_below_a_guest_that_was_moved_here(w
 
 def test_without_a_session_the_database_is_neither_opened_nor_its_reader_loaded(make_host: MakeHost) -> None:
     host = make_host()
-    change(host, lambda one: provision.prepare(one, Role.RESUMABLE, 1, confirm=agree))
+    change(host, lambda one: sequence.prepare(one, Role.RESUMABLE, 1, confirm=agree))
     program = f"""
 import sys
 from pathlib import Path
 from nvmelm.emulator.host import EmulatedHost
-from nvmelm.prepare import provision
+from nvmelm.prepare import allow, release, secondaries, sequence
 from nvmelm.inventory.opened import session
 from nvmelm.inventory.picture import Role
 agree = lambda question: None
 with EmulatedHost(Path({str(host.state_dir.parent)!r})) as host, session(host, {PF!r}, change=True) as one:
-    provision.prepare(one, Role.RESUMABLE, 1, confirm=agree)
-    provision.prepare(one, Role.RESUMABLE, 2, confirm=agree)
-    provision.release(one, confirm=agree)
+    sequence.prepare(one, Role.RESUMABLE, 1, confirm=agree)
+    sequence.prepare(one, Role.RESUMABLE, 2, confirm=agree)
+    release.release(one, confirm=agree)
 print("sqlite3" in sys.modules, "nvmelm.ownership.sessions" in sys.modules)
 """
     words = [sys.executable, "-c", program]
@@ -371,7 +371,7 @@ def test_sessions_that_cannot_be_read_allow_no_change_that_could_destroy_a_copy(
     before = undecided.controller("destination")
     sessions_path(undecided.destination).write_bytes(b"no database" * 100)
     with pytest.raises(NvmelmError, match="sessions"):
-        change(undecided.destination, lambda one: provision.release(one, confirm=agree))
+        change(undecided.destination, lambda one: release.release(one, confirm=agree))
     assert undecided.controller("destination") == before
 
 
@@ -379,13 +379,13 @@ def test_a_verb_that_looks_at_the_sessions_keeps_no_other_from_writing_them(unde
     with Sessions(undecided.source) as writer, writer._database() as held:
         assert held.in_transaction
         with pytest.raises(BusyError, match="not over"):
-            change(undecided.source, lambda one: provision.offline(one, FIRST, confirm=agree))
+            change(undecided.source, lambda one: secondaries.offline(one, FIRST, confirm=agree))
 
 
 def test_a_preparation_leaves_what_this_source_moved_away_as_it_is(moved: World) -> None:
     before = cells_of(look(moved.source))
     with session(moved.source, PF, change=True) as opened:
-        report = provision.prepare(opened, Role.MIGRATABLE, 1, vq=3, vi=2, confirm=agree)
+        report = sequence.prepare(opened, Role.MIGRATABLE, 1, vq=3, vi=2, confirm=agree)
     assert (report.changed, report.actions) == (False, ())
     assert [one.cntlid for one in report.moved] == [FIRST]
     assert f"{FIRST:#06x} was moved to {report.moved[0].to}" in report.notes[0]
@@ -394,9 +394,9 @@ def test_a_preparation_leaves_what_this_source_moved_away_as_it_is(moved: World)
 
 def test_all_migratable_passes_over_a_blank_controller_in_the_place_of_one_that_moved(moved: World) -> None:
     with session(moved.source, PF, change=True) as opened:
-        provision.assign(opened, FIRST, vq=3, vi=2, confirm=agree)
-        provision.online(opened, FIRST, confirm=agree)
-        provision.allow(opened, [FIRST], Role.MIGRATABLE, confirm=agree)
+        secondaries.assign(opened, FIRST, vq=3, vi=2, confirm=agree)
+        secondaries.online(opened, FIRST, confirm=agree)
+        allow.allow(opened, [FIRST], Role.MIGRATABLE, confirm=agree)
         with pytest.raises(NotReadyError, match="is migratable") as caught:
             _chosen(opened, (), every=True)
     assert caught.value.reason == "unmarked"

@@ -16,7 +16,8 @@ from nvmelm.emulator.machine.generations import NVME_2_1, NamespaceRow
 from nvmelm.errors import BusyError, NvmelmError, UsageError
 from nvmelm.inventory.opened import session
 from nvmelm.inventory.picture import ChangeReport, Role
-from nvmelm.prepare import parameters, provision
+from nvmelm.prepare import parameters, sequence
+from nvmelm.prepare import release as undo_all
 from nvmelm.prepare.journal import Journal
 from nvmelm.prepare.recover import recover
 from tests.emulated.answers import agree, decline
@@ -30,7 +31,7 @@ def host(make_host: MakeHost) -> EmulatedHost:
     """Return a host with one prepared controller that sees two namespaces."""
     made = make_host(NVME_2_1.with_(namespaces=(NamespaceRow(), NamespaceRow(nsid=2))))
     with session(made, PF, change=True) as opened:
-        provision.prepare(opened, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
+        sequence.prepare(opened, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
     return made
 
 
@@ -46,7 +47,7 @@ def give(host: EmulatedHost, confirm: Callable[[str], None] = agree, **wanted: A
 
 def release(host: EmulatedHost) -> ChangeReport:
     with session(host, PF, change=True) as opened:
-        return provision.release(opened, confirm=agree)
+        return undo_all.release(opened, confirm=agree)
 
 
 def test_a_namespace_is_not_taken_from_an_online_controller_without_a_question(host: EmulatedHost) -> None:

@@ -12,7 +12,7 @@ from nvmelm.emulator.machine.generations import NVME_2_1
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
 from nvmelm.inventory.opened import Session, session
 from nvmelm.inventory.picture import ChangeReport
-from nvmelm.prepare import provision
+from nvmelm.prepare import sequence, sriov
 from nvmelm.prepare.check import check
 from nvmelm.prepare.journal import Journal
 from tests.emulated.answers import agree
@@ -24,7 +24,7 @@ ONE_IS_ENOUGH = NVME_2_1.with_(max_vfs=63, vq_flexible=64, vq_per_secondary=1, v
 
 def prepare(host: EmulatedHost, vfs: int, **options: int) -> ChangeReport:
     with session(host, PF, change=True) as opened:
-        return provision.prepare(opened, Role.MIGRATABLE, vfs, confirm=agree, **options)  # type: ignore[arg-type]
+        return sequence.prepare(opened, Role.MIGRATABLE, vfs, confirm=agree, **options)  # type: ignore[arg-type]
 
 
 def test_a_device_whose_secondaries_need_one_vq_resource_is_prepared(make_host: MakeHost) -> None:
@@ -80,7 +80,7 @@ def test_a_list_that_cannot_be_true_is_found_and_nothing_is_changed(
 
     monkeypatch.setattr(Session, "picture", twisted)
     with session(host, PF, change=True) as opened, pytest.raises(MalformedError, match="contradict") as met:
-        provision.enable_sriov(opened, 1, confirm=agree)
+        sriov.enable_sriov(opened, 1, confirm=agree)
     assert what in met.value.cause
     assert not Journal(host, PF).runs()
     assert [one.level for one in check(host, PF).findings if what in one.message] == ["problem"]

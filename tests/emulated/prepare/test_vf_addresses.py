@@ -15,7 +15,7 @@ from nvmelm.errors import NvmelmError
 from nvmelm.inventory.opened import Session, session
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
-from nvmelm.prepare import provision
+from nvmelm.prepare import binding, sequence, sriov
 from nvmelm.prepare.apply import Request, apply
 from nvmelm.prepare.recover import recover
 from tests.emulated.answers import agree
@@ -45,7 +45,7 @@ def opened(host: EmulatedHost) -> Iterator[Session]:
 
 def prepare(host: EmulatedHost, vfs: int = 2, *, dry_run: bool = False) -> ChangeReport:
     with opened(host) as one:
-        return provision.prepare(one, Role.MIGRATABLE, vfs, confirm=agree, dry_run=dry_run)
+        return sequence.prepare(one, Role.MIGRATABLE, vfs, confirm=agree, dry_run=dry_run)
 
 
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
@@ -129,7 +129,7 @@ def test_put_back_is_said_of_every_path_that_was_written(route: str, fault: str,
 def test_an_override_that_was_only_to_be_there_for_a_moment_is_put_back_too(make_host: MakeHost) -> None:
     host = make_host()
     with opened(host) as one:
-        provision.enable_sriov(one, 1, confirm=agree)
+        sriov.enable_sriov(one, 1, confirm=agree)
         host.arm("sysfs/bus/pci/drivers_probe=errno:EIO")
         with pytest.raises(NvmelmError) as met:
             apply(one, Request("test", {"0x0042/driver": "nvme", "0x0042/override": ""}), confirm=agree)
@@ -144,5 +144,5 @@ def test_a_vf_that_is_another_function_by_now_is_not_written_to(
     prepare(host)
     monkeypatch.setattr("nvmelm.inventory.pci.virtual_function", lambda *_: Bdf.parse(PF))
     with opened(host) as one, pytest.raises(NvmelmError, match="has no VF 1"):
-        provision.unbind(one, [0x42], confirm=agree)
+        binding.unbind(one, [0x42], confirm=agree)
     assert overrides(host)[PF] == ""

@@ -30,7 +30,7 @@ from nvmelm.errors import (
 )
 from nvmelm.host import AdminCommand, AdminQueue, Completion
 from nvmelm.inventory.opened import Session, session
-from nvmelm.prepare import provision
+from nvmelm.prepare import allow, sequence
 from nvmelm.prepare.plan import operation_text
 from nvmelm.prepare.recover import recover
 from nvmelm.state import verbs
@@ -44,7 +44,7 @@ MiB = 1 << 20
 
 def ready(host: EmulatedHost, role: Role, vfs: int = 2) -> EmulatedHost:
     with session(host, PF, change=True) as opened:
-        provision.prepare(opened, role, vfs, vq=2, vi=1, confirm=agree)
+        sequence.prepare(opened, role, vfs, vq=2, vi=1, confirm=agree)
     return host
 
 
@@ -115,7 +115,7 @@ def test_saving_needs_the_migratable_mark(make_host: MakeHost, tmp_path: Path, r
     host = ready(make_host(), role or Role.MIGRATABLE)
     with session(host, PF, change=True) as opened:
         if role is None:
-            provision.revoke(opened, [FIRST], confirm=agree)
+            allow.revoke(opened, [FIRST], confirm=agree)
         with pytest.raises(NotReadyError) as caught:
             verbs.save(opened, FIRST, tmp_path / "image")
     assert "allow-migration" in caught.value.fix

@@ -19,7 +19,7 @@ from nvmelm import cli
 from nvmelm.documents import Role
 from nvmelm.errors import BusyError, NotReadyError, NotSupportedError, NvmelmError, UsageError
 from nvmelm.inventory.opened import session
-from nvmelm.prepare import provision
+from nvmelm.prepare import sequence
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.libvirt.client import DomainRef
 from nvmelm.vm.report import VmReport
@@ -42,7 +42,7 @@ class Bench:
         self.libvirt.registerErrorHandler(lambda *_about: None, None)
         self.connection = self.libvirt.open(URI)
         with session(host, "nvme0", change=True) as opened:
-            provision.prepare(opened, Role.MIGRATABLE, 1, confirm=agree)
+            sequence.prepare(opened, Role.MIGRATABLE, 1, confirm=agree)
 
     def define(self, name: str, devices: str = "", *, start: bool = True) -> None:
         os = "<os><type arch='x86_64'>hvm</type></os>"

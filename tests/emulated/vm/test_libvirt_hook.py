@@ -18,7 +18,7 @@ from nvmelm.documents import Role
 from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.inventory.opened import session
-from nvmelm.prepare import provision
+from nvmelm.prepare import allow, binding, secondaries, sequence, sriov
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.libvirt import domain_xml
 from nvmelm.vm.libvirt import hook as domain_hook
@@ -49,13 +49,13 @@ class Bench:
     def __init__(self, host: EmulatedHost) -> None:
         self.host = host
         with session(host, "nvme0", change=True) as opened:
-            provision.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
+            sequence.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
         self.unbind(FIRST, SECOND)
 
     def unbind(self, *addresses: str) -> None:
         with session(self.host, "nvme0", change=True) as opened:
             cntlids = [one.cntlid for one in opened.picture().secondaries if one.address in addresses]
-            provision.unbind(opened, cntlids, confirm=agree)
+            binding.unbind(opened, cntlids, confirm=agree)
 
     def hook(self, *words: str, xml: str = "", name: str = "vm1") -> subprocess.CompletedProcess[str]:
         """Run the script as libvirt does: XML on stdin, few variables, the domain's name first."""
@@ -99,7 +99,7 @@ def test_a_second_preparation_changes_nothing(bench: Bench) -> None:
 
 def test_a_vf_that_was_bound_before_stays_bound_afterwards(bench: Bench) -> None:
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.bind(opened, [0x42], confirm=agree)
+        binding.bind(opened, [0x42], confirm=agree)
     assert bench.hook(*HOOK_BEGIN, xml=domain(FIRST, SECOND)).returncode == 0
     bench.hook(*HOOK_END, xml=domain(FIRST, SECOND))
     assert bench.drivers() == ["vfio-pci", None]
@@ -109,17 +109,17 @@ def test_a_hook_that_was_killed_before_it_bound_does_not_give_back_what_the_oper
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     xml = domain_xml.read(domain(FIRST).encode())
-    bind = provision.bind
+    bind = binding.bind
 
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(provision, "bind", killed)
+    monkeypatch.setattr(binding, "bind", killed)
     with pytest.raises(KeyboardInterrupt):
         domain_hook.prepare(bench.host, "vm1", xml, confirm=agree)
-    monkeypatch.setattr(provision, "bind", bind)
+    monkeypatch.setattr(binding, "bind", bind)
     with session(bench.host, "nvme0", change=True) as opened:
-        assert provision.bind(opened, [0x42], confirm=agree).changed
+        assert binding.bind(opened, [0x42], confirm=agree).changed
     assert domain_hook.prepare(bench.host, "vm1", xml, confirm=agree) == ()
     assert domain_hook.release(bench.host, "vm1", xml, confirm=agree) == ()
     assert bench.drivers()[0] == "vfio-pci"
@@ -193,17 +193,17 @@ def test_a_domain_may_be_called_what_it_likes(bench: Bench, name: str) -> None:
 
 def revoke(bench: Bench) -> None:
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.revoke(opened, [0x42], confirm=agree)
+        allow.revoke(opened, [0x42], confirm=agree)
 
 
 def offline(bench: Bench) -> None:
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.offline(opened, 0x42, confirm=agree)
+        secondaries.offline(opened, 0x42, confirm=agree)
 
 
 def disable(bench: Bench) -> None:
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.disable_sriov(opened, confirm=agree)
+        sriov.disable_sriov(opened, confirm=agree)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_an_unmarked_vf_is_prepared_when_the_domain_says_that_this_is_meant(benc
 
 def test_a_vf_that_another_vm_has_is_refused_and_that_vm_named(bench: Bench, tmp_path: Path) -> None:
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.bind(opened, [0x42], confirm=agree)
+        binding.bind(opened, [0x42], confirm=agree)
     with EmulatedVmm(bench.host, socket=tmp_path / "qmp", vm="first-vm"):
         with session(bench.host, "nvme0", change=True) as opened:
             vm.attach(opened, 0x42, qmp=str(tmp_path / "qmp"), confirm=agree)
@@ -291,7 +291,7 @@ def test_a_vf_that_was_made_anew_meanwhile_is_not_given_back(bench: Bench) -> No
     bench.hook(*HOOK_BEGIN, xml=domain(FIRST))
     disable(bench)
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
+        sequence.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
     bench.hook(*HOOK_END, xml=domain(FIRST))
     assert bench.drivers() == ["vfio-pci", "vfio-pci"]
 

@@ -24,7 +24,7 @@ from nvmelm.errors import (
 from nvmelm.hosts import open_host
 from nvmelm.inventory.opened import session
 from nvmelm.ownership.sessions import Moving, Sessions, Side, State, new_record
-from nvmelm.prepare import provision
+from nvmelm.prepare import allow, binding, secondaries, sequence
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.machine import SETTLES_S
 from nvmelm.vm.report import VmArguments, VmReport
@@ -41,7 +41,7 @@ class Bench:
         self.host = host
         self.socket = directory / "qmp"
         with session(host, "nvme0", change=True) as opened:
-            picture = provision.prepare(opened, Role.MIGRATABLE, 2, confirm=agree).picture
+            picture = sequence.prepare(opened, Role.MIGRATABLE, 2, confirm=agree).picture
         assert picture is not None
         self.cntlids = {one.vf_number: one.cntlid for one in picture.secondaries}
 
@@ -191,7 +191,7 @@ def test_a_vf_is_given_back_and_can_be_unbound_at_once(bench: Bench, start: Star
     assert (report.changed, report.attached) == (True, False)
     assert bench.secondary().used_by == ()
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.unbind(opened, [bench.cntlids[1]], confirm=decline)
+        binding.unbind(opened, [bench.cntlids[1]], confirm=decline)
     assert bench.detach().changed is False
 
 
@@ -227,8 +227,8 @@ def test_a_resumable_vf_goes_into_a_running_vm_only_when_the_operator_agrees(
     make_host: MakeHost, bench: Bench, start: Start
 ) -> None:
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.revoke(opened, [bench.cntlids[1]], confirm=agree)
-        provision.allow(opened, [bench.cntlids[1]], Role.RESUMABLE, confirm=agree)
+        allow.revoke(opened, [bench.cntlids[1]], confirm=agree)
+        allow.allow(opened, [bench.cntlids[1]], Role.RESUMABLE, confirm=agree)
     start()
     with pytest.raises(NotReadyError):
         bench.attach(confirm=decline)
@@ -245,20 +245,20 @@ def test_a_vm_that_has_ended_is_told_apart_from_one_that_never_was(bench: Bench,
 def test_an_offline_an_unbound_and_an_unmarked_vf_are_refused_by_attach_and_print(bench: Bench, start: Start) -> None:
     start()
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.revoke(opened, [bench.cntlids[1]], confirm=agree)
+        allow.revoke(opened, [bench.cntlids[1]], confirm=agree)
     for verb in (bench.attach, bench.arguments):
         with pytest.raises(NotReadyError) as caught:
             verb()
         assert caught.value.reason == "unmarked"
     assert bench.attach(unmarked=True, dry_run=True).commands
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.unbind(opened, [bench.cntlids[1]], confirm=agree)
+        binding.unbind(opened, [bench.cntlids[1]], confirm=agree)
     for verb in (bench.attach, bench.arguments):
         with pytest.raises((NotReadyError, BusyError)) as refused:
             verb(unmarked=True)
         assert refused.value.reason == "not-bound"  # type: ignore[attr-defined]
     with session(bench.host, "nvme0", change=True) as opened:
-        provision.offline(opened, bench.cntlids[1], confirm=agree)
+        secondaries.offline(opened, bench.cntlids[1], confirm=agree)
     for verb in (bench.attach, bench.arguments):
         with pytest.raises(NotReadyError) as caught:
             verb(unmarked=True)

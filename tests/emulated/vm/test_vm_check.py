@@ -18,7 +18,7 @@ from nvmelm.emulator.guest.migrating_vm import MigratingVm
 from nvmelm.errors import HostError, UsageError
 from nvmelm.inventory.opened import session
 from nvmelm.ownership.vm_moves import Moves
-from nvmelm.prepare import provision
+from nvmelm.prepare import allow
 from nvmelm.vm import check as vm_check
 from nvmelm.vm.check import VmCheck
 from nvmelm.vm.libvirt.client import DomainRef
@@ -58,9 +58,9 @@ class Bench:
 
     def mark(self, role: Role | None) -> None:
         with session(self.host, PF, change=True) as pf:
-            provision.revoke(pf, [FIRST], confirm=agree)
+            allow.revoke(pf, [FIRST], confirm=agree)
             if role is not None:
-                provision.allow(pf, [FIRST], role, confirm=agree)
+                allow.allow(pf, [FIRST], role, confirm=agree)
 
 
 @pytest.fixture

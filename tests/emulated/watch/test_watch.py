@@ -29,7 +29,8 @@ from nvmelm.errors import HostError
 from nvmelm.inventory.opened import session
 from nvmelm.ownership.record import to_json
 from nvmelm.ownership.sessions import Moving, Sessions, Side, State, new_record, sessions_path
-from nvmelm.prepare import provision
+from nvmelm.prepare import release as undo_all
+from nvmelm.prepare import sequence
 from nvmelm.process.waiting import wait_until
 from nvmelm.watch.lines import Body, ManifestPart, MarkPart, PrimaryPart, SessionPart, Trouble
 from nvmelm.watch.sessions import SessionLooks
@@ -60,12 +61,12 @@ def watch(host: EmulatedHost) -> Iterator[Watch]:
 
 def prepare(host: EmulatedHost, vfs: int = 2, **options: Any) -> None:
     with session(host, PF, change=True) as opened:
-        provision.prepare(opened, Role.MIGRATABLE, vfs, vq=2, vi=1, confirm=agree, **options)
+        sequence.prepare(opened, Role.MIGRATABLE, vfs, vq=2, vi=1, confirm=agree, **options)
 
 
 def release(host: EmulatedHost) -> None:
     with session(host, PF, change=True) as opened:
-        provision.release(opened, confirm=agree)
+        undo_all.release(opened, confirm=agree)
 
 
 def test_a_preparation_and_its_undoing_are_seen_once_and_in_order(host: EmulatedHost, watch: Watch) -> None:

@@ -1,0 +1,82 @@
+"""Step 3: the permission to move or to be moved to, given once the facts were verified, and taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nvmelm.inventory import marks
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.pci import Bdf
+from nvmelm.inventory.picture import ChangeReport, Role, Secondary
+from nvmelm.inventory.read import resolve
+from nvmelm.prepare import guards
+from nvmelm.prepare.actions import Cells
+from nvmelm.prepare.apply import Confirm, Request, apply
+from nvmelm.prepare.plan import cell, plan
+
+Which = Sequence[Bdf | int]
+
+
+def allow(
+    session: Session,
+    which: Which,
+    role: Role,
+    *,
+    valid_s: int | None = None,
+    confirm: Confirm,
+    dry_run: bool = False,
+) -> ChangeReport:
+    """Step 3: mark controlled functions migratable or resumable, once their facts were verified.
+
+    A controller that was moved here runs a guest as far as nvmelm knows: to mark it resumable again is asked about.
+
+    Raises:
+        NotSupportedError, NotReadyError, BusyError: a function may not be marked; see :func:`marks.verify`.
+    """
+    picture = session.picture(users=False)
+    chosen = [resolve(picture, one) for one in which]
+    for one in chosen:
+        marks.verify(picture, one)
+    verb = "secondary allow-migration" if role is Role.MIGRATABLE else "secondary allow-resume"
+    target: Cells = {}
+    for one in chosen:
+        target |= marked(one, role, valid_s)
+    risks = tuple(
+        f"{cntlid:#06x} runs a guest here as far as session {record.id} tells ({record.state}), and a migration into "
+        "it would destroy what that guest does; mark it only when its VM is shut down"
+        for cntlid, record in guards.offered(session.host, picture, plan(picture, target)).items()
+    )
+    notes = (*(risks if dry_run else ()), *ends(chosen, target))
+    request = Request(verb, target, notes=notes, risks=risks)
+    return apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
+
+
+def revoke(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Take the marks of controlled functions back; one that no longer holds is removed as well."""
+    picture = session.picture(users=False)
+    chosen = [resolve(picture, one) for one in which]
+    target: Cells = {cell(one.cntlid, "mark"): None for one in chosen}
+    report = apply(session, Request("secondary revoke", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    broken = [one for one in chosen if one.mark is not None and not one.mark.holds]
+    for one in broken if not dry_run else []:
+        marks.revoke(session.host, session.address, one.cntlid)
+    return replace(report, changed=report.changed or bool(broken and not dry_run))
+
+
+def marked(one: Secondary, role: Role, valid_s: int | None) -> Cells:
+    """Return the cells of a mark; the end of one that is there stays as it is when none was asked for."""
+    span: Cells = {cell(one.cntlid, "valid_s"): valid_s} if valid_s else {}
+    return {cell(one.cntlid, "mark"): str(role), **span}
+
+
+def ends(chosen: Sequence[Secondary], target: Cells) -> tuple[str, ...]:
+    """Say when the marks end that are as they are wanted: they stay as they were given."""
+    return tuple(
+        f"the mark of {one.cntlid:#06x} stays as it was given: it ends at {one.mark.expires_at}; "
+        "secondary revoke first begins it anew"
+        for one in chosen
+        if one.mark is not None and one.mark.holds and one.mark.expires_at
+        if target.get(cell(one.cntlid, "mark")) == one.mark.role
+        if target.get(cell(one.cntlid, "valid_s"), one.mark.valid_s) == one.mark.valid_s
+    )

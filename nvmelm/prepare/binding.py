@@ -1,0 +1,65 @@
+"""Step 4: virtual functions bound to vfio-pci, and given back to the driver they were found with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nvmelm.inventory import groups, marks
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.pci import VFIO_DRIVER
+from nvmelm.inventory.picture import ChangeReport, Role, Secondary
+from nvmelm.inventory.read import resolve
+from nvmelm.prepare.actions import Cells
+from nvmelm.prepare.allow import Which
+from nvmelm.prepare.apply import Confirm, Request, apply
+from nvmelm.prepare.journal import Journal
+from nvmelm.prepare.plan import cell
+
+
+def bind(
+    session: Session, which: Which, *, unmarked: bool = False, confirm: Confirm, dry_run: bool = False
+) -> ChangeReport:
+    """Step 4: bind VFs to vfio-pci by driver_override and drivers_probe.
+
+    Args:
+        unmarked: bind VFs that bear no mark, too; they cannot be migrated.
+
+    Raises:
+        NotReadyError: a VF is not enabled, or bears no mark.
+        NotSupportedError: a VF is in no IOMMU group.
+    """
+    picture = session.picture(users=False)
+    chosen = [resolve(picture, one) for one in which]
+    for one in chosen:
+        if not unmarked:
+            marks.require(picture, one, Role.MIGRATABLE, Role.RESUMABLE)
+    report = apply(session, Request("vfio bind", bound(chosen)), picture=picture, confirm=confirm, dry_run=dry_run)
+    return with_groups(session, report, chosen)
+
+
+def unbind(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Undo step 4: unbind VFs from vfio-pci, and give them back to the driver and override nvmelm found them with."""
+    picture = session.picture(users=False)
+    original = Journal(session.host, session.address, session.ref.serial).original()
+    target: Cells = {}
+    for one in (resolve(picture, each) for each in which):
+        for name, unset in (("driver", None), ("override", "")):
+            target[cell(one.cntlid, name)] = original.get(cell(one.cntlid, name), unset)
+    return apply(session, Request("vfio unbind", target), picture=picture, confirm=confirm, dry_run=dry_run)
+
+
+def bound(chosen: Sequence[Secondary]) -> Cells:
+    """Return the cells of VFs that are bound to vfio-pci."""
+    target: Cells = {}
+    for one in chosen:
+        target |= {cell(one.cntlid, "driver"): VFIO_DRIVER, cell(one.cntlid, "override"): VFIO_DRIVER}
+    return target
+
+
+def with_groups(session: Session, report: ChangeReport, chosen: Sequence[Secondary]) -> ChangeReport:
+    """Add to a report what the IOMMU groups of the VFs, as they are now, mean for the VMs that are to take them."""
+    if report.picture is None:
+        return report
+    found = groups.notes(session.host.sysfs, report.picture, chosen)
+    return replace(report, notes=(*report.notes, *found))

@@ -1,0 +1,108 @@
+"""Steps 1 to 4 in one run, for either side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nvmelm.errors import NotSupportedError
+from nvmelm.inventory import marks, pci
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.picture import ChangeReport, Moved, Picture, Role
+from nvmelm.prepare import guards
+from nvmelm.prepare.actions import Cells
+from nvmelm.prepare.allow import ends, marked
+from nvmelm.prepare.apply import Confirm, Request, apply
+from nvmelm.prepare.binding import bound, with_groups
+from nvmelm.prepare.plan import cell, plan
+from nvmelm.prepare.resources import share
+from nvmelm.prepare.sriov import check_vfs
+
+
+def prepare(
+    session: Session,
+    role: Role,
+    vfs: int,
+    *,
+    vq: int | None = None,
+    vi: int | None = None,
+    unmarked: bool = False,
+    valid_s: int | None = None,
+    confirm: Confirm,
+    dry_run: bool = False,
+) -> ChangeReport:
+    """Steps 1 to 4 in one run: VFs enabled, resources shared out, controllers online and marked, bound to vfio-pci.
+
+    A controller that was moved here runs a guest as far as nvmelm knows, and is left without the mark *resumable*. One
+    that a source moved away stays down: a blank one in its place is nothing that a second run should move.
+
+    Args:
+        vq, vi: flexible resources for each VF, None for an even share of what is free, 0 to leave the type alone.
+        valid_s: seconds for which the marks hold; a mark that was given for another span is given anew.
+        unmarked: leave the mark out; for controllers that cannot migrate.
+
+    Raises:
+        NotSupportedError: no SR-IOV, no live migration (without ``unmarked``), no IOMMU.
+        UsageError: more VFs or resources than there are.
+    """
+    picture = session.picture(users=False)
+    check_vfs(picture, vfs)
+    if not unmarked:
+        marks.require_live_migration(picture)
+    if next(pci.translated_groups(session.host.sysfs), None) is None:
+        cause = "nothing on this host is in an IOMMU group that translates, so no VF can be given to a VM safely"
+        fix = "switch the IOMMU on; nvmelm host check tells how"
+        raise NotSupportedError("the IOMMU is off", cause=cause, fix=fix, reason="no-iommu")
+    chosen = [one for one in picture.secondaries if 1 <= one.vf_number <= vfs]
+    if len(chosen) != vfs:
+        cause = f"the Secondary Controller List names {len(chosen)} of them"
+        raise NotSupportedError(
+            f"not every one of {vfs} VFs has a secondary controller", cause=cause, fix="nvmelm show"
+        )
+    each_vq, each_vi = share(picture, chosen, vq, vi)
+    target: Cells = {"vfs": vfs, "autoprobe": False}
+    for one in chosen:
+        counts = (("vq", each_vq), ("vi", each_vi))
+        target |= {cell(one.cntlid, name): count for name, count in counts if count is not None}
+        target[cell(one.cntlid, "online")] = True
+        if not unmarked:
+            target |= marked(one, role, valid_s)
+    verb = "source prepare" if role is Role.MIGRATABLE else "destination prepare"
+    target, notes = without_running(session, picture, target | bound(chosen))
+    target, moved = _without_moved(session, picture, target, role)
+    notes += tuple(
+        f"{one.cntlid:#06x} was moved to {one.to} (session {one.session}) and is left as it is; "
+        f"nvmelm secondary assign, online and allow-migration make a new one of it"
+        for one in moved
+    )
+    request = Request(verb, target, notes=(*notes, *ends(chosen, target)))
+    report = apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
+    return replace(with_groups(session, report, chosen), moved=moved)
+
+
+def _without_moved(session: Session, picture: Picture, target: Cells, role: Role) -> tuple[Cells, tuple[Moved, ...]]:
+    """Leave out the controllers that this source moved away and nobody brought online again, and return them."""
+    removes = picture.primary.vfs_enabled not in (0, target["vfs"])  # every VF is made anew then
+    if role is not Role.MIGRATABLE or removes or not guards.any_session(session.host):
+        return target, ()
+    gone = guards.left_blank(session.host, picture)
+    moved = tuple(
+        Moved(cntlid=one.cntlid, to=gone[one.cntlid].peer, session=str(gone[one.cntlid].id))
+        for one in picture.secondaries
+        if one.cntlid in gone and not one.online and cell(one.cntlid, "online") in target
+    )
+    left_out = tuple(cell(one.cntlid, "") for one in moved)
+    return {name: value for name, value in target.items() if not name.startswith(left_out)}, moved
+
+
+def without_running(session: Session, picture: Picture, target: Cells) -> tuple[Cells, tuple[str, ...]]:
+    """Leave out the mark *resumable* of controllers that run a guest here, and say which; only an operator gives it."""
+    if str(Role.RESUMABLE) not in target.values() or not guards.any_session(session.host):
+        return target, ()
+    found = guards.offered(session.host, picture, plan(picture, target))
+    notes = tuple(
+        f"{cntlid:#06x} is left unmarked: it runs a guest here as far as session {record.id} tells ({record.state}); "
+        f"when its VM is shut down, nvmelm secondary allow-resume {picture.primary.node} {cntlid:#06x}"
+        for cntlid, record in found.items()
+    )
+    left_out = {cell(cntlid, name) for cntlid in found for name in ("mark", "valid_s")}
+    return {name: value for name, value in target.items() if name not in left_out}, notes

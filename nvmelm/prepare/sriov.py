@@ -1,0 +1,42 @@
+"""Step 1: the virtual functions of a controlling function, enabled and disabled."""
+
+from __future__ import annotations
+
+from nvmelm.errors import UsageError
+from nvmelm.inventory.opened import Session
+from nvmelm.inventory.picture import ChangeReport, Picture
+from nvmelm.inventory.read import require_sriov
+from nvmelm.prepare.actions import Cells
+from nvmelm.prepare.apply import Confirm, Request, apply
+from nvmelm.prepare.journal import Journal
+
+
+def enable_sriov(session: Session, vfs: int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Step 1: enable a number of VFs, with driver autoprobe off first; a changed count goes by way of 0.
+
+    Raises:
+        UsageError: more VFs than the PF can have, or none.
+        NotSupportedError: the PF can have no VFs.
+    """
+    picture = session.picture(users=False)
+    check_vfs(picture, vfs)
+    target: Cells = {"vfs": vfs, "autoprobe": False}
+    return apply(session, Request("sriov enable", target), picture=picture, confirm=confirm, dry_run=dry_run)
+
+
+def disable_sriov(session: Session, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+    """Remove all VFs; marks, resources and bindings go with them, and autoprobe is as nvmelm found it."""
+    picture = session.picture(users=False)
+    require_sriov(picture)
+    found = Journal(session.host, session.address, session.ref.serial).original().get("autoprobe")
+    target: Cells = {"vfs": 0} if found is None else {"vfs": 0, "autoprobe": found}
+    return apply(session, Request("sriov disable", target), picture=picture, confirm=confirm, dry_run=dry_run)
+
+
+def check_vfs(picture: Picture, vfs: int) -> None:
+    """Refuse a number of VFs the PF cannot have."""
+    require_sriov(picture)
+    total = picture.primary.vfs_total
+    if not 1 <= vfs <= total:
+        fix = f"ask for 1 to {total}"
+        raise UsageError(f"{picture.primary.address} cannot have {vfs} VFs", cause=f"it has {total} at most", fix=fix)
