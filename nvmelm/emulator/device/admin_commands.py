@@ -1,4 +1,4 @@
-"""What a secondary controller does with the commands on its own admin queue, which its guest's driver submits.
+"""What a secondary controller does with the commands on its own admin queue.
 
 The queues of the create commands become real ones; what returns data is what the same command returns on any admin
 queue, put where the command's PRP entries point to, whatever lies there now.
