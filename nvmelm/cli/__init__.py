@@ -1,12 +1,14 @@
 """The command line: parse, call one operation, render.
 
-A verb is a function in one of the modules here, registered with :func:`nvmelm.cli.frame.run.verb`. The frame around it,
-and nothing else, opens the host, prints the answer (a table, or one JSON document), and turns errors into exit codes:
+::
 
-- :mod:`nvmelm.cli.frame.app`: the tree of verbs; a verb's module is imported when the verb is invoked, and not before;
-- :mod:`nvmelm.cli.frame.run`: what every verb is run by;
-- :mod:`nvmelm.cli.frame.report`: how errors are shown;
-- :mod:`nvmelm.cli.frame.render`: tables, sentences, and text from devices made harmless.
+    frame/      what every verb is run by: parsing, the host, errors, rendering
+    verbs/      a module for each word that is typed
+    views/      how answers read
+    reference/  what is made from the verbs: pages, man pages, completions, schemas
+
+A verb is a function in one of the modules of ``verbs``, registered with :func:`nvmelm.cli.frame.run.verb`. No decision
+about a device is made here: management layers and Ansible get everything from the operations below.
 
 This module imports next to nothing, so that ``nvmelm --help`` costs what its help text costs.
 """

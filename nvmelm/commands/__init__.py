@@ -8,6 +8,21 @@
 
 A builder fills in words and touches nothing; it raises ``ValueError`` for a value that does not fit. Its docstring
 lists the statuses to expect. :func:`execute` knows nothing of a command's meaning.
+
+::
+
+    identify        Identify and Get Log Page
+    listing         lists that are longer than one answer
+    namespace       Namespace Attachment
+    virtualization  Virtualization Management
+    migration       Migration Send and Migration Receive
+    tracking        Track Send and Track Receive
+    data_queue      Controller Data Queue
+    describe        any of them in a short sentence
+    optional        logs and data structures that a controller may do without: asked for, and None where it has none
+
+What the bytes they carry mean is :mod:`nvmelm.wire`; how they travel is :mod:`nvmelm.host`; what a status of theirs
+means stands in :mod:`nvmelm.wire.status_table`.
 """
 
 from __future__ import annotations

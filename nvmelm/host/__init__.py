@@ -1,12 +1,17 @@
-"""How commands and file accesses travel: the seams between nvmelm and the world.
+"""How commands and file accesses travel: the seam between nvmelm and the world.
 
 Everything nvmelm does to a machine goes through :class:`AdminQueue` (one admin command) or :class:`Sysfs` (one file),
-both handed out by a :class:`Host`. Each has three forms: the real machine (:mod:`nvmelm.host.local.machine`), a
-recording (:mod:`nvmelm.host.recording.replay`) and an emulated machine (:mod:`nvmelm.emulator`). All code above is
-deterministic.
+both handed out by a :class:`Host`. Each has three forms; all code above is deterministic, and runs on any of them:
+
+::
+
+    local/      this machine
+    recording/  what a host was asked once, and what it said
+    (emulator)  an emulated machine: a room of its own, since it may see nothing of ours but this seam
 
 A :class:`Host` answers a few questions more that sysfs cannot: who has a device node open, what is mounted, which
-kernel this is. They stand on the same seam, so a recording holds them too.
+kernel this is. They stand on the same seam, so a recording holds them too. What the answers mean is not decided here:
+bytes are read in :mod:`nvmelm.wire`, sysfs attributes in :mod:`nvmelm.inventory.pci`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,19 @@
-"""Step 2: what is there, and what nvmelm has marked of it."""
+"""Step 2: what is there, and what nvmelm has marked of it. Reads only; the marks are its own files.
+
+::
+
+    find          the controlling functions of a host, by name
+    opened        one of them found, locked and opened: what every verb works on
+    pci           PCI functions as sysfs shows them: a new sysfs attribute of a function is read here
+    read          the picture below a controlling function: resources, controlled functions, what they can
+    picture       the same as plain records: what operators see
+    namespaces    which namespaces a controlled function sees
+    state_reader  a controller's state as it is read: how much one command carries, and what Migration Receive proves
+    marks         nvmelm's own permission for a controlled function
+    address       a function of another host: ssh://HOST/PF/CNTLID
+    disks         the disks behind a controller that the kernel drives, and what the kernel has built on them
+    groups        IOMMU groups
+    suspension    which controllers stand still
+
+Whether a host can do all of it is :mod:`nvmelm.prepare.check`; changes are planned in :mod:`nvmelm.prepare`.
+"""

@@ -1,1 +1,20 @@
-"""The frame around every verb."""
+"""The frame around every verb: it opens the host, prints the answer, and turns errors into exit codes.
+
+::
+
+    app        the tree of verbs; a verb's module is imported when the verb is invoked, and not before
+    run        what every verb is run by
+    parser     commands and groups: how help reads
+    options    arguments and options that several verbs share
+    callouts   those of verbs that migrate
+    domain     those of verbs that take a domain of libvirt
+    report     how errors are shown
+    render     tables, sentences, colours, JSON; text from devices made harmless
+    progress   the bar on a terminal
+    logs       entries of the journal, under systemd
+    documents  documents of the command line alone
+    codes      exit codes, errnos and outcomes in words
+    aside      what is said beside the answer while a verb works, written by a thread that nobody waits for
+
+What a verb does is not here: see :mod:`nvmelm.cli.verbs`.
+"""

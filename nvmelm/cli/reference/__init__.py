@@ -1,1 +1,11 @@
-"""What is made of the verbs by make: pages, man pages, schemas and completions."""
+"""What is made from the verbs by ``make``, and never run by one: nothing else may import it.
+
+::
+
+    tree         the verbs as data
+    pages        pages of the documentation
+    manpages     man pages
+    completions  completion for shells
+    schemas      the JSON Schema of every document
+    places       the environment, and the files nvmelm keeps
+"""

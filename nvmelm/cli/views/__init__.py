@@ -1,1 +1,13 @@
-"""What people see of documents: lines of text."""
+"""What people see of documents: one function a document, each returning lines.
+
+::
+
+    functions    controlling and controlled functions
+    changes      plans, and what was done
+    answers      the answers of changing verbs: one report, or one for each function
+    images       states and their images; never a byte of what they hold
+    transcripts  a recording in sentences
+    verdicts     manifests and verdicts
+
+Tables, colours and harmless text are :mod:`nvmelm.cli.frame.render`.
+"""

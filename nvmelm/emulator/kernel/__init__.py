@@ -1,1 +1,15 @@
-"""What Linux shows of the emulated machine."""
+"""What Linux shows of the emulated machine, in the kernel's order and with its errnos.
+
+::
+
+    tree                sysfs, built where somebody looks
+    function_directory  the directory of one function, and of its controller: a new sysfs attribute is shown here
+    sysfs               reads and writes of it
+    functions           SR-IOV on and off, function resets, VFIO opens
+    drivers             match, probe, bind, unbind
+    ioctl               the nvme driver's ioctl before an admin queue
+    vfio                a function that a virtual machine has open
+    bar                 BAR0 of a controlled function as whoever has it open through VFIO reads and writes it, and its Command register
+    disks               the block devices of an emulated host
+
+"""
