@@ -1,0 +1,75 @@
+"""The map of the rooms is that of the folders, and every room says what lives there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import nvmelm
+
+HOUSE = Path(nvmelm.__file__).parent
+CONTRIBUTING = Path(__file__).parents[2] / "docs" / "contributing.md"
+#: What a room may hold at most before it is a drawer.
+MOST = 27
+#: Rooms whose listing is a table of the program: the words that are typed.
+LISTED_ELSEWHERE = {"cli/verbs"}
+
+
+def rooms() -> list[Path]:
+    """Return the packages of nvmelm; what lies in share/ is for others."""
+    return sorted(file.parent for file in HOUSE.rglob("__init__.py") if "share" not in file.parts)
+
+
+def contents(room: Path) -> set[str]:
+    """Return what is in a room: its modules, and its own rooms with a slash."""
+    modules = {file.stem for file in room.glob("*.py") if not file.stem.startswith("__")}
+    return modules | {f"{file.parent.name}/" for file in room.glob("*/__init__.py")}
+
+
+def named(room: Path) -> set[str]:
+    """Return what the docstring of a room lists."""
+    text = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    table = re.findall(r"^    (\w+/?) {2,}\S", text, re.MULTILINE)
+    roles = re.findall(r"^:mod:`~[\w.]*?(\w+)` +\S", text, re.MULTILINE)
+    return {*table, *roles}
+
+
+def mapped() -> set[str]:
+    """Return the paths that the map in docs/contributing.md names, folders with a slash."""
+    lines = CONTRIBUTING.read_text(encoding="utf-8").partition("```text\nnvmelm/\n")[2].partition("```")[0]
+    above: list[str] = []
+    paths = set()
+    for line in lines.splitlines():
+        word = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        above = [*above[: depth - 1], word]
+        paths.add("".join(above))
+    return paths
+
+
+def test_the_map_is_that_of_the_folders() -> None:
+    folders = {f"{room.relative_to(HOUSE).as_posix()}/" for room in rooms() if room != HOUSE} | {"share/"}
+    modules = {file.name for file in HOUSE.glob("*.py") if not file.stem.startswith("__")}
+    assert mapped() == folders | modules
+
+
+@pytest.mark.parametrize("room", rooms(), ids=lambda room: room.relative_to(HOUSE).as_posix())
+def test_every_room_opens_with_what_lives_there(room: Path) -> None:
+    if room.relative_to(HOUSE).as_posix() in LISTED_ELSEWHERE:
+        return
+    assert named(room) - {"share/"} == contents(room)
+
+
+@pytest.mark.parametrize("room", rooms(), ids=lambda room: room.relative_to(HOUSE).as_posix())
+def test_no_room_is_a_drawer(room: Path) -> None:
+    assert len(contents(room)) <= MOST
+
+
+def test_the_places_that_contributors_are_sent_to_are_there() -> None:
+    text = CONTRIBUTING.read_text(encoding="utf-8").partition("| What is new |")[2].partition("\n\n")[0]
+    places = re.findall(r"`([a-z_]+(?:/[a-z_]*)*(?:\.py|/))`", text)
+    assert len(places) > 10
+    assert [place for place in places if not (HOUSE / place).exists()] == []
