@@ -16,6 +16,11 @@ the seam's :class:`~nvmelm.vfio.seam.Function` what to answer, and knows nothing
     memory         the VM's memory, by the addresses it was mapped at for DMA
     streams        data_fd
     supervisor     one VMM: receive, dispatch, answer
+    adoption       VMMs whose agent was restarted, taken up again
+    record         who answers which VMM, for everybody who asks
+    kernel         structures and numbers of seccomp and VFIO
+    syscalls       the two system calls that Python does not have
+    systemd        sockets handed over, descriptors kept
 
 Nothing is decided about safety from what a caller's memory says: it can change after the look.
 """

@@ -7,6 +7,7 @@
     gate         both manifests judged before anything stops
     request      what a caller wants of a migration
     controllers  the controllers of a session as the device sees them, on either side
+    queues       whether a controller has I/O queues, as its state says
     sending      states from the suspended controllers to the link
     loading      states from the link into the targets
     rollback     it failed before the give-away: the source runs again first

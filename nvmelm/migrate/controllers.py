@@ -16,7 +16,7 @@ from nvmelm.inventory import marks
 from nvmelm.inventory.opened import Session
 from nvmelm.inventory.picture import Secondary
 from nvmelm.inventory.state_reader import StateReader
-from nvmelm.migrate.recovery.queues import has_any
+from nvmelm.migrate.queues import has_any
 from nvmelm.ownership.sessions import Moving
 from nvmelm.prepare import secondaries
 from nvmelm.process import parallel

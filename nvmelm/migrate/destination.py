@@ -37,7 +37,7 @@ from nvmelm.migrate.link.frames import DATA, Link, LinkLostError
 from nvmelm.migrate.link.messages import greet, send
 from nvmelm.migrate.link.streams import Rehearsal, WrongDigestError
 from nvmelm.migrate.loading import Loading, SourceGaveUpError
-from nvmelm.migrate.recovery.queues import require_none
+from nvmelm.migrate.queues import require_none
 from nvmelm.migrate.recovery.settle import answer
 from nvmelm.ownership.sessions import Record, Sessions, Side, State, new_record
 from nvmelm.prepare import guards

@@ -53,10 +53,10 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "sriov": Entry("sriov", "enable, disable: virtual functions of a controlling function."),
         "secondary": Entry("secondary", "list, assign, online, offline, allow-migration, allow-resume, …"),
         "vfio": Entry("vfio", "bind, unbind: hand virtual functions to vfio-pci and back."),
-        "vm": Entry("vm", "attach, detach: hand VFs to VMs; run, agent, check: VMs that move."),
+        "vm": Entry("vm.verbs", "attach, detach: hand VFs to VMs; run, agent, check: VMs that move."),
     },
     "Migrate": {
-        "migrate": Entry("migrate", "Step 6 on two hosts: move controlled functions.", verb="migrate"),
+        "migrate": Entry("migrate.verb", "Step 6 on two hosts: move controlled functions.", verb="migrate"),
         "state": Entry("state", "suspend, resume, save, restore, show: a controller's state."),
         "recover": Entry("release", "What was left unfinished, and finish or undo it.", verb="recover"),
         "serve": Entry("serve", "The other end of migrate, started by it through ssh.", verb="serve"),

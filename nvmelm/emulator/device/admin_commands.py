@@ -9,11 +9,10 @@ Submission Queue command.
 
 from __future__ import annotations
 
-from nvmelm.emulator.device import request as device
 from nvmelm.emulator.device.admin_rings import AdminRings
 from nvmelm.emulator.device.engine import prp_pieces
 from nvmelm.emulator.device.registers import Port
-from nvmelm.emulator.device.request import DATA_TRANSFER_ERROR, Refusal
+from nvmelm.emulator.device.request import DATA_TRANSFER_ERROR, Execute, Refusal, Request
 from nvmelm.emulator.device.resets import CSTS_FATAL
 from nvmelm.emulator.device.tracking import written
 from nvmelm.host import AdminCommand
@@ -26,8 +25,9 @@ _AERL = 259  # byte of Identify Controller
 class AdminQueue:
     """The admin queue of one controller whose registers somebody writes; lives inside a transaction."""
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: Port, execute: Execute) -> None:
         self._port = port
+        self._execute = execute
 
     def ring_sq(self, tail: int) -> None:
         """Write the tail doorbell: the controller fetches and completes what it can."""
@@ -100,10 +100,9 @@ class AdminQueue:
             return created, 0
         command = _admin_command(entry)
         port = self._port
-        request = device.Request(
-            port.machine, port.primary, port.machine.generation(port.primary), port.controller, command
-        )
-        completion = device.execute(request)
+        row = port.machine.generation(port.primary)
+        request = Request(port.machine, port.primary, row, port.controller, command, self._execute)
+        completion = self._execute(request)
         if completion.status == 0 and completion.data:
             try:
                 self._scatter(entry, completion.data)

@@ -67,7 +67,7 @@ def _suspend(request: Request, controller: Controller) -> None:
     if controller["suspended"]:
         return
     Engine(request.machine, request.primary, controller).complete(_UNLIMITED)
-    admin_done = AdminQueue(Port(request.machine, request.primary, controller)).finish()
+    admin_done = AdminQueue(Port(request.machine, request.primary, controller), request.execute).finish()
     if not admin_done or (controller["io"] is not None and controller["io"]["inflight"]):
         # A full completion queue keeps a command from completing; a later try finds it read.
         raise Refusal(INTERNAL_ERROR & ~0x4000)
@@ -82,7 +82,7 @@ def _resume(request: Request, controller: Controller) -> None:
     if controller["transfer"] is not None:
         raise Refusal(COMMAND_SEQUENCE_ERROR)
     controller["suspended"] = controller["notified"] = False
-    AdminQueue(Port(request.machine, request.primary, controller)).work()
+    AdminQueue(Port(request.machine, request.primary, controller), request.execute).work()
     data_queue.resumed(request.machine, request.primary, controller)
 
 

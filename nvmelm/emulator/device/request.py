@@ -6,12 +6,13 @@ Not Retry where the recordings show it, which is everywhere a second try could n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nvmelm.emulator.machine.generations import Generation
 from nvmelm.emulator.machine.machine import Machine
 from nvmelm.emulator.machine.state import Controller, Primary
-from nvmelm.host import AdminCommand
+from nvmelm.host import AdminCommand, Completion
 
 DNR = 0x4000
 
@@ -54,6 +55,10 @@ class Refusal(Exception):  # noqa: N818 - a completion, not an error of the prog
         self.result = result
 
 
+#: What runs one admin command to its completion.
+Execute = Callable[["Request"], Completion]
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One admin command on its way through a controller.
@@ -62,6 +67,7 @@ class Request:
         primary: the device.
         row: what kind of device this is.
         controller: whose admin queue it came through; the primary's own, or a secondary's.
+        execute: runs a command that this one sets off on another queue: a resume lets a secondary go on with its own.
         memory: file of the registered memory the data pointer points to, empty for a buffer of the command's own.
     """
 
@@ -70,6 +76,7 @@ class Request:
     row: Generation
     controller: Controller
     command: AdminCommand
+    execute: Execute
     memory: str = ""
 
     @property

@@ -8,7 +8,7 @@
     guest    does I/O on a function, and notices everything that goes wrong
     driver   the guest's NVMe driver: rings in its memory
     report   what the guest has seen
-    admin_driver  the admin queue as a guest's driver uses it: rings in the guest's memory, and what it remembers of them
-    migrating_vm  a virtual machine with one assigned function that migrates as QEMU's does, over VFIO's migration interface
+    admin_driver  the admin queue as a guest's driver uses it
+    migrating_vm  a VM with a function in it that migrates as QEMU's does
 
 """

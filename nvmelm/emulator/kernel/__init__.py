@@ -9,7 +9,7 @@
     drivers             match, probe, bind, unbind
     ioctl               the nvme driver's ioctl before an admin queue
     vfio                a function that a virtual machine has open
-    bar                 BAR0 of a controlled function as whoever has it open through VFIO reads and writes it, and its Command register
+    bar                 BAR0 and Command register of a function that is open through VFIO
     disks               the block devices of an emulated host
 
 """

@@ -92,7 +92,7 @@ class EmulatedQueue:
         memory = machine.registered(command.data_out)
         try:
             row = machine.generation(primary)
-            return dispatch.execute(Request(machine, primary, row, controller, command, memory))
+            return dispatch.execute(Request(machine, primary, row, controller, command, dispatch.execute, memory))
         except OSError as error:  # the real disk below the emulated one, not the emulated kernel
             raise host_error("the emulated host cannot keep its state", str(machine.directory), error) from error
 

@@ -5,7 +5,6 @@
     sessions  every session of this host that is not over, what it means, and its end
     settle    both hosts say what they have written, and that decides
     standing  does the copy still stand? As the device says: what a record can only claim
-    queues    whether a controller has I/O queues, as its state says
 
 A failure while both hosts still talk is :mod:`nvmelm.migrate.rollback`; runs of verbs that were left unfinished on one
 host are :mod:`nvmelm.prepare.recover`.

@@ -17,7 +17,7 @@ from nvmelm.errors import UncertainError
 from nvmelm.inventory.opened import Session
 from nvmelm.inventory.state_reader import StateReader
 from nvmelm.migrate import controllers
-from nvmelm.migrate.recovery.queues import has_any
+from nvmelm.migrate.queues import has_any
 from nvmelm.ownership.sessions import Moving, Record
 from nvmelm.state import running as state
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nvmelm.cli import main
-from nvmelm.cli.verbs.migration import RoundsFile
+from nvmelm.cli.verbs.migrate.migration import RoundsFile
 from nvmelm.disk.atomic import AtomicFile
 from nvmelm.emulator.host import create
 from nvmelm.errors import HostError, NotReadyError, UsageError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nvmelm.cli.verbs.migrate import _chosen
+from nvmelm.cli.verbs.migrate.verb import _chosen
 from nvmelm.desired.config import parse
 from nvmelm.desired.converge import reach
 from nvmelm.documents import Picture, Role

@@ -13,7 +13,7 @@ import pytest
 
 from nvmelm.cli.frame.aside import Aside
 from nvmelm.cli.frame.progress import ProgressBar
-from nvmelm.cli.verbs.migration import JsonProgress
+from nvmelm.cli.verbs.migrate.migration import JsonProgress
 from nvmelm.process.waiting import wait_until
 
 _PIPE_BYTES = 1 << 16
@@ -110,7 +110,7 @@ def test_a_bar_on_a_terminal_that_was_stopped_holds_nobody_up(monkeypatch: pytes
 
 def test_lines_of_progress_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     aside = Aside()
-    monkeypatch.setattr("nvmelm.cli.verbs.migration.ASIDE", aside)
+    monkeypatch.setattr("nvmelm.cli.verbs.migrate.migration.ASIDE", aside)
     with stalled() as (stream, reading):
         monkeypatch.setattr("sys.stderr", stream)
         said = JsonProgress()

@@ -131,3 +131,15 @@ def _labels(words: list[str]) -> dict[str, str]:
             raise UsageError(f"{word!r} is no label", fix="write it as --label rack=r1", reason="arguments")
         labels[key] = value
     return labels
+
+
+def _require_free(output: Path | None, tree: Path | None, *, replace: bool) -> None:
+    """Refuse what may not be written before a device is asked anything."""
+    if output is not None:
+        from nvmelm.disk.atomic import require_free
+
+        require_free(output, replace=replace)
+    if tree is not None:
+        from nvmelm.compat.dialects.tree import require_new
+
+        require_new(tree, replace=replace)

@@ -140,10 +140,10 @@ def run_vmm(
     no_guest_memory: NoMemory = False,
 ) -> int:
     """Start a VMM whose marked VFs can migrate with it; ends as the VMM does, with its exit status."""
-    from nvmelm.cli.verbs import vm_supervised
+    from nvmelm.cli.verbs.vm import supervised
 
     options = _options(not no_all_dirty, arrive_disabled, policy)
-    return vm_supervised.run_vmm(run, words, options, memory=not no_guest_memory)
+    return supervised.run_vmm(run, words, options, memory=not no_guest_memory)
 
 
 @verb(app, "agent")
@@ -156,9 +156,9 @@ def agent(
     policy: Rules = None,
 ) -> int:
     """Answer the VMMs that nvmelm-vmm starts, such as libvirt's, until a signal ends it; the service's own verb."""
-    from nvmelm.cli.verbs import vm_supervised
+    from nvmelm.cli.verbs.vm import supervised
 
-    return vm_supervised.serve(run, socket, users or [], _options(not no_all_dirty, arrive_disabled, policy))
+    return supervised.serve(run, socket, users or [], _options(not no_all_dirty, arrive_disabled, policy))
 
 
 @verb(app, "check")
@@ -197,7 +197,7 @@ def _checked(found: VmCheck) -> Iterator[str]:
 
 
 def _options(all_dirty: bool, arrive_disabled: bool, policy: Path | None) -> Options:
-    from nvmelm.cli.verbs.migration import policy_of
+    from nvmelm.cli.verbs.migrate.migration import policy_of
     from nvmelm.vfio.options import Options
 
     return Options(all_dirty=all_dirty, arrive_disabled=arrive_disabled, policy=policy_of(policy))

@@ -83,8 +83,8 @@ def migrate(
     guest_loses_controller: LosesController = False,
 ) -> Answer:
     """Move the state of controlled functions to another host, and run them there."""
-    from nvmelm.cli.verbs.migration import Logs, Migration, agreed_of, policy_of, require_place
-    from nvmelm.cli.verbs.moved import moved_before
+    from nvmelm.cli.verbs.migrate.migration import Logs, Migration, agreed_of, policy_of, require_place
+    from nvmelm.cli.verbs.migrate.moved import moved_before
     from nvmelm.inventory.address import Address
     from nvmelm.migrate.request import Wishes
 
