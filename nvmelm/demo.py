@@ -18,7 +18,7 @@ from nvmelm.emulator.guest.report import Report as GuestReport
 from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.errors import NvmelmError
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.prepare import allow, binding, release, secondaries, sriov
 from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.plan import cells_of
@@ -120,8 +120,8 @@ class _Demo:
         self.steps.append(DemoStep(host=host, step=step, name=name, result=result))
         self.say(self.steps[-1])
 
-    def _session(self, name: str) -> AbstractContextManager[Session]:
-        return session(self.hosts[name], PF, change=True)
+    def _session(self, name: str) -> AbstractContextManager[OpenPrimary]:
+        return open_primary(self.hosts[name], PF, change=True)
 
     def _cells(self, name: str) -> Cells:
         with self._session(name) as opened:

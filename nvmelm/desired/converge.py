@@ -10,7 +10,7 @@ from nvmelm.desired.config import Wanted, same_function
 from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError
 from nvmelm.host import Claim, Host
 from nvmelm.inventory.find import PrimaryRef, find_primary, known_text, primaries
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.pci import sriov
 from nvmelm.inventory.picture import ChangeReport, Record, Report, about
 from nvmelm.inventory.picture import Role as MarkRole
@@ -153,9 +153,9 @@ def _one(
 
 def _prepare(host: Host, wanted: Wanted, ref: PrimaryRef, confirm: Confirm, *, dry_run: bool) -> ChangeReport:
     role = MarkRole.RESUMABLE if wanted.role == "destination" else MarkRole.MIGRATABLE
-    with session(host, ref, change=not dry_run) as opened:
+    with open_primary(host, ref, change=not dry_run) as pf:
         return sequence.prepare(
-            opened,
+            pf,
             role,
             wanted.vfs,
             vq=wanted.vq,

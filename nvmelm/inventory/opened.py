@@ -16,7 +16,7 @@ from nvmelm.inventory.read import read_picture
 
 
 @dataclass(slots=True)
-class Session:
+class OpenPrimary:
     """A controlling function a verb may talk to until the ``with`` block that opened it ends."""
 
     host: Host
@@ -47,7 +47,7 @@ class Session:
 
 
 @contextmanager
-def session(host: Host, which: str | PrimaryRef, *, change: bool = False) -> Iterator[Session]:
+def open_primary(host: Host, which: str | PrimaryRef, *, change: bool = False) -> Iterator[OpenPrimary]:
     """Open a controlling function by name, or one found already.
 
     Args:
@@ -63,7 +63,7 @@ def session(host: Host, which: str | PrimaryRef, *, change: bool = False) -> Ite
         if change:
             require_privilege(host)
             stack.enter_context(host.lock(str(ref.address)))
-        yield Session(host, ref, stack.enter_context(opened(host, ref)))
+        yield OpenPrimary(host, ref, stack.enter_context(opened(host, ref)))
 
 
 def require_privilege(host: Host) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from nvmelm.commands import AdminCommandError, execute, virtualization
 from nvmelm.errors import NvmelmError, UncertainError
 from nvmelm.inventory import marks
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Secondary
 from nvmelm.inventory.state_reader import StateReader
 from nvmelm.migrate.queues import has_any
@@ -31,40 +31,40 @@ _LOST = "target-gone"
 T = TypeVar("T")
 
 
-def each(session: Session, items: Sequence[T], work: Callable[[T], object]) -> None:
+def each(pf: OpenPrimary, items: Sequence[T], work: Callable[[T], object]) -> None:
     """Do something for every item, at the same time where that saves time, and where there are threads for it.
 
     Raises:
         NvmelmError: the first one that was met, when all have ended.
         KeyboardInterrupt: it was asked for meanwhile; all have ended, or a resume would overtake a suspend.
     """
-    if len(items) <= 1 or session.host.serial:
+    if len(items) <= 1 or pf.host.serial:
         for item in items:
             work(item)
     else:
         parallel.each(work, items, threads=_AT_ONCE, all_of_them=True)
 
 
-def suspend(session: Session, controllers: Sequence[Moving]) -> None:
+def suspend(pf: OpenPrimary, controllers: Sequence[Moving]) -> None:
     """Suspend every controller; one that is suspended already stays so.
 
     Raises:
         AdminCommandError: the device refused.
     """
-    each(session, controllers, lambda one: state.suspend(session.queue, one.cntlid))
+    each(pf, controllers, lambda one: state.suspend(pf.queue, one.cntlid))
 
 
-def notify(session: Session, controllers: Sequence[Moving]) -> list[str]:
+def notify(pf: OpenPrimary, controllers: Sequence[Moving]) -> list[str]:
     """Announce the suspend to come; return what the device said where it does not take that."""
     notes: list[str] = []
 
     def announce(one: Moving) -> None:
         try:
-            state.suspend(session.queue, one.cntlid, notify=True)
+            state.suspend(pf.queue, one.cntlid, notify=True)
         except NvmelmError as error:  # only advice to the device: the suspend itself decides
             notes.append(f"no suspend notification for {one.cntlid:#06x}: {error.message}")
 
-    each(session, controllers, announce)
+    each(pf, controllers, announce)
     return notes
 
 
@@ -88,7 +88,7 @@ class Resumed:
         return min(self.failures, key=lambda one: getattr(one, "reason", "") != _LOST)
 
 
-def resume(session: Session, controllers: Iterable[Moving], *, strict: bool = False) -> list[str]:
+def resume(pf: OpenPrimary, controllers: Iterable[Moving], *, strict: bool = False) -> list[str]:
     """Resume every controller that ran before; return what is worth knowing.
 
     Args:
@@ -98,19 +98,19 @@ def resume(session: Session, controllers: Iterable[Moving], *, strict: bool = Fa
     Raises:
         Exception: one was not resumed; the others were all the same.
     """
-    resumed = try_resume(session, controllers, strict=strict)
+    resumed = try_resume(pf, controllers, strict=strict)
     if resumed.failures:
         raise resumed.worst
     return resumed.notes
 
 
-def try_resume(session: Session, controllers: Iterable[Moving], *, strict: bool) -> Resumed:
+def try_resume(pf: OpenPrimary, controllers: Iterable[Moving], *, strict: bool) -> Resumed:
     """Resume controllers as :func:`resume` does, and return what became of each."""
     resumed = Resumed()
 
     def go(one: Moving) -> None:
         try:
-            if state.resume(session.queue, one.cntlid).changed:
+            if state.resume(pf.queue, one.cntlid).changed:
                 resumed.run.append(one)
             elif strict:
                 resumed.failures.append(_lost(one))
@@ -119,7 +119,7 @@ def try_resume(session: Session, controllers: Iterable[Moving], *, strict: bool)
         except Exception as error:  # whatever it is, the others have to run
             resumed.failures.append(error)
 
-    each(session, [one for one in controllers if strict or not one.was_suspended], go)
+    each(pf, [one for one in controllers if strict or not one.was_suspended], go)
     return resumed
 
 
@@ -132,38 +132,38 @@ def _lost(one: Moving) -> NvmelmError:
     )
 
 
-def moving(session: Session, formats: StateFormats, one: Secondary, peer_cntlid: int) -> Moving:
+def moving(pf: OpenPrimary, formats: StateFormats, one: Secondary, peer_cntlid: int) -> Moving:
     """Return what a session remembers of a controller, as it is now."""
     try:
-        suspended = state.is_suspended(session.queue, one.cntlid, formats)
+        suspended = state.is_suspended(pf.queue, one.cntlid, formats)
     except AdminCommandError:  # some devices tell nothing of a controller that runs
         suspended = False
     return Moving(one.cntlid, peer_cntlid, one.incarnation, one.vq, one.vi, was_suspended=suspended)
 
 
-def with_idle(session: Session, formats: StateFormats, controllers: Sequence[Moving]) -> tuple[Moving, ...]:
+def with_idle(pf: OpenPrimary, formats: StateFormats, controllers: Sequence[Moving]) -> tuple[Moving, ...]:
     """Return controllers with what is known of their I/O queues: whether there are none now."""
-    return tuple(replace(one, idle=_idle(session, formats, one.cntlid)) for one in controllers)
+    return tuple(replace(one, idle=_idle(pf, formats, one.cntlid)) for one in controllers)
 
 
-def _idle(session: Session, formats: StateFormats, cntlid: int) -> bool:
-    reader = StateReader(session.queue, cntlid, min(1, len(formats.versions)), 0)
+def _idle(pf: OpenPrimary, formats: StateFormats, cntlid: int) -> bool:
+    reader = StateReader(pf.queue, cntlid, min(1, len(formats.versions)), 0)
     try:
         return has_any(reader, reader.header()) is False
     except NvmelmError:  # some devices tell nothing of a controller that runs
         return False
 
 
-def still_there(session: Session, controllers: Sequence[Moving], boot: str) -> list[Moving]:
+def still_there(pf: OpenPrimary, controllers: Sequence[Moving], boot: str) -> list[Moving]:
     """Return the controllers that are still the ones the session began with; a reboot or new VFs make others."""
-    if session.host.facts().boot_id != boot:
+    if pf.host.facts().boot_id != boot:
         return []
-    picture = session.picture(users=False)
+    picture = pf.picture(users=False)
     found = {one.cntlid: one.incarnation for one in picture.secondaries if one.present}
     return [one for one in controllers if found.get(one.cntlid) == one.incarnation]
 
 
-def discard(session: Session, controllers: Sequence[Moving], *, touched: bool) -> None:
+def discard(pf: OpenPrimary, controllers: Sequence[Moving], *, touched: bool) -> None:
     """Put targets back: fresh controllers, online with their resources, with nothing of the session in them.
 
     Args:
@@ -174,35 +174,35 @@ def discard(session: Session, controllers: Sequence[Moving], *, touched: bool) -
         NvmelmError: it failed; it can be done again.
     """
     if touched:
-        each(session, controllers, lambda one: _renew(session, one))
+        each(pf, controllers, lambda one: _renew(pf, one))
     else:
-        resume(session, controllers)
+        resume(pf, controllers)
 
 
-def use_up(session: Session, controllers: Sequence[Moving]) -> None:
+def use_up(pf: OpenPrimary, controllers: Sequence[Moving]) -> None:
     """Take the marks of targets back that run now: *resumable* was said of what they were before, and holds once."""
     for one in controllers:
-        marks.revoke(session.host, session.address, one.cntlid)
+        marks.revoke(pf.host, pf.address, one.cntlid)
 
 
-def take_down(session: Session, controllers: Sequence[Moving]) -> None:
+def take_down(pf: OpenPrimary, controllers: Sequence[Moving]) -> None:
     """Take given-away controllers offline at the source, with their marks.
 
     Raises:
         NvmelmError: it failed; it can be done again.
     """
     for one in controllers:
-        secondaries.offline(session, one.cntlid, of_session=True, confirm=_agreed)
+        secondaries.offline(pf, one.cntlid, of_session=True, confirm=_agreed)
 
 
 def _agreed(question: str) -> None:
     """Agree: what would be lost here runs elsewhere."""
 
 
-def _renew(session: Session, one: Moving) -> None:
-    queue = session.queue
+def _renew(pf: OpenPrimary, one: Moving) -> None:
+    queue = pf.queue
     execute(queue, virtualization.offline(one.cntlid))
-    now = session.picture(users=False).secondary(one.cntlid)
+    now = pf.picture(users=False).secondary(one.cntlid)
     for kind, wanted, has in (
         (ResourceType.VQ, one.vq, now.vq if now else 0),
         (ResourceType.VI, one.vi, now.vi if now else 0),

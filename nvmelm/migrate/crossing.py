@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from nvmelm.errors import BusyError
 from nvmelm.host import Host
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 
 #: What a move that arrives waits for a PF that is being left: between these, seconds.
 _AT_LEAST_S, _AT_MOST_S = 1.0, 4.0
@@ -25,13 +25,13 @@ def leaving(host: Host, address: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def locked_for_arrival(opened: Session) -> Iterator[None]:
+def locked_for_arrival(pf: OpenPrimary) -> Iterator[None]:
     """Hold the lock of a PF at which controllers arrive.
 
     Raises:
         BusyError: somebody else held it for too long; with the reason ``moves-cross`` a move that goes the other way.
     """
-    host, address = opened.host, opened.address
+    host, address = pf.host, pf.address
     if not _being_left(host, address):
         with host.lock(address):
             yield

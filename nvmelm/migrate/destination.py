@@ -25,7 +25,7 @@ from nvmelm.errors import (
 from nvmelm.host import Host
 from nvmelm.inventory import marks
 from nvmelm.inventory.address import Address
-from nvmelm.inventory.opened import Session, require_privilege, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary, require_privilege
 from nvmelm.inventory.picture import Picture, Role, Secondary
 from nvmelm.inventory.read import resolve
 from nvmelm.migrate import controllers as target
@@ -66,8 +66,8 @@ def serve(host: Host, link: Link, *, points: Points, name: str) -> None:
         begun = True
         if isinstance(opening, messages.Open):
             require_privilege(host)
-            with session(host, opening.pf) as opened, Sessions(host) as sessions:  # locked once all is agreed
-                Destination(opened, sessions, link, points, opening, digest=digest).run()
+            with open_primary(host, opening.pf) as pf, Sessions(host) as sessions:  # locked once all is agreed
+                Destination(pf, sessions, link, points, opening, digest=digest).run()
         elif isinstance(opening, messages.Settle):
             answer(host, link, opening, points)
         elif opening is not None and not isinstance(opening, messages.Bye):
@@ -86,7 +86,7 @@ class Destination:
 
     def __init__(
         self,
-        opened: Session,
+        pf: OpenPrimary,
         sessions: Sessions,
         link: Link,
         points: Points,
@@ -94,7 +94,7 @@ class Destination:
         *,
         digest: str,
     ) -> None:
-        self.session = opened
+        self.session = pf
         self.sessions = sessions
         self.link = link
         self.points = points

@@ -15,14 +15,14 @@ from nvmelm.compat.rules import Severity
 from nvmelm.compat.verdict import Verdict, judge
 from nvmelm.errors import IncompatibleError, UsageError
 from nvmelm.inventory import marks
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Role, Secondary
 from nvmelm.inventory.read import resolve
 from nvmelm.ownership.sessions import Sessions
 from nvmelm.prepare import guards
 
 
-def choose(session: Session, sessions: Sessions | None, cntlids: Sequence[int]) -> tuple[Picture, list[Secondary]]:
+def choose(pf: OpenPrimary, sessions: Sessions | None, cntlids: Sequence[int]) -> tuple[Picture, list[Secondary]]:
     """Return the source as it is now, and those of its controllers that are to move.
 
     Args:
@@ -34,22 +34,22 @@ def choose(session: Session, sessions: Sessions | None, cntlids: Sequence[int]) 
         NotReadyError: one bears no mark that holds.
         BusyError: one moves with its VM, or is in a session that is not over.
     """
-    picture = session.picture()
+    picture = pf.picture()
     marks.require_live_migration(picture)
     chosen = [resolve(picture, one) for one in cntlids]
     if len({one.cntlid for one in chosen}) != len(chosen):
         raise UsageError("a controller cannot move twice", fix="name each controller once")
     for one in chosen:
         marks.require(picture, one, Role.MIGRATABLE)
-    guards.require_apart_from_vms(session.host, picture, [one.cntlid for one in chosen])
+    guards.require_apart_from_vms(pf.host, picture, [one.cntlid for one in chosen])
     if sessions is not None:
-        sessions.require_free(session.address, [one.cntlid for one in chosen])
+        sessions.require_free(pf.address, [one.cntlid for one in chosen])
     return picture, chosen
 
 
-def manifest_of(session: Session, picture: Picture, one: Secondary) -> Manifest:
+def manifest_of(pf: OpenPrimary, picture: Picture, one: Secondary) -> Manifest:
     """Return what a controlled function is, as its host sees it now."""
-    return of_function(session.host, session.queue, picture, one)
+    return of_function(pf.host, pf.queue, picture, one)
 
 
 def require_compatible(source: Manifest, destination: Manifest, policy: Policy | None, name: str) -> Verdict:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from nvmelm.commands import AdminCommandError
 from nvmelm.errors import MalformedError, NvmelmError
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture
 from nvmelm.inventory.state_reader import WORTH_A_THREAD_S
 from nvmelm.migrate.link import messages
@@ -86,7 +86,7 @@ class Loading:
 
     def __init__(
         self,
-        session: Session,
+        pf: OpenPrimary,
         picture: Picture,
         link: Link,
         controllers: Sequence[Moving],
@@ -94,13 +94,13 @@ class Loading:
         digest: str,
         command_s: float,
     ) -> None:
-        self._session = session
+        self._session = pf
         self._link = link
         self._controllers = controllers
         self._digest = digest
         self._device_bytes = picture.primary.max_transfer_bytes
         self._target = state.Target.of(picture.primary)
-        self._limit = state.transfer_limit(session.queue, self._device_bytes)
+        self._limit = state.transfer_limit(pf.queue, self._device_bytes)
         self._pulls = len(controllers) == 1 and command_s < WORTH_A_THREAD_S
         self._one_by_one = threading.Lock()
         self._states: dict[int, _State] = {}

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from nvmelm.commands import AdminCommandError
 from nvmelm.errors import BusyError
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Primary, Secondary
 from nvmelm.inventory.state_reader import StateReader
 from nvmelm.state import running as state
 from nvmelm.wire.migration import KNOWN_VERSION, ControllerStateHeader, NvmeStateHeader
 
 
-def require_none(session: Session, primary: Primary, controllers: Sequence[Secondary]) -> None:
+def require_none(pf: OpenPrimary, primary: Primary, controllers: Sequence[Secondary]) -> None:
     """Refuse targets that run for somebody, whatever their marks say.
 
     A controller that was just brought online has no I/O queues; neither has one that waits in a VMM for its state. Two
@@ -24,7 +24,7 @@ def require_none(session: Session, primary: Primary, controllers: Sequence[Secon
     """
     versions = min(len(state.formats_of(primary).versions), 1)
     for one in controllers:
-        if _runs(StateReader(session.queue, one.cntlid, versions, 0)):
+        if _runs(StateReader(pf.queue, one.cntlid, versions, 0)):
             raise BusyError(
                 f"controller {one.cntlid:#06x} has I/O queues: it runs for somebody",
                 cause="a state that is set there would destroy what runs; its mark should not be there",

@@ -16,7 +16,7 @@ from nvmelm.errors import (
     UncertainError,
     unexpected,
 )
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.migrate import controllers
 from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.link import messages
@@ -55,7 +55,7 @@ class Begun(Protocol):
         held_there: the destination may hold every state.
     """
 
-    session: Session
+    session: OpenPrimary
     sessions: Sessions
     link: Link
     points: Points

@@ -16,7 +16,7 @@ from functools import partial
 
 from nvmelm.errors import HostError, ImageError, MalformedError
 from nvmelm.host import Progress
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.migrate.link import messages
 from nvmelm.migrate.link.frames import Link
@@ -44,7 +44,7 @@ class Sending:
 
     def __init__(
         self,
-        session: Session,
+        pf: OpenPrimary,
         picture: Picture,
         chosen: Sequence[Secondary],
         link: Link,
@@ -55,7 +55,7 @@ class Sending:
         self.saved: dict[int, state.Saved] = {}
         self.seconds = 0.0
         self.complete = False
-        self._session = session
+        self._session = pf
         self._picture = picture
         self._chosen = {one.cntlid: one for one in chosen}
         self._link = link

@@ -24,7 +24,7 @@ from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.verdict import Verdict
 from nvmelm.errors import BusyError, IncompatibleError, MalformedError, NvmelmError, UncertainError, origin
 from nvmelm.host import Progress
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.inventory.state_reader import StateReader
 from nvmelm.migrate import controllers as target
@@ -69,7 +69,7 @@ class Source:
 
     def __init__(
         self,
-        opened: Session,
+        pf: OpenPrimary,
         sessions: Sessions,
         link: Link,
         wishes: Wishes,
@@ -78,7 +78,7 @@ class Source:
         name: str,
         reconnect: Reconnect | None = None,
     ) -> None:
-        self.session = opened
+        self.session = pf
         self.sessions = sessions
         self.link = link
         self.wishes = wishes

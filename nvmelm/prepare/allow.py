@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nvmelm.inventory import marks
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport, Role, Secondary
 from nvmelm.inventory.read import resolve
@@ -19,7 +19,7 @@ Which = Sequence[Bdf | int]
 
 
 def allow(
-    session: Session,
+    pf: OpenPrimary,
     which: Which,
     role: Role,
     *,
@@ -34,7 +34,7 @@ def allow(
     Raises:
         NotSupportedError, NotReadyError, BusyError: a function may not be marked; see :func:`marks.verify`.
     """
-    picture = session.picture(users=False)
+    picture = pf.picture(users=False)
     chosen = [resolve(picture, one) for one in which]
     for one in chosen:
         marks.verify(picture, one)
@@ -45,22 +45,22 @@ def allow(
     risks = tuple(
         f"{cntlid:#06x} runs a guest here as far as session {record.id} tells ({record.state}), and a migration into "
         "it would destroy what that guest does; mark it only when its VM is shut down"
-        for cntlid, record in guards.offered(session.host, picture, plan(picture, target)).items()
+        for cntlid, record in guards.offered(pf.host, picture, plan(picture, target)).items()
     )
     notes = (*(risks if dry_run else ()), *ends(chosen, target))
     request = Request(verb, target, notes=notes, risks=risks)
-    return apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
+    return apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
 
 
-def revoke(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+def revoke(pf: OpenPrimary, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Take the marks of controlled functions back; one that no longer holds is removed as well."""
-    picture = session.picture(users=False)
+    picture = pf.picture(users=False)
     chosen = [resolve(picture, one) for one in which]
     target: Cells = {cell(one.cntlid, "mark"): None for one in chosen}
-    report = apply(session, Request("secondary revoke", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    report = apply(pf, Request("secondary revoke", target), picture=picture, confirm=confirm, dry_run=dry_run)
     broken = [one for one in chosen if one.mark is not None and not one.mark.holds]
     for one in broken if not dry_run else []:
-        marks.revoke(session.host, session.address, one.cntlid)
+        marks.revoke(pf.host, pf.address, one.cntlid)
     return replace(report, changed=report.changed or bool(broken and not dry_run))
 
 

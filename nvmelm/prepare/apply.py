@@ -23,7 +23,7 @@ from nvmelm.errors import (
     origin,
     unexpected,
 )
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import ChangeReport, Picture
 from nvmelm.prepare import guards, sanity
 from nvmelm.prepare.actions import Action, Cells, VfWrite
@@ -55,7 +55,7 @@ class Request:
 
 
 def apply(
-    session: Session, request: Request, *, picture: Picture | None = None, confirm: Confirm, dry_run: bool = False
+    pf: OpenPrimary, request: Request, *, picture: Picture | None = None, confirm: Confirm, dry_run: bool = False
 ) -> ChangeReport:
     """Bring a controlling function to the wanted cells, or show how that would be done.
 
@@ -70,50 +70,50 @@ def apply(
         RolledBackError: it failed for a reason without an exit code of its own, and all was put back.
         UncertainError: it failed and so did the way back; the journal knows what is left.
     """
-    picture = picture or picture_for(session, request.target)
+    picture = picture or picture_for(pf, request.target)
     sanity.require_sense(picture)
     actions = plan(picture, request.target)
     if not request.of_session:
-        guards.require_free_to(session.host, picture, actions)
+        guards.require_free_to(pf.host, picture, actions)
     if dry_run:
-        return _report(session, _with_losses(request, actions), actions, picture, dry_run=True)
-    journal = Journal(session.host, session.address, session.ref.serial)
+        return _report(pf, _with_losses(request, actions), actions, picture, dry_run=True)
+    journal = Journal(pf.host, pf.address, pf.ref.serial)
     if not actions:
         journal.supersede(request.target)
-        return _report(session, request, actions, _with_states(session, request, picture))
-    picture = _ask(session, picture, actions, request.risks, confirm)
-    journal.begin(request.verb, session.ref.serial, request.target)
+        return _report(pf, request, actions, _with_states(pf, request, picture))
+    picture = _ask(pf, picture, actions, request.risks, confirm)
+    journal.begin(request.verb, pf.ref.serial, request.target)
     try:
-        done = _with_states(session, request, _converge(session, request, actions, picture, journal))
+        done = _with_states(pf, request, _converge(pf, request, actions, picture, journal))
     except (Exception, KeyboardInterrupt) as error:  # whatever it is: something was changed
-        failure = _put_back(session, journal, error)
+        failure = _put_back(pf, journal, error)
         raise failure from origin(failure, error)
     journal.end("done")
     removed = any(change.cell == "vfs" and change.before for action in actions for change in action.changes)
     journal.supersede(request.target, anew=removed)
-    return _report(session, request, actions, done, changed=True)
+    return _report(pf, request, actions, done, changed=True)
 
 
-def undo(session: Session, target: Cells, verb: str, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+def undo(pf: OpenPrimary, target: Cells, verb: str, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Bring back earlier cells; the caller then closes or forgets the journal.
 
     Unlike :func:`apply` it writes no new run: the journal that is being undone already holds every earlier value. The
     errors are those of :func:`apply`.
     """
-    picture = picture_for(session, target)
+    picture = picture_for(pf, target)
     request = Request(verb, known(picture, target))
     actions = plan(picture, request.target)
-    guards.require_free_to(session.host, picture, actions)
+    guards.require_free_to(pf.host, picture, actions)
     if dry_run or not actions:
-        return _report(session, _with_losses(request, actions), actions, picture, dry_run=dry_run)
-    picture = _ask(session, picture, actions, (), confirm)
-    done = _with_states(session, request, _converge(session, request, actions, picture, None))
-    return _report(session, request, actions, done, changed=True)
+        return _report(pf, _with_losses(request, actions), actions, picture, dry_run=dry_run)
+    picture = _ask(pf, picture, actions, (), confirm)
+    done = _with_states(pf, request, _converge(pf, request, actions, picture, None))
+    return _report(pf, request, actions, done, changed=True)
 
 
-def picture_for(session: Session, target: Cells) -> Picture:
+def picture_for(pf: OpenPrimary, target: Cells) -> Picture:
     """Return what a host shows, with the namespaces of every controller of whose namespaces the cells speak."""
-    return session.picture(users=False, namespaces=namespaces_wanted(target))
+    return pf.picture(users=False, namespaces=namespaces_wanted(target))
 
 
 def known(picture: Picture, target: Cells) -> Cells:
@@ -128,7 +128,7 @@ def known(picture: Picture, target: Cells) -> Cells:
 
 
 def _converge(
-    session: Session, request: Request, actions: list[Action], picture: Picture, journal: Journal | None
+    pf: OpenPrimary, request: Request, actions: list[Action], picture: Picture, journal: Journal | None
 ) -> Picture:
     """Do the actions, look again, and do once more what a side effect of the host or device took back."""
     for _ in range(2):
@@ -136,8 +136,8 @@ def _converge(
             batch = list(group)
             if journal is not None:
                 journal.intend(batch)
-            Executor(session, picture).phase(phase, batch)
-        picture = picture_for(session, request.target)
+            Executor(pf, picture).phase(phase, batch)
+        picture = picture_for(pf, request.target)
         missing = differences(picture, request.target)
         if not missing:
             return picture
@@ -146,15 +146,15 @@ def _converge(
     raise NvmelmError("the host does not show what was done", cause=names, fix="nvmelm show PF, and dmesg")
 
 
-def _put_back(session: Session, journal: Journal, error: Exception | KeyboardInterrupt) -> NvmelmError:
+def _put_back(pf: OpenPrimary, journal: Journal, error: Exception | KeyboardInterrupt) -> NvmelmError:
     """Undo the run that just failed and return the error to end with."""
     let_go(error)
     failure = InterruptedByUserError("interrupted") if isinstance(error, KeyboardInterrupt) else unexpected(error)
     run = journal.runs()[-1]
     try:
-        picture = session.picture(namespaces=namespaces_wanted(run.before()))
+        picture = pf.picture(namespaces=namespaces_wanted(run.before()))
         before = known(picture, run.before())
-        _converge(session, Request(f"undo {run.verb}", before), plan(picture, before), picture, None)
+        _converge(pf, Request(f"undo {run.verb}", before), plan(picture, before), picture, None)
         journal.end("rolled back")
         if not journal.unfinished() and all(one.outcome == "rolled back" for one in journal.runs()):
             journal.forget()
@@ -180,11 +180,11 @@ def _with_losses(request: Request, actions: list[Action]) -> Request:
     return replace(request, notes=(*request.notes, *losses))
 
 
-def _ask(session: Session, picture: Picture, actions: list[Action], risks: Sequence[str], confirm: Confirm) -> Picture:
+def _ask(pf: OpenPrimary, picture: Picture, actions: list[Action], risks: Sequence[str], confirm: Confirm) -> Picture:
     """Name every user and every loss, go on only when the operator agrees, and return the picture with its users."""
     idle = {cntlid for action in actions for cntlid in action.needs_idle}
     if idle:
-        picture = session.picture()
+        picture = pf.picture()
     users = [f"{one.address}: {user}" for one in picture.secondaries if one.cntlid in idle for user in one.used_by]
     losses = [*risks, *(action.loses for action in actions if action.loses)]
     if users:
@@ -200,7 +200,7 @@ def _ask(session: Session, picture: Picture, actions: list[Action], risks: Seque
 
 
 def _report(
-    session: Session,
+    pf: OpenPrimary,
     request: Request,
     actions: list[Action],
     picture: Picture,
@@ -210,28 +210,28 @@ def _report(
 ) -> ChangeReport:
     return ChangeReport(
         verb=request.verb,
-        primary=session.address,
+        primary=pf.address,
         dry_run=dry_run,
         changed=changed,
         actions=tuple(action.view(exact=not changed) for action in actions),
-        notes=(*request.notes, *_of_addresses(session, actions)) if dry_run else request.notes,
+        notes=(*request.notes, *_of_addresses(pf, actions)) if dry_run else request.notes,
         picture=picture,
     )
 
 
-def _of_addresses(session: Session, actions: Sequence[Action]) -> tuple[str, ...]:
+def _of_addresses(pf: OpenPrimary, actions: Sequence[Action]) -> tuple[str, ...]:
     """Say of a plan that makes VFs that nobody can know their addresses yet."""
     unknown = any(isinstance(one, VfWrite) and not one.seen for action in actions for one in action.operations)
-    link = f"/sys/{session.ref.address.path}/virtfnN"
+    link = f"/sys/{pf.ref.address.path}/virtfnN"
     text = f"the addresses of the VFs are known once they exist: the device may choose them by their number; {link}"
     return (text,) if unknown else ()
 
 
-def _with_states(session: Session, request: Request, picture: Picture) -> Picture:
+def _with_states(pf: OpenPrimary, request: Request, picture: Picture) -> Picture:
     """Return a picture with which controllers are suspended; what was done is done, even if they cannot be asked."""
     if request.of_session:
         return picture
     try:
-        return session.with_states(picture)
+        return pf.with_states(picture)
     except NvmelmError as error:
         return replace(picture, suspension_unknown=error.message)

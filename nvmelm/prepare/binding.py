@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nvmelm.inventory import groups, marks
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import VFIO_DRIVER
 from nvmelm.inventory.picture import ChangeReport, Role, Secondary
 from nvmelm.inventory.read import resolve
@@ -18,7 +18,7 @@ from nvmelm.prepare.plan import cell
 
 
 def bind(
-    session: Session, which: Which, *, unmarked: bool = False, confirm: Confirm, dry_run: bool = False
+    pf: OpenPrimary, which: Which, *, unmarked: bool = False, confirm: Confirm, dry_run: bool = False
 ) -> ChangeReport:
     """Step 4: bind VFs to vfio-pci by driver_override and drivers_probe.
 
@@ -29,24 +29,24 @@ def bind(
         NotReadyError: a VF is not enabled, or bears no mark.
         NotSupportedError: a VF is in no IOMMU group.
     """
-    picture = session.picture(users=False)
+    picture = pf.picture(users=False)
     chosen = [resolve(picture, one) for one in which]
     for one in chosen:
         if not unmarked:
             marks.require(picture, one, Role.MIGRATABLE, Role.RESUMABLE)
-    report = apply(session, Request("vfio bind", bound(chosen)), picture=picture, confirm=confirm, dry_run=dry_run)
-    return with_groups(session, report, chosen)
+    report = apply(pf, Request("vfio bind", bound(chosen)), picture=picture, confirm=confirm, dry_run=dry_run)
+    return with_groups(pf, report, chosen)
 
 
-def unbind(session: Session, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+def unbind(pf: OpenPrimary, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Undo step 4: unbind VFs from vfio-pci, and give them back to the driver and override nvmelm found them with."""
-    picture = session.picture(users=False)
-    original = Journal(session.host, session.address, session.ref.serial).original()
+    picture = pf.picture(users=False)
+    original = Journal(pf.host, pf.address, pf.ref.serial).original()
     target: Cells = {}
     for one in (resolve(picture, each) for each in which):
         for name, unset in (("driver", None), ("override", "")):
             target[cell(one.cntlid, name)] = original.get(cell(one.cntlid, name), unset)
-    return apply(session, Request("vfio unbind", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    return apply(pf, Request("vfio unbind", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def bound(chosen: Sequence[Secondary]) -> Cells:
@@ -57,9 +57,9 @@ def bound(chosen: Sequence[Secondary]) -> Cells:
     return target
 
 
-def with_groups(session: Session, report: ChangeReport, chosen: Sequence[Secondary]) -> ChangeReport:
+def with_groups(pf: OpenPrimary, report: ChangeReport, chosen: Sequence[Secondary]) -> ChangeReport:
     """Add to a report what the IOMMU groups of the VFs, as they are now, mean for the VMs that are to take them."""
     if report.picture is None:
         return report
-    found = groups.notes(session.host.sysfs, report.picture, chosen)
+    found = groups.notes(pf.host.sysfs, report.picture, chosen)
     return replace(report, notes=(*report.notes, *found))

@@ -19,7 +19,7 @@ from nvmelm.errors import NvmelmError
 from nvmelm.host import Host
 from nvmelm.inventory import groups, pci, suspension
 from nvmelm.inventory.find import PrimaryRef, find_primary, primaries
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.numbers import hexadecimal
 from nvmelm.prepare.journal import journal_path
 from nvmelm.prepare.sanity import contradictions
@@ -59,8 +59,8 @@ def check(host: Host, which: str | None = None) -> HostCheck:
 def _asked(host: Host, ref: PrimaryRef) -> Iterator[Finding]:
     """Yield what is found of a function; one that does not answer hides neither the others nor the host."""
     try:
-        with session(host, ref) as opened:
-            yield from _primary(opened)
+        with open_primary(host, ref) as pf:
+            yield from _primary(pf)
     except NvmelmError as error:
         fix = f"dmesg | grep {ref.node} tells what the driver knows of it; nvmelm show {ref.node} asks it again"
         yield _problem("pf-silent", f"{ref.address} ({ref.node}) does not answer: {error.message}", fix)
@@ -151,13 +151,13 @@ def _parameter(host: Host, module: str, name: str) -> str:
     return host.sysfs.read(path) if host.sysfs.exists(path) else ""
 
 
-def _primary(opened: Session) -> Iterator[Finding]:
-    picture = opened.picture(states=True)
+def _primary(pf: OpenPrimary) -> Iterator[Finding]:
+    picture = pf.picture(states=True)
     name = picture.primary.address
     yield from (_problem("contradiction", f"{name}: {text}", _VENDOR) for text in contradictions(picture))
     yield from _capabilities(picture)
-    yield from _effects(opened, picture)
-    yield from _functions(opened, picture)
+    yield from _effects(pf, picture)
+    yield from _functions(pf, picture)
 
 
 def _capabilities(picture: Picture) -> Iterator[Finding]:
@@ -184,16 +184,16 @@ def _capabilities(picture: Picture) -> Iterator[Finding]:
         yield _ok("live-migration", f"{name} can save and restore the state of its controlled functions")
 
 
-def _effects(opened: Session, picture: Picture) -> Iterator[Finding]:
+def _effects(pf: OpenPrimary, picture: Picture) -> Iterator[Finding]:
     """Warn of commands during which the kernel stops this controller's own I/O."""
-    identity = IdentifyController(execute(opened.queue, identify.controller()).data)
+    identity = IdentifyController(execute(pf.queue, identify.controller()).data)
     name = picture.primary.address
     if picture.primary.live_migration and identity.hmpre:
         yield _warning("host-memory-buffer", f"{name} wants a host memory buffer, which forbids migration", "firmware")
     if not picture.primary.live_migration:
         return
     try:
-        effects = optional.effects_log(opened.queue)
+        effects = optional.effects_log(pf.queue)
     except AdminCommandError as error:
         yield _warning("effects", f"the effects log of {name} cannot be read: {error.message}", "ask the vendor")
         return
@@ -209,15 +209,15 @@ def _effects(opened: Session, picture: Picture) -> Iterator[Finding]:
         yield _warning("effects", message, "do not mount namespaces of this subsystem on this host while it migrates")
 
 
-def _functions(opened: Session, picture: Picture) -> Iterator[Finding]:
-    primary, host = picture.primary, opened.host
+def _functions(pf: OpenPrimary, picture: Picture) -> Iterator[Finding]:
+    primary, host = picture.primary, pf.host
     present = [one for one in picture.secondaries if one.present]
     bound = [one for one in present if one.driver == pci.VFIO_DRIVER]
     if bound and not any(one.online for one in bound):
         fix = f"nvmelm release {primary.address}, then prepare it again"
         message = f"every bound VF of {primary.address} is Offline: the PF was reset, and sysfs does not show it"
         yield _problem("pf-was-reset", message, fix)
-    if primary.drivers_autoprobe is False and not host_journal_exists(opened):
+    if primary.drivers_autoprobe is False and not host_journal_exists(pf):
         fix = f"echo 1 > /sys/bus/pci/devices/{primary.address}/sriov_drivers_autoprobe, if nobody wants it off"
         yield _warning("autoprobe", f"driver autoprobe of {primary.address} is off, and nvmelm did not do it", fix)
     if picture.suspension_unknown:
@@ -230,9 +230,9 @@ def _functions(opened: Session, picture: Picture) -> Iterator[Finding]:
             yield _warning("suspended", suspension.meaning(one), f"{fix}{one.cntlid:#06x}")
 
 
-def host_journal_exists(opened: Session) -> bool:
+def host_journal_exists(pf: OpenPrimary) -> bool:
     """Return whether nvmelm has changed this PF since its last release."""
-    return journal_path(opened.host, opened.address).exists()
+    return journal_path(pf.host, pf.address).exists()
 
 
 def _function(host: Host, pf: pci.Bdf, one: Secondary) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from nvmelm.commands import execute
 from nvmelm.errors import HostError, MalformedError, NotSupportedError, TimedOutError
 from nvmelm.host import AdminCommand
 from nvmelm.inventory import marks, pci
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.prepare.actions import Action, MarkChange, Operation, Phase, SysfsWrite, VfWrite
 from nvmelm.prepare.plan import driver_bind_path
@@ -41,9 +41,9 @@ T = TypeVar("T")
 class Executor:
     """Does the operations of one phase on a host, and checks that each took effect."""
 
-    def __init__(self, session: Session, picture: Picture) -> None:
-        self.session = session
-        self.host = session.host
+    def __init__(self, pf: OpenPrimary, picture: Picture) -> None:
+        self.session = pf
+        self.host = pf.host
         self.picture = picture  # as it was when the actions were planned
 
     def phase(self, phase: Phase, actions: list[Action]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
 from nvmelm.inventory.read import resolve
@@ -15,7 +15,7 @@ from nvmelm.prepare.resources import check_share
 
 
 def give(
-    session: Session,
+    pf: OpenPrimary,
     which: Bdf | int,
     *,
     vq: int | None = None,
@@ -34,7 +34,7 @@ def give(
         BusyError: the controller is in use or in a session that is not over.
         AdminCommandError: the device refused; everything was put back.
     """
-    picture = session.picture(users=False)
+    picture = pf.picture(users=False)
     secondary = resolve(picture, which)
     check_share(picture, [secondary], vq, vi)
     target: Cells = {
@@ -42,4 +42,4 @@ def give(
     }
     if namespaces is not None:
         target[cell(secondary.cntlid, "namespaces")] = namespaces_value(namespaces)
-    return apply(session, Request("compat parameters apply", target), confirm=confirm, dry_run=dry_run)
+    return apply(pf, Request("compat parameters apply", target), confirm=confirm, dry_run=dry_run)

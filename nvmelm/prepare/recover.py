@@ -16,7 +16,7 @@ from nvmelm.errors import NvmelmError, UncertainError, UsageError
 from nvmelm.host import Host
 from nvmelm.inventory import suspension
 from nvmelm.inventory.find import find_primary, primaries
-from nvmelm.inventory.opened import Session, require_privilege, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary, require_privilege
 from nvmelm.prepare import guards
 from nvmelm.prepare.apply import Confirm, Request, apply, known, picture_for, undo
 from nvmelm.prepare.journal import Journal, Run, journal_path, journals
@@ -79,8 +79,8 @@ def _standing_still(host: Host, leave: Collection[str]) -> Iterator[str]:
         if str(ref.address) in leave:
             continue
         try:
-            with session(host, ref) as opened:
-                picture = opened.picture(users=False, states=True)
+            with open_primary(host, ref) as pf:
+                picture = pf.picture(users=False, states=True)
         except NvmelmError as error:
             yield f"{ref.address}: whether its controllers are suspended is not known: {error.message}"
             continue
@@ -115,38 +115,38 @@ def _recover_now(
     return found, ""
 
 
-def _needed_by_guests(opened: Session, runs: list[Run]) -> str:
+def _needed_by_guests(pf: OpenPrimary, runs: list[Run]) -> str:
     """Say which controllers that run a guest, as far as the sessions tell, would go with the undo; empty: none."""
-    guests = guards.running(opened.host, opened.picture(users=False))
-    boot = opened.host.facts().boot_id
+    guests = guards.running(pf.host, pf.picture(users=False))
+    boot = pf.host.facts().boot_id
     for run in runs if guests else []:
         before = run.before(boot)
-        picture = picture_for(opened, before)
+        picture = picture_for(pf, before)
         lost = sorted(guards.touched(picture, plan(picture, known(picture, before))) & guests.keys())
         if lost:
             names = ", ".join(f"{cntlid:#06x}" for cntlid in lost)
             return (
-                f"{opened.address}: {run.verb} is not undone: {names} runs a guest here as far as session "
+                f"{pf.address}: {run.verb} is not undone: {names} runs a guest here as far as session "
                 f"{guests[lost[0]].id} tells; nvmelm recover --finish completes it, nvmelm release undoes it"
             )
     return ""
 
 
-def _session(host: Host, journal: Journal) -> AbstractContextManager[Session]:
+def _session(host: Host, journal: Journal) -> AbstractContextManager[OpenPrimary]:
     try:
-        return session(host, find_primary(host, journal.address), change=True)
+        return open_primary(host, find_primary(host, journal.address), change=True)
     except UsageError as error:
         cause = "the journal speaks of it, but the host shows no such function driven by the nvme driver"
         fix = f"bind {journal.address} to the nvme driver again; if it is gone for good, remove {journal.path}"
         raise UncertainError(f"{journal.address} is not there", cause=cause, fix=fix) from error
 
 
-def _same_device(opened: Session, run: Run) -> None:
-    if run.serial != opened.ref.serial:
-        cause = f"the journal was written for serial {run.serial}; {opened.ref.serial} is there now"
-        path = journal_path(opened.host, opened.address)
+def _same_device(pf: OpenPrimary, run: Run) -> None:
+    if run.serial != pf.ref.serial:
+        cause = f"the journal was written for serial {run.serial}; {pf.ref.serial} is there now"
+        path = journal_path(pf.host, pf.address)
         fix = f"look at {path}, and remove it when the old device is gone for good"
-        raise UncertainError(f"{opened.address} is another device", cause=cause, fix=fix)
+        raise UncertainError(f"{pf.address} is another device", cause=cause, fix=fix)
 
 
 def _close(journal: Journal, runs: list[Run], *, finished: bool) -> None:
@@ -156,10 +156,10 @@ def _close(journal: Journal, runs: list[Run], *, finished: bool) -> None:
         journal.forget()
 
 
-def _describe(opened: Session, journal: Journal, run: Run) -> Unfinished:
-    boot = opened.host.facts().boot_id
+def _describe(pf: OpenPrimary, journal: Journal, run: Run) -> Unfinished:
+    boot = pf.host.facts().boot_id
     before = run.before(boot)
-    picture = picture_for(opened, before | run.target)
+    picture = picture_for(pf, before | run.target)
     last = run.summaries[-1] if run.summaries else "before its first change"
     return Unfinished(
         run=run.run,

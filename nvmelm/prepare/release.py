@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nvmelm.inventory import marks
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import ChangeReport, Picture
 from nvmelm.prepare.apply import Confirm, undo
 from nvmelm.prepare.journal import Journal
 
 
-def release(session: Session, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+def release(pf: OpenPrimary, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Undo all that nvmelm did to a PF: counts, autoprobe, resources, drivers and overrides as they were found.
 
     After a reboot only attached namespaces are left to bring back: VFs and overrides do not survive one. What the
     journal holds of another device that was in this place is left alone.
     """
-    journal = Journal(session.host, session.address, session.ref.serial)
-    report = undo(session, journal.original(), "release", confirm=confirm, dry_run=dry_run)
+    journal = Journal(pf.host, pf.address, pf.ref.serial)
+    report = undo(pf, journal.original(), "release", confirm=confirm, dry_run=dry_run)
     if dry_run:
         return report
-    removed = remove_stale_marks(session)
+    removed = remove_stale_marks(pf)
     journal.forget()
     if removed and not report.actions:
         names = ", ".join(f"{cntlid:#06x}" for cntlid in removed)
@@ -30,12 +30,12 @@ def release(session: Session, *, confirm: Confirm, dry_run: bool = False) -> Cha
     return replace(report, picture=_without_marks(report.picture, removed))
 
 
-def remove_stale_marks(session: Session) -> list[int]:
+def remove_stale_marks(pf: OpenPrimary) -> list[int]:
     """Remove the marks that no longer hold, and return whose they were; a mark must not outlive its VF."""
-    found = session.picture(users=False).secondaries
+    found = pf.picture(users=False).secondaries
     stale = [one.cntlid for one in found if one.mark is not None and not one.mark.holds]
     for cntlid in stale:
-        marks.revoke(session.host, session.address, cntlid)
+        marks.revoke(pf.host, pf.address, cntlid)
     return stale
 
 

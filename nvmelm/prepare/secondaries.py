@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
 from nvmelm.inventory.read import resolve
@@ -13,7 +13,7 @@ from nvmelm.prepare.resources import check_share, require_enough
 
 
 def assign(
-    session: Session, which: Bdf | int, *, vq: int | None, vi: int | None, confirm: Confirm, dry_run: bool = False
+    pf: OpenPrimary, which: Bdf | int, *, vq: int | None, vi: int | None, confirm: Confirm, dry_run: bool = False
 ) -> ChangeReport:
     """Assign VQ and VI resources to one secondary controller; an online one goes offline for it and comes back.
 
@@ -22,39 +22,37 @@ def assign(
     Raises:
         UsageError: it does not fit; the message says what would.
     """
-    picture = session.picture(users=False)
+    picture = pf.picture(users=False)
     one = resolve(picture, which)
     vq, vi = vq or None, vi or None
     check_share(picture, [one], vq, vi)
     wanted = {cell(one.cntlid, name): count for name, count in (("vq", vq), ("vi", vi)) if count is not None}
-    return apply(session, Request("secondary assign", {**wanted}), picture=picture, confirm=confirm, dry_run=dry_run)
+    return apply(pf, Request("secondary assign", {**wanted}), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
-def online(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+def online(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Bring one secondary controller online.
 
     Raises:
         NotReadyError: it has no VQ or no VI resources at all; the fix assigns the least (2 VQ, 1 VI).
         NotSupportedError: that many are not free.
     """
-    picture = session.picture(users=False)
+    picture = pf.picture(users=False)
     one = resolve(picture, which)
     if not one.online:
         require_enough(picture, one)
-    return apply(
-        session, Request("secondary online", {cell(one.cntlid, "online"): True}), confirm=confirm, dry_run=dry_run
-    )
+    return apply(pf, Request("secondary online", {cell(one.cntlid, "online"): True}), confirm=confirm, dry_run=dry_run)
 
 
 def offline(
-    session: Session, which: Bdf | int, *, of_session: bool = False, confirm: Confirm, dry_run: bool = False
+    pf: OpenPrimary, which: Bdf | int, *, of_session: bool = False, confirm: Confirm, dry_run: bool = False
 ) -> ChangeReport:
     """Take one secondary controller offline; it loses its resources and its mark.
 
     Args:
         of_session: the session that gave the controller away does it; everybody else is refused such a controller.
     """
-    one = resolve(session.picture(users=False), which)
+    one = resolve(pf.picture(users=False), which)
     target: Cells = {cell(one.cntlid, "online"): False, cell(one.cntlid, "vq"): 0, cell(one.cntlid, "vi"): 0}
     request = Request("secondary offline", target, of_session=of_session)
-    return apply(session, request, confirm=confirm, dry_run=dry_run)
+    return apply(pf, request, confirm=confirm, dry_run=dry_run)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nvmelm.errors import NotSupportedError
 from nvmelm.inventory import marks, pci
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import ChangeReport, Moved, Picture, Role
 from nvmelm.prepare import guards
 from nvmelm.prepare.actions import Cells
@@ -19,7 +19,7 @@ from nvmelm.prepare.sriov import check_vfs
 
 
 def prepare(
-    session: Session,
+    pf: OpenPrimary,
     role: Role,
     vfs: int,
     *,
@@ -44,11 +44,11 @@ def prepare(
         NotSupportedError: no SR-IOV, no live migration (without ``unmarked``), no IOMMU.
         UsageError: more VFs or resources than there are.
     """
-    picture = session.picture(users=False)
+    picture = pf.picture(users=False)
     check_vfs(picture, vfs)
     if not unmarked:
         marks.require_live_migration(picture)
-    if next(pci.translated_groups(session.host.sysfs), None) is None:
+    if next(pci.translated_groups(pf.host.sysfs), None) is None:
         cause = "nothing on this host is in an IOMMU group that translates, so no VF can be given to a VM safely"
         fix = "switch the IOMMU on; nvmelm host check tells how"
         raise NotSupportedError("the IOMMU is off", cause=cause, fix=fix, reason="no-iommu")
@@ -67,24 +67,24 @@ def prepare(
         if not unmarked:
             target |= marked(one, role, valid_s)
     verb = "source prepare" if role is Role.MIGRATABLE else "destination prepare"
-    target, notes = without_running(session, picture, target | bound(chosen))
-    target, moved = _without_moved(session, picture, target, role)
+    target, notes = without_running(pf, picture, target | bound(chosen))
+    target, moved = _without_moved(pf, picture, target, role)
     notes += tuple(
         f"{one.cntlid:#06x} was moved to {one.to} (session {one.session}) and is left as it is; "
         f"nvmelm secondary assign, online and allow-migration make a new one of it"
         for one in moved
     )
     request = Request(verb, target, notes=(*notes, *ends(chosen, target)))
-    report = apply(session, request, picture=picture, confirm=confirm, dry_run=dry_run)
-    return replace(with_groups(session, report, chosen), moved=moved)
+    report = apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
+    return replace(with_groups(pf, report, chosen), moved=moved)
 
 
-def _without_moved(session: Session, picture: Picture, target: Cells, role: Role) -> tuple[Cells, tuple[Moved, ...]]:
+def _without_moved(pf: OpenPrimary, picture: Picture, target: Cells, role: Role) -> tuple[Cells, tuple[Moved, ...]]:
     """Leave out the controllers that this source moved away and nobody brought online again, and return them."""
     removes = picture.primary.vfs_enabled not in (0, target["vfs"])  # every VF is made anew then
-    if role is not Role.MIGRATABLE or removes or not guards.any_session(session.host):
+    if role is not Role.MIGRATABLE or removes or not guards.any_session(pf.host):
         return target, ()
-    gone = guards.left_blank(session.host, picture)
+    gone = guards.left_blank(pf.host, picture)
     moved = tuple(
         Moved(cntlid=one.cntlid, to=gone[one.cntlid].peer, session=str(gone[one.cntlid].id))
         for one in picture.secondaries
@@ -94,11 +94,11 @@ def _without_moved(session: Session, picture: Picture, target: Cells, role: Role
     return {name: value for name, value in target.items() if not name.startswith(left_out)}, moved
 
 
-def without_running(session: Session, picture: Picture, target: Cells) -> tuple[Cells, tuple[str, ...]]:
+def without_running(pf: OpenPrimary, picture: Picture, target: Cells) -> tuple[Cells, tuple[str, ...]]:
     """Leave out the mark *resumable* of controllers that run a guest here, and say which; only an operator gives it."""
-    if str(Role.RESUMABLE) not in target.values() or not guards.any_session(session.host):
+    if str(Role.RESUMABLE) not in target.values() or not guards.any_session(pf.host):
         return target, ()
-    found = guards.offered(session.host, picture, plan(picture, target))
+    found = guards.offered(pf.host, picture, plan(picture, target))
     notes = tuple(
         f"{cntlid:#06x} is left unmarked: it runs a guest here as far as session {record.id} tells ({record.state}); "
         f"when its VM is shut down, nvmelm secondary allow-resume {picture.primary.node} {cntlid:#06x}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nvmelm.errors import UsageError
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import ChangeReport, Picture
 from nvmelm.inventory.read import require_sriov
 from nvmelm.prepare.actions import Cells
@@ -11,26 +11,26 @@ from nvmelm.prepare.apply import Confirm, Request, apply
 from nvmelm.prepare.journal import Journal
 
 
-def enable_sriov(session: Session, vfs: int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+def enable_sriov(pf: OpenPrimary, vfs: int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Step 1: enable a number of VFs, with driver autoprobe off first; a changed count goes by way of 0.
 
     Raises:
         UsageError: more VFs than the PF can have, or none.
         NotSupportedError: the PF can have no VFs.
     """
-    picture = session.picture(users=False)
+    picture = pf.picture(users=False)
     check_vfs(picture, vfs)
     target: Cells = {"vfs": vfs, "autoprobe": False}
-    return apply(session, Request("sriov enable", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    return apply(pf, Request("sriov enable", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
-def disable_sriov(session: Session, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+def disable_sriov(pf: OpenPrimary, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Remove all VFs; marks, resources and bindings go with them, and autoprobe is as nvmelm found it."""
-    picture = session.picture(users=False)
+    picture = pf.picture(users=False)
     require_sriov(picture)
-    found = Journal(session.host, session.address, session.ref.serial).original().get("autoprobe")
+    found = Journal(pf.host, pf.address, pf.ref.serial).original().get("autoprobe")
     target: Cells = {"vfs": 0} if found is None else {"vfs": 0, "autoprobe": found}
-    return apply(session, Request("sriov disable", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    return apply(pf, Request("sriov disable", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def check_vfs(picture: Picture, vfs: int) -> None:

@@ -25,7 +25,7 @@ from nvmelm.documents import Document, Picture, Role, Secondary
 from nvmelm.errors import BusyError, ImageError, NotSupportedError, NvmelmError
 from nvmelm.host import AdminCommand, Progress
 from nvmelm.inventory import marks, suspension
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import VFIO_DRIVER, Bdf
 from nvmelm.inventory.read import resolve
 from nvmelm.inventory.state_reader import StateReader
@@ -70,7 +70,7 @@ _SHOWN_PARTS = 3
 
 
 def suspend(
-    session: Session, which: Bdf | int, *, notify: bool = False, confirm: Confirm, dry_run: bool = False
+    pf: OpenPrimary, which: Bdf | int, *, notify: bool = False, confirm: Confirm, dry_run: bool = False
 ) -> StateReport:
     """Suspend a marked controller, or with ``notify`` announce that it will be.
 
@@ -79,18 +79,18 @@ def suspend(
         BusyError: it is in a session that is not over: suspended, a lost copy would look like the one it was.
         AdminCommandError: the device refused.
     """
-    picture, one = _gate(session, which, Role.MIGRATABLE, Role.RESUMABLE)
+    picture, one = _gate(pf, which, Role.MIGRATABLE, Role.RESUMABLE)
     verb = "state suspend --notify" if notify else "state suspend"
     if not notify:
-        guards.require_decided(session.host, picture, [one.cntlid])
+        guards.require_decided(pf.host, picture, [one.cntlid])
     question = f"controller {one.cntlid:#06x} stops all I/O until it is resumed"
     if dry_run:
         kind = SuspendType.SUSPEND_NOTIFICATION if notify else SuspendType.SUSPEND
-        if not notify and state.is_suspended(session.queue, one.cntlid, state.formats_of(picture.primary)):
-            return _report(session, one, verb, dry_run=True, notes=("it is suspended already",))
+        if not notify and state.is_suspended(pf.queue, one.cntlid, state.formats_of(picture.primary)):
+            return _report(pf, one, verb, dry_run=True, notes=("it is suspended already",))
         plan = (operation_text(migration.suspend(one.cntlid, kind)),)
         return _report(
-            session,
+            pf,
             one,
             verb,
             dry_run=True,
@@ -99,11 +99,11 @@ def suspend(
         )
     if not notify:
         confirm(f"{question}. Go on?")
-    done = state.suspend(session.queue, one.cntlid, notify=notify, formats=state.formats_of(picture.primary))
-    return _report(session, one, verb, changed=done.changed, commands=done.commands, seconds=done.seconds)
+    done = state.suspend(pf.queue, one.cntlid, notify=notify, formats=state.formats_of(picture.primary))
+    return _report(pf, one, verb, changed=done.changed, commands=done.commands, seconds=done.seconds)
 
 
-def resume(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> StateReport:
+def resume(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> StateReport:
     """Resume a suspended controller.
 
     Raises:
@@ -111,15 +111,15 @@ def resume(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: boo
         UncertainError: a migration gave it away, or holds it: another copy may run.
         AdminCommandError: the device refused, after an unfinished restore for example.
     """
-    picture, one = _gate(session, which, Role.MIGRATABLE, Role.RESUMABLE)
-    sessions.require_ours(session.host, session.address, one.cntlid, one.incarnation)
-    risk = _risk_of_resume(session, picture, one)
+    picture, one = _gate(pf, which, Role.MIGRATABLE, Role.RESUMABLE)
+    sessions.require_ours(pf.host, pf.address, one.cntlid, one.incarnation)
+    risk = _risk_of_resume(pf, picture, one)
     if dry_run:
-        if not state.is_suspended(session.queue, one.cntlid, state.formats_of(picture.primary)):
-            return _report(session, one, "state resume", dry_run=True, notes=("it is not suspended",))
+        if not state.is_suspended(pf.queue, one.cntlid, state.formats_of(picture.primary)):
+            return _report(pf, one, "state resume", dry_run=True, notes=("it is not suspended",))
         plan = (operation_text(migration.resume(one.cntlid)),)
         return _report(
-            session,
+            pf,
             one,
             "state resume",
             dry_run=True,
@@ -128,13 +128,13 @@ def resume(session: Session, which: Bdf | int, *, confirm: Confirm, dry_run: boo
         )
     if risk:
         confirm(f"{risk}. Resume it here?")
-    done = state.resume(session.queue, one.cntlid)
-    store.remove(suspension.saved_path(session.host, picture.primary, one))
-    return _report(session, one, "state resume", changed=done.changed, commands=done.commands, seconds=done.seconds)
+    done = state.resume(pf.queue, one.cntlid)
+    store.remove(suspension.saved_path(pf.host, picture.primary, one))
+    return _report(pf, one, "state resume", changed=done.changed, commands=done.commands, seconds=done.seconds)
 
 
 def save(
-    session: Session,
+    pf: OpenPrimary,
     which: Bdf | int,
     file: Path,
     *,
@@ -153,22 +153,22 @@ def save(
         BusyError: it is in a session that is not over: an image of it could run beside the other host's copy.
         HostError: the file cannot be written, or the disk is full; nothing was kept.
     """
-    picture, one = _gate(session, which, Role.MIGRATABLE)
-    guards.require_decided(session.host, picture, [one.cntlid])
+    picture, one = _gate(pf, which, Role.MIGRATABLE)
+    guards.require_decided(pf.host, picture, [one.cntlid])
     if dry_run:
-        return _planned_save(session, picture, one, file, replace=replace)
+        return _planned_save(pf, picture, one, file, replace=replace)
     # Before the image can exist: a save cut off must not leave one that `state resume` knows nothing of.
-    noted = suspension.saved_path(session.host, picture.primary, one)
+    noted = suspension.saved_path(pf.host, picture.primary, one)
     earlier = store.read(noted)
     remembered = {
         "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        **suspension.identity_of(session.host, picture.primary, one),
+        **suspension.identity_of(pf.host, picture.primary, one),
     }
     store.write(noted, json.dumps(remembered) + "\n")
     try:
         with open_sink(file, replace=replace) as sink:
             done = state.save(
-                session.queue,
+                pf.queue,
                 one.cntlid,
                 sink,
                 source=ImageSource.of(picture.primary, one),
@@ -181,7 +181,7 @@ def save(
             store.remove(noted)
         raise
     return _report(
-        session,
+        pf,
         one,
         "state save",
         changed=True,
@@ -194,7 +194,7 @@ def save(
 
 
 def restore(
-    session: Session,
+    pf: OpenPrimary,
     which: Bdf | int,
     file: Path,
     *,
@@ -210,18 +210,18 @@ def restore(
         BusyError, NotSupportedError: a driver that must not owns the VF, or a session that is not over holds it.
         AdminCommandError: the device refused the state; it holds none of it, and stays suspended.
     """
-    picture, one = _gate(session, which, Role.RESUMABLE)
-    guards.require_decided(session.host, picture, [one.cntlid])
+    picture, one = _gate(pf, which, Role.RESUMABLE)
+    guards.require_decided(pf.host, picture, [one.cntlid])
     require_free(one)
     target = state.Target.of(picture.primary)
-    fits = partial(_check_fits, session, one, target)
+    fits = partial(_check_fits, pf, one, target)
     question = f"the state of controller {one.cntlid:#06x} will be replaced; what it does now is lost"
-    with open_image(file, spool_directory=_spool(session), fits=fits) as image:
+    with open_image(file, spool_directory=_spool(pf), fits=fits) as image:
         if dry_run:
-            plan = _restore_commands(session, picture, one, image, target)
+            plan = _restore_commands(pf, picture, one, image, target)
             size = image.header.state_bytes
             return _report(
-                session,
+                pf,
                 one,
                 "state restore",
                 dry_run=True,
@@ -230,9 +230,9 @@ def restore(
                 notes=_asks(question),
             )
         confirm(f"{question}. Go on?")
-        with _journaled(session, one, f"image {image.header.image_id}"):
+        with _journaled(pf, one, f"image {image.header.image_id}"):
             done = state.restore(
-                session.queue,
+                pf.queue,
                 one.cntlid,
                 image,
                 target=target,
@@ -243,7 +243,7 @@ def restore(
         () if one.used_by else (f"nobody holds {one.address}: a VM that opens it later resets it and loses the state",)
     )
     return _report(
-        session,
+        pf,
         one,
         "state restore",
         changed=True,
@@ -257,7 +257,7 @@ def restore(
     )
 
 
-def _check_fits(session: Session, one: Secondary, target: state.Target, header: ImageHeader) -> None:
+def _check_fits(pf: OpenPrimary, one: Secondary, target: state.Target, header: ImageHeader) -> None:
     """Refuse a state that this controller cannot take; a device's own states are of one order of size.
 
     Raises:
@@ -267,7 +267,7 @@ def _check_fits(session: Session, one: Secondary, target: state.Target, header: 
     if header.state_bytes <= _ANY_CONTROLLERS_BYTES:
         return
     formats = target.formats
-    reader = StateReader(session.queue, one.cntlid, min(1, len(formats.versions)), min(1, len(formats.uuids)))
+    reader = StateReader(pf.queue, one.cntlid, min(1, len(formats.versions)), min(1, len(formats.uuids)))
     its_own = reader.header().total_bytes
     if header.state_bytes > max(_ANY_CONTROLLERS_BYTES, _TIMES_ITS_OWN * its_own):
         raise ImageError(
@@ -283,8 +283,8 @@ def _asks(question: str) -> tuple[str, ...]:
     return (f"would ask: {question}. Go on?",) if question else ()
 
 
-def _risk_of_resume(session: Session, picture: Picture, one: Secondary) -> str:
-    saved = suspension.saved_at(session.host, picture.primary, one)
+def _risk_of_resume(pf: OpenPrimary, picture: Picture, one: Secondary) -> str:
+    saved = suspension.saved_at(pf.host, picture.primary, one)
     if not saved or one.mark is None or one.mark.role is not Role.MIGRATABLE:
         return ""
     return (
@@ -293,12 +293,12 @@ def _risk_of_resume(session: Session, picture: Picture, one: Secondary) -> str:
     )
 
 
-def _planned_save(session: Session, picture: Picture, one: Secondary, file: Path, *, replace: bool) -> StateReport:
+def _planned_save(pf: OpenPrimary, picture: Picture, one: Secondary, file: Path, *, replace: bool) -> StateReport:
     """Check all that the save would check, and show the commands it would send."""
     check_sink(file, replace=replace)
     formats = state.formats_of(picture.primary)
-    found = state.examine(session.queue, one.cntlid, formats)
-    limit = state.transfer_limit(session.queue, picture.primary.max_transfer_bytes)
+    found = state.examine(pf.queue, one.cntlid, formats)
+    limit = state.transfer_limit(pf.queue, picture.primary.max_transfer_bytes)
     size = found.header.total_bytes
     places = [(0, ControllerStateHeader.size), *_places(size, limit)]
     if size > limit:  # the beginning once more: it must not have changed meanwhile
@@ -306,13 +306,13 @@ def _planned_save(session: Session, picture: Picture, one: Secondary, file: Path
     indexes = {"version_index": found.version_index, "uuid_index": found.uuid_index}
     commands = (migration.get_state(one.cntlid, offset=at, length=count, **indexes) for at, count in places)
     plan = _texts(commands, len(places))
-    return _report(session, one, "state save", dry_run=True, state_bytes=size, operations=plan)
+    return _report(pf, one, "state save", dry_run=True, state_bytes=size, operations=plan)
 
 
 def _restore_commands(
-    session: Session, picture: Picture, one: Secondary, image: Image, target: state.Target
+    pf: OpenPrimary, picture: Picture, one: Secondary, image: Image, target: state.Target
 ) -> tuple[str, ...]:
-    limit = state.transfer_limit(session.queue, picture.primary.max_transfer_bytes)
+    limit = state.transfer_limit(pf.queue, picture.primary.max_transfer_bytes)
     parts = -(-image.header.state_bytes // limit)
     sent = state.commands(one.cntlid, image, target, limit)
     return (operation_text(migration.suspend(one.cntlid)), *_texts(sent, parts))
@@ -331,9 +331,9 @@ def _texts(commands: Iterable[AdminCommand], total: int) -> tuple[str, ...]:
 class _journaled:  # noqa: N801  # used as a verb: with _journaled(...)
     """Write down that a controller's state is being replaced, so that ``recover`` can name a restore cut off."""
 
-    def __init__(self, session: Session, one: Secondary, what: str) -> None:
-        self.journal = Journal(session.host, session.address, session.ref.serial)
-        self.session = session
+    def __init__(self, pf: OpenPrimary, one: Secondary, what: str) -> None:
+        self.journal = Journal(pf.host, pf.address, pf.ref.serial)
+        self.session = pf
         meaning = f"{one.cntlid:#06x} is suspended and may hold a part of {what}: restore it again or take it offline"
         self.action = Action(Phase.STATE, meaning, (), (), one.cntlid)
 
@@ -349,13 +349,13 @@ class _journaled:  # noqa: N801  # used as a verb: with _journaled(...)
             self.journal.try_end("failed")
 
 
-def _gate(session: Session, which: Bdf | int, *roles: Role) -> tuple[Picture, Secondary]:
+def _gate(pf: OpenPrimary, which: Bdf | int, *roles: Role) -> tuple[Picture, Secondary]:
     """Return the picture and the function, if its mark holds."""
-    picture = session.picture()
+    picture = pf.picture()
     one = resolve(picture, which)
     marks.require_live_migration(picture)
     marks.require(picture, one, *roles)
-    guards.require_apart_from_vms(session.host, picture, [one.cntlid])
+    guards.require_apart_from_vms(pf.host, picture, [one.cntlid])
     return picture, one
 
 
@@ -376,13 +376,13 @@ def require_free(one: Secondary) -> None:
         raise NotSupportedError(f"state never goes into {one.address} now", cause=cause, fix=fix)
 
 
-def _report(session: Session, one: Secondary, verb: str, *, dry_run: bool = False, **values: object) -> StateReport:
+def _report(pf: OpenPrimary, one: Secondary, verb: str, *, dry_run: bool = False, **values: object) -> StateReport:
     body = {"changed": False, **values}
     return StateReport.model_validate(
-        {"verb": verb, "primary": session.address, "cntlid": one.cntlid, "dry_run": dry_run, **body}
+        {"verb": verb, "primary": pf.address, "cntlid": one.cntlid, "dry_run": dry_run, **body}
     )
 
 
-def _spool(session: Session) -> Path:
+def _spool(pf: OpenPrimary) -> Path:
     """Return the directory a piped image is kept in while it is verified; it is as private as the image."""
-    return session.host.state_dir
+    return pf.host.state_dir

@@ -15,7 +15,7 @@ from nvmelm.disk import store
 from nvmelm.disk.atomic import unnamed_file
 from nvmelm.errors import HostError, NotSupportedError
 from nvmelm.host import Host
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.state import running as state
 from nvmelm.state.image.format import ImageSource, StreamSink
@@ -28,7 +28,7 @@ from nvmelm.vfio.winding import Rings
 
 
 def depart(
-    opened: Session, opening: Opening, picture: Picture, secondary: Secondary, manifest: Manifest, options: Options
+    pf: OpenPrimary, opening: Opening, picture: Picture, secondary: Secondary, manifest: Manifest, options: Options
 ) -> SpooledStream:
     """Return the stream of a function that stands still.
 
@@ -39,11 +39,11 @@ def depart(
     """
     registers, position = _registers(opening, options)
     source = ImageSource.of(picture.primary, secondary)
-    image_id, image = (uuid4(), spool(opened.host)) if registers.enabled else (None, None)
+    image_id, image = (uuid4(), spool(pf.host)) if registers.enabled else (None, None)
     try:
         if image is not None:
             state.save(
-                opened.queue,
+                pf.queue,
                 secondary.cntlid,
                 StreamSink(image, "the VM's stream", owned=False),
                 source=source,

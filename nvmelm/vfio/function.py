@@ -30,7 +30,7 @@ from nvmelm.errors import HostError, NvmelmError, UncertainError
 from nvmelm.host import AdminQueue, Host
 from nvmelm.inventory import marks
 from nvmelm.inventory.find import PrimaryRef
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import Role, Tracking
 from nvmelm.ownership.vm_moves import Event, Held, Moves
 from nvmelm.state import running as state
@@ -362,9 +362,9 @@ class ControlledFunction:
         return f"{self.held.address} (controller {self.held.cntlid:#06x})"
 
     @contextmanager
-    def _session(self) -> Iterator[Session]:
-        with session(self.host, self.ref, change=True) as opened:
-            yield opened
+    def _session(self) -> Iterator[OpenPrimary]:
+        with open_primary(self.host, self.ref, change=True) as pf:
+            yield pf
 
     def _with_queue(self, work: Callable[[AdminQueue], object]) -> None:
         with self._session() as opened:

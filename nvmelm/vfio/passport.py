@@ -9,7 +9,7 @@ from nvmelm.compat.manifest import Manifest
 from nvmelm.errors import DeviceGoneError
 from nvmelm.host import Host
 from nvmelm.inventory import marks
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Role, Secondary
 from nvmelm.ownership.vm_moves import Held
 from nvmelm.prepare import guards
@@ -24,15 +24,15 @@ class Passport:
     manifest: Manifest
 
 
-def look(opened: Session, held: Held) -> Passport:
+def look(pf: OpenPrimary, held: Held) -> Passport:
     """Return this end as it is now.
 
     Raises:
         DeviceGoneError: the function that the VM opened is not there any more.
     """
-    picture = opened.picture(users=False)
+    picture = pf.picture(users=False)
     secondary = current(held, picture)
-    return Passport(picture, secondary, of_function(opened.host, opened.queue, picture, secondary))
+    return Passport(picture, secondary, of_function(pf.host, pf.queue, picture, secondary))
 
 
 def current(held: Held, picture: Picture) -> Secondary:

@@ -23,7 +23,7 @@ from nvmelm.errors import NvmelmError, UsageError, host_error
 from nvmelm.host import Host
 from nvmelm.host.local.processes import vm_name
 from nvmelm.inventory.find import primaries
-from nvmelm.inventory.opened import require_privilege, session
+from nvmelm.inventory.opened import open_primary, require_privilege
 from nvmelm.inventory.picture import Role, Secondary
 from nvmelm.ownership.vm_moves import Held, Moves
 from nvmelm.vm import presence
@@ -189,7 +189,7 @@ def _function(primary: str, secondary: Secondary, states: dict[str, Held]) -> Ch
 
 def _all(host: Host) -> Iterator[_Found]:
     for ref in primaries(host):
-        with session(host, ref) as pf:
+        with open_primary(host, ref) as pf:
             picture = pf.picture(users=False)
         yield from (_Found(str(ref.address), secondary) for secondary in picture.secondaries if secondary.present)
 

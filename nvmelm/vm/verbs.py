@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from nvmelm.errors import BusyError, NotSupportedError, NvmelmError, TimedOutError, UsageError
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import Picture, Role, Secondary
 from nvmelm.inventory.read import resolve
@@ -54,7 +54,7 @@ _WAITING = (
 
 
 def attach(
-    session: Session,
+    pf: OpenPrimary,
     which: Bdf | int,
     *,
     qmp: str | None = None,
@@ -83,19 +83,19 @@ def attach(
         HostError, TimedOutError, MalformedError: the VM cannot be talked to; nothing was changed.
         UncertainError: contact was lost after the VM had been told to take the VF.
     """
-    _require_live_host(session)
-    picture = session.picture()
+    _require_live_host(pf)
+    picture = pf.picture()
     one = resolve(picture, which)
     require_name(device_id, "--id")
     require_name(bus, "--bus")
-    address = require_ready(session.host, picture, one, unmarked=unmarked)
-    with _conversation(session, qmp, libvirt) as machine:
+    address = require_ready(pf.host, picture, one, unmarked=unmarked)
+    with _conversation(pf, qmp, libvirt) as machine:
         present = machine.find(address)
         if present is not None:
             _require_same_name(machine, present, device_id, address)
             _require_same_bus(machine, present, bus, address)
-            return _report(session, "vm attach", one, machine, held=present, dry_run=dry_run)
-        guards.require_decided(session.host, picture, [one.cntlid])  # opening the VF resets it
+            return _report(pf, "vm attach", one, machine, held=present, dry_run=dry_run)
+        guards.require_decided(pf.host, picture, [one.cntlid])  # opening the VF resets it
         if not _has_group(machine, picture, one):
             require_unused(one)
         notes = machine.obstacles(one)
@@ -107,11 +107,11 @@ def attach(
             if asks:
                 confirm(_WAITING.format(address=address))
             present = machine.add(plan, address)
-        return _report(session, "vm attach", one, machine, held=present, plan=plan, dry_run=dry_run, notes=notes)
+        return _report(pf, "vm attach", one, machine, held=present, plan=plan, dry_run=dry_run, notes=notes)
 
 
 def detach(
-    session: Session,
+    pf: OpenPrimary,
     which: Bdf | int,
     *,
     qmp: str | None = None,
@@ -136,33 +136,33 @@ def detach(
         HostError, TimedOutError, MalformedError: the VM cannot be talked to; nothing was changed.
         UncertainError: contact was lost after the VM had been told to give the VF back.
     """
-    _require_live_host(session)
-    picture = session.picture()
+    _require_live_host(pf)
+    picture = pf.picture()
     one = resolve(picture, which)
     require_name(device_id, "--id")
     address = None if one.address is None else Bdf.parse(one.address)
-    with _conversation(session, qmp, libvirt) as machine:
+    with _conversation(pf, qmp, libvirt) as machine:
         held = machine.find(address) if address is not None and one.present else None
         if device_id is not None and (held is None or held.id not in (device_id, machine.called(device_id))):
             _require_absent(machine, device_id, one, held)
         if held is None or address is None:
             elsewhere = tuple(f"it is not in this VM; {user}" for user in one.used_by)
-            return _report(session, "vm detach", one, machine, dry_run=dry_run, notes=elsewhere)
-        guards.require_decided(session.host, picture, [one.cntlid])  # and so does closing it
+            return _report(pf, "vm detach", one, machine, dry_run=dry_run, notes=elsewhere)
+        guards.require_decided(pf.host, picture, [one.cntlid])  # and so does closing it
         plan = machine.plan_remove(held, address)
         question = f"The guest loses the controller {address} and the disks behind it. Go on?"
         if dry_run:
             asks = () if machine.idle else (f"would ask: {question}",)
-            return _report(session, "vm detach", one, machine, held=held, plan=plan, dry_run=True, notes=asks)
+            return _report(pf, "vm detach", one, machine, held=held, plan=plan, dry_run=True, notes=asks)
         if not machine.idle:
             confirm(question)
         machine.remove(held, plan, timeout_s)
-        notes = () if _has_group(machine, picture, one) else _closed(session, one)
-        return _report(session, "vm detach", one, machine, plan=plan, notes=notes)
+        notes = () if _has_group(machine, picture, one) else _closed(pf, one)
+        return _report(pf, "vm detach", one, machine, plan=plan, notes=notes)
 
 
 def arguments(
-    session: Session,
+    pf: OpenPrimary,
     which: Bdf | int,
     *,
     unmarked: bool = False,
@@ -174,37 +174,37 @@ def arguments(
     Raises:
         NotReadyError, NotSupportedError, BusyError: the VF may not be handed over, or somebody has it.
     """
-    picture = session.picture()
+    picture = pf.picture()
     one = resolve(picture, which)
-    address = require_ready(session.host, picture, one, unmarked=unmarked)
-    guards.require_decided(session.host, picture, [one.cntlid])
+    address = require_ready(pf.host, picture, one, unmarked=unmarked)
+    guards.require_decided(pf.host, picture, [one.cntlid])
     require_unused(one)
     return VmArguments(
-        primary=session.address,
+        primary=pf.address,
         cntlid=one.cntlid,
         address=str(address),
         device_id=device_id or device_name(address),
         bus=bus,
         qemu_arguments=qemu_arguments(one, device_id=device_id, bus=bus),
         libvirt_xml=libvirt_xml(one),
-        nova_device_spec=nova_device_spec(session.host.sysfs, address),
+        nova_device_spec=nova_device_spec(pf.host.sysfs, address),
         notes=() if one.mark is not None else (_UNMARKED_NOTE,),
     )
 
 
-def _conversation(session: Session, qmp: str | None, libvirt: DomainRef | None) -> AbstractContextManager[Machine]:
+def _conversation(pf: OpenPrimary, qmp: str | None, libvirt: DomainRef | None) -> AbstractContextManager[Machine]:
     """Connect with the VM; what talks to it costs imports that ``--print`` and every other verb do without."""
     if libvirt is not None:
         from nvmelm.vm.libvirt import machine as libvirt_machine
 
-        return libvirt_machine.conversation(libvirt, emulated=session.host.kind == "emulated")
+        return libvirt_machine.conversation(libvirt, emulated=pf.host.kind == "emulated")
     from nvmelm.vm.qemu import machine as qemu_machine
 
     return qemu_machine.conversation(qmp or "")
 
 
-def _require_live_host(session: Session) -> None:
-    if session.host.kind == "replay":
+def _require_live_host(pf: OpenPrimary) -> None:
+    if pf.host.kind == "replay":
         cause = "a recording holds what a host answered, not what a VM did"
         fix = "use --print, or --host emulated:DIR"
         raise NotSupportedError("a replayed host has no VMs", cause=cause, fix=fix, reason="replay-has-no-vm")
@@ -242,21 +242,21 @@ def _has_group(machine: Machine, picture: Picture, one: Secondary) -> bool:
     return one.iommu_group is not None and any(machine.find(Bdf.parse(str(each.address))) for each in siblings)
 
 
-def _closed(session: Session, one: Secondary) -> tuple[str, ...]:
+def _closed(pf: OpenPrimary, one: Secondary) -> tuple[str, ...]:
     """Wait until the kernel has closed the VF; return a note when it has not."""
     node = (one.vfio_node or "").removeprefix("/dev/")
     if not node:
         return ()
     try:
-        wait_until(lambda: not session.host.openers([node]), f"{node} to be closed", deadline_s=_CLOSE_DEADLINE_S)
+        wait_until(lambda: not pf.host.openers([node]), f"{node} to be closed", deadline_s=_CLOSE_DEADLINE_S)
     except TimedOutError:
-        users = ", ".join(str(user) for user in session.host.openers([node]))
+        users = ", ".join(str(user) for user in pf.host.openers([node]))
         return (f"the VM gave {one.address} back, but /dev/{node} is still open in {users}",)
     return ()
 
 
 def _report(
-    session: Session,
+    pf: OpenPrimary,
     verb: str,
     one: Secondary,
     machine: Machine,
@@ -285,7 +285,7 @@ def _report(
         notes = (*notes, _UNMARKED_NOTE)
     return VmReport(
         verb=verb,
-        primary=session.address,
+        primary=pf.address,
         cntlid=one.cntlid,
         address=str(one.address),
         dry_run=dry_run,

@@ -15,7 +15,7 @@ from nvmelm.compat.describe import of_functions
 from nvmelm.errors import NvmelmError
 from nvmelm.host import Host
 from nvmelm.inventory.find import PrimaryRef, opened, primaries
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.inventory.read import with_users
 from nvmelm.watch.differences import Known, differences
@@ -90,7 +90,7 @@ class Looks:
             self.at_work_on = address
             try:
                 with opened(self._host, known.ref) as queue:
-                    picture = Session(self._host, known.ref, queue).with_states(known.picture)
+                    picture = OpenPrimary(self._host, known.ref, queue).with_states(known.picture)
             except NvmelmError:
                 continue  # the next glance says what is wrong
             finally:
@@ -146,7 +146,7 @@ class Looks:
     def _read(self, ref: PrimaryRef, before: Known | None) -> Known:
         """Look at one function; the manifests of controlled functions that look as before are taken from there."""
         with opened(self._host, ref) as queue:
-            picture = Session(self._host, ref, queue).picture(users=before is None, states=True)
+            picture = OpenPrimary(self._host, ref, queue).picture(users=before is None, states=True)
             picture = _with_known(picture, self.functions.get(str(ref.address)))
             ready = [one for one in picture.secondaries if one.present and one.online]
             kept = _kept(before, picture, ready) if before is not None else {}

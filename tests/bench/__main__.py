@@ -90,7 +90,7 @@ def stream(place: Path) -> list[Row]:
     from nvmelm.documents import Role
     from nvmelm.emulator.host import create
     from nvmelm.emulator.machine.generations import GENERATIONS
-    from nvmelm.inventory.opened import session
+    from nvmelm.inventory.opened import open_primary
     from nvmelm.prepare import sequence
     from nvmelm.state import verbs
 
@@ -98,10 +98,10 @@ def stream(place: Path) -> list[Row]:
     verb = str(Path(sys.executable).with_name("nvmelm"))
     words = []
     for name, role in (("source", Role.MIGRATABLE), ("destination", Role.RESUMABLE)):
-        with create(place / name, [row]) as host, session(host, "nvme0", change=True) as opened:
-            sequence.prepare(opened, role, 1, confirm=lambda _: None)
+        with create(place / name, [row]) as host, open_primary(host, "nvme0", change=True) as pf:
+            sequence.prepare(pf, role, 1, confirm=lambda _: None)
             if role is Role.MIGRATABLE:
-                verbs.suspend(opened, 0x42, confirm=lambda _: None)
+                verbs.suspend(pf, 0x42, confirm=lambda _: None)
         words.append([verb, "--host", f"emulated:{place / name}", "state"])
     image = place / "image"
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -17,7 +17,7 @@ from pathlib import Path
 from nvmelm.commands import execute, identify
 from nvmelm.documents import Role
 from nvmelm.host.local.machine import LocalHost
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare import release as undo_all
 from nvmelm.prepare import sequence
 from tests.bench.rows import Row
@@ -90,12 +90,12 @@ def steps(pf: Pf, state: Path) -> list[Row]:
     ours, plain, with_resets = [], [], []
 
     def prepare() -> None:
-        with session(host, pf.address, change=True) as opened:
-            sequence.prepare(opened, Role.MIGRATABLE, VFS, vq=2, vi=1, unmarked=True, confirm=lambda _: None)
+        with open_primary(host, pf.address, change=True) as primary:
+            sequence.prepare(primary, Role.MIGRATABLE, VFS, vq=2, vi=1, unmarked=True, confirm=lambda _: None)
 
     def release() -> None:
-        with session(host, pf.address, change=True) as opened:
-            undo_all.release(opened, confirm=lambda _: None)
+        with open_primary(host, pf.address, change=True) as primary:
+            undo_all.release(primary, confirm=lambda _: None)
 
     for number in range(ROUNDS):
         plain.append(settled(lambda: bare.prepare(reset=False)))

@@ -21,7 +21,7 @@ from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.machine.generations import GENERATIONS
 from nvmelm.inventory.address import Address
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.remote import connected
@@ -49,8 +49,8 @@ def prepare(place: Path, *generations: Any, controllers: int = 1, **options: Any
 
 def again(host: EmulatedHost, role: Role, controllers: int) -> None:
     """Prepare a host; after a move as before the first."""
-    with session(host, PF, change=True) as opened:
-        sequence.prepare(opened, role, controllers, vq=2, vi=1, confirm=lambda question: None)
+    with open_primary(host, PF, change=True) as pf:
+        sequence.prepare(pf, role, controllers, vq=2, vi=1, confirm=lambda question: None)
 
 
 def through_a_pipe(place: Path) -> AbstractContextManager[Link]:
@@ -63,12 +63,12 @@ def move(place: Path, connect: Connect, controllers: int = 1) -> Source:
     pairs = [(FIRST + number, None) for number in range(controllers)]
     with (
         EmulatedHost(place / "source") as host,
-        session(host, PF, change=True) as opened,
+        open_primary(host, PF, change=True) as pf,
         Sessions(host) as sessions,
         connect(place) as link,
     ):
         wishes = Wishes(to="ssh://destination", pf=PF, pairs=pairs)
-        moved = Source(opened, sessions, link, wishes, Points(None, "source"), name="source")
+        moved = Source(pf, sessions, link, wishes, Points(None, "source"), name="source")
         moved.open()
         moved.move()
     return moved
@@ -80,8 +80,8 @@ def downtimes(place: Path, connect: Connect, rounds: int) -> list[float]:
     for _ in range(rounds):
         for name, role in (("source", Role.MIGRATABLE), ("destination", Role.RESUMABLE)):
             with EmulatedHost(place / name) as host:
-                with session(host, PF, change=True) as opened:
-                    release.release(opened, confirm=lambda question: None)
+                with open_primary(host, PF, change=True) as pf:
+                    release.release(pf, confirm=lambda question: None)
                 again(host, role, 1)
         found.append((move(place, connect).measured.downtime_s or 0.0) * 1000)
     return sorted(found)

@@ -14,7 +14,7 @@ from typing import Any
 from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.machine.generations import GENERATIONS
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare import sequence
 from nvmelm.process.waiting import wait_until
 from tests.bench.rows import Row
@@ -32,8 +32,8 @@ def rows(place: Path) -> list[Row]:
     """Watch an emulated host with 127 prepared VFs."""
     kind = GENERATIONS["nvme-2.1"].with_(max_vfs=VFS, vq_flexible=4 * VFS, vi_flexible=2 * VFS)
     with create(place, [kind]) as host:
-        with session(host, "nvme0", change=True) as opened:
-            sequence.prepare(opened, Role.MIGRATABLE, VFS, vq=2, vi=1, confirm=lambda _: None)
+        with open_primary(host, "nvme0", change=True) as pf:
+            sequence.prepare(pf, Role.MIGRATABLE, VFS, vq=2, vi=1, confirm=lambda _: None)
         words = [sys.executable, "-m", "nvmelm", "--host", host.name, "watch"]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
             lines = _Lines(process)

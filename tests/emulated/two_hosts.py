@@ -21,7 +21,7 @@ from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.errors import NvmelmError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.destination import serve
 from nvmelm.migrate.link.frames import Link
@@ -171,11 +171,11 @@ class World:
         """Move everything from source to destination, inside of another block."""
         with (
             self.link("source", cut, points) as link,
-            session(self.source, PF, change=True) as opened,
+            open_primary(self.source, PF, change=True) as pf,
             Sessions(self.source) as sessions,
         ):
             moved = Source(
-                opened,
+                pf,
                 sessions,
                 link,
                 self.wishes(**wishes),
@@ -241,8 +241,8 @@ def build(place: Path, *generations: Any, controllers: int = 1, **options: Any) 
         host = create(
             place / name, generations or ("nvme-2.1",), serials=[f"SN-{name.upper()}"], storage=place / "media"
         )
-        with host, session(host, PF, change=True) as opened:
-            sequence.prepare(opened, role, controllers, vq=3, vi=2, confirm=agree)
+        with host, open_primary(host, PF, change=True) as pf:
+            sequence.prepare(pf, role, controllers, vq=3, vi=2, confirm=agree)
             if options:
                 host.set_option(**options)
     return place

@@ -9,7 +9,7 @@ from typing import Any
 from nvmelm.documents import Role
 from nvmelm.emulator.guest.migrating_vm import MigratingVm
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.ownership.vm_moves import Moves
 from nvmelm.prepare import allow, binding, secondaries, sriov
 from nvmelm.vfio.emulated import CountedVectors, opening_of
@@ -39,14 +39,14 @@ class World:
     @staticmethod
     def _host(place: Path, name: str, row: Any, role: Role, vfs: int) -> EmulatedHost:
         host = create(place / name, [row], serials=[name.upper()], storage=place / "media")
-        with session(host, PF, change=True) as opened:
-            sriov.enable_sriov(opened, vfs, confirm=agree)
-            which = [one.cntlid for one in opened.picture().secondaries[:vfs]]
+        with open_primary(host, PF, change=True) as pf:
+            sriov.enable_sriov(pf, vfs, confirm=agree)
+            which = [one.cntlid for one in pf.picture().secondaries[:vfs]]
             for cntlid in which:
-                secondaries.assign(opened, cntlid, vq=3, vi=2, confirm=agree)
-                secondaries.online(opened, cntlid, confirm=agree)
-            allow.allow(opened, which, role, confirm=agree)
-            binding.bind(opened, which, confirm=agree)
+                secondaries.assign(pf, cntlid, vq=3, vi=2, confirm=agree)
+                secondaries.online(pf, cntlid, confirm=agree)
+            allow.allow(pf, which, role, confirm=agree)
+            binding.bind(pf, which, confirm=agree)
         return host
 
     def vm(self, host: EmulatedHost, bdf: str = VF, **values: Any) -> MigratingVm:

@@ -15,7 +15,7 @@ import pytest
 from nvmelm.documents import Role, Secondary
 from nvmelm.errors import BusyError, NotReadyError, NotSupportedError, TimedOutError, UsageError
 from nvmelm.host.local.machine import LocalHost
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.prepare import binding, release, secondaries, sequence
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.libvirt.client import DomainRef
@@ -47,107 +47,107 @@ def domains(daemon: None) -> Iterator[Domains]:
 
 
 @pytest.fixture
-def opened(host: LocalHost, pf_a: Pf, clean_host: Snapshot) -> Iterator[Session]:
+def opened(host: LocalHost, pf_a: Pf, clean_host: Snapshot) -> Iterator[OpenPrimary]:
     """Return the source with two VFs online and bound, unmarked; afterwards it is released."""
-    with session(host, pf_a.address, change=True) as one:
+    with open_primary(host, pf_a.address, change=True) as one:
         sequence.prepare(one, Role.MIGRATABLE, 2, vq=2, vi=1, unmarked=True, confirm=agree)
         yield one
-    with session(host, pf_a.address, change=True) as one:
+    with open_primary(host, pf_a.address, change=True) as one:
         release.release(one, confirm=agree)
 
 
-def vf(opened: Session, number: int = 1) -> Secondary:
-    return opened.picture().secondaries[number - 1]
+def vf(pf: OpenPrimary, number: int = 1) -> Secondary:
+    return pf.picture().secondaries[number - 1]
 
 
-def attach(opened: Session, domain: str, number: int = 1, *, may_taint: bool = False, **options: Any) -> Any:
+def attach(pf: OpenPrimary, domain: str, number: int = 1, *, may_taint: bool = False, **options: Any) -> Any:
     which = DomainRef(domain, libvirtd.URI, may_taint)
-    cntlid = opened.picture(users=False).secondaries[number - 1].cntlid
-    return vm.attach(opened, cntlid, **{"libvirt": which, "unmarked": True, "confirm": agree, **options})
+    cntlid = pf.picture(users=False).secondaries[number - 1].cntlid
+    return vm.attach(pf, cntlid, **{"libvirt": which, "unmarked": True, "confirm": agree, **options})
 
 
-def detach(opened: Session, domain: str, number: int = 1, **options: Any) -> Any:
-    cntlid = opened.picture(users=False).secondaries[number - 1].cntlid
-    return vm.detach(opened, cntlid, libvirt=DomainRef(domain, libvirtd.URI), confirm=agree, **options)
+def detach(pf: OpenPrimary, domain: str, number: int = 1, **options: Any) -> Any:
+    cntlid = pf.picture(users=False).secondaries[number - 1].cntlid
+    return vm.detach(pf, cntlid, libvirt=DomainRef(domain, libvirtd.URI), confirm=agree, **options)
 
 
 def test_a_waiting_domain_takes_a_vf_is_named_as_its_holder_and_gives_it_back(
-    opened: Session, domains: Domains
+    pf: OpenPrimary, domains: Domains
 ) -> None:
     domain = domains.start("vm1")
-    address = str(vf(opened).address)
-    report = attach(opened, "vm1")
+    address = str(vf(pf).address)
+    report = attach(pf, "vm1")
     assert (report.changed, report.attached, report.vmm.name, report.vmm.running) == (True, True, "vm1", False)
     assert report.migration_blockers == ()
     assert not any("custom monitor" in one for one in domain.messages(0))
     assert (report.device_id in domain.XMLDesc(), "managed='no'" in domain.XMLDesc()) == (True, True)
-    assert "VM vm1" in vf(opened).used_by[0]
-    again = attach(opened, "vm1", may_taint=True)
+    assert "VM vm1" in vf(pf).used_by[0]
+    again = attach(pf, "vm1", may_taint=True)
     assert (again.changed, again.device_id) == (False, report.device_id)
     assert again.migration_blockers
     assert "through the PF" in again.migration_note
-    back = detach(opened, "vm1")
+    back = detach(pf, "vm1")
     assert (back.changed, back.attached, back.notes) == (True, False, ())
-    assert ("hostdev" in domain.XMLDesc(), vf(opened).used_by) == (False, ())
+    assert ("hostdev" in domain.XMLDesc(), vf(pf).used_by) == (False, ())
     assert machine.driver_of(address) == "vfio-pci"
-    assert detach(opened, "vm1").changed is False
+    assert detach(pf, "vm1").changed is False
 
 
-def test_a_domain_that_waits_with_acpi_keeps_the_request_until_its_reset(opened: Session, domains: Domains) -> None:
+def test_a_domain_that_waits_with_acpi_keeps_the_request_until_its_reset(pf: OpenPrimary, domains: Domains) -> None:
     domain = domains.start("vm1", native=False)
-    attach(opened, "vm1")
+    attach(pf, "vm1")
     with pytest.raises(TimedOutError) as caught:
-        detach(opened, "vm1", timeout_s=1)
+        detach(pf, "vm1", timeout_s=1)
     assert caught.value.reason == "unplug-pending"
     domain.reset()
     machine.wait_for(lambda: "hostdev" not in domain.XMLDesc(), "the domain to give the VF back")
-    assert detach(opened, "vm1").changed is False
+    assert detach(pf, "vm1").changed is False
 
 
-def test_a_vf_has_one_domain_and_a_domain_without_ports_takes_none(opened: Session, domains: Domains) -> None:
+def test_a_vf_has_one_domain_and_a_domain_without_ports_takes_none(pf: OpenPrimary, domains: Domains) -> None:
     domains.start("vm1")
     domains.start("vm2", ports=0)
     with pytest.raises(NotSupportedError) as full:
-        attach(opened, "vm2")
+        attach(pf, "vm2")
     assert full.value.reason == "no-hotplug-bus"
-    attach(opened, "vm1")
+    attach(pf, "vm1")
     with pytest.raises(BusyError) as busy:
-        attach(opened, "vm2")
+        attach(pf, "vm2")
     assert "VM vm1" in busy.value.cause
-    report = detach(opened, "vm2")
+    report = detach(pf, "vm2")
     assert (report.changed, "VM vm1" in report.notes[0]) == (False, True)
 
 
-def test_a_domain_that_cannot_be_given_a_vf_is_told_why(opened: Session, domains: Domains) -> None:
+def test_a_domain_that_cannot_be_given_a_vf_is_told_why(pf: OpenPrimary, domains: Domains) -> None:
     domains.define("asleep")
     for name, kind, reason in (
         ("asleep", NotReadyError, "domain-not-running"),
         ("nobody", UsageError, "no-such-domain"),
     ):
         with pytest.raises(kind) as caught:
-            attach(opened, name)
+            attach(pf, name)
         assert caught.value.reason == reason
 
 
 def test_libvirts_own_hook_binds_before_the_start_and_gives_back_after_the_end(
-    opened: Session, domains: Domains
+    pf: OpenPrimary, domains: Domains
 ) -> None:
-    address = str(vf(opened).address)
-    binding.unbind(opened, [vf(opened).cntlid], confirm=agree)
+    address = str(vf(pf).address)
+    binding.unbind(pf, [vf(pf).cntlid], confirm=agree)
     domain = domains.start("vm1", vfs=[address], wanted=[address])
     assert machine.driver_of(address) == "vfio-pci"
-    assert "VM vm1" in vf(opened).used_by[0]
+    assert "VM vm1" in vf(pf).used_by[0]
     domain.destroy()
     machine.wait_for(lambda: not machine.driver_of(address), "the hook to give the VF back")
-    assert machine.driver_of(str(vf(opened, 2).address)) == "vfio-pci"
+    assert machine.driver_of(str(vf(pf, 2).address)) == "vfio-pci"
 
 
 def test_libvirt_does_not_start_a_domain_whose_vf_cannot_be_prepared_and_hands_the_sentence_on(
-    opened: Session, domains: Domains
+    pf: OpenPrimary, domains: Domains
 ) -> None:
-    address = str(vf(opened).address)
-    binding.unbind(opened, [vf(opened).cntlid], confirm=agree)
-    secondaries.offline(opened, vf(opened).cntlid, confirm=agree)
+    address = str(vf(pf).address)
+    binding.unbind(pf, [vf(pf).cntlid], confirm=agree)
+    secondaries.offline(pf, vf(pf).cntlid, confirm=agree)
     with pytest.raises(domains.error) as caught:
         domains.start("vm1", vfs=[address], wanted=[address])
     assert "nvmelm: vm1: controller 0x0001 is offline" in str(caught.value)

@@ -19,7 +19,7 @@ import pytest
 from nvmelm.documents import Role
 from nvmelm.errors import BusyError, HostError, NotSupportedError, TimedOutError, UsageError
 from nvmelm.host.local.machine import LocalHost
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.prepare import release, sequence
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.qemu.monitor import Monitor
@@ -81,46 +81,46 @@ def _machine(socket: str, *arguments: str, user: int) -> Iterator[None]:
 
 
 @pytest.fixture
-def opened(host: LocalHost, pf_a: Pf, clean_host: Snapshot) -> Iterator[Session]:
+def opened(host: LocalHost, pf_a: Pf, clean_host: Snapshot) -> Iterator[OpenPrimary]:
     """Return the source with two VFs online and bound, unmarked; afterwards it is released."""
-    with session(host, pf_a.address, change=True) as one:
+    with open_primary(host, pf_a.address, change=True) as one:
         sequence.prepare(one, Role.MIGRATABLE, 2, vq=2, vi=1, unmarked=True, confirm=agree)
         yield one
-    with session(host, pf_a.address, change=True) as one:
+    with open_primary(host, pf_a.address, change=True) as one:
         release.release(one, confirm=agree)
 
 
-def first(opened: Session) -> tuple[int, str, str]:
+def first(pf: OpenPrimary) -> tuple[int, str, str]:
     """Return controller id, address and VFIO node of the first VF."""
-    one = opened.picture(users=False).secondaries[0]
+    one = pf.picture(users=False).secondaries[0]
     return one.cntlid, str(one.address), f"/dev/vfio/{machine.group_of(str(one.address))}"
 
 
-def attach(opened: Session, socket: str, cntlid: int, **options: Any) -> Any:
-    return vm.attach(opened, cntlid, **{"qmp": socket, "unmarked": True, "confirm": agree, **options})
+def attach(pf: OpenPrimary, socket: str, cntlid: int, **options: Any) -> Any:
+    return vm.attach(pf, cntlid, **{"qmp": socket, "unmarked": True, "confirm": agree, **options})
 
 
-def detach(opened: Session, socket: str, cntlid: int, **options: Any) -> Any:
-    return vm.detach(opened, cntlid, qmp=socket, confirm=agree, **options)
+def detach(pf: OpenPrimary, socket: str, cntlid: int, **options: Any) -> Any:
+    return vm.detach(pf, cntlid, qmp=socket, confirm=agree, **options)
 
 
-def test_a_waiting_machine_takes_a_vf_and_keeps_it_until_its_reset(opened: Session, start: Start) -> None:
-    cntlid, address, node = first(opened)
+def test_a_waiting_machine_takes_a_vf_and_keeps_it_until_its_reset(pf: OpenPrimary, start: Start) -> None:
+    cntlid, address, node = first(pf)
     socket = start(ports=2)
-    report = attach(opened, socket, cntlid)
+    report = attach(pf, socket, cntlid)
     assert (report.changed, report.attached, report.bus, report.vmm.status) == (True, True, "rp1", "prelaunch")
     assert report.migration_blockers
     assert "through the PF" in report.migration_note
-    assert attach(opened, socket, cntlid).changed is False
-    holders = opened.host.openers([node.removeprefix("/dev/")])
+    assert attach(pf, socket, cntlid).changed is False
+    holders = pf.host.openers([node.removeprefix("/dev/")])
     assert [one.name for one in holders] == ["qemu-system-x86"]
-    picture = opened.picture()
+    picture = pf.picture()
     assert str(holders[0]) in picture.secondaries[0].used_by[0]
     with pytest.raises(BusyError) as busy:
-        vm.arguments(opened, cntlid, unmarked=True)
+        vm.arguments(pf, cntlid, unmarked=True)
     assert str(holders[0]) in busy.value.cause
     with pytest.raises(TimedOutError) as caught:
-        detach(opened, socket, cntlid, timeout_s=2)
+        detach(pf, socket, cntlid, timeout_s=2)
     assert "until the guest runs" in caught.value.cause
     with (
         Monitor(socket) as monitor,
@@ -130,38 +130,38 @@ def test_a_waiting_machine_takes_a_vf_and_keeps_it_until_its_reset(opened: Sessi
         event = events.next(deadline_s=60)
         assert event is not None
         assert event.data["device"] == report.device_id
-    assert detach(opened, socket, cntlid).changed is False
-    assert opened.host.openers([node.removeprefix("/dev/")]) == []
+    assert detach(pf, socket, cntlid).changed is False
+    assert pf.host.openers([node.removeprefix("/dev/")]) == []
     assert machine.driver_of(address) == "vfio-pci"
 
 
-def test_with_native_hot_plug_a_waiting_machine_lets_go_at_once(opened: Session, start: Start) -> None:
-    cntlid, _, node = first(opened)
+def test_with_native_hot_plug_a_waiting_machine_lets_go_at_once(pf: OpenPrimary, start: Start) -> None:
+    cntlid, _, node = first(pf)
     socket = start(*NATIVE)
-    attach(opened, socket, cntlid, device_id="vf1", bus="rp1")
-    report = detach(opened, socket, cntlid)
+    attach(pf, socket, cntlid, device_id="vf1", bus="rp1")
+    report = detach(pf, socket, cntlid)
     assert (report.changed, report.attached, report.device_id, report.notes) == (True, False, "vf1", ())
-    assert opened.host.openers([node.removeprefix("/dev/")]) == []
+    assert pf.host.openers([node.removeprefix("/dev/")]) == []
 
 
-def test_a_vf_has_one_machine_and_a_machine_without_ports_takes_none(opened: Session, start: Start) -> None:
-    cntlid, _, _ = first(opened)
+def test_a_vf_has_one_machine_and_a_machine_without_ports_takes_none(pf: OpenPrimary, start: Start) -> None:
+    cntlid, _, _ = first(pf)
     holder, other = start(*NATIVE), start(ports=0)
     with pytest.raises(NotSupportedError) as caught:
-        attach(opened, other, cntlid)
+        attach(pf, other, cntlid)
     assert caught.value.reason == "no-hotplug-bus"
-    attach(opened, holder, cntlid)
+    attach(pf, holder, cntlid)
     with pytest.raises(BusyError) as busy:
-        attach(opened, other, cntlid)
+        attach(pf, other, cntlid)
     assert "qemu-system-x86" in busy.value.cause
-    second = opened.picture(users=False).secondaries[1].cntlid
+    second = pf.picture(users=False).secondaries[1].cntlid
     with pytest.raises(BusyError) as taken:
-        attach(opened, holder, second, bus="rp1")
+        attach(pf, holder, second, bus="rp1")
     assert taken.value.reason == "bus-taken"
 
 
-def test_qemu_refuses_in_the_words_the_table_knows(opened: Session, start: Start) -> None:
-    _, address, node = first(opened)
+def test_qemu_refuses_in_the_words_the_table_knows(pf: OpenPrimary, start: Start) -> None:
+    _, address, node = first(pf)
     words = {"driver": "vfio-pci", "host": address, "id": "vf1", "bus": "rp1"}
     with Monitor(start(user=NOBODY)) as monitor:
         with pytest.raises(HostError) as caught:

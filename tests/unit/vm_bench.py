@@ -10,7 +10,7 @@ from typing import Any, cast
 from nvmelm.documents import Mark, Picture, Role
 from nvmelm.host import Opener
 from nvmelm.inventory.find import PrimaryRef
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.report import VmReport
@@ -46,12 +46,12 @@ class Bench:
         self.asked: list[str] = []
 
     @property
-    def session(self) -> Session:
-        one = Session(
+    def session(self) -> OpenPrimary:
+        one = OpenPrimary(
             cast("Any", self.host), PrimaryRef("nvme0", Bdf.parse("0000:01:00.0"), "LAB0001"), cast("Any", None)
         )
 
-        class Here(Session):
+        class Here(OpenPrimary):
             def picture(here, *, users: bool = True) -> Picture:  # noqa: N805
                 return self.picture()
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # what a verb without a host, `explain` say, need not import
     from nvmelm.cli.frame.progress import ProgressBar
     from nvmelm.host import Host
     from nvmelm.inventory.find import PrimaryRef
-    from nvmelm.inventory.opened import Session
+    from nvmelm.inventory.opened import OpenPrimary
 
 P = ParamSpec("P")
 
@@ -117,13 +117,13 @@ class Run:
         self._host = None
 
     @contextmanager
-    def primary(self, which: str | PrimaryRef, *, change: bool = False) -> Iterator[Session]:
+    def primary(self, which: str | PrimaryRef, *, change: bool = False) -> Iterator[OpenPrimary]:
         """Open a controlling function; ``change`` holds its lock, but not for a dry run."""
-        from nvmelm.inventory.opened import session
+        from nvmelm.inventory.opened import open_primary
 
-        with session(self.host(), which, change=change and not self.dry_run) as opened:
-            self.subjects.insert(0, ("NVMELM_DEVICE", opened.address))
-            yield opened
+        with open_primary(self.host(), which, change=change and not self.dry_run) as pf:
+            self.subjects.insert(0, ("NVMELM_DEVICE", pf.address))
+            yield pf
 
     def confirm(self, question: str) -> None:
         """Ask before something is lost; return when that is meant. ``--yes`` answers beforehand.

@@ -25,8 +25,8 @@ def record(run: Run, file: File, pf: Pf) -> Answer:
     from nvmelm.host.recording.transcript import Transcript
 
     name = pf if _is_nobodys(pf) or not run.settings.redact else "PF"
-    with run.recording(file, f"show {name}"), run.primary(pf) as session:
-        session.picture(states=True)
+    with run.recording(file, f"show {name}"), run.primary(pf) as primary:
+        primary.picture(states=True)
     written = Transcript.load(file)
     again = f"nvmelm fixture replay {render.quote(str(file))} -- show {render.quote(name)}"
     document = Recorded(path=str(file), events=len(written.events), redacted=run.settings.redact, replay_with=again)

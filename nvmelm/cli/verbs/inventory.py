@@ -28,6 +28,6 @@ def list_primaries(run: Run) -> Answer:
 @verb(app, "show")
 def show(run: Run, pf: Pf) -> Answer:
     """Show a controlling function: capabilities, limits, state formats, resources, and its controlled functions."""
-    with run.primary(pf) as session:
-        found = session.picture(states=True)
+    with run.primary(pf) as primary:
+        found = primary.picture(states=True)
     return Answer(found, lambda: functions.picture(found))

@@ -38,9 +38,9 @@ def prepare(run: Run, pf: str, wish: Wish) -> Answer:
     """Prepare a controlling function for one role."""
     if wish.qmp is not None and wish.libvirt is not None:
         raise UsageError("the VFs go to one VM", fix="--qmp SOCKET, or --libvirt DOMAIN")
-    with run.primary(pf, change=True) as session:
+    with run.primary(pf, change=True) as primary:
         report = sequence.prepare(
-            session,
+            primary,
             wish.role,
             wish.vfs,
             vq=wish.vq,
@@ -54,4 +54,4 @@ def prepare(run: Run, pf: str, wish: Wish) -> Answer:
             return changed(report)
         from nvmelm.cli.verbs.prepared import go_on  # step 5 imports what talks to QEMU
 
-        return go_on(run, session, report, vfs=wish.vfs, qmp=wish.qmp, libvirt=wish.libvirt, unmarked=wish.unmarked)
+        return go_on(run, primary, report, vfs=wish.vfs, qmp=wish.qmp, libvirt=wish.libvirt, unmarked=wish.unmarked)

@@ -13,7 +13,7 @@ from nvmelm.cli.frame.run import Answer, Run
 from nvmelm.cli.views import changes
 from nvmelm.cli.views.answers import changed
 from nvmelm.documents import ChangeReport, Document
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.report import VmReport
 
@@ -33,7 +33,7 @@ class Prepared(Document):
 
 def go_on(
     run: Run,
-    session: Session,
+    pf: OpenPrimary,
     report: ChangeReport,
     *,
     vfs: int,
@@ -42,14 +42,13 @@ def go_on(
     unmarked: bool,
 ) -> Answer:
     """Pass every prepared VF to the VM; a dry run says which."""
-    chosen = [one for one in session.picture().secondaries if 1 <= one.vf_number <= vfs]
+    chosen = [one for one in pf.picture().secondaries if 1 <= one.vf_number <= vfs]
     if run.dry_run:
         which = f"the domain {libvirt.name}" if libvirt else f"the VM at {qmp}"
         notes = tuple(f"then {one.address} would be passed to {which}" for one in chosen)
         return changed(replace(report, notes=(*report.notes, *notes)))
     passed = tuple(
-        vm.attach(session, one.cntlid, qmp=qmp, libvirt=libvirt, unmarked=unmarked, confirm=run.confirm)
-        for one in chosen
+        vm.attach(pf, one.cntlid, qmp=qmp, libvirt=libvirt, unmarked=unmarked, confirm=run.confirm) for one in chosen
     )
     document = Prepared(changed=report.changed or any(one.changed for one in passed), prepared=report, passed=passed)
     return Answer(document, lambda: _lines(document))

@@ -21,8 +21,8 @@ def release(run: Run, pf: Pf) -> Answer:
     """Undo all that nvmelm did to a controlling function: counts, resources, drivers and overrides as found."""
     from nvmelm.prepare import release as undo_all
 
-    with run.primary(pf, change=True) as session:
-        return changed(undo_all.release(session, confirm=run.confirm, dry_run=run.dry_run))
+    with run.primary(pf, change=True) as primary:
+        return changed(undo_all.release(primary, confirm=run.confirm, dry_run=run.dry_run))
 
 
 Take = Annotated[str | None, typer.Option("--take", metavar="SESSION", help="Run its controllers here, on your word.")]

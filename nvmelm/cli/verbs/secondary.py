@@ -16,8 +16,8 @@ app = group("Steps 2 and 3: controlled functions, their resources, and the permi
 @verb(app, "list")
 def list_secondaries(run: Run, pf: Pf) -> Answer:
     """List the controlled functions: controller, virtual function, resources, driver and VFIO node."""
-    with run.primary(pf) as session:
-        found = session.picture(states=True)
+    with run.primary(pf) as primary:
+        found = primary.picture(states=True)
     return Answer(found, lambda: functions.secondaries(found))
 
 
@@ -26,23 +26,23 @@ def assign(run: Run, pf: Pf, cntlid: Cntlid, vq: Vq = None, vi: Vi = None) -> An
     """Assign VQ and VI resources; an online controller goes offline for it and comes back."""
     if vq is None and vi is None:
         raise UsageError("nothing to assign", cause="neither --vq nor --vi was given", fix="add --vq N, --vi N or both")
-    with run.primary(pf, change=True) as session:
-        report = secondaries.assign(session, cntlid, vq=vq, vi=vi, confirm=run.confirm, dry_run=run.dry_run)
+    with run.primary(pf, change=True) as primary:
+        report = secondaries.assign(primary, cntlid, vq=vq, vi=vi, confirm=run.confirm, dry_run=run.dry_run)
         return changed(report)
 
 
 @verb(app, "online", changes=True)
 def online(run: Run, pf: Pf, cntlid: Cntlid) -> Answer:
     """Bring a secondary controller online."""
-    with run.primary(pf, change=True) as session:
-        return changed(secondaries.online(session, cntlid, confirm=run.confirm, dry_run=run.dry_run))
+    with run.primary(pf, change=True) as primary:
+        return changed(secondaries.online(primary, cntlid, confirm=run.confirm, dry_run=run.dry_run))
 
 
 @verb(app, "offline", changes=True)
 def offline(run: Run, pf: Pf, cntlid: Cntlid) -> Answer:
     """Take a secondary controller offline; it loses its resources and its mark."""
-    with run.primary(pf, change=True) as session:
-        return changed(secondaries.offline(session, cntlid, confirm=run.confirm, dry_run=run.dry_run))
+    with run.primary(pf, change=True) as primary:
+        return changed(secondaries.offline(primary, cntlid, confirm=run.confirm, dry_run=run.dry_run))
 
 
 @verb(app, "allow-migration", changes=True)
@@ -58,13 +58,13 @@ def allow_resume(run: Run, pf: Pf, cntlids: CntlidList, expires: Expires = None)
 
 
 def _allow(run: Run, pf: str, cntlids: list[int], role: Role, expires: int | None) -> Answer:
-    with run.primary(pf, change=True) as session:
-        report = allow.allow(session, cntlids, role, valid_s=expires, confirm=run.confirm, dry_run=run.dry_run)
+    with run.primary(pf, change=True) as primary:
+        report = allow.allow(primary, cntlids, role, valid_s=expires, confirm=run.confirm, dry_run=run.dry_run)
         return changed(report)
 
 
 @verb(app, "revoke", changes=True)
 def revoke(run: Run, pf: Pf, cntlids: CntlidList) -> Answer:
     """Take the marks of controlled functions back."""
-    with run.primary(pf, change=True) as session:
-        return changed(allow.revoke(session, cntlids, confirm=run.confirm, dry_run=run.dry_run))
+    with run.primary(pf, change=True) as primary:
+        return changed(allow.revoke(primary, cntlids, confirm=run.confirm, dry_run=run.dry_run))

@@ -13,12 +13,12 @@ app = group("Step 1: the virtual functions of a controlling function.")
 @verb(app, "enable", changes=True)
 def enable(run: Run, pf: Pf, vfs: Vfs) -> Answer:
     """Enable virtual functions, with driver autoprobe off first."""
-    with run.primary(pf, change=True) as session:
-        return changed(sriov.enable_sriov(session, vfs, confirm=run.confirm, dry_run=run.dry_run))
+    with run.primary(pf, change=True) as primary:
+        return changed(sriov.enable_sriov(primary, vfs, confirm=run.confirm, dry_run=run.dry_run))
 
 
 @verb(app, "disable", changes=True)
 def disable(run: Run, pf: Pf) -> Answer:
     """Remove all virtual functions; marks, resources and bindings go with them."""
-    with run.primary(pf, change=True) as session:
-        return changed(sriov.disable_sriov(session, confirm=run.confirm, dry_run=run.dry_run))
+    with run.primary(pf, change=True) as primary:
+        return changed(sriov.disable_sriov(primary, confirm=run.confirm, dry_run=run.dry_run))

@@ -23,32 +23,32 @@ Notify = Annotated[bool, typer.Option("--notify", help="Announce a suspend to co
 @verb(app, "suspend", changes=True)
 def suspend(run: Run, pf: Pf, cntlid: Cntlid, notify: Notify = False) -> Answer:
     """Stop a controlled function; it finishes the commands it has fetched."""
-    with run.primary(pf, change=True) as session:
-        return _answer(verbs.suspend(session, cntlid, notify=notify, confirm=run.confirm, dry_run=run.dry_run))
+    with run.primary(pf, change=True) as primary:
+        return _answer(verbs.suspend(primary, cntlid, notify=notify, confirm=run.confirm, dry_run=run.dry_run))
 
 
 @verb(app, "resume", changes=True)
 def resume(run: Run, pf: Pf, cntlid: Cntlid) -> Answer:
     """Let a suspended controlled function go on."""
-    with run.primary(pf, change=True) as session:
-        return _answer(verbs.resume(session, cntlid, confirm=run.confirm, dry_run=run.dry_run))
+    with run.primary(pf, change=True) as primary:
+        return _answer(verbs.resume(primary, cntlid, confirm=run.confirm, dry_run=run.dry_run))
 
 
 @verb(app, "save", changes=True)
 def save(run: Run, pf: Pf, cntlid: Cntlid, file: Output) -> Answer:
     """Save the state of a suspended controlled function to a checksummed image."""
     run.aside = str(file) == "-"
-    with run.primary(pf, change=True) as session:
+    with run.primary(pf, change=True) as primary:
         bar = run.progress(f"saving {render.cntlid(cntlid)}")
-        return _answer(verbs.save(session, cntlid, file, replace=run.settings.force, progress=bar, dry_run=run.dry_run))
+        return _answer(verbs.save(primary, cntlid, file, replace=run.settings.force, progress=bar, dry_run=run.dry_run))
 
 
 @verb(app, "restore", changes=True)
 def restore(run: Run, pf: Pf, cntlid: Cntlid, file: Input) -> Answer:
     """Put a saved state into a controlled function, and leave it suspended."""
-    with run.primary(pf, change=True) as session:
+    with run.primary(pf, change=True) as primary:
         bar = run.progress(f"restoring {render.cntlid(cntlid)}")
-        report = verbs.restore(session, cntlid, file, progress=bar, confirm=run.confirm, dry_run=run.dry_run)
+        report = verbs.restore(primary, cntlid, file, progress=bar, confirm=run.confirm, dry_run=run.dry_run)
     return _answer(report)
 
 

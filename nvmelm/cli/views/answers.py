@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from nvmelm.cli.frame.run import Answer, Run
 from nvmelm.cli.views import changes
 from nvmelm.inventory.find import PrimaryRef, find_function
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
 
@@ -17,7 +17,7 @@ def changed(report: ChangeReport) -> Answer:
     return Answer(report, lambda: changes.change(report))
 
 
-def on_each(run: Run, names: Sequence[str], act: Callable[[Session, list[Bdf | int]], ChangeReport]) -> Answer:
+def on_each(run: Run, names: Sequence[str], act: Callable[[OpenPrimary, list[Bdf | int]], ChangeReport]) -> Answer:
     """Do something to controlled functions that may belong to several controlling ones, one of these after another.
 
     Raises:
@@ -29,8 +29,8 @@ def on_each(run: Run, names: Sequence[str], act: Callable[[Session, list[Bdf | i
         groups.setdefault(ref, []).append(which)
     reports = []
     for ref, chosen in groups.items():
-        with run.primary(ref, change=True) as session:
-            reports.append(act(session, chosen))
+        with run.primary(ref, change=True) as pf:
+            reports.append(act(pf, chosen))
     return changed(reports[0]) if len(reports) == 1 else _several(reports)
 
 

@@ -19,7 +19,7 @@ from nvmelm.documents import SessionView
 from nvmelm.errors import NvmelmError, UncertainError, UsageError
 from nvmelm.host import Host
 from nvmelm.inventory.find import find_primary
-from nvmelm.inventory.opened import Session, require_privilege, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary, require_privilege
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.messages import RemoteError
@@ -314,8 +314,8 @@ def _let_go(host: Host, sessions: Sessions, record: Record, points: Points) -> R
         return put_back(opened, sessions, record, why, points)
 
 
-def _opened(host: Host, record: Record) -> AbstractContextManager[Session]:
-    return session(host, find_primary(host, record.primary), change=True)
+def _opened(host: Host, record: Record) -> AbstractContextManager[OpenPrimary]:
+    return open_primary(host, find_primary(host, record.primary), change=True)
 
 
 def _named(sessions: Sessions, which: str) -> Record:

@@ -25,7 +25,7 @@ from contextlib import suppress
 from nvmelm.errors import NvmelmError, UncertainError
 from nvmelm.host import Host
 from nvmelm.inventory.find import find_primary
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.migrate import controllers as target
 from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.link import messages
@@ -65,10 +65,10 @@ def answer(host: Host, link: Link, asked: messages.Settle, points: Points) -> No
         if record.over:  # nothing is to be done to the device any more, which may be locked, or gone
             require_no_contradiction(record, asked.state)
         else:
-            with session(host, find_primary(host, record.primary), change=True) as opened:
+            with open_primary(host, find_primary(host, record.primary), change=True) as pf:
                 record = sessions.get(asked.session, side) or record  # whoever held the lock may have gone on
                 try:
-                    record = settle(opened, sessions, record, asked.state, points)
+                    record = settle(pf, sessions, record, asked.state, points)
                 except NvmelmError as error:
                     record = sessions.get(asked.session, side) or record
                     if record.state not in (State.PREPARING, State.LOADED, State.ABANDONING):
@@ -100,7 +100,7 @@ def ask(link: Link, record: Record, name: str) -> messages.Settled:
     return settled
 
 
-def settle(opened: Session, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:
+def settle(pf: OpenPrimary, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:
     """Bring this host's part of a session as far as the other host's state allows, and return its record then.
 
     Raises:
@@ -110,42 +110,42 @@ def settle(opened: Session, sessions: Sessions, record: Record, theirs: State | 
     require_no_contradiction(record, theirs)
     if record.over:
         return record
-    _same_device(opened, record)
+    _same_device(pf, record)
     if record.side is Side.SOURCE:
-        return _settle_source(opened, sessions, record, theirs, points)
-    return _settle_destination(opened, sessions, record, theirs, points)
+        return _settle_source(pf, sessions, record, theirs, points)
+    return _settle_destination(pf, sessions, record, theirs, points)
 
 
-def unasked(opened: Session, sessions: Sessions, record: Record, points: Points) -> Record:
+def unasked(pf: OpenPrimary, sessions: Sessions, record: Record, points: Points) -> Record:
     """Do what is right whatever the other host has written: it never said loaded, or has abandoned them for good."""
-    _same_device(opened, record)
+    _same_device(pf, record)
     if record.state is State.PREPARING:
-        return put_back(opened, sessions, record, "recovered before the states were in", points)
+        return put_back(pf, sessions, record, "recovered before the states were in", points)
     if record.state is State.ABANDONING:
-        return put_back(opened, sessions, record, record.note, points)
+        return put_back(pf, sessions, record, record.note, points)
     if record.state is State.RETURNING:
-        return run_again(opened, sessions, record, "the destination abandoned them", points)
+        return run_again(pf, sessions, record, "the destination abandoned them", points)
     return record
 
 
-def alone(opened: Session, sessions: Sessions, record: Record, points: Points) -> Record:
+def alone(pf: OpenPrimary, sessions: Sessions, record: Record, points: Points) -> Record:
     """Do what is right as long as no operator spoke at the other host, which does not answer."""
-    _same_device(opened, record)
+    _same_device(pf, record)
     if record.state in BEFORE:
         if record.state is State.OPEN:
-            return run_again(opened, sessions, record, "recovered before the suspend", points)
-        if whole(look(opened, record)):
-            return run_again(opened, sessions, record, "recovered before the give-away", points, held=True)
+            return run_again(pf, sessions, record, "recovered before the suspend", points)
+        if whole(look(pf, record)):
+            return run_again(pf, sessions, record, "recovered before the give-away", points, held=True)
         return record
     if record.state is State.TAKING:
-        return run_again(opened, sessions, record, "taken back on an operator's word", points, held=True)
+        return run_again(pf, sessions, record, "taken back on an operator's word", points, held=True)
     if record.state is State.ACCEPTED:
-        return run_here(opened, sessions, record, points)
+        return run_here(pf, sessions, record, points)
     return record
 
 
 def run_again(
-    opened: Session, sessions: Sessions, record: Record, why: str, points: Points, *, held: bool = False
+    pf: OpenPrimary, sessions: Sessions, record: Record, why: str, points: Points, *, held: bool = False
 ) -> Record:
     """Resume the source's controllers, and write that they run: a resume that fails, or is cut off, is done again.
 
@@ -157,13 +157,13 @@ def run_again(
         UncertainError: given-away ones are lost here; or a copy was reset before its resume, and the other is left.
     """
     if record.state in _THEN:
-        stand = look(opened, record)
+        stand = look(pf, record)
         if {Standing.GONE, Standing.OFFLINE} & {*stand.values()}:
             raise gone(record, stand, "cannot run here again", _LET_GO)
-    there = target.still_there(opened, record.controllers, record.boot)
-    notes = target.resume(opened, there)
+    there = target.still_there(pf, record.controllers, record.boot)
+    notes = target.resume(pf, there)
     if held and (notes or len(there) != len(record.controllers)):
-        _require_resumed(record, look(opened, record))
+        _require_resumed(record, look(pf, record))
     if len(there) != len(record.controllers):
         notes.append("controllers that are not there any more were not resumed")
     record = sessions.move(record, _THEN.get(record.state, State.ROLLED_BACK), "; ".join([why, *notes])[:500])
@@ -171,7 +171,7 @@ def run_again(
     return record
 
 
-def take_back(opened: Session, sessions: Sessions, record: Record, to: State, why: str, points: Points) -> Record:
+def take_back(pf: OpenPrimary, sessions: Sessions, record: Record, to: State, why: str, points: Points) -> Record:
     """Run given-away controllers at the source again: that they may is written before.
 
     Args:
@@ -180,8 +180,8 @@ def take_back(opened: Session, sessions: Sessions, record: Record, to: State, wh
     Raises:
         UncertainError: they are not there, suspended; nothing was written.
     """
-    require_copy(opened, record)
-    return run_again(opened, sessions, sessions.move(record, to, why), why, points, held=to is State.TAKING)
+    require_copy(pf, record)
+    return run_again(pf, sessions, sessions.move(record, to, why), why, points, held=to is State.TAKING)
 
 
 def _require_resumed(record: Record, stand: dict[int, Standing]) -> None:
@@ -193,14 +193,14 @@ def _require_resumed(record: Record, stand: dict[int, Standing]) -> None:
         raise not_whole(record, stand)
 
 
-def require_copy(opened: Session, record: Record) -> dict[int, Standing]:
+def require_copy(pf: OpenPrimary, record: Record) -> dict[int, Standing]:
     """Return how the controllers stand; refuse to count on a copy that this host does not have any more.
 
     Raises:
         UncertainError: one of the controllers is not what the session left; nothing was changed.
     """
-    _same_device(opened, record)
-    stand = look(opened, record)
+    _same_device(pf, record)
+    stand = look(pf, record)
     # Whether accepted ones were resumed is not known; all others are suspended, or lost if they had anything to lose.
     maybe_resumed = record.state is State.ACCEPTED
     if maybe_resumed and not (whole(stand) or lost(stand)):
@@ -211,16 +211,16 @@ def require_copy(opened: Session, record: Record) -> dict[int, Standing]:
     return stand
 
 
-def put_back(opened: Session, sessions: Sessions, record: Record, why: str, points: Points) -> Record:
+def put_back(pf: OpenPrimary, sessions: Sessions, record: Record, why: str, points: Points) -> Record:
     """Make fresh controllers of the destination's targets, and write that they hold nothing of the session."""
-    there = target.still_there(opened, record.controllers, record.boot)
-    target.discard(opened, there, touched=True)
+    there = target.still_there(pf, record.controllers, record.boot)
+    target.discard(pf, there, touched=True)
     record = sessions.move(record, State.ABANDONED, why[:500])
     points.report(Point.ROLLED_BACK)
     return record
 
 
-def run_here(opened: Session, sessions: Sessions, record: Record, points: Points, *, only_one: bool = False) -> Record:
+def run_here(pf: OpenPrimary, sessions: Sessions, record: Record, points: Points, *, only_one: bool = False) -> Record:
     """Run the controllers at the destination: they are written as its own before.
 
     Args:
@@ -230,25 +230,25 @@ def run_here(opened: Session, sessions: Sessions, record: Record, points: Points
     Raises:
         UncertainError: the states are not in them any more; the source must not let its copy go.
     """
-    stand = look(opened, record) if only_one and record.state is State.ACCEPTED else {}
+    stand = look(pf, record) if only_one and record.state is State.ACCEPTED else {}
     if not stand or lost(stand):
-        stand = require_copy(opened, record)
+        stand = require_copy(pf, record)
     if record.state is State.LOADED:
         record = sessions.move(record, State.ACCEPTED)
     points.report(Point.BEFORE_RESUME)
     still = [one for one in record.controllers if stand[one.cntlid] is Standing.SUSPENDED]
-    target.resume(opened, still, strict=True)
+    target.resume(pf, still, strict=True)
     record = sessions.move(record, State.RUNNING)
-    target.use_up(opened, record.controllers)
+    target.use_up(pf, record.controllers)
     points.report(Point.DESTINATION_RUNNING)
     return record
 
 
-def finish_source(opened: Session, sessions: Sessions, record: Record, why: str = "") -> Record:
+def finish_source(pf: OpenPrimary, sessions: Sessions, record: Record, why: str = "") -> Record:
     """Take the controllers down at the source: they run at the destination, or never will here."""
     if record.state in BEFORE:
         record = sessions.move(record, State.GIVEN_AWAY, why)
-    target.take_down(opened, target.still_there(opened, record.controllers, record.boot))
+    target.take_down(pf, target.still_there(pf, record.controllers, record.boot))
     return sessions.move(record, State.DONE, why)
 
 
@@ -275,46 +275,46 @@ def require_no_contradiction(record: Record, theirs: State | None) -> None:
         raise _contradiction(record, theirs, why)
 
 
-def _settle_source(opened: Session, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:
+def _settle_source(pf: OpenPrimary, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:
     if theirs is State.ABANDONING:
         return record  # of accepted ones it is not known whether they run, until they were put back
     if record.state in BEFORE:
-        return _settle_before(opened, sessions, record, theirs, points)
+        return _settle_before(pf, sessions, record, theirs, points)
     if record.state is State.GIVEN_AWAY:
         if theirs is State.RUNNING:
-            return finish_source(opened, sessions, record)
+            return finish_source(pf, sessions, record)
         if theirs is State.ABANDONED:  # both have written it by now; nothing else can run them
             why = "the destination abandoned them"
-            return take_back(opened, sessions, record, State.RETURNING, why, points)
+            return take_back(pf, sessions, record, State.RETURNING, why, points)
         return record  # theirs to take; they answer, or ask, with what they did
     why = f"the destination is {theirs or 'without it'}"
-    return run_again(opened, sessions, record, why, points, held=theirs is State.LOADED)
+    return run_again(pf, sessions, record, why, points, held=theirs is State.LOADED)
 
 
-def _settle_before(opened: Session, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:
+def _settle_before(pf: OpenPrimary, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:
     """Decide for a source that has given nothing away."""
     if theirs is State.LOADED:
-        stand = look(opened, record)
+        stand = look(pf, record)
         if not whole(stand):
             raise not_whole(record, stand)
     elif theirs in _TAKES:
-        if not lost(look(opened, record)):  # an operator's word there
+        if not lost(look(pf, record)):  # an operator's word there
             raise _contradiction(record, theirs, "the destination took the controllers without being given them")
         if theirs is State.RUNNING:
-            return finish_source(opened, sessions, record, "the copy here was lost; the destination runs them")
+            return finish_source(pf, sessions, record, "the copy here was lost; the destination runs them")
         return sessions.move(record, State.GIVEN_AWAY, "the copy here was lost; an operator let the destination run")
-    return run_again(opened, sessions, record, "settled with the destination", points, held=theirs is State.LOADED)
+    return run_again(pf, sessions, record, "settled with the destination", points, held=theirs is State.LOADED)
 
 
 def _settle_destination(
-    opened: Session, sessions: Sessions, record: Record, theirs: State | None, points: Points
+    pf: OpenPrimary, sessions: Sessions, record: Record, theirs: State | None, points: Points
 ) -> Record:
     if record.state is State.ABANDONING:
-        return put_back(opened, sessions, record, record.note, points)
+        return put_back(pf, sessions, record, record.note, points)
     if record.state is State.PREPARING or (record.state is State.LOADED and theirs in _RUNS_HERE):
-        return put_back(opened, sessions, record, f"the source is {theirs}", points)
+        return put_back(pf, sessions, record, f"the source is {theirs}", points)
     if theirs in _GIVEN:
-        return run_here(opened, sessions, record, points, only_one=theirs is State.DONE)
+        return run_here(pf, sessions, record, points, only_one=theirs is State.DONE)
     return record  # the source's copy may be lost yet, or does not run again so far: ours may be the only one
 
 
@@ -334,11 +334,11 @@ def _contradiction(record: Record, theirs: State | None, why: str) -> UncertainE
     )
 
 
-def _same_device(opened: Session, record: Record) -> None:
-    if record.serial != opened.ref.serial:
+def _same_device(pf: OpenPrimary, record: Record) -> None:
+    if record.serial != pf.ref.serial:
         raise UncertainError(
             f"{record.primary} is another device than session {record.id} began with",
-            cause=f"its serial number was {record.serial}, and is {opened.ref.serial}",
+            cause=f"its serial number was {record.serial}, and is {pf.ref.serial}",
             fix="put the device back; or nvmelm recover --give-up SESSION when it is gone for good",
             reason="another-device",
         )

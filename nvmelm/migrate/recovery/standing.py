@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from nvmelm.errors import UncertainError
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.state_reader import StateReader
 from nvmelm.migrate import controllers
 from nvmelm.migrate.queues import has_any
@@ -41,14 +41,14 @@ DRIVEN = WHOLE - {Standing.UNTOLD}
 _LOST = frozenset({Standing.GONE, Standing.OFFLINE})
 
 
-def look(session: Session, record: Record) -> dict[int, Standing]:
+def look(pf: OpenPrimary, record: Record) -> dict[int, Standing]:
     """Return how each controller of a session stands, by its identifier; nothing is changed.
 
     Raises:
         AdminCommandError: the device refused to tell.
     """
-    there = {one.cntlid for one in controllers.still_there(session, record.controllers, record.boot)}
-    picture = session.picture(users=False)
+    there = {one.cntlid for one in controllers.still_there(pf, record.controllers, record.boot)}
+    picture = pf.picture(users=False)
     online = {one.cntlid for one in picture.secondaries if one.online}
     versions = min(len(state.formats_of(picture.primary).versions), 1)
 
@@ -57,7 +57,7 @@ def look(session: Session, record: Record) -> dict[int, Standing]:
             return Standing.GONE
         if one.cntlid not in online:
             return Standing.OFFLINE
-        reader = StateReader(session.queue, one.cntlid, versions, 0)
+        reader = StateReader(pf.queue, one.cntlid, versions, 0)
         header = reader.header()
         if header.suspended:
             return Standing.SUSPENDED

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from nvmelm.commands import execute, tracking
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError, UsageError
 from nvmelm.host import AdminQueue
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Primary
 from nvmelm.numbers import number
 from nvmelm.ownership.sessions import Moving
@@ -237,7 +237,7 @@ class Tracker:
 
 def starter(
     primary: Primary, ranges: Sequence[Extent], on_dirty: OnDirty, limits: Limits | None = None
-) -> Callable[[Session, Sequence[Moving]], Tracker]:
+) -> Callable[[OpenPrimary, Sequence[Moving]], Tracker]:
     """Return what starts tracking when the migration has come to that; the plan is checked here, before.
 
     Raises:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.migrate.rounds.memory import Round, Tracker
 from nvmelm.migrate.rounds.user_data import UserDataLog, Written
 from nvmelm.ownership.sessions import Moving
 
-Start = Callable[[Session, Sequence[Moving]], Tracker | UserDataLog]
+Start = Callable[[OpenPrimary, Sequence[Moving]], Tracker | UserDataLog]
 """Begins to track, or to log, what controllers write."""
 
 
@@ -20,11 +20,11 @@ class Tracks:
         NvmelmError: one could not be begun; none is then.
     """
 
-    def __init__(self, session: Session, controllers: Sequence[Moving], starts: Sequence[Start]) -> None:
+    def __init__(self, pf: OpenPrimary, controllers: Sequence[Moving], starts: Sequence[Start]) -> None:
         self._begun: list[Tracker | UserDataLog] = []
         try:
             for start in starts:
-                self._begun.append(start(session, controllers))
+                self._begun.append(start(pf, controllers))
         except BaseException:
             self.close()
             raise

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from nvmelm.commands import AdminCommandError, data_queue, execute, tracking
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
 from nvmelm.host import Host
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Primary
 from nvmelm.migrate.rounds.memory import Limits
 from nvmelm.ownership.sessions import Moving
@@ -96,12 +96,12 @@ _KEPT: list[ExitStack] = []
 class _Queue:
     """One controller's queue, from its creation until it is deleted."""
 
-    def __init__(self, session: Session, cntlid: int, slots: int) -> None:
+    def __init__(self, pf: OpenPrimary, cntlid: int, slots: int) -> None:
         self.cntlid = cntlid
-        self._queue = session.queue
+        self._queue = pf.queue
         self._memory = ExitStack()
         size = slots * MigrationQueueEntry.size
-        memory = self._memory.enter_context(session.host.queue_memory(size))[:size]
+        memory = self._memory.enter_context(pf.host.queue_memory(size))[:size]
         self._memory.callback(memory.release)
         self.reader = UserDataMigrationQueueReader(memory)
         try:
@@ -164,7 +164,7 @@ class UserDataLog:
     """
 
     def __init__(
-        self, session: Session, controllers: Sequence[int], on_written: OnWritten, *, slots: int = SLOTS
+        self, pf: OpenPrimary, controllers: Sequence[int], on_written: OnWritten, *, slots: int = SLOTS
     ) -> None:
         self.rounds: list[Written] = []
         self.notes: list[str] = []
@@ -174,7 +174,7 @@ class UserDataLog:
         try:
             for cntlid in controllers:
                 with undisturbed():  # a queue that is made is known
-                    self._queues.append(_Queue(session, cntlid, slots))
+                    self._queues.append(_Queue(pf, cntlid, slots))
             for queue in self._queues:
                 queue.start()
         except BaseException:
@@ -244,7 +244,9 @@ def _require_end(queue: _Queue, *, lost: bool) -> None:
         )
 
 
-def starter(host: Host, primary: Primary, on_written: OnWritten) -> Callable[[Session, Sequence[Moving]], UserDataLog]:
+def starter(
+    host: Host, primary: Primary, on_written: OnWritten
+) -> Callable[[OpenPrimary, Sequence[Moving]], UserDataLog]:
     """Return what starts the log when the migration has come to that; host and device are asked here, before.
 
     Raises:

@@ -21,7 +21,7 @@ from nvmelm.disk import store
 from nvmelm.errors import BusyError, NvmelmError
 from nvmelm.host import Host
 from nvmelm.inventory.find import PrimaryRef, find_function
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.pci import VFIO_DRIVER, Bdf
 from nvmelm.inventory.read import resolve
 from nvmelm.prepare import binding, guards
@@ -94,8 +94,8 @@ def _prepared(
 ) -> list[str]:
     """Bind the VFs of one controlling function that are not bound."""
     bound = []
-    with session(host, ref, change=not dry_run) as opened:
-        picture = opened.picture()
+    with open_primary(host, ref, change=not dry_run) as pf:
+        picture = pf.picture()
         for one in wanted:
             found = resolve(picture, one.address)
             guards.require_decided(host, picture, [found.cntlid])  # the domain would open the VF, which resets it
@@ -108,13 +108,13 @@ def _prepared(
             note = {"domain": domain, **_identity(host, one.address)}
             if not dry_run:
                 store.write(path, json.dumps(note | {"bound": False}) + "\n")
-            binding.bind(opened, [one.address], unmarked=one.unmarked, confirm=confirm, dry_run=dry_run)
+            binding.bind(pf, [one.address], unmarked=one.unmarked, confirm=confirm, dry_run=dry_run)
             if not dry_run:
                 store.write(path, json.dumps(note | {"bound": True}) + "\n")
             bound.append(str(one.address))
         if dry_run:
             return bound
-        picture = opened.picture(users=False)
+        picture = pf.picture(users=False)
         for one in wanted:
             found = resolve(picture, one.address)
             require_ready(host, picture, found, unmarked=one.unmarked)
@@ -129,8 +129,8 @@ def _identity(host: Host, address: Bdf) -> dict[str, object]:
 
 def _unbind(host: Host, address: Bdf, *, confirm: Confirm, dry_run: bool) -> None:
     ref, which = find_function(host, str(address))
-    with session(host, ref, change=not dry_run) as opened:
-        binding.unbind(opened, [which], confirm=confirm, dry_run=dry_run)
+    with open_primary(host, ref, change=not dry_run) as pf:
+        binding.unbind(pf, [which], confirm=confirm, dry_run=dry_run)
 
 
 def _path(host: Host, address: Bdf) -> Path:

@@ -16,7 +16,7 @@ from nvmelm.emulator.kernel.sysfs import EmulatedSysfs
 from nvmelm.emulator.machine.generations import NVME_2_1
 from nvmelm.errors import host_error
 from nvmelm.inventory.find import find_primary
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare import check
 
 #: What is asked of the second of three controllers, and what the verb then ends with.
@@ -98,8 +98,8 @@ def test_what_a_controller_may_do_without_is_not_asked_for_in_vain(what: str, st
     oacs = 0x0808 if what == "effects log" else NVME_2_1.oacs
     host = create(tmp_path / "host", [NVME_2_1.with_(oacs=oacs)])
     host.arm(f"{OPTIONAL[what]}=status:{status:#x}")
-    with session(host, "nvme0") as opened:
-        picture = opened.picture(states=True)
+    with open_primary(host, "nvme0") as pf:
+        picture = pf.picture(states=True)
     assert (picture.primary.vq is None) is (what != "formats")
     assert (picture.primary.state_formats is None) is (what == "formats")
     assert {one.code for one in check.check(host).findings} >= {"secondaries", "sriov"}

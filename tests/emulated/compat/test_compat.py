@@ -20,7 +20,7 @@ from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.verdict import judge
 from nvmelm.emulator.machine.generations import GENERATIONS, NVME_2_1
 from nvmelm.errors import NotSupportedError, UsageError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from tests.emulated.conftest import MakeHost
 
 SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
@@ -298,8 +298,8 @@ def test_every_kind_of_device_can_be_described_and_fits_itself_only_with_live_mi
     make_host: MakeHost, generation: str
 ) -> None:
     host = make_host(generation)
-    with session(host, "nvme0") as opened:
-        manifest = describe.prospective(host, opened.queue, opened.picture())
+    with open_primary(host, "nvme0") as pf:
+        manifest = describe.prospective(host, pf.queue, pf.picture())
     assert missing(manifest.facts) == []
     assert Manifest.parse(manifest.dumps()) == manifest
     assert judge(manifest, manifest).compatible is GENERATIONS[generation].hmlms
@@ -309,8 +309,8 @@ def test_two_kinds_of_device_do_not_fit(make_host: MakeHost, tmp_path: Path) -> 
     manifests = []
     for generation in ("nvme-2.1", "nvme-2.1-vendor"):
         host = make_host(generation, storage=tmp_path / "media")
-        with session(host, "nvme0") as opened:
-            manifests.append(describe.prospective(host, opened.queue, opened.picture()))
+        with open_primary(host, "nvme0") as pf:
+            manifests.append(describe.prospective(host, pf.queue, pf.picture()))
     assert [reason.code for reason in judge(*manifests).reasons] == ["model-differs"]
 
 
@@ -318,8 +318,8 @@ def test_a_host_without_an_iommu_and_a_device_without_memory_tracking_are_told_a
     hosts = make_host(), make_host(NVME_2_1.with_(memory_tracking=False), options={"iommu": False})
     manifests = []
     for host in hosts:
-        with session(host, "nvme0") as opened:
-            manifests.append(describe.prospective(host, opened.queue, opened.picture()))
+        with open_primary(host, "nvme0") as pf:
+            manifests.append(describe.prospective(host, pf.queue, pf.picture()))
     codes = {reason.code: str(reason.severity) for reason in judge(*manifests).reasons}
     assert codes["no-iommu"] == "blocks"
     assert codes["memory-tracking-missing"] == "warns"
@@ -327,17 +327,17 @@ def test_a_host_without_an_iommu_and_a_device_without_memory_tracking_are_told_a
 
 def test_a_controlling_function_whose_functions_are_all_in_use_promises_nothing(make_host: MakeHost) -> None:
     host = make_host(NVME_2_1.with_(max_vfs=0))
-    with session(host, "nvme0") as opened, pytest.raises(NotSupportedError, match="no secondary controller"):
-        describe.prospective(host, opened.queue, opened.picture())
+    with open_primary(host, "nvme0") as pf, pytest.raises(NotSupportedError, match="no secondary controller"):
+        describe.prospective(host, pf.queue, pf.picture())
 
 
 def test_namespaces_that_are_to_be_attached_must_be_there(make_host: MakeHost) -> None:
     host = make_host()
-    with session(host, "nvme0") as opened:
-        picture = opened.picture()
-        none = describe.prospective(host, opened.queue, picture, namespaces=())
+    with open_primary(host, "nvme0") as pf:
+        picture = pf.picture()
+        none = describe.prospective(host, pf.queue, picture, namespaces=())
         with pytest.raises(UsageError, match="no namespace 9"):
-            describe.prospective(host, opened.queue, picture, namespaces=(1, 9))
+            describe.prospective(host, pf.queue, picture, namespaces=(1, 9))
     assert none.facts["namespaces.ids"] == none.facts["namespaces.blocks"] == []
 
 
@@ -362,9 +362,9 @@ def test_a_command_that_is_refused_leaves_its_facts_out_and_that_blocks(make_hos
         def close(self) -> None:
             self._queue.close()
 
-    with session(host, "nvme0") as opened:
-        picture = opened.picture()
-        manifest = describe.of_function(host, Refusing(opened.queue), picture, picture.secondaries[0])
+    with open_primary(host, "nvme0") as pf:
+        picture = pf.picture()
+        manifest = describe.of_function(host, Refusing(pf.queue), picture, picture.secondaries[0])
     assert {name.split(".")[0] for name in missing(manifest.facts)} == {"namespaces"}
     assert "fact-missing" in {reason.code for reason in judge(manifest, manifest).blocking()}
 
@@ -377,12 +377,12 @@ def test_a_controller_memory_buffer_is_known_as_far_as_the_kernel_tells(
     make_host: MakeHost, monkeypatch: pytest.MonkeyPatch, release: str, shown: bool, known: bool | None
 ) -> None:
     host = make_host()
-    with session(host, "nvme0") as opened:
-        picture = opened.picture()
+    with open_primary(host, "nvme0") as pf:
+        picture = pf.picture()
         facts, names = host.facts(), host.sysfs.listdir("class/nvme/nvme0")
         monkeypatch.setattr(type(host), "facts", lambda _: facts._replace(kernel_release=release))
         monkeypatch.setattr(type(host.sysfs), "listdir", lambda *_: [*names, "cmb"] if shown else names)
-        manifest = describe.prospective(host, opened.queue, picture)
+        manifest = describe.prospective(host, pf.queue, picture)
     assert manifest.facts.get("features.controller_memory_buffer") is known
 
 
@@ -390,8 +390,8 @@ def test_a_bar_that_could_hold_a_persistent_memory_region_leaves_it_unknown(
     make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = make_host()
-    with session(host, "nvme0") as opened:
-        picture = opened.picture()
+    with open_primary(host, "nvme0") as pf:
+        picture = pf.picture()
         text = host.sysfs.read(f"bus/pci/devices/{picture.primary.address}/resource").splitlines()
         text[9] = "0x00000000fd000000 0x00000000fd03ffff 0x0000000000140204"  # 16 VFs, BAR 2 of 16 KiB each
         usual = type(host.sysfs).read
@@ -400,7 +400,7 @@ def test_a_bar_that_could_hold_a_persistent_memory_region_leaves_it_unknown(
             return "\n".join(text) if path.endswith("/resource") else usual(self, path)
 
         monkeypatch.setattr(type(host.sysfs), "read", changed)
-        manifest = describe.prospective(host, opened.queue, picture)
+        manifest = describe.prospective(host, pf.queue, picture)
     assert manifest.facts["limits.vf_bar_bytes"] == [16384, 0, 16384, 0, 0, 0]
     assert missing(manifest.facts) == ["features.persistent_memory_region"]
     assert not judge(manifest, manifest).compatible

@@ -15,7 +15,7 @@ from nvmelm.commands import listing
 from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.machine.generations import GENERATIONS, NamespaceRow
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare import sequence
 from nvmelm.prepare.parameters import give
 from tests.emulated.answers import agree
@@ -31,9 +31,9 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("dialects")
     for name, role, vq in (("a", Role.MIGRATABLE, 2), ("b", Role.RESUMABLE, 4), ("c", Role.RESUMABLE, 1)):
         made = create(place / name, ("nvme-2.1",), storage=place / "media")
-        with made as host, session(host, PF, change=True) as opened:
+        with made as host, open_primary(host, PF, change=True) as pf:
             if vq > 1:
-                sequence.prepare(opened, role, 1, vq=vq, vi=2, confirm=agree)
+                sequence.prepare(pf, role, 1, vq=vq, vi=2, confirm=agree)
     return place
 
 
@@ -83,8 +83,8 @@ def test_a_destination_is_given_the_sources_resources_once(hosts: Path, tmp_path
     assert (planned["changed"], planned["written"]) == (False, {"resources.vq": 2})
     done = run(hosts, "b", "parameters", "apply", str(tmp_path / "list"), PF, "0x42", "--yes")
     assert done["changed"]
-    with EmulatedHost(hosts / "b") as host, session(host, PF) as opened:
-        one = opened.picture().secondary(FIRST)
+    with EmulatedHost(hosts / "b") as host, open_primary(host, PF) as pf:
+        one = pf.picture().secondary(FIRST)
         assert one is not None
         assert (one.vq, one.vi, one.online) == (2, 2, True)
     again = run(hosts, "b", "parameters", "apply", str(tmp_path / "list"), PF, "0x42", "--yes")
@@ -95,19 +95,19 @@ def test_a_destination_is_attached_to_exactly_the_sources_namespaces(tmp_path: P
     row = GENERATIONS["nvme-2.1"].with_(namespaces=(NamespaceRow(), NamespaceRow(nsid=2)))
     for name in ("a", "b"):
         made = create(tmp_path / name, (row,), storage=tmp_path / "media")
-        with made as host, session(host, PF, change=True) as opened:
-            sequence.prepare(opened, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
+        with made as host, open_primary(host, PF, change=True) as pf:
+            sequence.prepare(pf, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
             if name == "a":
-                assert give(opened, FIRST, namespaces=[1], confirm=agree).changed
-                assert not give(opened, FIRST, namespaces=[1], confirm=agree).changed
+                assert give(pf, FIRST, namespaces=[1], confirm=agree).changed
+                assert not give(pf, FIRST, namespaces=[1], confirm=agree).changed
     (tmp_path / "list").write_text(json.dumps(run(tmp_path, "a", "parameters", "list", f"{PF}/0x42")))
     run(tmp_path, "b", "parameters", "check", str(tmp_path / "list"), f"{PF}/0x42", code=4)
     done = run(tmp_path, "b", "parameters", "apply", str(tmp_path / "list"), PF, "0x42", "--yes")
     assert done["written"] == {"namespaces.ids": "1"}
     run(tmp_path, "b", "parameters", "check", str(tmp_path / "list"), f"{PF}/0x42")
-    with EmulatedHost(tmp_path / "b") as host, session(host, PF) as opened:
-        assert FIRST not in listing.all_attached_controllers(opened.queue, 2)
-        assert FIRST in listing.all_attached_controllers(opened.queue, 1)
+    with EmulatedHost(tmp_path / "b") as host, open_primary(host, PF) as pf:
+        assert FIRST not in listing.all_attached_controllers(pf.queue, 2)
+        assert FIRST in listing.all_attached_controllers(pf.queue, 1)
 
 
 def test_a_list_that_does_not_fit_is_refused_before_anything_is_written(hosts: Path, tmp_path: Path) -> None:

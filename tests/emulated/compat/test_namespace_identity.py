@@ -13,7 +13,7 @@ from nvmelm.compat.verdict import Verdict, judge
 from nvmelm.emulator.host import create
 from nvmelm.emulator.machine.generations import NVME_2_1, Generation, NamespaceRow
 from nvmelm.errors import MalformedError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Role
 from nvmelm.prepare import sequence
 from nvmelm.wire.namespace_id import IdType, parse_descriptors
@@ -29,12 +29,12 @@ def agree(_question: str) -> None:
 def manifest(directory: Path, row: Generation, media: Path | None = None, fault: str = "") -> Manifest:
     """Return the manifest of the first controlled function of a new host."""
     host = create(directory, (row,), storage=media)
-    with host, session(host, PF, change=True) as opened:
-        sequence.prepare(opened, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
+    with host, open_primary(host, PF, change=True) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
         if fault:
             host.arm(fault)
-        picture = opened.picture()
-        return of_function(host, opened.queue, picture, picture.secondaries[0])
+        picture = pf.picture()
+        return of_function(host, pf.queue, picture, picture.secondaries[0])
 
 
 def verdict(tmp_path: Path, row: Generation, *, shared: bool) -> Verdict:

@@ -19,7 +19,7 @@ from nvmelm.desired.converge import reach
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.kernel.sysfs import EmulatedSysfs
 from nvmelm.errors import InterruptedByUserError, UsageError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare.plan import cells_of
 from nvmelm.prepare.recover import recover
 from tests.emulated.answers import agree
@@ -33,8 +33,8 @@ ONE = f"[[pf]]\naddress = '{PF}'\nvfs = 2\nrole = 'destination'\nvq = 2\nvi = 1\
 
 
 def cells(host: EmulatedHost, pf: str = PF) -> dict[str, Any]:
-    with session(host, pf) as opened:
-        return cells_of(opened.picture())
+    with open_primary(host, pf) as primary:
+        return cells_of(primary.picture())
 
 
 def test_a_host_is_brought_to_its_configuration_once(make_host: MakeHost) -> None:

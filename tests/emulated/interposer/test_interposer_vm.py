@@ -12,7 +12,7 @@ import pytest
 
 from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationFailedError, migrate
 from nvmelm.emulator.host import EmulatedHost
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare import allow
 from nvmelm.vfio.emulated import opening_of
 from nvmelm.vfio.functions import HostFunctions
@@ -131,7 +131,7 @@ def test_a_vm_moves_by_its_own_calls_and_its_guest_does_not_notice(world: Filter
 
 
 def test_a_vm_whose_function_is_not_marked_does_not_move_and_goes_on(world: FilteredWorld) -> None:
-    with session(world.destination, PF, change=True) as pf:
+    with open_primary(world.destination, PF, change=True) as pf:
         allow.revoke(pf, [FIRST], confirm=agree)
     source, destination = world.running(), world.waiting()
     assert not destination.migratable

@@ -16,7 +16,7 @@ from nvmelm.emulator.machine.generations import NVME_2_1, NamespaceRow
 from nvmelm.errors import BusyError, NvmelmError
 from nvmelm.host.local import processes
 from nvmelm.inventory import disks
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import Role
 from nvmelm.prepare import binding, sequence
@@ -33,9 +33,9 @@ def refuse(question: str) -> None:
 
 def driven(host: EmulatedHost) -> EmulatedHost:
     """Let the host's own nvme driver have the first VF."""
-    with session(host, PF, change=True) as opened:
-        sequence.prepare(opened, Role.MIGRATABLE, 1, unmarked=True, confirm=lambda _: None)
-        binding.unbind(opened, [Bdf.parse(VF)], confirm=lambda _: None)
+    with open_primary(host, PF, change=True) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 1, unmarked=True, confirm=lambda _: None)
+        binding.unbind(pf, [Bdf.parse(VF)], confirm=lambda _: None)
     host.sysfs.write(f"bus/pci/devices/{VF}/driver_override", "nvme")
     host.sysfs.write("bus/pci/drivers/nvme/bind", VF)
     return host
@@ -47,8 +47,8 @@ def make_driven(make_host: MakeHost) -> Callable[[bool], EmulatedHost]:
 
 
 def users(host: EmulatedHost) -> list[str]:
-    with session(host, PF) as opened:
-        return list(opened.picture().secondaries[0].used_by)
+    with open_primary(host, PF) as pf:
+        return list(pf.picture().secondaries[0].used_by)
 
 
 def mounted(host: EmulatedHost, disk: str) -> None:
@@ -109,8 +109,8 @@ def test_a_disk_in_use_is_named_and_not_taken_away_unasked(
     use(host, DISK[multipath])
     expected = USES[use].format(disk=DISK[multipath])
     assert [user for user in users(host) if user.startswith(expected)]
-    with session(host, PF, change=True) as opened, pytest.raises(BusyError, match="in use") as caught:
-        binding.bind(opened, [Bdf.parse(VF)], unmarked=True, confirm=refuse)
+    with open_primary(host, PF, change=True) as pf, pytest.raises(BusyError, match="in use") as caught:
+        binding.bind(pf, [Bdf.parse(VF)], unmarked=True, confirm=refuse)
     assert expected in caught.value.cause
     assert host.sysfs.exists("class/nvme/nvme1"), "nothing was taken away"
 

@@ -13,7 +13,7 @@ from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel.ioctl import EmulatedQueue
 from nvmelm.emulator.machine.generations import NVME_2_1
 from nvmelm.host import AdminCommand, Completion
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import Role
 from nvmelm.prepare import allow, check, recover, sequence
 from nvmelm.state import verbs
@@ -34,9 +34,9 @@ def agree(_question: str) -> None:
 
 def prepared(host: EmulatedHost) -> EmulatedHost:
     """Prepare two controllers, and suspend the second one."""
-    with session(host, PF, change=True) as opened:
-        sequence.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
-        verbs.suspend(opened, STANDS, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=agree)
+        verbs.suspend(pf, STANDS, confirm=agree)
     return host
 
 
@@ -45,8 +45,8 @@ def host(make_host: MakeHost) -> EmulatedHost:
     return prepared(make_host(NVME_2_1.with_(max_vfs=4)))
 
 
-def suspended(opened: Session) -> dict[int, bool | None]:
-    return {one.cntlid: one.suspended for one in opened.picture(states=True).secondaries}
+def suspended(pf: OpenPrimary) -> dict[int, bool | None]:
+    return {one.cntlid: one.suspended for one in pf.picture(states=True).secondaries}
 
 
 @pytest.fixture
@@ -64,23 +64,23 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[AdminCommand]:
 
 
 def test_each_online_controller_says_whether_it_stands(host: EmulatedHost) -> None:
-    with session(host, PF) as opened:
-        assert suspended(opened) == {RUNS: False, STANDS: True, 0x44: None, 0x45: None}
+    with open_primary(host, PF) as pf:
+        assert suspended(pf) == {RUNS: False, STANDS: True, 0x44: None, 0x45: None}
 
 
 def test_one_that_was_resumed_is_not_suspended_any_more(host: EmulatedHost) -> None:
-    with session(host, PF, change=True) as opened:
-        verbs.resume(opened, STANDS, confirm=agree)
-        assert suspended(opened)[STANDS] is False
+    with open_primary(host, PF, change=True) as pf:
+        verbs.resume(pf, STANDS, confirm=agree)
+        assert suspended(pf)[STANDS] is False
 
 
 def test_asking_costs_one_command_a_controller_and_the_effects_log(
     host: EmulatedHost, sent: list[AdminCommand]
 ) -> None:
-    with session(host, PF) as opened:
-        picture = opened.picture()
+    with open_primary(host, PF) as pf:
+        picture = pf.picture()
         sent.clear()
-        opened.with_states(picture)
+        pf.with_states(picture)
     assert [one.opcode for one in sent] == [Opcode.GET_LOG_PAGE, *[Opcode.MIGRATION_RECEIVE] * 2]
     assert {one.data_in_length for one in sent[1:]} == {48}
 
@@ -117,8 +117,8 @@ def test_recover_names_it_and_leaves_it_alone(host: EmulatedHost) -> None:
     report = recover.recover(host, confirm=agree)
     assert not report.changed
     assert "0x0043 is suspended" in report.notes[0]
-    with session(host, PF) as opened:
-        assert suspended(opened)[STANDS] is True
+    with open_primary(host, PF) as pf:
+        assert suspended(pf)[STANDS] is True
 
 
 def test_watch_tells_of_a_suspend_and_of_a_resume(host: EmulatedHost) -> None:
@@ -126,9 +126,9 @@ def test_watch_tells_of_a_suspend_and_of_a_resume(host: EmulatedHost) -> None:
     (first,) = looks.whole()
     assert isinstance(first, PrimaryPart)
     assert {one.cntlid: one.suspended for one in first.controllers}[STANDS] is True
-    with session(host, PF, change=True) as opened:
-        verbs.resume(opened, STANDS, confirm=agree)
-        verbs.suspend(opened, RUNS, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        verbs.resume(pf, STANDS, confirm=agree)
+        verbs.suspend(pf, RUNS, confirm=agree)
     changes = {one.cntlid: one.after for one in looks.states() if isinstance(one, ControllerPart)}
     assert changes == {RUNS: {"suspended": True}, STANDS: {"suspended": False}}
     assert list(looks.states()) == []
@@ -145,9 +145,9 @@ def test_nobody_is_asked_while_another_nvmelm_works_on_the_function(
 ) -> None:
     looks = Looks(host)
     list(looks.whole())
-    with EmulatedHost(host.state_dir.parent) as other, other.lock("0000:01:00.0"), session(host, PF) as opened:
+    with EmulatedHost(host.state_dir.parent) as other, other.lock("0000:01:00.0"), open_primary(host, PF) as pf:
         sent.clear()
-        picture = opened.picture(states=True)
+        picture = pf.picture(states=True)
         assert list(looks.states()) == [], "what is known stays"
     assert Opcode.MIGRATION_RECEIVE not in {one.opcode for one in sent}
     assert [one.suspended for one in picture.secondaries] == [None] * len(picture.secondaries)
@@ -162,17 +162,17 @@ def test_nobody_is_asked_where_the_kernel_would_stop_the_io_of_the_subsystem(
     )
     host = prepared(make_host(NVME_2_1.with_(admin_effects=effects)))
     sent.clear()
-    with session(host, PF) as opened:
-        picture = opened.picture(states=True)
+    with open_primary(host, PF) as pf:
+        picture = pf.picture(states=True)
     assert Opcode.MIGRATION_RECEIVE not in {one.opcode for one in sent}
     assert "CSE of Migration Receive" in str(picture.suspension_unknown)
     assert "suspension-unknown" in {one.code for one in check.check(host).findings}
 
 
 def test_a_verb_that_is_done_is_done_though_its_controllers_cannot_be_asked(host: EmulatedHost) -> None:
-    with session(host, PF, change=True) as opened:
+    with open_primary(host, PF, change=True) as pf:
         host.arm("admin/0x42=errno:EIO")
-        report = allow.revoke(opened, [RUNS], confirm=agree)
+        report = allow.revoke(pf, [RUNS], confirm=agree)
     assert report.changed
     assert report.picture is not None
     assert report.picture.suspension_unknown

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import InterruptedByUserError, NvmelmError, UncertainError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.destination import serve
 from nvmelm.migrate.source import Source
@@ -55,11 +55,11 @@ def take(world: World, during: Interrupting) -> None:
         with (
             suppress(NvmelmError),
             LossyLink(here.detach(), "destination", None) as link,
-            session(world.source, PF, change=True) as opened,
+            open_primary(world.source, PF, change=True) as pf,
             Sessions(world.source) as sessions,
         ):
             moved = Source(
-                opened,
+                pf,
                 sessions,
                 link,
                 world.wishes(),
@@ -150,8 +150,8 @@ def test_ctrl_c_anywhere_in_a_migration_leaves_one_copy_running_and_nothing_unde
 
 
 def prepare(host: EmulatedHost, during: Interrupting) -> None:
-    with interruptible(), session(host, PF, change=True) as opened, during:
-        sequence.prepare(opened, Role.MIGRATABLE, 3, vq=2, vi=1, confirm=agree)
+    with interruptible(), open_primary(host, PF, change=True) as pf, during:
+        sequence.prepare(pf, Role.MIGRATABLE, 3, vq=2, vi=1, confirm=agree)
 
 
 @pytest.mark.parametrize("leaving", [False, True])
@@ -163,9 +163,9 @@ def test_ctrl_c_anywhere_in_a_preparation_puts_everything_back(leaving: bool, ma
     for number in range(12):
         host = make_host()
         host.set_option(latency_ms=0.1)
-        with session(host, PF) as opened:
-            before = opened.picture()
+        with open_primary(host, PF) as pf:
+            before = pf.picture()
         with pytest.raises((InterruptedByUserError, KeyboardInterrupt)):
             prepare(host, Interrupting(1 + whole.passed * number // 12, leaving=leaving))
-        with session(host, PF) as opened:
-            assert opened.picture() == before
+        with open_primary(host, PF) as pf:
+            assert pf.picture() == before

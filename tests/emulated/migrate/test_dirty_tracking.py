@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nvmelm.documents import Primary
 from nvmelm.emulator.device import engine
 from nvmelm.errors import NotSupportedError, NvmelmError, RolledBackError, UsageError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.rounds import memory
 from nvmelm.migrate.rounds.memory import Limits, Round, parse_range
@@ -35,8 +35,8 @@ def world(world: World) -> World:
 
 
 def primary(world: World) -> Primary:
-    with session(world.source, PF) as opened:
-        return opened.picture(users=False).primary
+    with open_primary(world.source, PF) as pf:
+        return pf.picture(users=False).primary
 
 
 def test_every_byte_the_controller_wrote_is_in_a_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nvmelm.errors import BusyError, ExitCode, HostError, NvmelmError, UncertainError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate import rollback
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.link import messages
@@ -146,8 +146,8 @@ def test_a_guest_that_resets_its_controller_after_the_roll_back_is_neither_lost_
 def test_nobody_resumes_a_controller_behind_its_session(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with unwritten(monkeypatch, State.GIVEN_AWAY, with_=Killed()), pytest.raises(Killed):
         world.migrate()
-    with session(world.source, PF, change=True) as opened, pytest.raises(BusyError) as met:
-        verbs.resume(opened, FIRST, confirm=agree)
+    with open_primary(world.source, PF, change=True) as pf, pytest.raises(BusyError) as met:
+        verbs.resume(pf, FIRST, confirm=agree)
     assert met.value.reason == "session-unfinished"
     assert world.controller("source")["suspended"]
 
@@ -218,8 +218,8 @@ def test_no_image_is_made_of_a_copy_that_a_session_decides_about(
         with pytest.raises(UncertainError):
             guarded.migrate(Cut("source", 8))
     for dry_run in (True, False):
-        with session(guarded.source, PF, change=True) as opened, pytest.raises(BusyError) as met:
-            verbs.save(opened, FIRST, tmp_path / "image", dry_run=dry_run)
+        with open_primary(guarded.source, PF, change=True) as pf, pytest.raises(BusyError) as met:
+            verbs.save(pf, FIRST, tmp_path / "image", dry_run=dry_run)
         assert met.value.reason == "session-unfinished"
     assert not (tmp_path / "image").exists()
 
@@ -228,8 +228,8 @@ def test_a_lost_copy_cannot_be_made_to_look_like_one_that_stands_still(guarded: 
     with pytest.raises(UncertainError):
         guarded.migrate(Cut("source", 8))
     reset_function(guarded, "source")
-    with session(guarded.source, PF, change=True) as opened, pytest.raises(BusyError):
-        verbs.suspend(opened, FIRST, confirm=agree)
+    with open_primary(guarded.source, PF, change=True) as pf, pytest.raises(BusyError):
+        verbs.suspend(pf, FIRST, confirm=agree)
     with pytest.raises(UncertainError) as met:
         guarded.word("take", "source", alone=True)
     assert met.value.reason == "target-gone"

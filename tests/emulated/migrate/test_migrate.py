@@ -20,7 +20,7 @@ from nvmelm.errors import (
     RolledBackError,
     UncertainError,
 )
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate import source
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.prepare import allow, sequence
@@ -48,8 +48,8 @@ def goes_on(world: World, side: str) -> None:
 
 
 def cells(world: World, side: str) -> dict[str, Any]:
-    with session(world.host(side), PF) as opened:
-        return cells_of(opened.picture())
+    with open_primary(world.host(side), PF) as pf:
+        return cells_of(pf.picture())
 
 
 def test_a_move_leaves_one_running_copy_and_a_guest_that_noticed_nothing(guarded: World) -> None:
@@ -67,8 +67,8 @@ def test_a_move_leaves_one_running_copy_and_a_guest_that_noticed_nothing(guarded
 def test_every_generation_moves(generation: str, tmp_path: Path) -> None:
     world = copy(build(tmp_path / "template", generation), tmp_path / "world")
     first = 2 if generation == "tp4159" else FIRST
-    with session(world.source, PF) as opened:
-        first = opened.picture().secondaries[0].cntlid
+    with open_primary(world.source, PF) as pf:
+        first = pf.picture().secondaries[0].cntlid
     world.migrate(pairs=[(first, None)])
     assert world.states("destination") == ["running"]
     world.close()
@@ -264,8 +264,11 @@ def test_a_given_away_controller_is_not_resumed_by_hand(guarded: World) -> None:
     with pytest.raises(UncertainError):
         guarded.migrate(Cut("source", GIVE))
     for side in ("source", "destination"):
-        with session(guarded.host(side), PF, change=True) as opened, pytest.raises(UncertainError, match="not resumed"):
-            verbs.resume(opened, FIRST, confirm=agree)
+        with (
+            open_primary(guarded.host(side), PF, change=True) as pf,
+            pytest.raises(UncertainError, match="not resumed"),
+        ):
+            verbs.resume(pf, FIRST, confirm=agree)
 
 
 def test_a_controller_in_an_unfinished_session_does_not_move_again(guarded: World) -> None:
@@ -276,16 +279,16 @@ def test_a_controller_in_an_unfinished_session_does_not_move_again(guarded: Worl
 
 
 def test_an_unmarked_controller_does_not_move(world: World) -> None:
-    with session(world.source, PF, change=True) as opened:
-        allow.revoke(opened, [FIRST], confirm=agree)
+    with open_primary(world.source, PF, change=True) as pf:
+        allow.revoke(pf, [FIRST], confirm=agree)
     with pytest.raises(NotReadyError, match="not marked"):
         world.migrate()
     assert world.states("source") == world.states("destination") == []
 
 
 def test_a_destination_without_a_resumable_controller_is_refused(world: World) -> None:
-    with session(world.destination, PF, change=True) as opened:
-        allow.revoke(opened, [FIRST], confirm=agree)
+    with open_primary(world.destination, PF, change=True) as pf:
+        allow.revoke(pf, [FIRST], confirm=agree)
     with pytest.raises(NvmelmError) as met:
         world.migrate()
     assert met.value.exit_code is ExitCode.BUSY
@@ -307,8 +310,8 @@ def test_a_link_cut_when_the_states_are_in_leaves_nothing_behind_once_the_destin
 def test_an_incompatible_pair_stops_before_anything_is_touched(tmp_path: Path) -> None:
     template = build(tmp_path / "template")
     made = create(template / "other", ("nvme-2.1-vendor",), storage=template / "media")
-    with made as other, session(other, PF, change=True) as opened:
-        sequence.prepare(opened, Role.RESUMABLE, 1, vq=3, vi=2, confirm=agree)
+    with made as other, open_primary(other, PF, change=True) as pf:
+        sequence.prepare(pf, Role.RESUMABLE, 1, vq=3, vi=2, confirm=agree)
     (template / "destination").rename(template / "unused")
     (template / "other").rename(template / "destination")
     world = copy(template, tmp_path / "world")

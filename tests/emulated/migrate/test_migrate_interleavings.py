@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from nvmelm.emulator.kernel.ioctl import EmulatedQueue
 from nvmelm.errors import HostError, NvmelmError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.ownership.sessions import DOUBTFUL, Sessions
 from nvmelm.state import verbs
@@ -313,15 +313,15 @@ def beside(world: World, verb: str, side: str, watcher: Watcher) -> None:
         return
     image = world.place / "image"
     try:
-        with session(world.host(side), PF, change=True) as opened:
+        with open_primary(world.host(side), PF, change=True) as pf:
             if verb == "resume":
-                verbs.resume(opened, FIRST, confirm=agree)
+                verbs.resume(pf, FIRST, confirm=agree)
             elif verb == "suspend":
-                verbs.suspend(opened, FIRST, confirm=agree)
+                verbs.suspend(pf, FIRST, confirm=agree)
             elif verb == "save":
-                verbs.save(opened, FIRST, image)
+                verbs.save(pf, FIRST, image)
             else:
-                verbs.restore(opened, FIRST, image, confirm=agree)
+                verbs.restore(pf, FIRST, image, confirm=agree)
     except NvmelmError:
         return
     watcher.broken.append(f"state {verb} at the {side} in an undecided session")

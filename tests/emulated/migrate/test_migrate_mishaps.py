@@ -17,7 +17,7 @@ import pytest
 
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.errors import ExitCode, HostError, NvmelmError, RolledBackError, UncertainError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.ownership.sessions import Record, Sessions, State
 from nvmelm.process.interrupts import interruptible
@@ -77,8 +77,8 @@ def test_a_destination_that_lost_the_state_does_not_say_that_it_runs(guarded: Wo
 
 
 def test_a_target_that_stood_still_before_runs_with_what_was_moved_into_it(guarded: World) -> None:
-    with session(guarded.destination, PF, change=True) as opened:
-        suspend(opened, FIRST, confirm=agree)
+    with open_primary(guarded.destination, PF, change=True) as pf:
+        suspend(pf, FIRST, confirm=agree)
     guarded.migrate()
     assert guarded.runs("destination")
     goes_on(guarded, "destination")
@@ -142,8 +142,8 @@ def test_a_disk_that_is_full_when_the_guest_runs_keeps_nobody_from_hearing_that_
     assert isinstance(guarded.failure, UncertainError)
     assert "run here" in guarded.failure.message
     assert guarded.states("destination") == ["accepted"]
-    with session(guarded.destination, PF) as opened:
-        assert opened.picture().secondaries[0].mark is None, "it could be overwritten by the next one"
+    with open_primary(guarded.destination, PF) as pf:
+        assert pf.picture().secondaries[0].mark is None, "it could be overwritten by the next one"
     guarded.recover("destination")
     assert guarded.states("destination") == ["running"]
     goes_on(guarded, "destination")

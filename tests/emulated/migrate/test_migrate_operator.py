@@ -15,7 +15,7 @@ from nvmelm.cli.frame.callouts import points_of
 from nvmelm.documents import Role
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.errors import BusyError, ExitCode, NvmelmError, UsageError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.prepare import sequence
 from tests.emulated.answers import agree
@@ -135,8 +135,8 @@ def test_a_controller_that_was_moved_elsewhere_is_said_to_be_there(world: World)
 
 def test_a_controller_that_was_prepared_again_is_another_one(world: World) -> None:
     assert migrate(world, "--yes").returncode == 0
-    with session(world.source, PF, change=True) as opened:
-        sequence.prepare(opened, Role.MIGRATABLE, 1, vq=3, vi=2, confirm=agree)
+    with open_primary(world.source, PF, change=True) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 1, vq=3, vi=2, confirm=agree)
     again = migrate(world, "--yes", "--json")
     assert json.loads(again.stdout)["reason"] == "no-target"
 

@@ -14,7 +14,7 @@ from nvmelm.cli.views import changes
 from nvmelm.documents import RecoverReport, SessionView
 from nvmelm.errors import HostError, NvmelmError, UncertainError, UsageError
 from nvmelm.host import Host
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.recovery.sessions import view
 from nvmelm.migrate.recovery.settle import ask
@@ -285,8 +285,8 @@ def test_a_controller_that_is_being_given_up_is_resumed_by_nothing_else(world: W
     world.destination.arm(f"{OFFLINE}#1=status:0x4006")
     with pytest.raises(NvmelmError):
         world.word("give-up", "destination")
-    with session(world.destination, PF) as opened:
-        one = opened.picture(users=False).secondary(FIRST)
+    with open_primary(world.destination, PF) as pf:
+        one = pf.picture(users=False).secondary(FIRST)
     assert one is not None
     with pytest.raises(UncertainError, match="abandoning"):
         require_ours(world.destination, PF, FIRST, one.incarnation)

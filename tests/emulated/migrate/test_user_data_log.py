@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
 from nvmelm.host.local.machine import LocalHost
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.rounds import user_data
 from nvmelm.migrate.rounds.user_data import UserDataLog, Written, coalesced
 from nvmelm.wire.tracking import EntryMarker, Extent, MigrationQueueEntry, RangeScope, pack_entry
@@ -65,8 +65,8 @@ def test_every_block_a_guest_wrote_is_in_a_round_and_the_last_is_after_the_suspe
         if not found.after_suspend and len(rounds) < 5:
             guest.step(40 // len(rounds))
 
-    with session(world.source, PF) as opened:
-        primary = opened.picture(users=False).primary
+    with open_primary(world.source, PF) as pf:
+        primary = pf.picture(users=False).primary
     moved = world.migrate(tracks=[user_data.starter(world.source, primary, on_written)])
     assert moved.written == rounds
     assert [one.after_suspend for one in rounds] == [False] * (len(rounds) - 1) + [True]
@@ -86,8 +86,8 @@ def test_a_log_that_was_full_says_so_and_begins_anew(world: World) -> None:
     guest = world.guest
     assert guest is not None
     rounds: list[Written] = []
-    with session(world.source, PF, change=True) as opened:
-        log = UserDataLog(opened, [FIRST], rounds.append, slots=8)
+    with open_primary(world.source, PF, change=True) as pf:
+        log = UserDataLog(pf, [FIRST], rounds.append, slots=8)
         guest.step(60)
         log.converge()
         assert rounds[0].restart
@@ -105,8 +105,8 @@ def test_a_log_that_is_full_at_the_suspend_rolls_back(world: World, monkeypatch:
     assert guest is not None
     monkeypatch.setattr(user_data.UserDataLog.__init__, "__kwdefaults__", {"slots": 8})
     monkeypatch.setattr(user_data.UserDataLog, "converge", lambda self: guest.step(60))
-    with session(world.source, PF) as opened:
-        primary = opened.picture(users=False).primary
+    with open_primary(world.source, PF) as pf:
+        primary = pf.picture(users=False).primary
     with pytest.raises(NvmelmError) as met:
         world.migrate(tracks=[user_data.starter(world.source, primary, lambda _: None)])
     assert met.value.reason == "log-full"
@@ -118,8 +118,8 @@ def test_several_controllers_have_a_queue_each_and_none_is_left(tmp_path: Path) 
     place = build(tmp_path / "template", "nvme-2.1-udmq", controllers=2)
     world = copy(place, tmp_path / "world")
     memory = world.place / "source" / "memory"
-    with session(world.source, PF, change=True) as opened:
-        log = UserDataLog(opened, [FIRST, FIRST + 1], lambda _: None)
+    with open_primary(world.source, PF, change=True) as pf:
+        log = UserDataLog(pf, [FIRST, FIRST + 1], lambda _: None)
         assert len(list(memory.iterdir())) == 2
         log.converge()
         assert [one.cntlid for one in log.rounds] == [FIRST, FIRST + 1]
@@ -133,8 +133,8 @@ def test_memory_that_a_device_may_still_write_to_is_kept(world: World) -> None:
     memory = world.place / "source" / "memory"
     before = set(memory.iterdir())
     world.source.arm("admin/0x45#2=status:0x4006")
-    with session(world.source, PF, change=True) as opened:
-        log = UserDataLog(opened, [FIRST], lambda _: None)
+    with open_primary(world.source, PF, change=True) as pf:
+        log = UserDataLog(pf, [FIRST], lambda _: None)
         (kept,) = set(memory.iterdir()) - before
         log.close()
         assert "was not ended" in log.notes[0]
@@ -153,8 +153,8 @@ def test_a_guest_that_writes_as_fast_as_the_log_is_read_does_not_keep_a_round_go
 ) -> None:
     guest = world.guest
     assert guest is not None
-    with session(world.source, PF, change=True) as opened:
-        log = UserDataLog(opened, [FIRST], lambda _: None, slots=16)
+    with open_primary(world.source, PF, change=True) as pf:
+        log = UserDataLog(pf, [FIRST], lambda _: None, slots=16)
         published = user_data.data_queue.set_head
 
         def busy(number: int, head: int) -> Any:
@@ -171,24 +171,24 @@ def test_a_guest_that_writes_as_fast_as_the_log_is_read_does_not_keep_a_round_go
 
 def test_a_device_that_refuses_leaves_no_queue(world: World) -> None:
     world.source.arm("admin/0x3d#1=status:0x4006")
-    with session(world.source, PF, change=True) as opened, pytest.raises(NvmelmError):
-        UserDataLog(opened, [FIRST], lambda _: None)
+    with open_primary(world.source, PF, change=True) as pf, pytest.raises(NvmelmError):
+        UserDataLog(pf, [FIRST], lambda _: None)
     with world.source.machine.view() as state:
         assert state["primaries"][PF]["queues"] == {}
 
 
 def test_a_host_whose_kernel_owns_the_pf_refuses_with_its_reason(world: World, tmp_path: Path) -> None:
-    with session(world.source, PF) as opened:
-        primary = opened.picture(users=False).primary
+    with open_primary(world.source, PF) as pf:
+        primary = pf.picture(users=False).primary
     with pytest.raises(NotSupportedError) as met:
         user_data.starter(LocalHost(state_dir=tmp_path), primary, lambda _: None)
     assert met.value.reason == "kernel-owned-queue"
 
 
 def test_a_device_without_the_log_is_refused(tmp_path: Path) -> None:
-    with create(tmp_path / "host", ["nvme-2.1"]) as host, session(host, PF) as opened:
+    with create(tmp_path / "host", ["nvme-2.1"]) as host, open_primary(host, PF) as pf:
         with pytest.raises(NotSupportedError) as met:
-            user_data.starter(host, opened.picture(users=False).primary, lambda _: None)
+            user_data.starter(host, pf.picture(users=False).primary, lambda _: None)
         assert met.value.reason == "no-user-data-log"
 
 

@@ -13,7 +13,7 @@ from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import UncertainError
 from nvmelm.inventory import marks
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.prepare import release, sequence, sriov
 from nvmelm.prepare.journal import Journal
 from nvmelm.prepare.recover import recover
@@ -34,8 +34,8 @@ def host(make_host: MakeHost) -> EmulatedHost:
     return made
 
 
-def opened(host: EmulatedHost) -> AbstractContextManager[Session]:
-    return session(host, PF, change=True)
+def opened(host: EmulatedHost) -> AbstractContextManager[OpenPrimary]:
+    return open_primary(host, PF, change=True)
 
 
 def swap(host: EmulatedHost, serial: str = "NEW") -> None:
@@ -102,8 +102,8 @@ def test_a_mark_rests_on_the_serial_number(host: EmulatedHost) -> None:
 
 
 def test_a_saved_state_is_of_its_device_and_boot(host: EmulatedHost) -> None:
-    def saved(one: Session) -> str:
-        return verbs._saved(one, one.picture().secondaries[0])
+    def saved(pf: OpenPrimary) -> str:
+        return verbs._saved(pf, pf.picture().secondaries[0])
 
     with opened(host) as one:
         verbs.suspend(one, FIRST, confirm=agree)

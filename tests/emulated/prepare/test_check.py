@@ -6,7 +6,7 @@ import pytest
 
 from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare import secondaries, sequence, sriov
 from nvmelm.prepare.check import check
 from tests.emulated.answers import agree
@@ -28,8 +28,8 @@ def levels(host: EmulatedHost) -> dict[str, str]:
 
 
 def prepared(host: EmulatedHost) -> EmulatedHost:
-    with session(host, PF, change=True) as opened:
-        sequence.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=agree)
     return host
 
 
@@ -77,10 +77,10 @@ def test_autoprobe_that_somebody_else_switched_off_is_told(make_host: MakeHost) 
 
 def test_a_vf_the_kernel_drives_is_told(make_host: MakeHost) -> None:
     host = make_host()
-    with session(host, PF, change=True) as opened:
-        sriov.enable_sriov(opened, 1, confirm=agree)
-        secondaries.assign(opened, 66, vq=2, vi=1, confirm=agree)
-        secondaries.online(opened, 66, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        sriov.enable_sriov(pf, 1, confirm=agree)
+        secondaries.assign(pf, 66, vq=2, vi=1, confirm=agree)
+        secondaries.online(pf, 66, confirm=agree)
     host.sysfs.write("bus/pci/devices/0000:01:00.1/driver_override", "nvme")
     host.sysfs.write("bus/pci/drivers_probe", "0000:01:00.1")
     assert levels(host)["vf-driver"] == "warning"

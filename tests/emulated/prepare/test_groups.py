@@ -14,7 +14,7 @@ from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel.functions import open_vfio
 from nvmelm.errors import BusyError, NotSupportedError, NvmelmError
 from nvmelm.inventory import pci
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport, Picture
 from nvmelm.prepare import binding, release, secondaries, sequence, sriov
@@ -29,23 +29,23 @@ OLD = "5.15.0-91-generic"
 
 
 def look(host: EmulatedHost) -> Picture:
-    with session(host, PF) as opened:
-        return opened.picture()
+    with open_primary(host, PF) as pf:
+        return pf.picture()
 
 
 def prepare(host: EmulatedHost, vfs: int = 2) -> ChangeReport:
-    with session(host, PF, change=True) as opened:
-        return sequence.prepare(opened, Role.MIGRATABLE, vfs, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        return sequence.prepare(pf, Role.MIGRATABLE, vfs, confirm=agree)
 
 
 def bind(host: EmulatedHost, which: Sequence[str] = VFS, *, unmarked: bool = False) -> ChangeReport:
-    with session(host, PF, change=True) as opened:
-        return binding.bind(opened, [Bdf.parse(one) for one in which], unmarked=unmarked, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        return binding.bind(pf, [Bdf.parse(one) for one in which], unmarked=unmarked, confirm=agree)
 
 
 def unbind(host: EmulatedHost, which: Sequence[str] = VFS) -> None:
-    with session(host, PF, change=True) as opened:
-        binding.unbind(opened, [Bdf.parse(one) for one in which], confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        binding.unbind(pf, [Bdf.parse(one) for one in which], confirm=agree)
 
 
 def ready(host: EmulatedHost, number: int = 0) -> None:
@@ -93,8 +93,8 @@ def test_vfs_of_one_group_are_attached_to_one_vm_and_to_no_other(make_host: Make
     prepare(host)
 
     def attach(number: int, socket: str) -> bool:
-        with session(host, PF) as opened:
-            return vm.attach(opened, Bdf.parse(VFS[number]), qmp=str(tmp_path / socket), confirm=agree).changed
+        with open_primary(host, PF) as pf:
+            return vm.attach(pf, Bdf.parse(VFS[number]), qmp=str(tmp_path / socket), confirm=agree).changed
 
     with EmulatedVmm(host, socket=tmp_path / "one"), EmulatedVmm(host, socket=tmp_path / "other"):
         assert attach(0, "one")
@@ -102,8 +102,8 @@ def test_vfs_of_one_group_are_attached_to_one_vm_and_to_no_other(make_host: Make
             attach(1, "other")
         assert met.value.cause.count("has /dev/vfio/2 open") == 1
         assert attach(1, "one")
-        with session(host, PF) as opened:
-            detached = vm.detach(opened, Bdf.parse(VFS[1]), qmp=str(tmp_path / "one"), confirm=agree)
+        with open_primary(host, PF) as pf:
+            detached = vm.detach(pf, Bdf.parse(VFS[1]), qmp=str(tmp_path / "one"), confirm=agree)
         assert not [note for note in detached.notes if "still open" in note]
 
 
@@ -135,10 +135,10 @@ def test_a_group_of_one_needs_no_note(make_host: MakeHost) -> None:
 @pytest.fixture
 def noiommu(make_host: MakeHost) -> EmulatedHost:
     host = make_host(options={"iommu": False, "noiommu": True})
-    with session(host, PF, change=True) as opened:
-        sriov.enable_sriov(opened, 1, confirm=agree)
-        secondaries.assign(opened, 0x42, vq=2, vi=2, confirm=agree)
-        secondaries.online(opened, 0x42, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        sriov.enable_sriov(pf, 1, confirm=agree)
+        secondaries.assign(pf, 0x42, vq=2, vi=2, confirm=agree)
+        secondaries.online(pf, 0x42, confirm=agree)
     return host
 
 
@@ -192,8 +192,8 @@ def test_the_node_of_a_function_follows_from_its_driver_and_group(old: EmulatedH
 def test_who_holds_a_function_is_seen_and_asked_about(old: EmulatedHost) -> None:
     hold(old)
     assert "dpdk" in look(old).secondaries[0].used_by[0]
-    with session(old, PF, change=True) as opened, pytest.raises(BusyError) as met:
-        release.release(opened, confirm=decline)
+    with open_primary(old, PF, change=True) as pf, pytest.raises(BusyError) as met:
+        release.release(pf, confirm=decline)
     assert "dpdk" in met.value.cause
 
 
@@ -205,8 +205,8 @@ def test_a_release_below_a_holder_ends_at_its_deadline(
     host = make_host(options={"kernel_release": kernel})
     prepare(host)
     hold(host)
-    with session(host, PF, change=True) as opened, pytest.raises(NvmelmError, match=r"waited 0\.2 s in vain"):
-        release.release(opened, confirm=agree)
+    with open_primary(host, PF, change=True) as pf, pytest.raises(NvmelmError, match=r"waited 0\.2 s in vain"):
+        release.release(pf, confirm=agree)
 
 
 def test_a_write_that_the_kernel_blocks_ends_at_a_deadline_whoever_is_seen_to_hold_it(
@@ -218,10 +218,10 @@ def test_a_write_that_the_kernel_blocks_ends_at_a_deadline_whoever_is_seen_to_ho
     hold(host)
     monkeypatch.setattr(type(host), "openers", lambda *_: [])  # the holder is in another namespace of processes
     with (
-        session(host, PF, change=True) as opened,
+        open_primary(host, PF, change=True) as pf,
         pytest.raises(NvmelmError, match="in vain to write"),
     ):
-        release.release(opened, confirm=agree)
+        release.release(pf, confirm=agree)
 
 
 def test_an_old_kernel_is_found_by_host_check(old: EmulatedHost) -> None:

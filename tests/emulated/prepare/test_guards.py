@@ -17,7 +17,7 @@ from nvmelm.documents import Picture, Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.errors import BusyError, NotReadyError, NvmelmError, UncertainError
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
 from nvmelm.ownership.sessions import Sessions, sessions_path
@@ -82,8 +82,8 @@ def shut_down(world: World) -> None:
 
 
 def look(host: EmulatedHost) -> Picture:
-    with session(host, PF) as opened:
-        return opened.picture()
+    with open_primary(host, PF) as pf:
+        return pf.picture()
 
 
 def role_of(host: EmulatedHost) -> str | None:
@@ -91,14 +91,14 @@ def role_of(host: EmulatedHost) -> str | None:
     return str(mark.role) if mark is not None and mark.holds else None
 
 
-def change(host: EmulatedHost, do: Callable[[Session], Any]) -> Any:
-    with session(host, PF, change=True) as opened:
-        return do(opened)
+def change(host: EmulatedHost, do: Callable[[OpenPrimary], Any]) -> Any:
+    with open_primary(host, PF, change=True) as pf:
+        return do(pf)
 
 
 def allow_resume(host: EmulatedHost, confirm: Callable[[str], None], *, dry_run: bool = False) -> ChangeReport:
-    def do(one: Session) -> ChangeReport:
-        return allow.allow(one, [FIRST], Role.RESUMABLE, confirm=confirm, dry_run=dry_run)
+    def do(pf: OpenPrimary) -> ChangeReport:
+        return allow.allow(pf, [FIRST], Role.RESUMABLE, confirm=confirm, dry_run=dry_run)
 
     report: ChangeReport = change(host, do)
     return report
@@ -106,7 +106,7 @@ def allow_resume(host: EmulatedHost, confirm: Callable[[str], None], *, dry_run:
 
 # An undecided copy is touched by nobody but its session.
 
-DESTROYERS: dict[str, Callable[[Session, str], object]] = {
+DESTROYERS: dict[str, Callable[[OpenPrimary, str], object]] = {
     "secondary offline": lambda one, _: secondaries.offline(one, FIRST, confirm=agree),
     "secondary assign": lambda one, _: secondaries.assign(one, FIRST, vq=4, vi=2, confirm=agree),
     "compat parameters apply": lambda one, _: parameters.give(one, FIRST, namespaces=[], confirm=agree),
@@ -131,7 +131,10 @@ def test_an_undecided_copy_is_refused_to_every_verb_that_would_destroy_it(
 ) -> None:
     before = undecided.controller(side)
     (held,) = unfinished(undecided, side)
-    with pytest.raises(BusyError) as met, session(undecided.host(side), PF, change=verb != "a domain's start") as one:
+    with (
+        pytest.raises(BusyError) as met,
+        open_primary(undecided.host(side), PF, change=verb != "a domain's start") as one,
+    ):
         DESTROYERS[verb](one, side)
     assert met.value.reason == "session-unfinished"
     assert held in met.value.cause
@@ -156,8 +159,10 @@ def test_a_state_is_not_restored_over_an_undecided_one(undecided: World, tmp_pat
     assert undecided.controller("destination") == before
 
 
-def test_a_mark_may_be_taken_back_and_a_stray_copy_suspended(undecided: World) -> None:
-    change(undecided.destination, lambda one: verbs.suspend(one, FIRST, confirm=agree))
+def test_a_mark_may_be_taken_back_and_nobody_suspends_a_copy_behind_the_sessions_back(undecided: World) -> None:
+    """Suspended, a copy that was lost would look like the one that waits for its session's end."""
+    with pytest.raises(BusyError):
+        change(undecided.destination, lambda one: verbs.suspend(one, FIRST, confirm=agree))
     change(undecided.destination, lambda one: allow.revoke(one, [FIRST], confirm=agree))
     assert role_of(undecided.destination) is None
 
@@ -200,10 +205,10 @@ def test_apply_leaves_a_controller_that_was_moved_here_unmarked_and_says_so(move
 
 def test_a_second_move_finds_no_target_and_the_guest_runs_on(moved: World) -> None:
     reach(moved.destination, parse("f", CONFIG["destination"]), confirm=agree)
-    with session(moved.source, PF, change=True) as opened:  # a preparation would leave what was moved away as it is
-        secondaries.assign(opened, FIRST, vq=2, vi=1, confirm=agree)
-        secondaries.online(opened, FIRST, confirm=agree)
-        allow.allow(opened, [FIRST], Role.MIGRATABLE, confirm=agree)
+    with open_primary(moved.source, PF, change=True) as pf:  # a preparation would leave what was moved away as it is
+        secondaries.assign(pf, FIRST, vq=2, vi=1, confirm=agree)
+        secondaries.online(pf, FIRST, confirm=agree)
+        allow.allow(pf, [FIRST], Role.MIGRATABLE, confirm=agree)
     with pytest.raises(NvmelmError, match="no resumable controller left"):
         moved.migrate()
     assert moved.runs("destination")
@@ -261,9 +266,9 @@ def test_a_controller_never_moved_is_marked_without_a_question(make_host: MakeHo
     host = make_host()
     change(host, lambda one: sequence.prepare(one, Role.MIGRATABLE, 1, confirm=agree))
     assert role_of(host) == "migratable"
-    with session(host, PF, change=True) as opened:
-        which = opened.picture().secondaries[0].cntlid
-        allow.allow(opened, [which], Role.RESUMABLE, confirm=decline)
+    with open_primary(host, PF, change=True) as pf:
+        which = pf.picture().secondaries[0].cntlid
+        allow.allow(pf, [which], Role.RESUMABLE, confirm=decline)
     assert role_of(host) == "resumable"
     assert not sessions_path(host).exists()
 
@@ -384,8 +389,8 @@ def test_a_verb_that_looks_at_the_sessions_keeps_no_other_from_writing_them(unde
 
 def test_a_preparation_leaves_what_this_source_moved_away_as_it_is(moved: World) -> None:
     before = cells_of(look(moved.source))
-    with session(moved.source, PF, change=True) as opened:
-        report = sequence.prepare(opened, Role.MIGRATABLE, 1, vq=3, vi=2, confirm=agree)
+    with open_primary(moved.source, PF, change=True) as pf:
+        report = sequence.prepare(pf, Role.MIGRATABLE, 1, vq=3, vi=2, confirm=agree)
     assert (report.changed, report.actions) == (False, ())
     assert [one.cntlid for one in report.moved] == [FIRST]
     assert f"{FIRST:#06x} was moved to {report.moved[0].to}" in report.notes[0]
@@ -393,10 +398,10 @@ def test_a_preparation_leaves_what_this_source_moved_away_as_it_is(moved: World)
 
 
 def test_all_migratable_passes_over_a_blank_controller_in_the_place_of_one_that_moved(moved: World) -> None:
-    with session(moved.source, PF, change=True) as opened:
-        secondaries.assign(opened, FIRST, vq=3, vi=2, confirm=agree)
-        secondaries.online(opened, FIRST, confirm=agree)
-        allow.allow(opened, [FIRST], Role.MIGRATABLE, confirm=agree)
+    with open_primary(moved.source, PF, change=True) as pf:
+        secondaries.assign(pf, FIRST, vq=3, vi=2, confirm=agree)
+        secondaries.online(pf, FIRST, confirm=agree)
+        allow.allow(pf, [FIRST], Role.MIGRATABLE, confirm=agree)
         with pytest.raises(NotReadyError, match="is migratable") as caught:
-            _chosen(opened, (), every=True)
+            _chosen(pf, (), every=True)
     assert caught.value.reason == "unmarked"

@@ -14,7 +14,7 @@ from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.emulator.machine.generations import NVME_2_1, NamespaceRow
 from nvmelm.errors import BusyError, NvmelmError, UsageError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import ChangeReport, Role
 from nvmelm.prepare import parameters, sequence
 from nvmelm.prepare import release as undo_all
@@ -30,8 +30,8 @@ PF, FIRST = "0000:01:00.0", 0x42
 def host(make_host: MakeHost) -> EmulatedHost:
     """Return a host with one prepared controller that sees two namespaces."""
     made = make_host(NVME_2_1.with_(namespaces=(NamespaceRow(), NamespaceRow(nsid=2))))
-    with session(made, PF, change=True) as opened:
-        sequence.prepare(opened, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
+    with open_primary(made, PF, change=True) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 1, vq=2, vi=2, confirm=agree)
     return made
 
 
@@ -41,13 +41,13 @@ def attached(host: EmulatedHost, cntlid: int = FIRST) -> list[int]:
 
 
 def give(host: EmulatedHost, confirm: Callable[[str], None] = agree, **wanted: Any) -> ChangeReport:
-    with session(host, PF, change=True) as opened:
-        return parameters.give(opened, FIRST, confirm=confirm, **wanted)
+    with open_primary(host, PF, change=True) as pf:
+        return parameters.give(pf, FIRST, confirm=confirm, **wanted)
 
 
 def release(host: EmulatedHost) -> ChangeReport:
-    with session(host, PF, change=True) as opened:
-        return undo_all.release(opened, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        return undo_all.release(pf, confirm=agree)
 
 
 def test_a_namespace_is_not_taken_from_an_online_controller_without_a_question(host: EmulatedHost) -> None:
@@ -115,8 +115,8 @@ def test_a_refused_attachment_puts_everything_back(host: EmulatedHost) -> None:
         give(host, vq=4, namespaces=[])
     assert met.value.rolled_back
     assert attached(host) == [1, 2]
-    with session(host, PF) as opened:
-        assert opened.picture().secondaries[0].vq == 2
+    with open_primary(host, PF) as pf:
+        assert pf.picture().secondaries[0].vq == 2
 
 
 def test_a_user_of_the_controller_is_named_and_it_is_left_alone(host: EmulatedHost) -> None:

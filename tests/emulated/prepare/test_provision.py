@@ -25,7 +25,7 @@ from nvmelm.errors import (
     UsageError,
 )
 from nvmelm.inventory import marks
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare import allow, binding, secondaries, sequence, sriov
 from nvmelm.prepare import release as undo_all
 from nvmelm.prepare.actions import Cells
@@ -39,8 +39,8 @@ PF = "0000:01:00.0"
 
 
 def look(host: EmulatedHost) -> Picture:
-    with session(host, PF) as opened:
-        return opened.picture()
+    with open_primary(host, PF) as pf:
+        return pf.picture()
 
 
 def cells(host: EmulatedHost) -> Cells:
@@ -48,13 +48,13 @@ def cells(host: EmulatedHost) -> Cells:
 
 
 def prepare(host: EmulatedHost, vfs: int = 2, role: Role = Role.MIGRATABLE, **options: object) -> bool:
-    with session(host, PF, change=True) as opened:
-        return sequence.prepare(opened, role, vfs, confirm=agree, **options).changed  # type: ignore[arg-type]
+    with open_primary(host, PF, change=True) as pf:
+        return sequence.prepare(pf, role, vfs, confirm=agree, **options).changed  # type: ignore[arg-type]
 
 
 def release(host: EmulatedHost) -> bool:
-    with session(host, PF, change=True) as opened:
-        return undo_all.release(opened, confirm=agree).changed
+    with open_primary(host, PF, change=True) as pf:
+        return undo_all.release(pf, confirm=agree).changed
 
 
 def test_a_prepared_function_is_online_marked_and_bound_with_a_node_for_the_vm(make_host: MakeHost) -> None:
@@ -78,10 +78,10 @@ def test_preparing_twice_changes_nothing_the_second_time(make_host: MakeHost) ->
 def test_a_dry_run_changes_nothing_and_shows_what_the_real_run_does(make_host: MakeHost) -> None:
     host = make_host()
     before = cells(host)
-    with session(host, PF, change=True) as opened:
-        planned = sequence.prepare(opened, Role.MIGRATABLE, 2, confirm=decline, dry_run=True)
+    with open_primary(host, PF, change=True) as pf:
+        planned = sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=decline, dry_run=True)
         assert cells(host) == before
-        done = sequence.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
+        done = sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=agree)
     assert [one.summary for one in planned.actions] == [one.summary for one in done.actions]
     assert all(one.operations for one in planned.actions)
     assert (planned.changed, done.changed) == (False, True)
@@ -100,8 +100,8 @@ def test_release_brings_back_exactly_what_was_there(make_host: MakeHost) -> None
 @pytest.mark.parametrize("fault", ["sysfs/*driver_override=errno:EIO", "sysfs/*sriov_numvfs=errno:EIO"])
 def test_what_a_function_held_before_it_was_enabled_is_brought_back(make_host: MakeHost, fault: str) -> None:
     host = make_host()
-    with session(host, PF, change=True) as opened:
-        secondaries.assign(opened, 0x44, vq=2, vi=1, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        secondaries.assign(pf, 0x44, vq=2, vi=1, confirm=agree)
         Journal(host, PF).forget()
     before = cells(host)
     assert before["0x0044/vq"] == 2
@@ -129,10 +129,10 @@ def test_an_error_that_nobody_expected_puts_everything_back(
 
 def test_release_brings_back_vfs_that_were_there_with_their_resources_and_driver(make_host: MakeHost) -> None:
     host = make_host()
-    with session(host, PF, change=True) as opened:  # somebody else's set-up: one online VF that the kernel drives
-        sriov.enable_sriov(opened, 1, confirm=agree)
-        secondaries.assign(opened, 66, vq=4, vi=3, confirm=agree)
-        secondaries.online(opened, 66, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:  # somebody else's set-up: one online VF that the kernel drives
+        sriov.enable_sriov(pf, 1, confirm=agree)
+        secondaries.assign(pf, 66, vq=4, vi=3, confirm=agree)
+        secondaries.online(pf, 66, confirm=agree)
         host.sysfs.write("bus/pci/devices/0000:01:00.1/driver_override", "nvme")
         host.sysfs.write("bus/pci/drivers_probe", "0000:01:00.1")
         host.sysfs.write("bus/pci/devices/0000:01:00.1/driver_override", "\n")
@@ -149,13 +149,13 @@ def test_release_brings_back_vfs_that_were_there_with_their_resources_and_driver
 def test_standalone_verbs_are_released_together(make_host: MakeHost) -> None:
     host = make_host()
     before = cells(host)
-    with session(host, PF, change=True) as opened:
-        sriov.enable_sriov(opened, 4, confirm=agree)
-        secondaries.assign(opened, 66, vq=2, vi=1, confirm=agree)
-        secondaries.online(opened, 66, confirm=agree)
-        allow.allow(opened, [66], Role.RESUMABLE, confirm=agree)
-        binding.bind(opened, [66], confirm=agree)
-        sriov.enable_sriov(opened, 5, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        sriov.enable_sriov(pf, 4, confirm=agree)
+        secondaries.assign(pf, 66, vq=2, vi=1, confirm=agree)
+        secondaries.online(pf, 66, confirm=agree)
+        allow.allow(pf, [66], Role.RESUMABLE, confirm=agree)
+        binding.bind(pf, [66], confirm=agree)
+        sriov.enable_sriov(pf, 5, confirm=agree)
     release(host)
     assert cells(host) == before
 
@@ -163,21 +163,21 @@ def test_standalone_verbs_are_released_together(make_host: MakeHost) -> None:
 def test_unbinding_gives_the_vf_back_to_the_driver_it_came_from(make_host: MakeHost) -> None:
     host = make_host()
     prepare(host)
-    with session(host, PF, change=True) as opened:
-        assert binding.unbind(opened, [66], confirm=agree).changed
-        assert not binding.unbind(opened, [66], confirm=agree).changed
+    with open_primary(host, PF, change=True) as pf:
+        assert binding.unbind(pf, [66], confirm=agree).changed
+        assert not binding.unbind(pf, [66], confirm=agree).changed
     first = look(host).secondaries[0]
     assert (first.driver, first.driver_override) == (None, "")
 
 
 def test_an_unmarked_vf_is_not_bound_unless_that_is_wanted(make_host: MakeHost) -> None:
     host = make_host()
-    with session(host, PF, change=True) as opened:
-        sriov.enable_sriov(opened, 1, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        sriov.enable_sriov(pf, 1, confirm=agree)
         with pytest.raises(NotReadyError, match="is not marked") as caught:
-            binding.bind(opened, [66], confirm=agree)
+            binding.bind(pf, [66], confirm=agree)
         assert "allow-migration" in caught.value.fix
-        assert binding.bind(opened, [66], unmarked=True, confirm=agree).changed
+        assert binding.bind(pf, [66], unmarked=True, confirm=agree).changed
 
 
 def test_a_controller_without_live_migration_is_refused_before_anything_changes(make_host: MakeHost) -> None:
@@ -344,20 +344,20 @@ def test_recover_is_safe_when_nothing_happened(make_host: MakeHost) -> None:
 
 def test_a_mounted_vf_is_named_and_not_taken_away(make_host: MakeHost) -> None:
     host = make_host()
-    with session(host, PF, change=True) as opened:
-        sriov.enable_sriov(opened, 1, confirm=agree)
-        secondaries.assign(opened, 66, vq=2, vi=1, confirm=agree)
-        secondaries.online(opened, 66, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        sriov.enable_sriov(pf, 1, confirm=agree)
+        secondaries.assign(pf, 66, vq=2, vi=1, confirm=agree)
+        secondaries.online(pf, 66, confirm=agree)
     host.sysfs.write("bus/pci/devices/0000:01:00.1/driver_override", "nvme")
     host.sysfs.write("bus/pci/drivers_probe", "0000:01:00.1")
     node = look(host).secondaries[0].controller_node
     namespace = next(name for name in host.sysfs.listdir(f"class/nvme/{node}") if name.startswith(f"{node}n"))
     host.mount(namespace, "/srv/data")
-    with session(host, PF, change=True) as opened:
+    with open_primary(host, PF, change=True) as pf:
         with pytest.raises(BusyError) as caught:
-            binding.bind(opened, [66], unmarked=True, confirm=decline)
+            binding.bind(pf, [66], unmarked=True, confirm=decline)
         assert "/srv/data" in caught.value.cause
-        assert binding.bind(opened, [66], unmarked=True, confirm=agree).changed
+        assert binding.bind(pf, [66], unmarked=True, confirm=agree).changed
 
 
 # Marks.
@@ -455,26 +455,26 @@ def test_what_nvmelm_remembers_is_for_root_alone(make_host: MakeHost) -> None:
 
 def test_a_controller_without_resources_is_told_how_it_gets_those_it_needs_to_go_online(make_host: MakeHost) -> None:
     host = make_host()
-    with session(host, PF, change=True) as opened:
-        sriov.enable_sriov(opened, 1, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        sriov.enable_sriov(pf, 1, confirm=agree)
         with pytest.raises(NotReadyError) as met:
-            secondaries.online(opened, 0x42, confirm=agree)
+            secondaries.online(pf, 0x42, confirm=agree)
         assert met.value.fix == "nvmelm secondary assign nvme0 0x0042 --vq 2 --vi 1"
         assert met.value.cause == "it has 0 VQ and 0 VI resources, and needs 2 VQ and 1 VI"
         assert met.value.reason == "no-resources"
-        secondaries.assign(opened, 0x42, vq=3, vi=None, confirm=agree)
+        secondaries.assign(pf, 0x42, vq=3, vi=None, confirm=agree)
         with pytest.raises(NotReadyError) as met:
-            secondaries.online(opened, 0x42, confirm=agree)
+            secondaries.online(pf, 0x42, confirm=agree)
         assert met.value.fix == "nvmelm secondary assign nvme0 0x0042 --vi 1"
-        secondaries.assign(opened, 0x42, vq=None, vi=1, confirm=agree)
-        assert secondaries.online(opened, 0x42, confirm=agree).changed
+        secondaries.assign(pf, 0x42, vq=None, vi=1, confirm=agree)
+        assert secondaries.online(pf, 0x42, confirm=agree).changed
 
 
 def test_a_controller_for_which_no_resources_are_left_is_told_so(make_host: MakeHost) -> None:
     host = make_host()
     prepare(host, 8)  # 8 of 64 each
-    with session(host, PF, change=True) as opened, pytest.raises(NotSupportedError) as met:
-        secondaries.online(opened, 0x4A, confirm=agree)
+    with open_primary(host, PF, change=True) as pf, pytest.raises(NotSupportedError) as met:
+        secondaries.online(pf, 0x4A, confirm=agree)
     assert met.value.reason == "no-resources"
     assert met.value.fix == "free resources of others: nvmelm secondary offline nvme0 CNTLID"
 
@@ -483,8 +483,8 @@ def test_a_release_shows_no_mark_that_it_removed(make_host: MakeHost) -> None:
     host = make_host()
     prepare(host, valid_s=3600)
     expire(host, 0x42)
-    with session(host, PF, change=True) as opened:
-        report = undo_all.release(opened, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        report = undo_all.release(pf, confirm=agree)
     assert report.picture is not None
     assert [one.mark for one in report.picture.secondaries] == [None] * len(report.picture.secondaries)
     assert report.picture == look(host)
@@ -495,8 +495,8 @@ def test_a_release_that_finds_only_an_old_mark_says_that_it_removed_it(make_host
     prepare(host, valid_s=3600)
     host.reboot()
     assert look(host).secondaries[0].mark is not None
-    with session(host, PF, change=True) as opened:
-        report = undo_all.release(opened, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        report = undo_all.release(pf, confirm=agree)
     assert (report.actions, report.changed) == ((), True)
     assert report.notes == ("marks that no longer held are gone: 0x0042, 0x0043",)
     assert report.picture == look(host)
@@ -512,19 +512,19 @@ def expire(host: EmulatedHost, cntlid: int) -> None:
 def test_an_end_asked_for_a_mark_that_is_there_is_given_to_it(make_host: MakeHost) -> None:
     host = make_host()
     prepare(host, vfs=2)
-    with session(host, PF, change=True) as opened:
-        done = allow.allow(opened, [0x42], Role.MIGRATABLE, valid_s=3600, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        done = allow.allow(pf, [0x42], Role.MIGRATABLE, valid_s=3600, confirm=agree)
         assert (done.changed, len(done.actions)) == (True, 1)
         assert "for 3600 s" in done.actions[0].summary
         first, second = (one.mark for one in look(host).secondaries[:2])
         assert first is not None
         assert second is not None
         assert (first.valid_s, second.expires_at) == (3600, None)
-        again = allow.allow(opened, [0x42], Role.MIGRATABLE, valid_s=3600, confirm=agree)
+        again = allow.allow(pf, [0x42], Role.MIGRATABLE, valid_s=3600, confirm=agree)
         assert (again.changed, again.actions) == (False, ())
         assert f"it ends at {first.expires_at}" in again.notes[0]
-        assert allow.allow(opened, [0x42], Role.MIGRATABLE, valid_s=60, confirm=agree).changed
-        kept = allow.allow(opened, [0x42], Role.MIGRATABLE, confirm=agree)
+        assert allow.allow(pf, [0x42], Role.MIGRATABLE, valid_s=60, confirm=agree).changed
+        kept = allow.allow(pf, [0x42], Role.MIGRATABLE, confirm=agree)
         assert not kept.changed
         assert "stays as it was given" in kept.notes[0]
 
@@ -532,20 +532,20 @@ def test_an_end_asked_for_a_mark_that_is_there_is_given_to_it(make_host: MakeHos
 @pytest.mark.parametrize("role", [Role.MIGRATABLE, Role.RESUMABLE])
 def test_a_preparation_that_is_there_gets_the_end_it_is_asked_for(make_host: MakeHost, role: Role) -> None:
     host = make_host()
-    with session(host, PF, change=True) as opened:
-        sequence.prepare(opened, role, 2, confirm=agree)
-        planned = sequence.prepare(opened, role, 2, valid_s=90, confirm=agree, dry_run=True)
-        done = sequence.prepare(opened, role, 2, valid_s=90, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        sequence.prepare(pf, role, 2, confirm=agree)
+        planned = sequence.prepare(pf, role, 2, valid_s=90, confirm=agree, dry_run=True)
+        done = sequence.prepare(pf, role, 2, valid_s=90, confirm=agree)
         assert [one.summary for one in planned.actions] == [one.summary for one in done.actions]
         assert {one.step for one in done.actions} == {"mark"}
-        assert not sequence.prepare(opened, role, 2, valid_s=90, confirm=agree).changed
+        assert not sequence.prepare(pf, role, 2, valid_s=90, confirm=agree).changed
     assert [one.mark.valid_s for one in look(host).secondaries[:2] if one.mark] == [90, 90]
 
 
 def test_an_end_that_could_not_be_given_is_put_back(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     host = make_host()
     prepare(host, vfs=2)
-    with session(host, PF, change=True) as opened:
+    with open_primary(host, PF, change=True) as pf:
         real, given = marks.give, []
 
         def once(*words: Any, **values: Any) -> None:
@@ -556,8 +556,8 @@ def test_an_end_that_could_not_be_given_is_put_back(make_host: MakeHost, monkeyp
 
         monkeypatch.setattr(marks, "give", once)
         with pytest.raises(RolledBackError):
-            allow.allow(opened, [0x42, 0x43], Role.MIGRATABLE, valid_s=60, confirm=agree)
+            allow.allow(pf, [0x42, 0x43], Role.MIGRATABLE, valid_s=60, confirm=agree)
     assert [one.mark.valid_s for one in look(host).secondaries[:2] if one.mark] == [None, None]
-    with session(host, PF, change=True) as opened:
-        undo_all.release(opened, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        undo_all.release(pf, confirm=agree)
     assert not any(one.mark for one in look(host).secondaries)

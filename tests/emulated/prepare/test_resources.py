@@ -10,7 +10,7 @@ from nvmelm.documents import Picture, Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.generations import NVME_2_1
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import ChangeReport
 from nvmelm.prepare import sequence, sriov
 from nvmelm.prepare.check import check
@@ -23,8 +23,8 @@ ONE_IS_ENOUGH = NVME_2_1.with_(max_vfs=63, vq_flexible=64, vq_per_secondary=1, v
 
 
 def prepare(host: EmulatedHost, vfs: int, **options: int) -> ChangeReport:
-    with session(host, PF, change=True) as opened:
-        return sequence.prepare(opened, Role.MIGRATABLE, vfs, confirm=agree, **options)  # type: ignore[arg-type]
+    with open_primary(host, PF, change=True) as pf:
+        return sequence.prepare(pf, Role.MIGRATABLE, vfs, confirm=agree, **options)  # type: ignore[arg-type]
 
 
 def test_a_device_whose_secondaries_need_one_vq_resource_is_prepared(make_host: MakeHost) -> None:
@@ -45,8 +45,8 @@ def test_a_device_that_needs_more_than_was_asked_for_says_so_and_all_is_put_back
     with pytest.raises(NvmelmError) as met:
         prepare(host, 1, vq=1)
     assert met.value.rolled_back
-    with session(host, PF) as opened:
-        assert opened.picture().primary.vfs_enabled == 0
+    with open_primary(host, PF) as pf:
+        assert pf.picture().primary.vfs_enabled == 0
 
 
 def test_a_device_that_assigns_no_vi_resources_is_prepared_without_them(make_host: MakeHost) -> None:
@@ -72,15 +72,15 @@ def test_a_list_that_cannot_be_true_is_found_and_nothing_is_changed(
     what: str, make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = make_host()
-    own = Session.picture
+    own = OpenPrimary.picture
 
-    def twisted(self: Session, **options: bool) -> Picture:
+    def twisted(self: OpenPrimary, **options: bool) -> Picture:
         picture = own(self, **options)
         return replace(picture, secondaries=tuple(map(TWISTS[what], picture.secondaries)))
 
-    monkeypatch.setattr(Session, "picture", twisted)
-    with session(host, PF, change=True) as opened, pytest.raises(MalformedError, match="contradict") as met:
-        sriov.enable_sriov(opened, 1, confirm=agree)
+    monkeypatch.setattr(OpenPrimary, "picture", twisted)
+    with open_primary(host, PF, change=True) as pf, pytest.raises(MalformedError, match="contradict") as met:
+        sriov.enable_sriov(pf, 1, confirm=agree)
     assert what in met.value.cause
     assert not Journal(host, PF).runs()
     assert [one.level for one in check(host, PF).findings if what in one.message] == ["problem"]

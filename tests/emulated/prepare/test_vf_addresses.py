@@ -12,7 +12,7 @@ from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel.sysfs import EmulatedSysfs
 from nvmelm.emulator.machine.generations import NVME_2_1, Generation
 from nvmelm.errors import NvmelmError
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
 from nvmelm.prepare import binding, sequence, sriov
@@ -38,8 +38,8 @@ def device(route: str) -> Generation:
 
 
 @contextmanager
-def opened(host: EmulatedHost) -> Iterator[Session]:
-    with session(host, PF, change=True) as one:
+def opened(host: EmulatedHost) -> Iterator[OpenPrimary]:
+    with open_primary(host, PF, change=True) as one:
         yield one
 
 

@@ -29,7 +29,7 @@ from nvmelm.errors import (
     UncertainError,
 )
 from nvmelm.host import AdminCommand, AdminQueue, Completion
-from nvmelm.inventory.opened import Session, session
+from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.prepare import allow, sequence
 from nvmelm.prepare.plan import operation_text
 from nvmelm.prepare.recover import recover
@@ -43,20 +43,20 @@ MiB = 1 << 20
 
 
 def ready(host: EmulatedHost, role: Role, vfs: int = 2) -> EmulatedHost:
-    with session(host, PF, change=True) as opened:
-        sequence.prepare(opened, role, vfs, vq=2, vi=1, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        sequence.prepare(pf, role, vfs, vq=2, vi=1, confirm=agree)
     return host
 
 
 def saved(host: EmulatedHost, file: Path, cntlid: int = FIRST) -> verbs.StateReport:
-    with session(host, PF, change=True) as opened:
-        verbs.suspend(opened, cntlid, confirm=agree)
-        return verbs.save(opened, cntlid, file)
+    with open_primary(host, PF, change=True) as pf:
+        verbs.suspend(pf, cntlid, confirm=agree)
+        return verbs.save(pf, cntlid, file)
 
 
 def restored(host: EmulatedHost, file: Path, cntlid: int = FIRST) -> verbs.StateReport:
-    with session(host, PF, change=True) as opened:
-        return verbs.restore(opened, cntlid, file, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        return verbs.restore(pf, cntlid, file, confirm=agree)
 
 
 def suspended(host: EmulatedHost, cntlid: int = FIRST) -> bool:
@@ -82,8 +82,8 @@ def test_a_guest_moves_between_hosts_with_commands_in_flight(make_host: MakeHost
     restored(destination, tmp_path / "image")
     assert suspended(destination)
     guest.attach(destination, "0000:01:00.1")
-    with session(destination, PF, change=True) as opened:
-        assert verbs.resume(opened, FIRST, confirm=agree).changed
+    with open_primary(destination, PF, change=True) as pf:
+        assert verbs.resume(pf, FIRST, confirm=agree).changed
     guest.step(50)
     report = guest.finish()
     assert report.clean
@@ -97,15 +97,15 @@ def test_an_image_is_for_root_alone_and_written_whole_or_not_at_all(make_host: M
     assert (tmp_path / "image").stat().st_mode & 0o777 == 0o600
     assert report.state_bytes
     host.arm("admin/0x42#2=status:0x4006")
-    with session(host, PF, change=True) as opened, pytest.raises(AdminCommandError):
-        verbs.save(opened, FIRST, tmp_path / "other")
+    with open_primary(host, PF, change=True) as pf, pytest.raises(AdminCommandError):
+        verbs.save(pf, FIRST, tmp_path / "other")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["image"]
 
 
 def test_a_running_controller_is_not_saved(make_host: MakeHost, tmp_path: Path) -> None:
     host = ready(make_host(), Role.MIGRATABLE)
-    with session(host, PF, change=True) as opened, pytest.raises(NotReadyError) as caught:
-        verbs.save(opened, FIRST, tmp_path / "image")
+    with open_primary(host, PF, change=True) as pf, pytest.raises(NotReadyError) as caught:
+        verbs.save(pf, FIRST, tmp_path / "image")
     assert caught.value.reason == "image-not-suspended"
     assert not (tmp_path / "image").exists()
 
@@ -113,11 +113,11 @@ def test_a_running_controller_is_not_saved(make_host: MakeHost, tmp_path: Path) 
 @pytest.mark.parametrize("role", [None, Role.RESUMABLE])
 def test_saving_needs_the_migratable_mark(make_host: MakeHost, tmp_path: Path, role: Role | None) -> None:
     host = ready(make_host(), role or Role.MIGRATABLE)
-    with session(host, PF, change=True) as opened:
+    with open_primary(host, PF, change=True) as pf:
         if role is None:
-            allow.revoke(opened, [FIRST], confirm=agree)
+            allow.revoke(pf, [FIRST], confirm=agree)
         with pytest.raises(NotReadyError) as caught:
-            verbs.save(opened, FIRST, tmp_path / "image")
+            verbs.save(pf, FIRST, tmp_path / "image")
     assert "allow-migration" in caught.value.fix
 
 
@@ -144,8 +144,8 @@ def test_state_never_goes_into_a_function_the_kernel_drives(make_host: MakeHost,
 
 def admin_commands(host: EmulatedHost) -> int:
     """Return how many VQ resources the device says are assigned: what a stray command would have changed."""
-    with session(host, PF) as opened:
-        return sum(one.vq for one in opened.picture().secondaries)
+    with open_primary(host, PF) as pf:
+        return sum(one.vq for one in pf.picture().secondaries)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "foreign", "newer", "trailing", "empty"])
@@ -183,20 +183,20 @@ def test_a_state_of_another_model_is_incompatible(make_host: MakeHost, tmp_path:
 def test_resuming_a_source_whose_state_was_saved_asks_first(make_host: MakeHost, tmp_path: Path) -> None:
     host = ready(make_host(), Role.MIGRATABLE)
     saved(host, tmp_path / "image")
-    with session(host, PF, change=True) as opened:
+    with open_primary(host, PF, change=True) as pf:
         with pytest.raises(NotReadyError, match="two running copies"):
-            verbs.resume(opened, FIRST, confirm=decline)
+            verbs.resume(pf, FIRST, confirm=decline)
         assert suspended(host)
-        assert verbs.resume(opened, FIRST, confirm=agree).changed
-        assert not verbs.resume(opened, FIRST, confirm=decline).changed
+        assert verbs.resume(pf, FIRST, confirm=agree).changed
+        assert not verbs.resume(pf, FIRST, confirm=decline).changed
 
 
 def test_a_save_killed_as_its_image_appears_still_warns_at_the_resume(
     make_host: MakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = ready(make_host(), Role.MIGRATABLE)
-    with session(host, PF, change=True) as opened:
-        verbs.suspend(opened, FIRST, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        verbs.suspend(pf, FIRST, confirm=agree)
         real = verbs.state.save
 
         def killed(*words: object, **values: object) -> None:
@@ -205,39 +205,39 @@ def test_a_save_killed_as_its_image_appears_still_warns_at_the_resume(
 
         monkeypatch.setattr(verbs.state, "save", killed)
         with pytest.raises(SystemExit):
-            verbs.save(opened, FIRST, tmp_path / "image")
+            verbs.save(pf, FIRST, tmp_path / "image")
         assert (tmp_path / "image").exists()
         with pytest.raises(NotReadyError, match="two running copies"):
-            verbs.resume(opened, FIRST, confirm=decline)
+            verbs.resume(pf, FIRST, confirm=decline)
 
 
 def test_a_save_that_failed_leaves_no_warning_behind(make_host: MakeHost, tmp_path: Path) -> None:
     host = ready(make_host(), Role.MIGRATABLE)
-    with session(host, PF, change=True) as opened:
-        verbs.suspend(opened, FIRST, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        verbs.suspend(pf, FIRST, confirm=agree)
         host.arm("admin/0x42#2=status:0x4006")
         with pytest.raises(AdminCommandError):
-            verbs.save(opened, FIRST, tmp_path / "image")
-        assert verbs.resume(opened, FIRST, confirm=decline).changed
+            verbs.save(pf, FIRST, tmp_path / "image")
+        assert verbs.resume(pf, FIRST, confirm=decline).changed
 
 
 def test_a_lost_completion_is_a_time_out_and_says_what_the_driver_did(make_host: MakeHost, tmp_path: Path) -> None:
     host = ready(make_host(), Role.MIGRATABLE)
     host.arm("admin/0x42=lose")
-    with session(host, PF, change=True) as opened, pytest.raises((TimedOutError, NvmelmError)):
-        verbs.suspend(opened, FIRST, confirm=agree)
-        verbs.save(opened, FIRST, tmp_path / "image")
+    with open_primary(host, PF, change=True) as pf, pytest.raises((TimedOutError, NvmelmError)):
+        verbs.suspend(pf, FIRST, confirm=agree)
+        verbs.save(pf, FIRST, tmp_path / "image")
     assert not (tmp_path / "image").exists()
 
 
 @pytest.mark.parametrize("kind", ["zeros", "ones", "noise", "huge", "states"])
 def test_nonsense_for_a_state_is_refused_and_nothing_is_kept(make_host: MakeHost, tmp_path: Path, kind: str) -> None:
     host = ready(make_host(), Role.MIGRATABLE)
-    with session(host, PF, change=True) as opened:
-        verbs.suspend(opened, FIRST, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        verbs.suspend(pf, FIRST, confirm=agree)
         host.arm(f"admin/0x42*20=nonsense:{kind}")
         with pytest.raises(NvmelmError):
-            verbs.save(opened, FIRST, tmp_path / "image")
+            verbs.save(pf, FIRST, tmp_path / "image")
     assert not (tmp_path / "image").exists()
 
 
@@ -263,8 +263,8 @@ def test_a_restore_cut_off_is_named_by_recover(make_host: MakeHost, tmp_path: Pa
 
 def test_a_stock_controller_is_refused_with_the_reason(make_host: MakeHost, tmp_path: Path) -> None:
     host = make_host("stock-qemu-7.2")
-    with session(host, PF, change=True) as opened, pytest.raises(NotSupportedError, match="cannot migrate"):
-        verbs.save(opened, 1, tmp_path / "image")
+    with open_primary(host, PF, change=True) as pf, pytest.raises(NotSupportedError, match="cannot migrate"):
+        verbs.save(pf, 1, tmp_path / "image")
 
 
 MEMORY = """
@@ -291,8 +291,8 @@ def peak_kib(*words: str, stdin: int | None = None, stdout: int | None = None) -
 def test_a_large_vendor_state_goes_through_in_constant_memory(make_host: MakeHost, tmp_path: Path) -> None:
     large = GENERATIONS["nvme-2.1-vendor"].with_(vendor_state_bytes=256 * MiB)
     source, destination = ready(make_host(large), Role.MIGRATABLE), ready(make_host(large), Role.RESUMABLE)
-    with session(source, PF, change=True) as opened:
-        verbs.suspend(opened, FIRST, confirm=agree)
+    with open_primary(source, PF, change=True) as pf:
+        verbs.suspend(pf, FIRST, confirm=agree)
     image = tmp_path / "image"
     least = peak_kib("--host", source.name, "state", "save", PF, hex(FIRST), str(image), "--dry-run", "--force")
     save = peak_kib("--host", source.name, "state", "save", PF, hex(FIRST), str(image))
@@ -307,8 +307,8 @@ def test_a_large_vendor_state_goes_through_in_constant_memory(make_host: MakeHos
 
 def test_a_state_streams_through_a_pipe_into_another_host(make_host: MakeHost, tmp_path: Path) -> None:
     source, destination = ready(make_host(), Role.MIGRATABLE), ready(make_host(), Role.RESUMABLE)
-    with session(source, PF, change=True) as opened:
-        verbs.suspend(opened, FIRST, confirm=agree)
+    with open_primary(source, PF, change=True) as pf:
+        verbs.suspend(pf, FIRST, confirm=agree)
     nvmelm = [sys.executable, "-m", "nvmelm"]
     save = subprocess.Popen(
         [*nvmelm, "--host", source.name, "state", "save", PF, hex(FIRST), "-"], stdout=subprocess.PIPE
@@ -328,10 +328,10 @@ def test_a_state_streams_through_a_pipe_into_another_host(make_host: MakeHost, t
 
 def test_a_full_disk_while_saving_is_an_error_and_leaves_nothing(make_host: MakeHost) -> None:
     host = ready(make_host(), Role.MIGRATABLE)
-    with session(host, PF, change=True) as opened:
-        verbs.suspend(opened, FIRST, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        verbs.suspend(pf, FIRST, confirm=agree)
         with pytest.raises((NvmelmError, UncertainError), match="space"):
-            verbs.save(opened, FIRST, Path("/dev/full"))
+            verbs.save(pf, FIRST, Path("/dev/full"))
 
 
 class Spied:
@@ -349,10 +349,10 @@ class Spied:
 
 
 @contextmanager
-def spied(host: EmulatedHost) -> Iterator[tuple[Session, Spied]]:
-    with session(host, PF, change=True) as opened:
-        queue = Spied(opened.queue)
-        yield replace(opened, queue=queue), queue
+def spied(host: EmulatedHost) -> Iterator[tuple[OpenPrimary, Spied]]:
+    with open_primary(host, PF, change=True) as pf:
+        queue = Spied(pf.queue)
+        yield replace(pf, queue=queue), queue
 
 
 def test_a_dry_run_shows_the_commands_that_the_run_then_sends(make_host: MakeHost, tmp_path: Path) -> None:
@@ -394,19 +394,19 @@ def test_a_dry_run_of_a_large_state_shows_its_first_commands_and_counts_the_othe
 def test_a_dry_run_refuses_what_the_run_refuses(make_host: MakeHost, tmp_path: Path) -> None:
     host = ready(make_host(), Role.MIGRATABLE)
     (tmp_path / "taken").write_text("precious")
-    with session(host, PF, change=True) as opened:
+    with open_primary(host, PF, change=True) as pf:
 
         def refused(file: Path, *, dry_run: bool) -> tuple[type[NvmelmError], str]:
             with pytest.raises(NvmelmError) as caught:
-                verbs.save(opened, FIRST, file, dry_run=dry_run)
+                verbs.save(pf, FIRST, file, dry_run=dry_run)
             return type(caught.value), caught.value.message
 
         running = [refused(tmp_path / "image", dry_run=dry_run) for dry_run in (True, False)]
         assert running[0] == running[1]
         assert running[0][0] is NotReadyError
-        assert verbs.resume(opened, FIRST, confirm=agree, dry_run=True).operations == ()
-        verbs.suspend(opened, FIRST, confirm=agree)
-        assert verbs.suspend(opened, FIRST, confirm=agree, dry_run=True).operations == ()
+        assert verbs.resume(pf, FIRST, confirm=agree, dry_run=True).operations == ()
+        verbs.suspend(pf, FIRST, confirm=agree)
+        assert verbs.suspend(pf, FIRST, confirm=agree, dry_run=True).operations == ()
         for name in ("taken", "nowhere/image", "."):
             assert refused(tmp_path / name, dry_run=True) == refused(tmp_path / name, dry_run=False)
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["taken"]

@@ -17,7 +17,7 @@ from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.emulator.machine.generations import NVME_2_1, TP4159, NamespaceRow
 from nvmelm.errors import BusyError
 from nvmelm.inventory import marks
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.gate import choose
 from nvmelm.ownership.vm_moves import Moves
 from nvmelm.state import verbs
@@ -324,8 +324,8 @@ def test_a_mark_taken_back_in_the_middle_keeps_the_vm_where_it_is(world: World) 
 
 
 def test_a_destination_takes_nothing_without_a_resumable_mark(world: World) -> None:
-    with session(world.destination, PF, change=True) as opened:
-        picture = opened.picture()
+    with open_primary(world.destination, PF, change=True) as pf:
+        picture = pf.picture()
         marks.give(world.destination, picture, picture.secondaries[0], Role.MIGRATABLE)
     source, destination = world.running(), world.waiting()
     assert "marked migratable, not resumable" in fails(source, destination)
@@ -359,8 +359,8 @@ def test_both_hosts_journals_name_one_id_and_the_vm_can_move_on(world: World) ->
     assert [event for event, _ in left] == ["leaving", "left"]
     assert [event for event, _ in arrived] == ["arriving", "arrived"]
     assert len({stream for _, stream in left + arrived}) == 1
-    with session(world.source, PF, change=True) as opened:
-        picture = opened.picture()
+    with open_primary(world.source, PF, change=True) as pf:
+        picture = pf.picture()
         incarnation = picture.secondaries[0].incarnation
         marks.give(world.source, picture, picture.secondaries[0], Role.RESUMABLE)
     record = Moves(world.source).left(VF, incarnation)
@@ -570,14 +570,14 @@ def test_a_destination_that_was_reset_under_the_loaded_state_does_not_start(worl
 
 def test_who_moves_with_its_vm_is_moved_by_nobody_else(world: World) -> None:
     vm = world.running()
-    with session(world.source, PF, change=True) as opened:
+    with open_primary(world.source, PF, change=True) as pf:
         for verb in (
-            lambda: verbs.suspend(opened, FIRST, confirm=agree),
-            lambda: verbs.resume(opened, FIRST, confirm=agree),
-            lambda: choose(opened, None, [FIRST]),
+            lambda: verbs.suspend(pf, FIRST, confirm=agree),
+            lambda: verbs.resume(pf, FIRST, confirm=agree),
+            lambda: choose(pf, None, [FIRST]),
         ):
             with pytest.raises(BusyError, match="moves with its VM") as refusal:
                 verb()
             assert "virsh migrate" in refusal.value.fix
         world.end(vm)
-        choose(opened, None, [FIRST])
+        choose(pf, None, [FIRST])

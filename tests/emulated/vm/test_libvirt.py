@@ -18,7 +18,7 @@ import pytest
 from nvmelm import cli
 from nvmelm.documents import Role
 from nvmelm.errors import BusyError, NotReadyError, NotSupportedError, NvmelmError, UsageError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare import sequence
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.libvirt.client import DomainRef
@@ -41,8 +41,8 @@ class Bench:
         self.libvirt: Any = import_module("libvirt")
         self.libvirt.registerErrorHandler(lambda *_about: None, None)
         self.connection = self.libvirt.open(URI)
-        with session(host, "nvme0", change=True) as opened:
-            sequence.prepare(opened, Role.MIGRATABLE, 1, confirm=agree)
+        with open_primary(host, "nvme0", change=True) as pf:
+            sequence.prepare(pf, Role.MIGRATABLE, 1, confirm=agree)
 
     def define(self, name: str, devices: str = "", *, start: bool = True) -> None:
         os = "<os><type arch='x86_64'>hvm</type></os>"
@@ -54,12 +54,12 @@ class Bench:
             domain.create()
 
     def attach(self, name: str, uri: str | None = URI, **options: Any) -> VmReport:
-        with session(self.host, "nvme0", change=True) as opened:
-            return vm.attach(opened, 0x42, libvirt=DomainRef(name, uri), **{"confirm": agree, **options})
+        with open_primary(self.host, "nvme0", change=True) as pf:
+            return vm.attach(pf, 0x42, libvirt=DomainRef(name, uri), **{"confirm": agree, **options})
 
     def detach(self, name: str, **options: Any) -> VmReport:
-        with session(self.host, "nvme0", change=True) as opened:
-            return vm.detach(opened, 0x42, libvirt=DomainRef(name, URI), **{"confirm": agree, **options})
+        with open_primary(self.host, "nvme0", change=True) as pf:
+            return vm.detach(pf, 0x42, libvirt=DomainRef(name, URI), **{"confirm": agree, **options})
 
 
 @pytest.fixture

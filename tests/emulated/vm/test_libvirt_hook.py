@@ -17,7 +17,7 @@ import pytest
 from nvmelm.documents import Role
 from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare import allow, binding, secondaries, sequence, sriov
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.libvirt import domain_xml
@@ -48,14 +48,14 @@ class Bench:
 
     def __init__(self, host: EmulatedHost) -> None:
         self.host = host
-        with session(host, "nvme0", change=True) as opened:
-            sequence.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
+        with open_primary(host, "nvme0", change=True) as pf:
+            sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=agree)
         self.unbind(FIRST, SECOND)
 
     def unbind(self, *addresses: str) -> None:
-        with session(self.host, "nvme0", change=True) as opened:
-            cntlids = [one.cntlid for one in opened.picture().secondaries if one.address in addresses]
-            binding.unbind(opened, cntlids, confirm=agree)
+        with open_primary(self.host, "nvme0", change=True) as pf:
+            cntlids = [one.cntlid for one in pf.picture().secondaries if one.address in addresses]
+            binding.unbind(pf, cntlids, confirm=agree)
 
     def hook(self, *words: str, xml: str = "", name: str = "vm1") -> subprocess.CompletedProcess[str]:
         """Run the script as libvirt does: XML on stdin, few variables, the domain's name first."""
@@ -66,8 +66,8 @@ class Bench:
         )
 
     def drivers(self) -> list[str | None]:
-        with session(self.host, "nvme0") as opened:
-            return [one.driver for one in opened.picture().secondaries if one.present]
+        with open_primary(self.host, "nvme0") as pf:
+            return [one.driver for one in pf.picture().secondaries if one.present]
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def test_a_second_preparation_changes_nothing(bench: Bench) -> None:
 
 
 def test_a_vf_that_was_bound_before_stays_bound_afterwards(bench: Bench) -> None:
-    with session(bench.host, "nvme0", change=True) as opened:
-        binding.bind(opened, [0x42], confirm=agree)
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        binding.bind(pf, [0x42], confirm=agree)
     assert bench.hook(*HOOK_BEGIN, xml=domain(FIRST, SECOND)).returncode == 0
     bench.hook(*HOOK_END, xml=domain(FIRST, SECOND))
     assert bench.drivers() == ["vfio-pci", None]
@@ -118,8 +118,8 @@ def test_a_hook_that_was_killed_before_it_bound_does_not_give_back_what_the_oper
     with pytest.raises(KeyboardInterrupt):
         domain_hook.prepare(bench.host, "vm1", xml, confirm=agree)
     monkeypatch.setattr(binding, "bind", bind)
-    with session(bench.host, "nvme0", change=True) as opened:
-        assert binding.bind(opened, [0x42], confirm=agree).changed
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        assert binding.bind(pf, [0x42], confirm=agree).changed
     assert domain_hook.prepare(bench.host, "vm1", xml, confirm=agree) == ()
     assert domain_hook.release(bench.host, "vm1", xml, confirm=agree) == ()
     assert bench.drivers()[0] == "vfio-pci"
@@ -192,18 +192,18 @@ def test_a_domain_may_be_called_what_it_likes(bench: Bench, name: str) -> None:
 
 
 def revoke(bench: Bench) -> None:
-    with session(bench.host, "nvme0", change=True) as opened:
-        allow.revoke(opened, [0x42], confirm=agree)
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        allow.revoke(pf, [0x42], confirm=agree)
 
 
 def offline(bench: Bench) -> None:
-    with session(bench.host, "nvme0", change=True) as opened:
-        secondaries.offline(opened, 0x42, confirm=agree)
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        secondaries.offline(pf, 0x42, confirm=agree)
 
 
 def disable(bench: Bench) -> None:
-    with session(bench.host, "nvme0", change=True) as opened:
-        sriov.disable_sriov(opened, confirm=agree)
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        sriov.disable_sriov(pf, confirm=agree)
 
 
 @pytest.mark.parametrize(
@@ -251,11 +251,11 @@ def test_an_unmarked_vf_is_prepared_when_the_domain_says_that_this_is_meant(benc
 
 
 def test_a_vf_that_another_vm_has_is_refused_and_that_vm_named(bench: Bench, tmp_path: Path) -> None:
-    with session(bench.host, "nvme0", change=True) as opened:
-        binding.bind(opened, [0x42], confirm=agree)
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        binding.bind(pf, [0x42], confirm=agree)
     with EmulatedVmm(bench.host, socket=tmp_path / "qmp", vm="first-vm"):
-        with session(bench.host, "nvme0", change=True) as opened:
-            vm.attach(opened, 0x42, qmp=str(tmp_path / "qmp"), confirm=agree)
+        with open_primary(bench.host, "nvme0", change=True) as pf:
+            vm.attach(pf, 0x42, qmp=str(tmp_path / "qmp"), confirm=agree)
         done = bench.hook(*HOOK_BEGIN, xml=domain(FIRST))
     assert done.returncode == 5
     assert "VM first-vm" in done.stderr
@@ -271,8 +271,8 @@ def test_a_vf_that_went_away_while_the_domain_ran_is_nobodys_any_more(bench: Ben
 def test_one_vf_that_cannot_be_given_back_does_not_keep_the_others(bench: Bench, tmp_path: Path) -> None:
     bench.hook(*HOOK_BEGIN, xml=domain(FIRST, SECOND))
     with EmulatedVmm(bench.host, socket=tmp_path / "qmp", vm="thief"):
-        with session(bench.host, "nvme0", change=True) as opened:
-            vm.attach(opened, 0x42, qmp=str(tmp_path / "qmp"), confirm=agree)
+        with open_primary(bench.host, "nvme0", change=True) as pf:
+            vm.attach(pf, 0x42, qmp=str(tmp_path / "qmp"), confirm=agree)
         done = bench.hook(*HOOK_END, xml=domain(FIRST, SECOND))
         assert bench.drivers() == ["vfio-pci", None]
     assert done.returncode != 0
@@ -290,8 +290,8 @@ def test_what_was_written_down_before_a_reboot_counts_no_more(bench: Bench) -> N
 def test_a_vf_that_was_made_anew_meanwhile_is_not_given_back(bench: Bench) -> None:
     bench.hook(*HOOK_BEGIN, xml=domain(FIRST))
     disable(bench)
-    with session(bench.host, "nvme0", change=True) as opened:
-        sequence.prepare(opened, Role.MIGRATABLE, 2, confirm=agree)
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=agree)
     bench.hook(*HOOK_END, xml=domain(FIRST))
     assert bench.drivers() == ["vfio-pci", "vfio-pci"]
 

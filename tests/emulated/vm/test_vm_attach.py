@@ -22,7 +22,7 @@ from nvmelm.errors import (
     TimedOutError,
 )
 from nvmelm.hosts import open_host
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.ownership.sessions import Moving, Sessions, Side, State, new_record
 from nvmelm.prepare import allow, binding, secondaries, sequence
 from nvmelm.vm import verbs as vm
@@ -40,26 +40,26 @@ class Bench:
     def __init__(self, host: EmulatedHost, directory: Path) -> None:
         self.host = host
         self.socket = directory / "qmp"
-        with session(host, "nvme0", change=True) as opened:
-            picture = sequence.prepare(opened, Role.MIGRATABLE, 2, confirm=agree).picture
+        with open_primary(host, "nvme0", change=True) as pf:
+            picture = sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=agree).picture
         assert picture is not None
         self.cntlids = {one.vf_number: one.cntlid for one in picture.secondaries}
 
     def attach(self, number: int = 1, **options: Any) -> VmReport:
-        with session(self.host, "nvme0", change=True) as opened:
-            return vm.attach(opened, self.cntlids[number], **{"qmp": str(self.socket), "confirm": agree, **options})
+        with open_primary(self.host, "nvme0", change=True) as pf:
+            return vm.attach(pf, self.cntlids[number], **{"qmp": str(self.socket), "confirm": agree, **options})
 
     def detach(self, number: int = 1, **options: Any) -> VmReport:
-        with session(self.host, "nvme0", change=True) as opened:
-            return vm.detach(opened, self.cntlids[number], **{"qmp": str(self.socket), "confirm": agree, **options})
+        with open_primary(self.host, "nvme0", change=True) as pf:
+            return vm.detach(pf, self.cntlids[number], **{"qmp": str(self.socket), "confirm": agree, **options})
 
     def arguments(self, **options: Any) -> VmArguments:
-        with session(self.host, "nvme0") as opened:
-            return vm.arguments(opened, self.cntlids[1], **options)
+        with open_primary(self.host, "nvme0") as pf:
+            return vm.arguments(pf, self.cntlids[1], **options)
 
     def secondary(self) -> Secondary:
-        with session(self.host, "nvme0") as opened:
-            found = opened.picture().secondary(self.cntlids[1])
+        with open_primary(self.host, "nvme0") as pf:
+            found = pf.picture().secondary(self.cntlids[1])
         assert found is not None
         return found
 
@@ -133,14 +133,14 @@ def held_by_a_session(bench: Bench) -> Sessions:
     one = bench.secondary()
     moving = Moving(one.cntlid, 0x42, one.incarnation, one.vq, one.vi)
     sessions = Sessions(bench.host)
-    with session(bench.host, "nvme0") as opened:
+    with open_primary(bench.host, "nvme0") as pf:
         record = new_record(
             bench.host,
             "a" * 32,
             Side.SOURCE,
             peer="ssh://beta/nvme0",
-            primary=opened.address,
-            serial=opened.ref.serial,
+            primary=pf.address,
+            serial=pf.ref.serial,
             controllers=(moving,),
         )
     record = sessions.open(record)
@@ -190,8 +190,8 @@ def test_a_vf_is_given_back_and_can_be_unbound_at_once(bench: Bench, start: Star
     report = bench.detach()
     assert (report.changed, report.attached) == (True, False)
     assert bench.secondary().used_by == ()
-    with session(bench.host, "nvme0", change=True) as opened:
-        binding.unbind(opened, [bench.cntlids[1]], confirm=decline)
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        binding.unbind(pf, [bench.cntlids[1]], confirm=decline)
     assert bench.detach().changed is False
 
 
@@ -226,9 +226,9 @@ def test_nothing_happens_until_the_guest_runs_and_the_request_stays(bench: Bench
 def test_a_resumable_vf_goes_into_a_running_vm_only_when_the_operator_agrees(
     make_host: MakeHost, bench: Bench, start: Start
 ) -> None:
-    with session(bench.host, "nvme0", change=True) as opened:
-        allow.revoke(opened, [bench.cntlids[1]], confirm=agree)
-        allow.allow(opened, [bench.cntlids[1]], Role.RESUMABLE, confirm=agree)
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        allow.revoke(pf, [bench.cntlids[1]], confirm=agree)
+        allow.allow(pf, [bench.cntlids[1]], Role.RESUMABLE, confirm=agree)
     start()
     with pytest.raises(NotReadyError):
         bench.attach(confirm=decline)
@@ -244,21 +244,21 @@ def test_a_vm_that_has_ended_is_told_apart_from_one_that_never_was(bench: Bench,
 
 def test_an_offline_an_unbound_and_an_unmarked_vf_are_refused_by_attach_and_print(bench: Bench, start: Start) -> None:
     start()
-    with session(bench.host, "nvme0", change=True) as opened:
-        allow.revoke(opened, [bench.cntlids[1]], confirm=agree)
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        allow.revoke(pf, [bench.cntlids[1]], confirm=agree)
     for verb in (bench.attach, bench.arguments):
         with pytest.raises(NotReadyError) as caught:
             verb()
         assert caught.value.reason == "unmarked"
     assert bench.attach(unmarked=True, dry_run=True).commands
-    with session(bench.host, "nvme0", change=True) as opened:
-        binding.unbind(opened, [bench.cntlids[1]], confirm=agree)
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        binding.unbind(pf, [bench.cntlids[1]], confirm=agree)
     for verb in (bench.attach, bench.arguments):
         with pytest.raises((NotReadyError, BusyError)) as refused:
             verb(unmarked=True)
         assert refused.value.reason == "not-bound"  # type: ignore[attr-defined]
-    with session(bench.host, "nvme0", change=True) as opened:
-        secondaries.offline(opened, bench.cntlids[1], confirm=agree)
+    with open_primary(bench.host, "nvme0", change=True) as pf:
+        secondaries.offline(pf, bench.cntlids[1], confirm=agree)
     for verb in (bench.attach, bench.arguments):
         with pytest.raises(NotReadyError) as caught:
             verb(unmarked=True)
@@ -303,11 +303,11 @@ def test_the_name_of_a_vm_is_in_a_recording_unless_it_is_redacted(bench: Bench, 
         file = tmp_path / f"{redact}.json"
         with (
             open_host(bench.host.name, record=file, redact=redact, about="a look") as host,
-            session(host, "nvme0") as one,
+            open_primary(host, "nvme0") as one,
         ):
             one.picture()
         assert ("first-vm" in file.read_text()) is not redact
-    with open_host(f"replay:{tmp_path / 'False.json'}") as host, session(host, "nvme0") as one:
+    with open_host(f"replay:{tmp_path / 'False.json'}") as host, open_primary(host, "nvme0") as one:
         (replayed,) = [each.used_by for each in one.picture().secondaries if each.used_by]
     assert [re.sub(r"pid \d+", "pid", user) for user in replayed] == [re.sub(r"pid \d+", "pid", user) for user in users]
 

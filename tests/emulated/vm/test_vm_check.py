@@ -16,7 +16,7 @@ from nvmelm import cli
 from nvmelm.documents import Role
 from nvmelm.emulator.guest.migrating_vm import MigratingVm
 from nvmelm.errors import HostError, UsageError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.ownership.vm_moves import Moves
 from nvmelm.prepare import allow
 from nvmelm.vm import check as vm_check
@@ -57,7 +57,7 @@ class Bench:
         return [(reason.level, reason.code) for reason in self.check().reasons]
 
     def mark(self, role: Role | None) -> None:
-        with session(self.host, PF, change=True) as pf:
+        with open_primary(self.host, PF, change=True) as pf:
             allow.revoke(pf, [FIRST], confirm=agree)
             if role is not None:
                 allow.allow(pf, [FIRST], role, confirm=agree)

@@ -26,7 +26,7 @@ from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.pipes import EmulatedUevents
 from nvmelm.errors import HostError
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.ownership.record import to_json
 from nvmelm.ownership.sessions import Moving, Sessions, Side, State, new_record, sessions_path
 from nvmelm.prepare import release as undo_all
@@ -60,13 +60,13 @@ def watch(host: EmulatedHost) -> Iterator[Watch]:
 
 
 def prepare(host: EmulatedHost, vfs: int = 2, **options: Any) -> None:
-    with session(host, PF, change=True) as opened:
-        sequence.prepare(opened, Role.MIGRATABLE, vfs, vq=2, vi=1, confirm=agree, **options)
+    with open_primary(host, PF, change=True) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, vfs, vq=2, vi=1, confirm=agree, **options)
 
 
 def release(host: EmulatedHost) -> None:
-    with session(host, PF, change=True) as opened:
-        undo_all.release(opened, confirm=agree)
+    with open_primary(host, PF, change=True) as pf:
+        undo_all.release(pf, confirm=agree)
 
 
 def test_a_preparation_and_its_undoing_are_seen_once_and_in_order(host: EmulatedHost, watch: Watch) -> None:
@@ -105,8 +105,8 @@ def test_a_preparation_and_its_undoing_are_seen_once_and_in_order(host: Emulated
 
 
 def test_what_another_program_does_to_the_list_is_seen_without_a_uevent(host: EmulatedHost, watch: Watch) -> None:
-    with session(host, PF) as opened:
-        execute(opened.queue, virtualization.assign(FIRST, ResourceType.VQ, 2))
+    with open_primary(host, PF) as pf:
+        execute(pf.queue, virtualization.assign(FIRST, ResourceType.VQ, 2))
     change = watch.wait("controller")
     assert (change["cntlid"], change["before"], change["after"]) == (FIRST, {"vq": 0}, {"vq": 2})
 
@@ -323,8 +323,8 @@ def test_a_namespace_that_is_detached_makes_the_manifest_another(host: EmulatedH
     prepare(host)
     looks = first_look(host)
     old = looks.functions[PF].manifests[FIRST]
-    with session(host, PF) as opened:
-        execute(opened.queue, namespace.detach(1, [FIRST]))
+    with open_primary(host, PF) as pf:
+        execute(pf.queue, namespace.detach(1, [FIRST]))
     assert list(looks.glance()) == []  # nothing says so
     (changed,) = [one for one in looks.at(None, manifests=True) if isinstance(one, ManifestPart)]
     assert (changed.cntlid, changed.old) == (FIRST, old)

@@ -20,7 +20,7 @@ from nvmelm.host.recording.record import RecordingHost
 from nvmelm.host.recording.replay import EventMismatchError, ReplayHost
 from nvmelm.host.recording.transcript import Transcript
 from nvmelm.hosts import open_host
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare import release, sequence
 
 PF = "0000:01:00.0"
@@ -155,13 +155,13 @@ def test_an_error_is_raised_again_as_the_same_type(emulated: EmulatedHost, tmp_p
 def test_redaction_takes_serial_and_nqn_out_of_text_and_data_alike(emulated: EmulatedHost, tmp_path: Path) -> None:
     file = tmp_path / "redacted.json"
     serial = emulated.sysfs.read("class/nvme/nvme0/serial").strip()
-    with RecordingHost(emulated, file, redact=True) as host, session(host, PF, change=True) as opened:
-        sequence.prepare(opened, Role.MIGRATABLE, 1, confirm=lambda _: None)
+    with RecordingHost(emulated, file, redact=True) as host, open_primary(host, PF, change=True) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 1, confirm=lambda _: None)
     text = file.read_text()
     assert serial not in text
     assert " ".join(f"{byte:02x}" for byte in serial.encode()) not in text
-    with ReplayHost(file) as host, session(host, PF, change=True) as opened:
-        report = sequence.prepare(opened, Role.MIGRATABLE, 1, confirm=lambda _: None)
+    with ReplayHost(file) as host, open_primary(host, PF, change=True) as pf:
+        report = sequence.prepare(pf, Role.MIGRATABLE, 1, confirm=lambda _: None)
     assert report.changed
     assert report.picture is not None
     assert "REDACTED" in report.picture.primary.serial
@@ -169,8 +169,8 @@ def test_redaction_takes_serial_and_nqn_out_of_text_and_data_alike(emulated: Emu
 
 def test_the_state_of_a_controller_is_never_written_down(emulated: EmulatedHost, tmp_path: Path) -> None:
     file = tmp_path / "state.json"
-    with session(emulated, PF, change=True) as opened:
-        sequence.prepare(opened, Role.MIGRATABLE, 1, confirm=lambda _: None)
+    with open_primary(emulated, PF, change=True) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 1, confirm=lambda _: None)
     command = migration.get_state(0x42, offset=0, length=4096, version_index=1, uuid_index=1)
     with RecordingHost(emulated, file) as host:
         data = execute(host.open_queue("nvme0"), command).data
@@ -181,14 +181,14 @@ def test_the_state_of_a_controller_is_never_written_down(emulated: EmulatedHost,
 
 
 def test_what_the_host_remembered_stands_in_front(emulated: EmulatedHost, tmp_path: Path) -> None:
-    with session(emulated, PF, change=True) as opened:
-        sequence.prepare(opened, Role.MIGRATABLE, 1, confirm=lambda _: None)
+    with open_primary(emulated, PF, change=True) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 1, confirm=lambda _: None)
     file = tmp_path / "release.json"
-    with RecordingHost(emulated, file) as host, session(host, PF, change=True) as opened:
-        told = release.release(opened, confirm=lambda _: None)
+    with RecordingHost(emulated, file) as host, open_primary(host, PF, change=True) as pf:
+        told = release.release(pf, confirm=lambda _: None)
     assert sorted(json.loads(file.read_text())["before"]) == [f"journal/{PF}.jsonl", f"marks/{PF}/0x0042.json"]
-    with ReplayHost(file) as host, session(host, PF, change=True) as opened:
-        assert release.release(opened, confirm=lambda _: None) == told
+    with ReplayHost(file) as host, open_primary(host, PF, change=True) as pf:
+        assert release.release(pf, confirm=lambda _: None) == told
 
 
 @pytest.mark.parametrize("name", ["../marks/x.json", "marks/../../x.json", "/etc/passwd", "locks/a.json", "marks"])

@@ -75,7 +75,7 @@ class Collection:
         """Add a recording of ``show``; one that fails is worth most, so it is kept as far as it went."""
         from nvmelm.cli.verbs.bug_report.archive import scratch
         from nvmelm.hosts import open_host
-        from nvmelm.inventory.opened import session
+        from nvmelm.inventory.opened import open_primary
 
         address = str(ref.address)
         name = f"show-{address.replace(':', '-')}.json"
@@ -85,9 +85,9 @@ class Collection:
                 about = f"nvmelm show {address}"
                 with (
                     open_host(run.settings.host, record=file, redact=True, about=about) as host,
-                    session(host, address) as opened,
+                    open_primary(host, address) as pf,
                 ):
-                    self.secrets.add(opened.picture().primary.nqn)
+                    self.secrets.add(pf.picture().primary.nqn)
             except NvmelmError as error:
                 self._missing[f"{name}, the end of it"] = f"nvmelm show {address}: {error.message}"
             if file.exists():

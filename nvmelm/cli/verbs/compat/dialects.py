@@ -27,7 +27,7 @@ from nvmelm.errors import ExitCode, IncompatibleError, MalformedError
 
 if TYPE_CHECKING:
     from nvmelm.compat.manifest import Manifest
-    from nvmelm.inventory.opened import Session
+    from nvmelm.inventory.opened import OpenPrimary
     from nvmelm.inventory.picture import ChangeReport
 
 parameters = group("Model and parameters: what a destination can be, and what a source is.", name="parameters")
@@ -179,13 +179,13 @@ def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
     from nvmelm.compat.dialects import parameters as dialect
 
     model, wanted = _list(file)
-    with run.primary(pf, change=True) as session:
-        here = _manifest(session, cntlid)
+    with run.primary(pf, change=True) as primary:
+        here = _manifest(primary, cntlid)
         _require(dialect.check(dialect.fixed(wanted), model, here), cntlid, "nothing was written")
         to_set = dialect.writes(wanted, here)
-        report = _give(run, session, cntlid, to_set)
+        report = _give(run, primary, cntlid, to_set)
         if not run.dry_run:
-            _require(dialect.check(wanted, model, _manifest(session, cntlid)), cntlid, "as it is after the writes")
+            _require(dialect.check(wanted, model, _manifest(primary, cntlid)), cntlid, "as it is after the writes")
     actions = report.to_json()["actions"]
     body = Plain("nvmelm.parameter_apply", changed=report.changed, dry_run=run.dry_run, written=to_set, actions=actions)
 
@@ -198,12 +198,12 @@ def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
     return Answer(body, lines)
 
 
-def _manifest(session: Session, cntlid: int) -> Manifest:
+def _manifest(pf: OpenPrimary, cntlid: int) -> Manifest:
     from nvmelm.compat.describe import of_function
     from nvmelm.inventory.read import resolve
 
-    picture = session.picture(users=False)
-    return of_function(session.host, session.queue, picture, resolve(picture, cntlid))
+    picture = pf.picture(users=False)
+    return of_function(pf.host, pf.queue, picture, resolve(picture, cntlid))
 
 
 def _require(reasons: list[str], cntlid: int, when: str) -> None:
@@ -216,12 +216,12 @@ def _require(reasons: list[str], cntlid: int, when: str) -> None:
         )
 
 
-def _give(run: Run, session: Session, cntlid: int, to_set: Mapping[str, Any]) -> ChangeReport:
+def _give(run: Run, pf: OpenPrimary, cntlid: int, to_set: Mapping[str, Any]) -> ChangeReport:
     from nvmelm.prepare import parameters as operation
 
     ids = to_set.get("namespaces.ids")
     return operation.give(
-        session,
+        pf,
         cntlid,
         vq=to_set.get("resources.vq"),
         vi=to_set.get("resources.vi"),

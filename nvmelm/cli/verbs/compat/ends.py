@@ -119,12 +119,12 @@ def read(run: Run, pf: Any, which: Any, wanted: Wanted) -> Manifest:
     from nvmelm.compat import describe as reader
     from nvmelm.inventory.read import resolve
 
-    with run.primary(pf) as session:
-        picture = session.picture()
+    with run.primary(pf) as primary:
+        picture = primary.picture()
         if which is not None:
-            return reader.of_function(session.host, session.queue, picture, resolve(picture, which))
+            return reader.of_function(primary.host, primary.queue, picture, resolve(picture, which))
         return reader.prospective(
-            session.host, session.queue, picture, vq=wanted.vq, vi=wanted.vi, namespaces=wanted.namespaces
+            primary.host, primary.queue, picture, vq=wanted.vq, vi=wanted.vi, namespaces=wanted.namespaces
         )
 
 

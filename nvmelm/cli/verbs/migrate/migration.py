@@ -22,7 +22,7 @@ from nvmelm.disk.bounded import read_file
 from nvmelm.errors import HostError, MalformedError, NvmelmError, host_error
 from nvmelm.host import Progress
 from nvmelm.inventory.address import Address
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.read import resolve
 from nvmelm.inventory.suspension import saved_at
 from nvmelm.migrate.callouts.points import Points
@@ -58,9 +58,9 @@ class Logs(NamedTuple):
 class Migration:
     """One run of the verb."""
 
-    def __init__(self, run: Run, session: Session, address: Address, points: Points, *, rsh: str, program: str) -> None:
+    def __init__(self, run: Run, pf: OpenPrimary, address: Address, points: Points, *, rsh: str, program: str) -> None:
         self._run = run
-        self._session = session
+        self._session = pf
         self._address = address
         self._points = points
         self._rsh = rsh

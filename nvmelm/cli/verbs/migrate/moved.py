@@ -9,7 +9,7 @@ from nvmelm.cli.frame import render
 from nvmelm.cli.frame.run import Answer
 from nvmelm.errors import UsageError
 from nvmelm.inventory.address import Address
-from nvmelm.inventory.opened import Session
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.migrate.report import MigrateReport, nothing_done
 from nvmelm.prepare import guards
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nvmelm.ownership.record import Record
 
 
-def moved_before(session: Session, named: Sequence[int], address: Address) -> Answer | None:
+def moved_before(pf: OpenPrimary, named: Sequence[int], address: Address) -> Answer | None:
     """Return the answer when every controller was moved to that host already; None: there is something to move.
 
     Args:
@@ -26,12 +26,12 @@ def moved_before(session: Session, named: Sequence[int], address: Address) -> An
     Raises:
         UsageError: one that was named was moved, and not there.
     """
-    if not guards.any_session(session.host):
+    if not guards.any_session(pf.host):
         return None
-    picture = session.picture()
+    picture = pf.picture()
     if not named and any(one.mark is not None and one.mark.holds for one in picture.secondaries):
         return None
-    moved = guards.moved_away(session.host, picture)
+    moved = guards.moved_away(pf.host, picture)
     there = {cntlid: record for cntlid, record in moved.items() if _same(record, address)}
     which = list(named) or list(there)
     for cntlid in which:
@@ -40,7 +40,7 @@ def moved_before(session: Session, named: Sequence[int], address: Address) -> An
     if not which or not {*which} <= {*there}:
         return None
     notes = tuple(_note(cntlid, there[cntlid]) for cntlid in which)
-    report = nothing_done(session.address, str(address), which, notes)
+    report = nothing_done(pf.address, str(address), which, notes)
     return Answer(report, lambda: _lines(report))
 
 

@@ -16,7 +16,7 @@ from nvmelm.errors import NotReadyError, UsageError
 
 if TYPE_CHECKING:
     from nvmelm.inventory.address import Address
-    from nvmelm.inventory.opened import Session
+    from nvmelm.inventory.opened import OpenPrimary
 
 app = group("Step 6: move controlled functions to another host.")
 
@@ -99,11 +99,11 @@ def migrate(
     logs = Logs(track or (), dirty, log_user_data)
     if report is not None:
         require_place(report, replace=run.settings.force)
-    with run.primary(pf, change=True) as session:
-        already = moved_before(session, cntlid or [], address) if bool(cntlid) != all_migratable else None
+    with run.primary(pf, change=True) as primary:
+        already = moved_before(primary, cntlid or [], address) if bool(cntlid) != all_migratable else None
         if already is not None:
             return already
-        chosen = _chosen(session, cntlid or [], all_migratable)
+        chosen = _chosen(primary, cntlid or [], all_migratable)
         wishes = Wishes(
             to=str(address),
             pf=address.pf,
@@ -115,7 +115,7 @@ def migrate(
             guest_loses_controller=guest_loses_controller,
             max_downtime_s=max_downtime,
         )
-        migration = Migration(run, session, address, points, rsh=rsh, program=program)
+        migration = Migration(run, primary, address, points, rsh=rsh, program=program)
         return migration.move(wishes, logs, report)
 
 
@@ -131,7 +131,7 @@ def _not_standard_output(files: Mapping[str, Path | None]) -> None:
             raise UsageError(f"{option} - cannot be meant", cause=cause, fix=fix, reason="arguments")
 
 
-def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:
+def _chosen(pf: OpenPrimary, named: Sequence[int], every: bool) -> list[int]:
     """Return the controllers that are to move.
 
     Raises:
@@ -148,15 +148,15 @@ def _chosen(session: Session, named: Sequence[int], every: bool) -> list[int]:
     from nvmelm.inventory.picture import Role
     from nvmelm.prepare import guards
 
-    picture = session.picture()
-    blank = guards.left_blank(session.host, picture)  # made anew since: there is nothing in them to move
+    picture = pf.picture()
+    blank = guards.left_blank(pf.host, picture)  # made anew since: there is nothing in them to move
     marked = [one for one in picture.secondaries if one.mark and one.mark.holds and one.cntlid not in blank]
     chosen = [one.cntlid for one in marked if one.mark is not None and one.mark.role is Role.MIGRATABLE]
     if not chosen:
         raise NotReadyError(
-            f"no controller of {session.address} is migratable",
+            f"no controller of {pf.address} is migratable",
             cause="step 3 was not done, its marks do not hold any more, or all of them were moved before",
-            fix=f"nvmelm source prepare {session.ref.node} --vfs N; nvmelm secondary list {session.ref.node}",
+            fix=f"nvmelm source prepare {pf.ref.node} --vfs N; nvmelm secondary list {pf.ref.node}",
             reason="unmarked",
         )
     return chosen

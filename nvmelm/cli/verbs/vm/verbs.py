@@ -84,11 +84,11 @@ def attach(
         raise UsageError("say how the VM gets the VF", fix=fix, reason="arguments")
     named = domain(libvirt, connect, may_taint=may_taint)
     ref, which = find_function(run.host(), vf)
-    with run.primary(ref, change=not print_only) as session:
+    with run.primary(ref, change=not print_only) as pf:
         if print_only:
-            return _arguments(vm.arguments(session, which, unmarked=unmarked, device_id=device_id, bus=bus))
+            return _arguments(vm.arguments(pf, which, unmarked=unmarked, device_id=device_id, bus=bus))
         report = vm.attach(
-            session,
+            pf,
             which,
             qmp=qmp,
             libvirt=named,
@@ -116,9 +116,9 @@ def detach(
         raise UsageError("say which VM has the VF", fix="--qmp SOCKET, or --libvirt DOMAIN", reason="arguments")
     named = domain(libvirt, connect)
     ref, which = find_function(run.host(), vf)
-    with run.primary(ref, change=True) as session:
+    with run.primary(ref, change=True) as pf:
         report = vm.detach(
-            session,
+            pf,
             which,
             qmp=qmp,
             libvirt=named,
