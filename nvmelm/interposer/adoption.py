@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from nvmelm.interposer.caller import Process
+from nvmelm.interposer.descriptors import Place
 from nvmelm.interposer.kernel import Identity
 from nvmelm.interposer.memory import Backing, FileBacking, Mapping
 from nvmelm.interposer.notification import Notification, parse
@@ -45,6 +46,8 @@ def _replay(supervisor: Supervisor, event: Event, waiting: dict[int, Notificatio
             waiting.pop(number, None)
         case ("descriptor", [int(pid), int(number)], [int(), int(), int()], str(address)):
             opened[pid, number] = (Identity(*event[2]), address)
+        case ("bound", [int(pid), int(number)]):
+            supervisor.descriptors.bind(Place(pid, number))
         case ("closed", str(address)):
             for place in [place for place, (_, former) in opened.items() if former == address]:
                 del opened[place]

@@ -3,7 +3,7 @@
 ::
 
     opened by its group    we put the number into the VMM ourselves, so we know it
-    opened as a cdev       its device number says so
+    opened as a cdev       its device number says so, once it is bound
     another number of it   (dup, a forked child) is the same open file as a number that is known
     the same number again  of another file: forgotten
 
@@ -55,12 +55,29 @@ class Descriptors:
         self._record = record
         self._lock = threading.Lock()
         self._known: dict[Place, Known] = {}
+        self._bound: set[Place] = set()
 
     def add(self, pid: int, number: int, identity: Identity, device: Device) -> None:
         """Take note of a descriptor; whatever the number was before, it is this now."""
         with self._lock:
             self._known[Place(pid, number)] = Known(identity, device)
             self._record(*as_event(Place(pid, number), self._known[Place(pid, number)]))
+
+    def bind(self, place: Place) -> None:
+        """Take note of a device's own node that the VMM binds: no other one that it opens is in use."""
+        with self._lock:
+            self._bound.add(place)
+            self._record("bound", place)
+
+    def bound(self) -> list[Place]:
+        """Return what was bound."""
+        with self._lock:
+            return list(self._bound)
+
+    def is_bound(self, place: Place) -> bool:
+        """Return whether a number was bound."""
+        with self._lock:
+            return place in self._bound
 
     def forget(self, device: Device) -> None:
         """Forget a function that was closed, with all its descriptors."""

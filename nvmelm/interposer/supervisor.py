@@ -115,6 +115,8 @@ class Supervisor:
             yield memory.as_event(mapping)
         for place, known in self.descriptors.places().items():
             yield descriptors.as_event(place, known)
+        for place in self.descriptors.bound():
+            yield ("bound", place)
 
     def take(self, call: Notification) -> None:
         """Answer a call, or let it run, whatever it is."""
@@ -235,8 +237,12 @@ class Supervisor:
         """Forget what a device's own node was before: it is opened anew, and asked about next."""
         with process.copy(call.descriptor) as fd:
             former = self.descriptors.find(process, call.descriptor, fd)
-            if former is not None and self._listener.waits(call):
+            if not self._listener.waits(call):
+                return
+            if former is not None:
                 self._close(former)
+            if self._kernel.address(fd) is not None:
+                self.descriptors.bind(Place(process.pid, call.descriptor))
 
     def _close(self, device: Device) -> None:
         self.descriptors.forget(device)
@@ -271,7 +277,8 @@ class Supervisor:
         device = self.descriptors.find(process, number, fd)
         if device is not None:
             return device
-        address = self._kernel.address(fd)
+        bound = self.descriptors.is_bound(Place(process.pid, number))
+        address = self._kernel.address(fd) if bound else None
         device = None if address is None else self._function(process, address, fd)
         if device is not None:
             self.descriptors.add(process.pid, number, Identity.of(fd), device)

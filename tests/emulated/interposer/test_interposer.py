@@ -405,9 +405,13 @@ def test_a_stranger_that_gets_the_number_of_a_closed_device_is_not_taken_for_it(
 
 def test_a_device_of_its_own_node_is_known_by_its_number(vmm: PlayedVmm, host: PlayedHost) -> None:
     fd = vmm.do("memfd", "cdev-0000:01:00.4")
+    assert vmm.feature(fd, 1 | GET, bytes(8))[0] == -errno.ENOTTY
     assert vmm.do("ioctl", fd, 0x3B76, 0) == -errno.ENOTTY  # bound by the kernel, which knows no memfd
     assert vmm.set_state(fd, STOP) == (0, NO_FD)
     assert host.function.opening.address == "0000:01:00.4"
+    second = vmm.do("memfd", "cdev-0000:01:00.4")  # opened, but not bound: it is in nobody's use
+    assert vmm.feature(second, 1 | GET, bytes(8))[0] == -errno.ENOTTY
+    assert vmm.get_state(fd) == STOP
     vmm.do("ioctl", fd, 0x3B76, 0)
     assert host.function.closed.wait(DEADLINE_S)
     assert vmm.get_state(fd) == RUNNING

@@ -240,6 +240,8 @@ def test_an_agent_that_is_started_again_goes_on_with_its_vms(
         memory = vmm.do("buffer", "ram", b"the guest's memory".hex())
         vmm.do("buffer", "map", struct.pack("=2I3Q", 32, 3, memory, 0x1000, 18).hex())
         vmm.do("ioctl", vmm.do("memfd", "container"), 0x3B71, ["map", 0])
+        own_node = vmm.do("memfd", "cdev-0000:01:00.5")
+        vmm.do("ioctl", own_node, 0x3B76, 0)
         fd = vmm.open()
         for state in (STOP, RUNNING) * 4:
             vmm.set_state(fd, state)
@@ -260,6 +262,8 @@ def test_an_agent_that_is_started_again_goes_on_with_its_vms(
         assert second_host.function.opening.memory.read(0x1000, 18) == b"the guest's memory"
         assert vmm.set_state(fd, STOP) == (0, -1)
         assert vmm.open("0000:01:00.2") >= 0
+        assert vmm.get_state(own_node) == RUNNING
+        assert second_host.function.opening.address == "0000:01:00.5"
         second.end()
 
 
