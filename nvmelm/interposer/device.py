@@ -16,7 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import cast
+from typing import Protocol, cast
 
 from nvmelm.interposer.kernel import BAR0, CONFIG, Kernel
 from nvmelm.interposer.streams import IncomingStream, OutgoingStream, Stream
@@ -107,6 +107,14 @@ class Access:
         return fd
 
 
+class Say(Protocol):
+    """Takes sentences for the journal; called from several threads."""
+
+    def __call__(self, sentence: str, *, address: str = "") -> None:
+        """Take a sentence, about a function where it has an address."""
+        ...
+
+
 class Device:
     """A function as one VMM has it open.
 
@@ -116,15 +124,24 @@ class Device:
         reopened: the VMM has had it open since before we began; a stream that ran then is lost.
     """
 
-    def __init__(self, address: str, function: Function, access: Access, *, reopened: bool = False) -> None:
+    def __init__(self, address: str, function: Function, access: Access, say: Say, *, reopened: bool = False) -> None:
         self.address = address
         self._function = function
         self._access = access
+        self._say = say
+        self._said: Refusal | None = None
         self._lock = threading.RLock()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._stream: Stream | None = None
         self._lost = function.state if reopened and function.state in _STREAMING else None
+
+    def say(self, refusal: Refusal) -> None:
+        """Say why something is refused, once: a stream that breaks is said at once, and refuses the next arc, too."""
+        if refusal.reason and refusal is not self._said:
+            self._said = refusal
+            name = errno.errorcode.get(refusal.errno, str(refusal.errno))
+            self._say(f"{self.address}: {name}: {refusal.reason}", address=self.address)
 
     # -- order
 
@@ -193,9 +210,9 @@ class Device:
             return None
         self._access.keep()
         if state is DeviceState.RESUMING:
-            self._stream = IncomingStream(cast("Incoming", end), self._lock)
+            self._stream = IncomingStream(cast("Incoming", end), self._lock, self.say)
         else:
-            self._stream = OutgoingStream(cast("Outgoing", end), self._lock)
+            self._stream = OutgoingStream(cast("Outgoing", end), self._lock, self.say)
         return self._stream
 
     def _require_stream(self, towards: DeviceState) -> None:
@@ -259,8 +276,3 @@ class Device:
         if stream is not None:
             stream.end()
             self._access.let_go()
-
-
-def in_words(refusal: Refusal) -> str:
-    """Return a refusal's errno and reason, for the journal."""
-    return f"{errno.errorcode.get(refusal.errno, refusal.errno)}: {refusal.reason or os.strerror(refusal.errno)}"

@@ -26,11 +26,12 @@ from typing import NamedTuple
 
 from nvmelm.errors import BusyError, HostError, UsageError, host_error
 from nvmelm.interposer.adoption import adopt
+from nvmelm.interposer.device import Say
 from nvmelm.interposer.kernel import Kernel
 from nvmelm.interposer.launcher import SUPERVISED, WELCOME
 from nvmelm.interposer.notification import Listener
 from nvmelm.interposer.record import Record, nothing
-from nvmelm.interposer.supervisor import Say, Supervisor
+from nvmelm.interposer.supervisor import Supervisor
 from nvmelm.interposer.systemd import Notifier
 from nvmelm.vfio.seam import Functions
 from nvmelm.vm.presence import announce, directory, forget, life_of

@@ -22,6 +22,7 @@ import os
 import select
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -29,6 +30,7 @@ from nvmelm.vfio.seam import Incoming, Outgoing, Refusal
 
 #: Held while the methods of a function and its streams run.
 Lock = AbstractContextManager[Any]
+Failed = Callable[[Refusal], None]
 
 KiB, MiB = 1 << 10, 1 << 20
 
@@ -47,9 +49,10 @@ class Stream(ABC):
         refusal: why it failed, if it did.
     """
 
-    def __init__(self, ours: int, theirs: int, lock: Lock, name: str) -> None:
+    def __init__(self, ours: int, theirs: int, lock: Lock, failed: Failed, name: str) -> None:
         self.theirs = theirs
         self.refusal: Refusal | None = None
+        self._failed = failed
         self._ours = ours
         self._lock = lock
         self._end = os.eventfd(0, os.EFD_CLOEXEC)
@@ -64,8 +67,10 @@ class Stream(ABC):
             self.refusal = refusal
         except Exception as error:  # the VMM's arc fails, and the supervisor goes on
             self.refusal = Refusal(errno.EIO, f"the stream broke: {type(error).__name__}: {error}")
-        finally:
-            os.close(self._ours)
+        if self.refusal is not None:
+            with suppress(Exception):
+                self._failed(self.refusal)  # before the VMM can see it
+        os.close(self._ours)
 
     @abstractmethod
     def _pump(self) -> None:
@@ -104,14 +109,15 @@ class OutgoingStream(Stream):
     Args:
         source: the state.
         lock: held while the state's methods run.
+        failed: told why, when it fails.
     """
 
-    def __init__(self, source: Outgoing, lock: Lock) -> None:
+    def __init__(self, source: Outgoing, lock: Lock, failed: Failed) -> None:
         self._source = source
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         with suppress(OSError):
             fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        super().__init__(ours, theirs, lock, "state out")
+        super().__init__(ours, theirs, lock, failed, "state out")
 
     def _pump(self) -> None:
         while piece := self._read():
@@ -140,15 +146,16 @@ class IncomingStream(Stream):
     Args:
         sink: what takes it.
         lock: held while the sink's methods run.
+        failed: told why, when it refuses.
     """
 
-    def __init__(self, sink: Incoming, lock: Lock) -> None:
+    def __init__(self, sink: Incoming, lock: Lock, failed: Failed) -> None:
         self._sink = sink
         self._taken = 0
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         with suppress(OSError):
             fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _CAUTIOUS_BYTES)
-        super().__init__(ours, theirs, lock, "state in")
+        super().__init__(ours, theirs, lock, failed, "state in")
 
     def _pump(self) -> None:
         while self._wait(select.POLLIN):

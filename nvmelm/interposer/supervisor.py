@@ -10,14 +10,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Protocol
+from contextlib import ExitStack, suppress
 
 from nvmelm.errors import NvmelmError
 from nvmelm.interposer import descriptors, features, memory
 from nvmelm.interposer.caller import Process, Processes
 from nvmelm.interposer.descriptors import Descriptors, Place
-from nvmelm.interposer.device import Access, Device, in_words
+from nvmelm.interposer.device import Access, Device, Say
 from nvmelm.interposer.filter import (
     MEMORY_CALLS,
     VFIO_DEVICE_BIND_IOMMUFD,
@@ -42,14 +41,6 @@ _CONFINED = (
     "a security module keeps {address} from being handed to its VMM ({why}), so it cannot migrate; nvmelm host check "
     "tells what the VMM's confinement needs"
 )
-
-
-class Say(Protocol):
-    """Takes sentences for the journal; called from several threads."""
-
-    def __call__(self, sentence: str, *, address: str = "") -> None:
-        """Take a sentence, about a function where it has an address."""
-        ...
 
 
 class Supervisor:
@@ -121,23 +112,18 @@ class Supervisor:
     def take(self, call: Notification) -> None:
         """Answer a call, or let it run, whatever it is."""
         try:
-            if not self._dispatch(call):
-                self._listener.let_run(call)
+            if self._dispatch(call):
+                return
         except Refusal as refusal:
             self._listener.answered(call, refusal.errno)
-        except OSError as error:
-            self._failed(call, error)
+            return
+        except OSError as error:  # of the caller's, as a rule: the kernel will say the same
+            if error.errno in (errno.EPERM, errno.EACCES):
+                self._say_once(_NO_PTRACE.format(why=error.strerror))
         except NvmelmError as error:
             self._say(_in_words(error))
-            self._listener.let_run(call)
         except Exception as error:  # a bug of ours is no reason to take the VM down
             self._say(f"this is a bug in nvmelm, and a VM's call ran without it: {error!r}")
-            self._listener.let_run(call)
-
-    def _failed(self, call: Notification, error: OSError) -> None:
-        """Let a call run whose caller could not be looked at: the kernel then says what is wrong with it."""
-        if error.errno in (errno.EPERM, errno.EACCES):
-            self._say_once(_NO_PTRACE.format(why=error.strerror))
         with suppress(OSError):
             self._listener.let_run(call)
 
@@ -231,7 +217,7 @@ class Supervisor:
             function = self._functions.open(opening)
         if function is None:
             return None
-        return Device(address, function, access, reopened=reopened)
+        return Device(address, function, access, self._say, reopened=reopened)
 
     def _bind(self, call: Notification, process: Process) -> None:
         """Forget what a device's own node was before: it is opened anew, and asked about next."""
@@ -249,29 +235,27 @@ class Supervisor:
         try:
             device.close()
         except Refusal as refusal:
-            self._say(f"closing {device.address}: {in_words(refusal)}", address=device.address)
+            device.say(refusal)
 
     # -- an open device
 
     def _device_call(self, call: Notification, process: Process) -> bool:
-        fd = process.take(call.descriptor)
-        try:
+        with ExitStack() as held:
+            fd = process.take(call.descriptor)
+            held.callback(os.close, fd)
             device = self._device(process, call.descriptor, fd)
-            request = None
-            if device is not None and call.request == VFIO_DEVICE_FEATURE:
-                request = features.read_request(process, call.argument)
-            if device is None or (request is None and call.request == VFIO_DEVICE_FEATURE):
-                os.close(fd)
+            if device is None:
                 return False
-            if not self._listener.waits(call):
-                os.close(fd)
-                return True
-        except BaseException:
-            os.close(fd)
-            raise
-        job = _Job(self._listener, self._say, self._kernel, call, device, request, fd)
-        (device.at_once if request is not None and request.is_quick else device.in_turn)(job)
-        return True
+            request = None
+            if call.request == VFIO_DEVICE_FEATURE:
+                request = features.read_request(process, call.argument)
+                if request is None:
+                    return False
+            if self._listener.waits(call):
+                held.pop_all()  # it is the answer's now
+                job = _Job(self._listener, self._kernel, call, device, request, fd)
+                (device.at_once if request is not None and request.is_quick else device.in_turn)(job)
+            return True
 
     def _device(self, process: Process, number: int, fd: int) -> Device | None:
         device = self.descriptors.find(process, number, fd)
@@ -296,7 +280,6 @@ class _Job:
     def __init__(
         self,
         listener: Listener,
-        say: Say,
         kernel: Kernel,
         call: Notification,
         device: Device,
@@ -304,7 +287,6 @@ class _Job:
         fd: int,
     ) -> None:
         self._listener = listener
-        self._say = say
         self._kernel = kernel
         self._call = call
         self._device = device
@@ -317,8 +299,8 @@ class _Job:
         try:
             with self._device.through(self._fd):
                 refusal = self._refusal()
-            if refusal is not None and refusal.reason:  # before the VMM can act on it
-                self._say(f"{self._device.address}: {in_words(refusal)}", address=self._device.address)
+            if refusal is not None:
+                self._device.say(refusal)  # before the VMM can act on it
         finally:
             os.close(self._fd)
             if self._listener.answered(self._call, refusal.errno if refusal else 0) and self._given is not None:

@@ -181,8 +181,10 @@ def test_an_unfit_state_is_refused_while_the_vmm_still_writes_it(vmm: PlayedVmm,
     host.function.unfit = Refusal(errno.EPROTO, "a stranger's")
     _, data_fd = vmm.set_state(fd, RESUMING)
     assert vmm.do("write", data_fd, bytes(100_000).hex()) == -errno.EPIPE
+    assert host.sentences == ["0000:01:00.1: EPROTO: a stranger's"]
     assert len(host.function.taken) <= 4096
     assert vmm.set_state(fd, STOP) == (-errno.EPROTO, NO_FD)
+    assert len(host.sentences) == 1
 
 
 def test_a_refused_arc_is_an_errno_for_the_vmm_and_a_sentence_for_the_journal(vmm: PlayedVmm, host: PlayedHost) -> None:

@@ -310,7 +310,7 @@ def test_a_stream_that_a_restart_cut_off_is_believed_by_nobody(
     access = Access(place.host)
     function = PlayedFunction(Opening("0000:01:00.1", 1, "vm", access, None, access, reopened=True))  # type: ignore[arg-type]
     function.state = DeviceState(state)
-    device = Device("0000:01:00.1", function, access, reopened=True)
+    device = Device("0000:01:00.1", function, access, place.host.say, reopened=True)
     with pytest.raises(Refusal, match="not whole"):
         device.set_state(DeviceState(towards))
     if state == STOP_COPY:
