@@ -18,7 +18,7 @@ from nvmelm.vfio.seam import DeviceState, Refusal
 from tests.interposing import DEADLINE_S, PlayedHost, PlayedVmm, VmmDiedError
 
 GET, SET, PROBE = 1 << 16, 1 << 17, 1 << 18
-STOP, RUNNING, STOP_COPY, RESUMING = 1, 2, 3, 4
+STOP, RUNNING, STOP_COPY, RESUMING, RUNNING_P2P = 1, 2, 3, 4, 5
 NO_FD = -1
 
 
@@ -465,12 +465,13 @@ def test_a_vmm_that_is_killed_closes_its_devices(host: PlayedHost) -> None:
     assert host.function.calls == [RESUMING, "in closed"]
 
 
-def test_a_vmm_that_is_killed_in_the_middle_of_an_arc_closes_its_devices(host: PlayedHost) -> None:
+@pytest.mark.parametrize("state", [STOP, RUNNING, STOP_COPY, RESUMING, RUNNING_P2P])
+def test_a_vmm_that_is_killed_in_the_middle_of_an_arc_closes_its_devices(host: PlayedHost, state: int) -> None:
     with PlayedVmm(host) as vmm:
         fd = vmm.open()
         host.function.in_arc = lambda: os.kill(vmm.pid, signal.SIGKILL)
         with pytest.raises(VmmDiedError):
-            vmm.set_state(fd, STOP)
+            vmm.set_state(fd, state)
         assert host.function.closed.wait(DEADLINE_S)
 
 

@@ -267,7 +267,8 @@ def test_an_agent_that_is_started_again_goes_on_with_its_vms(
         second.end()
 
 
-def test_a_call_that_a_killed_agent_had_taken_is_answered_by_the_next(place: Place) -> None:
+@pytest.mark.parametrize("state", [STOP, RUNNING, STOP_COPY, RESUMING])
+def test_a_call_that_a_killed_agent_had_taken_is_answered_by_the_next(place: Place, state: int) -> None:
     """The first agent is a process of its own, killed in the middle of an arc."""
     ready, told = os.pipe()
     pid = os.fork()
@@ -288,7 +289,7 @@ def test_a_call_that_a_killed_agent_had_taken_is_answered_by_the_next(place: Pla
     with place.launch() as vmm:
         fd = vmm.open()
         place.systemd.until("FDSTORE=1")
-        vmm.do("buffer", "feature", struct.pack("=2IIi", 16, 2 | SET, STOP, 0).hex())
+        vmm.do("buffer", "feature", struct.pack("=2IIi", 16, 2 | SET, state, 0).hex())
         vmm.send("ioctl", fd, 0x3B75, ["feature", 0])
         assert os.read(ready, 64) == b"in the arc"
         os.kill(pid, signal.SIGKILL)
@@ -299,7 +300,7 @@ def test_a_call_that_a_killed_agent_had_taken_is_answered_by_the_next(place: Pla
         second.agent.adopt([(name, os.dup(stored)) for name, stored in place.systemd.stored.items()])
         second.begin()
         assert vmm.answer() == 0
-        assert place.host.function.calls == [STOP]
+        assert place.host.function.calls == [state]
         second.end()
 
 
