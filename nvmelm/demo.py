@@ -29,8 +29,8 @@ from nvmelm.vm import verbs as vm
 PF = "0000:01:00.0"
 VFS = 2
 #: What the guest completes before and after the move, so that there is something to lose.
-_SOME_COMMANDS = 200
-_COUNTS = ("submitted", "completed", "verified", "lost", "doubled", "misdirected")
+SOME_COMMANDS = 200
+COUNTS = ("submitted", "completed", "verified", "lost", "doubled", "misdirected")
 
 Say = Callable[["DemoStep"], None]
 
@@ -73,17 +73,19 @@ class DemoFailedError(NvmelmError):
     kind = "demo_failed"
 
 
-def run(directory: Path, say: Say) -> DemoReport:
+def run(directory: Path, say: Say, demo: type[Demo] | None = None) -> DemoReport:
     """Make two emulated hosts in a directory, and move a running controller from one to the other.
 
     Args:
         directory: an empty directory for the hosts, their media and the state image.
         say: called with each step when it is done.
+        demo: what is shown; a controller that moves alone, when left out.
 
     Raises:
         DemoFailedError: a completion was lost or doubled, or data was wrong.
         NvmelmError: a step failed.
     """
+    demo = demo or Demo
     with ExitStack() as stack:
         hosts = {
             name: create(directory / name, ["nvme-2.1"], serials=[f"DEMO-{name.upper()}"], storage=directory / "media")
@@ -91,10 +93,12 @@ def run(directory: Path, say: Say) -> DemoReport:
         }
         for host in hosts.values():
             stack.enter_context(host)
-        return _Demo(directory, hosts, say, stack).run()
+        return demo(directory, hosts, say, stack).run()
 
 
-class _Demo:
+class Demo:
+    """A controller moves alone: the six steps on both hosts, with the verbs that an operator types."""
+
     def __init__(self, directory: Path, hosts: dict[str, EmulatedHost], say: Say, stack: ExitStack) -> None:
         self.directory = directory
         self.hosts = hosts
@@ -103,6 +107,7 @@ class _Demo:
         self.steps: list[DemoStep] = []
 
     def run(self) -> DemoReport:
+        """Show it, from the first step to both hosts as they were found."""
         found = {name: self._cells(name) for name in self.hosts}
         source = self._prepare("source", Role.MIGRATABLE)
         sender = self._pass_to_vm("source", source, incoming=False)
@@ -113,7 +118,7 @@ class _Demo:
         seen = receiver.finish()
         self._undo(destination, receiver, found)
         self._judge(seen)
-        counts = {name: getattr(seen, name) for name in _COUNTS}
+        counts = {name: getattr(seen, name) for name in COUNTS}
         return DemoReport(steps=tuple(self.steps), errors=tuple(seen.errors), **moved, **counts)
 
     def _done(self, host: str, step: int, name: str, result: str) -> None:
@@ -168,8 +173,8 @@ class _Demo:
 
     def _let_work(self, machine: EmulatedVmm, where: str) -> None:
         """Wait until the guest has done some more I/O and has commands in flight."""
-        goal = machine.report().completed + _SOME_COMMANDS
-        what = f"the guest to complete {_SOME_COMMANDS} commands {where}"
+        goal = machine.report().completed + SOME_COMMANDS
+        what = f"the guest to complete {SOME_COMMANDS} commands {where}"
         wait_until(lambda: machine.report().completed >= goal, what, deadline_s=60)
         wait_until(lambda: machine.report().outstanding > 0, "the guest to have commands in flight", deadline_s=60)
 
@@ -200,12 +205,12 @@ class _Demo:
         with self._session("source") as here:
             secondaries.offline(here, source.cntlid, confirm=_agree)
         return {
-            "downtime_ms": _ms(start, resumed),
-            "suspend_ms": _ms(start, suspended),
-            "save_ms": _ms(suspended, kept),
-            "memory_ms": _ms(kept, copied),
-            "restore_ms": _ms(copied, restored),
-            "resume_ms": _ms(restored, resumed),
+            "downtime_ms": milliseconds(start, resumed),
+            "suspend_ms": milliseconds(start, suspended),
+            "save_ms": milliseconds(suspended, kept),
+            "memory_ms": milliseconds(kept, copied),
+            "restore_ms": milliseconds(copied, restored),
+            "resume_ms": milliseconds(restored, resumed),
             "state_bytes": saved.state_bytes,
             "in_flight": in_flight,
         }
@@ -216,6 +221,10 @@ class _Demo:
                 socket = str(self.directory / "destination.qmp")
                 vm.detach(there, destination.cntlid, qmp=socket, confirm=_agree)
         receiver.close()
+        self._release(found)
+
+    def _release(self, found: dict[str, Cells]) -> None:
+        """Undo the steps on both hosts, and make sure that they are as they were found."""
         for name, cells in found.items():
             with self._session(name) as opened:
                 release.release(opened, confirm=_agree)
@@ -243,5 +252,6 @@ def _agree(question: str) -> None:
     """Agree: what the demo stops and loses is its own."""
 
 
-def _ms(start: float, end: float) -> float:
+def milliseconds(start: float, end: float) -> float:
+    """Return how long something took, in the digits that are shown."""
     return round((end - start) * 1000, 3)

@@ -34,7 +34,7 @@ from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import Role, Tracking
 from nvmelm.ownership.vm_moves import Event, Held, Moves
 from nvmelm.state import running as state
-from nvmelm.vfio import seam
+from nvmelm.vfio import loading, seam
 from nvmelm.vfio.arcs import way
 from nvmelm.vfio.arrival import JudgedStream
 from nvmelm.vfio.departure import depart, spool
@@ -301,6 +301,7 @@ class ControlledFunction:
         warm_up()
         with self._session() as opened:
             passport = self._passport = look(opened, self.held)
+            loading.warm_up(passport.manifest)
             marked(self.host, passport, Role.RESUMABLE)
         stream = ArrivingStream(spool(self.host), lambda header: self._judge(passport, header))
         self._incoming = JudgedStream(stream, self._journal.answering)

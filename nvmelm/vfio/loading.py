@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from nvmelm.commands import AdminCommandError
+from nvmelm.compat.manifest import Manifest
+from nvmelm.compat.verdict import judge
 from nvmelm.errors import ImageError, NotSupportedError, NvmelmError
 from nvmelm.host import AdminQueue
 from nvmelm.inventory.picture import Primary
@@ -46,6 +48,14 @@ class Loaded:
 
     suspended: bool
     notes: tuple[str, ...] = ()
+
+
+def warm_up(manifest: Manifest) -> None:
+    """Load what an arrival needs while no VM waits for it: what judges, and what explains a refused command."""
+    from nvmelm.commands import describe  # noqa: F401
+    from nvmelm.wire import status_table  # noqa: F401
+
+    judge(Manifest.parse(manifest.dumps()), manifest)
 
 
 class Habits:

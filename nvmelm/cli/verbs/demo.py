@@ -6,25 +6,34 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from nvmelm import demo
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.demo import DemoReport, DemoStep
+from nvmelm.demo_vm import VmDemo
 
 app = group("Two emulated hosts, the six steps on both, and a guest doing I/O throughout.")
 
 
+Controller = Annotated[
+    bool, typer.Option("--controller", help="Move a controller alone, its VMM led by hand, as migrate does it.")
+]
+
+
 @verb(app, "demo")
-def show(run: Run) -> Answer:
-    """Move a running controller between two emulated hosts, and prove that its guest did not notice.
+def show(run: Run, controller: Controller = False) -> Answer:
+    """Move a VM with its controller between two emulated hosts, and prove that its guest did not notice.
 
     Needs no hardware and no root; everything happens in a temporary directory that is removed again.
     """
     say = _silent if run.settings.json else _print_step
     with tempfile.TemporaryDirectory(prefix="nvmelm-demo-") as directory:
-        report = demo.run(Path(directory), say)
+        report = demo.run(Path(directory), say, demo.Demo if controller else VmDemo)
     return Answer(report, lambda: _summary(report))
 
 

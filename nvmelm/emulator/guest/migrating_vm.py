@@ -7,7 +7,8 @@ What answers the interface is given; this plays the VMM and the guest, in one th
                   migrate   DMA_LOGGING_START, MIG_DATA_SIZE, DMA_LOGGING_REPORT
                   stop      RUNNING_P2P, STOP, STOP_COPY, data to their end; configuration space, vectors; STOP, close
     destination   reset     DEVICE_RESET
-                  load      RESUMING, data; then configuration space, then vectors
+                  setup     RESUMING, before the source's VM stops
+                  load      data; then configuration space, then vectors
                   start     RUNNING_P2P, RUNNING
 
 The guest's driver drives its admin queue by registers and doorbells; it re-uses the memory of commands that have
@@ -125,6 +126,7 @@ class MigratingVm:
         self.bar = Bar(self.function)
         self.guest: Guest | None = None
         self.running = False
+        self._incoming: Any = None
         self.answering = open_(self)
         self.migratable = self.answering is not None and self._offers()
 
@@ -138,15 +140,15 @@ class MigratingVm:
 
     def start(self) -> None:
         """Start the virtual processors, through the states a VMM walks then."""
-        self._set(State.RUNNING_P2P)
-        self._set(State.RUNNING)
+        self.set(State.RUNNING_P2P)
+        self.set(State.RUNNING)
         self.running = True
 
     def stop(self) -> None:
         """Stop the virtual processors, likewise."""
         self.running = False
-        self._set(State.RUNNING_P2P)
-        self._set(State.STOP)
+        self.set(State.RUNNING_P2P)
+        self.set(State.STOP)
 
     def boot(self) -> None:
         """Let firmware find the function and the guest's driver start, in memory that nothing is left in."""
@@ -184,6 +186,9 @@ class MigratingVm:
 
     def command(self, opcode: int, **fields: int) -> list[int]:
         """Run one admin command and return its status and DW0; a command that never completes is an error."""
+        if not self.admin.room:
+            self.admin.errors.append("the admin queue is full, and nothing completes")
+            return [0xFFFF, 0]
         cid = self.admin.put(self.function.memory, opcode, **fields)
         self._ring()
         for _ in range(3):
@@ -246,7 +251,8 @@ class MigratingVm:
 
     # The VMM
 
-    def _set(self, state: State) -> Any:
+    def set(self, state: State) -> Any:
+        """Ask for a state, and return its stream if it has one; nothing where nobody answers."""
         return self.answering.set_state(state) if self.answering is not None and self.migratable else None
 
     @property
@@ -260,6 +266,7 @@ class MigratingVm:
     def reset(self) -> None:
         """Reset the machine, and with it the function."""
         self.function.reset()
+        self._incoming = None
         if self.answering is not None:
             self.answering.was_reset()
 
@@ -283,17 +290,27 @@ class MigratingVm:
     def save(self) -> bytes:
         """Stop, and return the function's data."""
         self.stop()
+        return self.read_state()
+
+    def read_state(self) -> bytes:
+        """Return the data of a function that stands still."""
         if self.answering is not None:
             self.answering.logging_report(0, _MEMORY_BYTES, PAGE)
             self.answering.logging_stop()
-        outgoing, data = self._set(State.STOP_COPY), b""
+        outgoing, data = self.set(State.STOP_COPY), b""
         while piece := outgoing.read(_CHUNK):
             data += piece
         return data
 
+    def expect(self) -> None:
+        """Get ready for a function's data, when a migration begins to arrive."""
+        self._incoming = self.set(State.RESUMING)
+
     def load(self, data: bytes, configuration: Configuration) -> None:
         """Take a function's data and what belongs to it, in RESUMING."""
-        incoming = self._set(State.RESUMING)
+        if self._incoming is None:
+            self.expect()
+        incoming, self._incoming = self._incoming, None
         for at in range(0, len(data), _CHUNK):
             incoming.write(data[at : at + _CHUNK])
         self.bar.set_command(configuration.command)
@@ -316,11 +333,12 @@ def migrate(source: MigratingVm, destination: MigratingVm) -> None:
     try:
         if not destination.migratable:
             raise MigrationFailedError(f"{destination.bdf}: VFIO migration is not supported in kernel")
+        destination.reset()
+        destination.expect()
         source.begin()
         data = source.save()
         configuration = source.configuration
-        source._set(State.STOP)
-        destination.reset()
+        source.set(State.STOP)
         if source.guest is not None:
             source.guest.freeze()
         destination.function.memory.write(0, source.function.memory.read(0, source.function.memory.size))

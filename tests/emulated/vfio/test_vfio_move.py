@@ -416,9 +416,9 @@ def test_stop_and_cont_and_a_repeated_request_change_nothing(world: World) -> No
     for _ in range(3):
         vm.stop()
         assert not runs(vm)
-        assert vm._set(State.STOP) is None
+        assert vm.set(State.STOP) is None
         vm.start()
-        assert vm._set(State.RUNNING) is None
+        assert vm.set(State.RUNNING) is None
         vm.work(10)
     assert goes_on(vm)
 
@@ -559,7 +559,7 @@ def test_a_destination_that_was_reset_under_the_loaded_state_does_not_start(worl
     destination.reset()
     carry(source, destination)
     destination.load(data, configuration)
-    destination._set(State.STOP)
+    destination.set(State.STOP)
     destination.function.reset()
     with pytest.raises(Refusal, match="not suspended any more"):
         destination.start()
