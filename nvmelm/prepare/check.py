@@ -17,6 +17,7 @@ from nvmelm.commands import AdminCommandError, execute, identify, optional
 from nvmelm.documents import Finding, HostCheck, Picture, Secondary
 from nvmelm.errors import NvmelmError
 from nvmelm.host import Host
+from nvmelm.host.local import confinement
 from nvmelm.inventory import groups, pci, suspension
 from nvmelm.inventory.find import PrimaryRef, find_primary, primaries
 from nvmelm.inventory.opened import OpenPrimary, open_primary
@@ -34,6 +35,8 @@ _VENDOR = "update the controller's firmware; nvmelm show --record FILE records i
 _U64 = (1 << 64) - 1
 #: The oldest kernel nvmelm is tried on; the first with a device of VFIO's for each function.
 _OLDEST_KERNEL = (6, 1)
+#: seccomp's ADDFD that ends a call came with it (0ae71c7720e3).
+_OLDEST_KERNEL_OF_VMS = (5, 14)
 
 
 def check(host: Host, which: str | None = None) -> HostCheck:
@@ -79,11 +82,13 @@ def _problem(code: str, message: str, fix: str) -> Finding:
 
 
 def _host(host: Host) -> Iterator[Finding]:
-    if not host.facts().privileged:
+    facts = host.facts()
+    if not facts.privileged:
         yield _problem("root", "this process is not root: it can look, but neither ask nor change", "run it with sudo")
     yield from _kernel(host)
     yield from _iommu(host)
     yield from _vfio(host)
+    yield from _vms(host, facts.kernel_release)
     yield from _orphans(host)
     if primaries(host):
         yield _ok("nvme", "the nvme driver drives at least one NVMe PCI function")
@@ -133,6 +138,17 @@ def _vfio(host: Host) -> Iterator[Finding]:
         yield _warning("vfio-iommu-type1", message, "modprobe vfio_iommu_type1")
     if not host.sysfs.exists("class/iommufd") and not host.sysfs.exists("class/misc/iommu"):
         yield _ok("vfio-groups", "this kernel has no iommufd: VMs take VFs by their group, /dev/vfio/N")
+
+
+def _vms(host: Host, kernel: str) -> Iterator[Finding]:
+    """Find what keeps whole VMs from moving with their functions; a controller alone needs none of it."""
+    release = re.match(r"(\d+)\.(\d+)", kernel)
+    if release is not None and (int(release[1]), int(release[2])) < _OLDEST_KERNEL_OF_VMS:
+        message = f"Linux {kernel} cannot hand a VMM's calls over: no VM moves whole from here"
+        yield _warning("vm-migration", message, "use Linux 5.14 or newer; migrate moves controllers all the same")
+    if host.kind == "local":
+        for gap in confinement.gaps():
+            yield _warning("vm-confinement", gap.message, gap.fix)
 
 
 def _orphans(host: Host) -> Iterator[Finding]:

@@ -51,6 +51,17 @@ def test_a_host_that_cannot_do_it_says_why(make_host: MakeHost, options: dict[st
     assert levels(make_host(options=options))[code] == "problem"
 
 
+@pytest.mark.parametrize(
+    ("release", "level"), [("5.10.0-28-amd64", "warning"), ("5.14.0-1.el9", None), ("6.1.0", None)]
+)
+def test_a_kernel_that_hands_no_calls_over_is_told_and_is_no_problem(
+    make_host: MakeHost, release: str, level: str | None
+) -> None:
+    host = make_host(options={"kernel_release": release})
+    assert levels(host).get("vm-migration") == level
+    assert check(host).ready
+
+
 def test_a_controller_without_live_migration_is_a_problem_with_a_way_on(make_host: MakeHost) -> None:
     assert levels(make_host("stock-qemu-7.2"))["live-migration"] == "problem"
 

@@ -12,6 +12,7 @@ from nvmelm.cli.frame import logs, render
 from nvmelm.cli.frame.run import Run
 from nvmelm.errors import HostError, NotSupportedError, UsageError
 from nvmelm.host import Host
+from nvmelm.host.local import confinement
 from nvmelm.host.local.processes import vm_name
 from nvmelm.interposer import launch, service, systemd
 from nvmelm.interposer.kernel import Vfio
@@ -74,6 +75,8 @@ def serve(run: Run, path: Path, users: list[str], options: Options) -> int:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_about: agent.end())
+    for gap in confinement.gaps():
+        say(f"{gap.message}; fix: {gap.fix}")
     agent.adopt([(name, number) for name, number in passed if name.startswith(service.STORED)])
     with listening:
         agent.serve(listening)
