@@ -61,7 +61,7 @@ def _replay(supervisor: Supervisor, event: Event, waiting: dict[int, Notificatio
 
 def _backing(supervisor: Supervisor, source: list[int]) -> Backing:
     process = supervisor.processes.numbered(source[0])
-    return process if len(source) == 1 else FileBacking(process.take(source[1]), (process.pid, source[1]))
+    return process if len(source) == 1 else FileBacking(process, (source[1], source[2]))
 
 
 def _reopen(supervisor: Supervisor, process: Process, number: int, identity: Identity, address: str) -> None:

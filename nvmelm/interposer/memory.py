@@ -14,10 +14,10 @@ import errno
 import os
 import struct
 import threading
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from nvmelm.interposer import filter as calls
 from nvmelm.interposer.caller import Process
@@ -48,7 +48,7 @@ class Backing(Protocol):
 
     @property
     def source(self) -> tuple[int, ...]:
-        """What it is found by again: a process's number, and that of its descriptor where it is a file."""
+        """What it is found by again: a process's number, and device number and inode where it is a file."""
         ...
 
     def read(self, address: int, length: int) -> bytes: ...
@@ -56,32 +56,64 @@ class Backing(Protocol):
     def write(self, address: int, data: bytes) -> None: ...
 
 
+class _View(NamedTuple):
+    """A part of a file in a process's memory: where it begins there and in the file, bytes."""
+
+    address: int
+    offset: int
+    length: int
+
+
 class FileBacking:
-    """Memory that was mapped by its file.
+    """Memory that was mapped by its file: read and written where the VMM itself has the file mapped.
+
+    So nothing is done by a descriptor that a VMM chose, its memory stays its own when it closes the file, and a file
+    that becomes shorter is its own matter.
 
     Args:
-        fd: a copy of the VMM's descriptor, of which this becomes the owner.
-        source: the process that has the file open, and its number there.
+        process: the VMM's.
+        file: the file's device number and inode.
     """
 
-    def __init__(self, fd: int, source: tuple[int, int]) -> None:
-        self._fd = fd
-        self._source = source
-        weakref.finalize(self, os.close, fd)
+    def __init__(self, process: Process, file: tuple[int, int]) -> None:
+        self._process = process
+        self._file = file
 
     @property
     def source(self) -> tuple[int, ...]:
-        return self._source
+        return (self._process.pid, *self._file)
 
     def read(self, address: int, length: int) -> bytes:
-        data = os.pread(self._fd, length, address)
-        if len(data) < length:
-            raise OSError(errno.EFAULT, "the file ends before")
-        return data
+        return b"".join(self._process.read(place, size) for place, size in self._places(address, length))
 
     def write(self, address: int, data: bytes) -> None:
-        if os.pwrite(self._fd, data, address) < len(data):
-            raise OSError(errno.EFAULT, "the file ends before")
+        for place, size in self._places(address, len(data)):
+            self._process.write(place, data[:size])
+            data = data[size:]
+
+    def _places(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """Return where bytes of the file are in the VMM, and how many; OSError EFAULT when not all of them are."""
+        places = []
+        views = list(self._views())
+        while length:
+            view = next((each for each in views if each.offset <= offset < each.offset + each.length), None)
+            if view is None:
+                raise OSError(errno.EFAULT, "the VMM has not mapped this part of its file")
+            into = offset - view.offset
+            size = min(length, view.length - into)
+            places.append((view.address + into, size))
+            offset, length = offset + size, length - size
+        return places
+
+    def _views(self) -> Iterator[_View]:
+        """Return the VMM's shared mappings of the file."""
+        device, inode = self._file
+        number = f"{os.major(device):02x}:{os.minor(device):02x}"
+        for line in Path(f"/proc/{self._process.pid}/maps").read_text(errors="replace").splitlines():
+            addresses, access, offset, where, file, *_ = line.split(maxsplit=5)
+            if (where, file) == (number, str(inode)) and access.endswith("s"):
+                begin, end = (int(word, 16) for word in addresses.split("-"))
+                yield _View(begin, int(offset, 16), end - begin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,5 +248,7 @@ def _map(mappings: Mappings, process: Process, descriptor: int, words: tuple[int
 def _map_file(mappings: Mappings, process: Process, descriptor: int, words: tuple[int, ...]) -> None:
     _size, flags, ioas, number, start, length, iova = words
     if flags & _IOAS_FIXED:
-        backing = FileBacking(process.take(number), (process.pid, number))
+        with process.copy(number) as fd:
+            file = os.fstat(fd)
+        backing = FileBacking(process, (file.st_dev, file.st_ino))
         mappings.map(Mapping((descriptor, ioas), iova, length, backing, start))

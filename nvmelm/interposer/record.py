@@ -10,7 +10,7 @@ A file for each VM, to which lines are added and which is written anew when it h
     ["descriptor", [pid, number], identity, address] which function a number is
     ["closed", address]
     ["bound", [pid, number]]                         a device's own node that was bound
-    ["map", space, iova, length, source, address]    source: [pid] of its memory, or [pid, number] of a file
+    ["map", space, iova, length, source, address]    source: [pid] of its memory, [pid, device, inode] of a file
     ["unmap", space, iova, length]
     ["move", space, iova, address]
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import struct
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvmelm.interposer import memory
+from nvmelm.interposer.caller import Process
 from nvmelm.interposer.memory import Mapping, Mappings
 
 SPACE = (5, 0)
@@ -19,11 +22,10 @@ SPACE = (5, 0)
 
 @dataclass(eq=False)
 class Memory:
-    """A process's memory, by address; its descriptors, by number."""
+    """A process's memory, by address."""
 
     pid: int = 1
     data: bytearray = field(default_factory=lambda: bytearray(1 << 16))
-    descriptors: dict[int, int] = field(default_factory=dict)
 
     def read(self, address: int, length: int) -> bytes:
         return bytes(self.data[address : address + length])
@@ -34,9 +36,6 @@ class Memory:
     @property
     def source(self) -> tuple[int, ...]:
         return (self.pid,)
-
-    def take(self, number: int) -> int:
-        return os.dup(self.descriptors[number])
 
 
 def note(mappings: Mappings, process: Memory, request: int, structure: bytes, descriptor: int = 5) -> None:
@@ -70,19 +69,22 @@ def test_memory_is_read_where_the_iommufd_mapped_it_and_not_where_the_kernel_cho
         mappings.read(0x20000, 4)
 
 
-def test_memory_that_was_mapped_by_its_file_is_read_and_written_in_the_file() -> None:
-    mappings, process = Mappings(), Memory()
+def test_memory_that_was_mapped_by_its_file_is_where_the_vmm_has_the_file_mapped() -> None:
+    """This process plays the VMM: its memory is read and written by the system calls that reach another's."""
     fd = os.memfd_create("ram")
     os.ftruncate(fd, 0x4000)
-    process.descriptors[9] = fd
-    note(mappings, process, 0x3B8F, struct.pack("=3Ii3Q", 40, 7, 2, 9, 0x1000, 0x2000, 0x20000))
-    mappings.write(0x20010, b"ring")
-    assert os.pread(fd, 4, 0x1010) == b"ring"
-    assert mappings.read(0x20010, 4) == b"ring"
-    os.ftruncate(fd, 0x1000)
-    with pytest.raises(OSError, match="ends"):
-        mappings.read(0x20010, 4)
+    pages = [mmap.mmap(fd, 0x1000, offset=offset) for offset in (0x2000, 0x1000)]
+    mappings, process = Mappings(), Process(os.getpid())
+    structure = ctypes.create_string_buffer(struct.pack("=3Ii3Q", 40, 7, 2, fd, 0x1000, 0x3000, 0x20000))
+    memory.note(mappings, 0x3B8F, process, 5, ctypes.addressof(structure))
     os.close(fd)
+    mappings.write(0x20FFE, b"ring")
+    assert (pages[1][-2:], pages[0][:2]) == (b"ri", b"ng")
+    assert mappings.read(0x20FFE, 4) == b"ring"
+    with pytest.raises(OSError, match="not mapped this part"):
+        mappings.read(0x22000, 4)
+    for page in pages:
+        page.close()
 
 
 def test_nothing_is_written_of_what_is_not_mapped_as_a_whole() -> None:
