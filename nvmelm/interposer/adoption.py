@@ -44,7 +44,7 @@ def _replay(supervisor: Supervisor, event: Event, waiting: dict[int, Notificatio
             waiting[number] = parse(bytes.fromhex(data))
         case ("answered", int(number)):
             waiting.pop(number, None)
-        case ("descriptor", [int(pid), int(number)], [int(), int(), int()], str(address)):
+        case ("descriptor", [int(pid), int(number)], [int(), int(), int(), str()], str(address)):
             opened[pid, number] = (Identity(*event[2]), address)
         case ("bound", [int(pid), int(number)]):
             supervisor.descriptors.bind(Place(pid, number))

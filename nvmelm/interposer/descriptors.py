@@ -7,15 +7,16 @@
     another number of it   (dup, a forked child) is the same open file as a number that is known
     the same number again  of another file: forgotten
 
-A number that is known counts only while the file behind it is the one it was. Kernels before Linux 6.10 give all
-devices opened by groups one inode; there a number that has become *another known device's* is recognised by that
-device's own.
+A number that is known counts only while the file behind it is the one it was. The kernel tells two devices that were
+opened by groups apart by nothing; so the numbers of strangers' devices are known as well, and one that a VMM has copied
+over another is nobody's.
 """
 
 from __future__ import annotations
 
-import os
+import errno
 import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from nvmelm.interposer import syscalls
@@ -23,6 +24,12 @@ from nvmelm.interposer.caller import Process
 from nvmelm.interposer.device import Device
 from nvmelm.interposer.kernel import Identity
 from nvmelm.interposer.record import Event, Recorder, nothing
+from nvmelm.vfio.seam import Refusal
+
+_AMBIGUOUS = (
+    "descriptor {number} of process {pid} is the same open file as that of another device was: the VMM copied one over "
+    "the other, and which of them it is cannot be told"
+)
 
 
 class Place(NamedTuple):
@@ -33,15 +40,15 @@ class Place(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A descriptor whose function is known."""
+    """A descriptor that is a device's; None: a stranger's, of which no call is answered."""
 
     identity: Identity
-    device: Device
+    device: Device | None
 
 
-def as_event(place: Place, known: Known) -> Event:
+def as_event(place: Place, identity: Identity, device: Device) -> Event:
     """Return a descriptor as :mod:`nvmelm.interposer.record` has it."""
-    return ("descriptor", place, known.identity, known.device.address)
+    return ("descriptor", place, identity, device.address)
 
 
 class Descriptors:
@@ -57,22 +64,18 @@ class Descriptors:
         self._known: dict[Place, Known] = {}
         self._bound: set[Place] = set()
 
-    def add(self, pid: int, number: int, identity: Identity, device: Device) -> None:
-        """Take note of a descriptor; whatever the number was before, it is this now."""
+    def add(self, place: Place, identity: Identity, device: Device | None) -> None:
+        """Take note of a device's descriptor, ours or a stranger's; whatever the number was before, it is this now."""
         with self._lock:
-            self._known[Place(pid, number)] = Known(identity, device)
-            self._record(*as_event(Place(pid, number), self._known[Place(pid, number)]))
+            self._known[place] = Known(identity, device)
+            if device is not None:
+                self._record(*as_event(place, identity, device))
 
     def bind(self, place: Place) -> None:
         """Take note of a device's own node that the VMM binds: no other one that it opens is in use."""
         with self._lock:
             self._bound.add(place)
             self._record("bound", place)
-
-    def bound(self) -> list[Place]:
-        """Return what was bound."""
-        with self._lock:
-            return list(self._bound)
 
     def is_bound(self, place: Place) -> bool:
         """Return whether a number was bound."""
@@ -91,17 +94,15 @@ class Descriptors:
             return self._devices()
 
     def _devices(self) -> list[Device]:
-        return list(dict.fromkeys(known.device for known in self._known.values()))
+        return list(dict.fromkeys(known.device for known in self._known.values() if known.device is not None))
 
-    def places(self) -> dict[Place, Known]:
-        """Return the descriptors and what they are."""
+    def events(self) -> Iterator[Event]:
+        """Return what a restart has to know of them."""
         with self._lock:
-            return dict(self._known)
-
-    def drop(self, place: Place) -> None:
-        """Forget what a number was: it is something else now."""
-        with self._lock:
-            self._known.pop(place, None)
+            known = [(place, each) for place, each in self._known.items()]
+            bound = list(self._bound)
+        yield from (as_event(place, each.identity, each.device) for place, each in known if each.device is not None)
+        yield from (("bound", place) for place in bound)
 
     def closed(self) -> list[Device]:
         """Return the functions that no number stands for any more: nobody says when a descriptor is closed."""
@@ -110,37 +111,39 @@ class Descriptors:
             return [device for device in self._devices() if device not in open_still]
 
     def find(self, process: Process, number: int, fd: int) -> Device | None:
-        """Return the function that a descriptor is.
+        """Return the function that a descriptor is; None: a stranger.
 
         Args:
             fd: a copy of it.
+
+        Raises:
+            Refusal: EIO, it is one open file with numbers that were different devices': which one, nobody knows.
         """
         place, identity = Place(process.pid, number), Identity.of(fd)
         with self._lock:
-            own = self._known.get(place)
-            others = [
-                (other, known)
-                for other, known in self._known.items()
-                if other != place and known.identity == identity and (own is None or known.device is not own.device)
+            same = [
+                known for other, known in self._known.items() if known.identity == identity and _is_one(other, place)
             ]
-            if own is not None and own.identity == identity and not others:
-                return own.device
-            for other, known in others:
-                if syscalls.same_file(other.pid, other.number, *place):
-                    self._known[place] = known
-                    return known.device
-            if own is not None and own.identity == identity:
-                return own.device
-            self._known.pop(place, None)
-            return None
+            devices = {known.device for known in same}
+            if len(devices) > 1:
+                raise Refusal(errno.EIO, _AMBIGUOUS.format(pid=place.pid, number=number))
+            if not same:
+                self._known.pop(place, None)
+                return None
+            self._known[place] = same[0]
+            return same[0].device
+
+
+def _is_one(known: Place, place: Place) -> bool:
+    """Return whether two numbers are one open file; a number is itself."""
+    return known == place or syscalls.same_file(known.pid, known.number, *place)
 
 
 def _is_still(place: Place, identity: Identity) -> bool:
     """Return whether a number is open and the same file; one that may not be looked at is."""
     try:
-        about = os.stat(f"/proc/{place.pid}/fd/{place.number}")  # noqa: PTH116 (asked before each mapping of memory)
+        return Identity.of(place.number, place.pid) == identity
     except FileNotFoundError:
         return False
     except OSError:
         return True
-    return Identity(about.st_dev, about.st_ino, about.st_rdev) == identity

@@ -43,20 +43,26 @@ _DATA_NONE, _ACTION_TRIGGER = 1 << 0, 1 << 5
 
 
 class Identity(NamedTuple):
-    """What the kernel says an open file is: file system, inode, device number of a node.
+    """What the kernel says an open file is: file system, inode, device number of a node, or its name without one.
 
-    Before Linux 6.10 (b7c5e64fecfa) all devices that were opened by their groups had one inode.
+    All files without a place of their own (event counters, KVM's, and devices that were opened by their groups) share
+    one inode; their names, ``anon_inode:[vfio-device]``, tell the kinds apart, and nothing tells two devices apart.
+
+    Source: Linux fs/anon_inodes.c; drivers/vfio/vfio_main.c (vfio_device_open_file).
     """
 
     device: int
     inode: int
     node: int
+    name: str
 
     @classmethod
-    def of(cls, fd: int) -> Identity:
-        """Return a descriptor's."""
-        about = os.fstat(fd)
-        return cls(about.st_dev, about.st_ino, about.st_rdev)
+    def of(cls, number: int, pid: int | None = None) -> Identity:
+        """Return a descriptor's, of this process or of another one; OSError when it is not open."""
+        path = f"/proc/{pid or 'self'}/fd/{number}"
+        about = os.stat(path)  # noqa: PTH116 (asked for each call)
+        name = "" if about.st_rdev else os.readlink(path)  # noqa: PTH115
+        return cls(about.st_dev, about.st_ino, about.st_rdev, name)
 
 
 class Kernel(Protocol):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
 from nvmelm.errors import NvmelmError
-from nvmelm.interposer import descriptors, features, memory
+from nvmelm.interposer import features, memory
 from nvmelm.interposer.caller import Process, Processes
 from nvmelm.interposer.descriptors import Descriptors, Place
 from nvmelm.interposer.device import Access, Device, Say
@@ -104,10 +104,7 @@ class Supervisor:
         """Return the fewest events that lead to what is mapped and open now."""
         for mapping in self.mappings.ranges():
             yield memory.as_event(mapping)
-        for place, known in self.descriptors.places().items():
-            yield descriptors.as_event(place, known)
-        for place in self.descriptors.bound():
-            yield ("bound", place)
+        yield from self.descriptors.events()
 
     def take(self, call: Notification) -> None:
         """Answer a call, or let it run, whatever it is."""
@@ -115,6 +112,8 @@ class Supervisor:
             if self._dispatch(call):
                 return
         except Refusal as refusal:
+            if refusal.reason:
+                self._say_once(refusal.reason)
             self._listener.answered(call, refusal.errno)
             return
         except OSError as error:  # of the caller's, as a rule: the kernel will say the same
@@ -189,10 +188,8 @@ class Supervisor:
         finally:
             if device is not None and number is None:
                 self._close(device)
-            elif device is not None and number is not None:
-                self.descriptors.add(process.pid, number, Identity.of(fd), device)
             elif number is not None:
-                self.descriptors.drop(Place(process.pid, number))
+                self.descriptors.add(Place(process.pid, number), Identity.of(fd), device)
         return True
 
     def reopen(self, process: Process, number: int, address: str, fd: int) -> None:
@@ -204,7 +201,7 @@ class Supervisor:
             self._say(_in_words(error), address=address)
             return
         if device is not None:
-            self.descriptors.add(process.pid, number, Identity.of(fd), device)
+            self.descriptors.add(Place(process.pid, number), Identity.of(fd), device)
 
     def _function(self, process: Process, address: str, fd: int, *, reopened: bool = False) -> Device | None:
         """Ask for the function that the VMM opens; what it had open of that address before is closed."""
@@ -265,7 +262,7 @@ class Supervisor:
         address = self._kernel.address(fd) if bound else None
         device = None if address is None else self._function(process, address, fd)
         if device is not None:
-            self.descriptors.add(process.pid, number, Identity.of(fd), device)
+            self.descriptors.add(Place(process.pid, number), Identity.of(fd), device)
         return device
 
 

@@ -348,14 +348,6 @@ def test_a_number_that_was_closed_and_reused_is_not_the_device_any_more(vmm: Pla
     assert host.function.calls == []
 
 
-def test_a_number_that_became_another_devices_is_that_one(vmm: PlayedVmm, host: PlayedHost) -> None:
-    first, second = vmm.open("0000:01:00.1"), vmm.open("0000:01:00.2")
-    vmm.do("dup2", second, first)
-    vmm.set_state(first, STOP)
-    assert host.functions[0].calls == []
-    assert host.functions[1].calls == [STOP]
-
-
 def test_a_copy_of_a_descriptor_is_the_same_device(vmm: PlayedVmm, host: PlayedHost) -> None:
     fd = vmm.open()
     copy = vmm.do("dup", fd)
@@ -391,18 +383,60 @@ def test_a_device_that_was_unplugged_is_let_go_when_its_vmm_leaves_the_group(vmm
     assert not host.functions[1].closed.is_set()
 
 
-def test_a_stranger_that_gets_the_number_of_a_closed_device_is_not_taken_for_it(
-    vmm: PlayedVmm, host: PlayedHost, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def indistinct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All devices that were opened by groups have one identity, as in the kernel; memfds have one each."""
+    real = Identity.of
+
+    def of(number: int, pid: int | None = None) -> Identity:
+        known = real(number, pid)
+        return Identity(0, 0, 0, "device") if "memfd:device" in known.name else known
+
+    monkeypatch.setattr(Identity, "of", of)
+
+
+def test_a_strangers_device_with_the_number_of_a_closed_one_is_not_taken_for_it(
+    indistinct: None, vmm: PlayedVmm, host: PlayedHost
 ) -> None:
-    """As on kernels before 6.10, where all devices of groups have one inode."""
-    monkeypatch.setattr(Identity, "of", lambda fd: Identity(1, 2, 3))
-    monkeypatch.setattr("nvmelm.interposer.descriptors._is_still", lambda place, identity: True)
     group = vmm.do("memfd", "group")
     fd = vmm.open("0000:01:00.1", group)
     vmm.do("close", fd)
     host.strangers.add("0000:02:00.0")
     assert vmm.open("0000:02:00.0", group) == fd
     assert vmm.feature(fd, 1 | GET, bytes(8))[0] == -errno.ENOTTY
+    assert host.functions[0].closed.is_set()
+
+
+def test_a_number_that_became_a_strangers_device_is_not_taken_for_ours(
+    indistinct: None, vmm: PlayedVmm, host: PlayedHost
+) -> None:
+    host.strangers.add("0000:02:00.0")
+    stranger, fd = vmm.open("0000:02:00.0"), vmm.open("0000:01:00.1")
+    assert vmm.feature(fd, 1 | GET, bytes(8))[0] == 0
+    vmm.do("dup2", stranger, fd)
+    assert vmm.set_state(fd, STOP)[0] == -errno.EIO
+    assert host.function.calls == []
+
+
+def test_eight_devices_that_nothing_tells_apart_are_eight(indistinct: None, vmm: PlayedVmm, host: PlayedHost) -> None:
+    fds = [vmm.open(f"0000:01:00.{number}") for number in range(8)]
+    for fd in fds[::2]:
+        vmm.set_state(fd, STOP)
+    assert [function.calls for function in host.functions] == [[STOP], []] * 4
+
+
+def test_a_device_that_was_copied_over_another_is_neither_whichever_number_is_asked(
+    indistinct: None, vmm: PlayedVmm, host: PlayedHost
+) -> None:
+    first, second = vmm.open("0000:01:00.1"), vmm.open("0000:01:00.2")
+    vmm.do("dup2", second, first)
+    assert vmm.set_state(first, STOP)[0] == -errno.EIO
+    assert vmm.set_state(second, STOP)[0] == -errno.EIO
+    assert [function.calls for function in host.functions] == [[], []]
+    assert "cannot be told" in host.sentences[0]
+    vmm.do("close", first)
+    assert vmm.set_state(second, STOP) == (0, NO_FD)
+    assert host.functions[1].calls == [STOP]
 
 
 def test_a_device_of_its_own_node_is_known_by_its_number(vmm: PlayedVmm, host: PlayedHost) -> None:
