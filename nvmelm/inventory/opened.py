@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from nvmelm.disk import store
 from nvmelm.errors import PermissionDeniedError
 from nvmelm.host import AdminQueue, Host
 from nvmelm.inventory import marks, suspension
@@ -32,11 +33,15 @@ class OpenPrimary:
         """Read the controlling function and all below it, marks included, as they are now.
 
         Args:
-            users: also ask who has each VF in use; this looks through the host's processes.
+            users: also ask who has each VF in use, and what moves with its VM; this looks through the host's processes.
             namespaces: controllers of which the attached namespaces are read, too; a command for each namespace.
             states: also ask which controllers are suspended, one command each; see :func:`with_states`.
         """
         picture = marks.joined(self.host, read_picture(self.host, self.queue, self.ref, users=users))
+        if users and store.names(self.host.state_dir / "vm"):
+            from nvmelm.ownership import vm_moves  # few hosts have any
+
+            picture = vm_moves.joined(self.host, picture)
         if namespaces:
             picture = with_namespaces(self.queue, picture, namespaces)
         return self.with_states(picture) if states else picture

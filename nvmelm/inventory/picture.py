@@ -179,6 +179,10 @@ class Secondary(Record):
     saved_at: str | None = field(
         default=None, metadata=about("when the state of a suspended one was saved; null: not known")
     )
+    with_vm: str = field(
+        default="",
+        metadata=about("of a function that moves with its VM: where it stands, or that it has left; else empty"),
+    )
 
     @property
     def standing(self) -> str:

@@ -27,6 +27,7 @@ from nvmelm.disk.atomic import sync_directory
 from nvmelm.errors import UncertainError, host_error
 from nvmelm.host import Host
 from nvmelm.host.local.processes import start_of
+from nvmelm.inventory.picture import Picture, Secondary
 
 _FORMAT = 1
 #: A record of who holds a function; its texts are bounded by who writes them.
@@ -222,6 +223,22 @@ class Moves:
 
     def _held(self, address: str) -> Path:
         return self._directory / "held" / f"{address}.json"
+
+
+def joined(host: Host, picture: Picture) -> Picture:
+    """Return the picture with where each function stands with its VM."""
+    moves = Moves(host)
+    return replace(picture, secondaries=tuple(replace(one, with_vm=_stands(moves, one)) for one in picture.secondaries))
+
+
+def _stands(moves: Moves, secondary: Secondary) -> str:
+    address = secondary.address if secondary.present else None
+    held = moves.held(address) if address else None
+    if held is not None and held.lives and held.incarnation == secondary.incarnation:
+        refused = f"; last refused: {held.refusal}" if held.refusal else ""
+        return f"with {held.vm} (pid {held.pid}), {held.state} since {held.since}{refused}"
+    left = moves.left(address, secondary.incarnation) if address else None
+    return f"left with its VM {left['vm']} at {left['at']}, as {left['id']}" if left else ""
 
 
 def resumed_before(stream: str) -> UncertainError:

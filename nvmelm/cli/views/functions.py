@@ -196,6 +196,11 @@ def _functions(shown: list[Secondary]) -> Iterator[str]:
         yield from table(columns, map(_secondary, shown))
     for one in used if below else ():  # cut off at the edge, who uses it would say nothing
         yield from render.wrapped(f"{cntlid(one.cntlid)} is used by ", render.plain(_users(one)), sys.stdout)
+    for one in shown:
+        if one.with_vm:
+            yield from render.wrapped(
+                f"{cntlid(one.cntlid)} moves with its VM: ", render.plain(one.with_vm), sys.stdout
+            )
     broken = [one for one in shown if one.mark and not one.mark.holds]
     absent = any(one.address and not one.present for one in shown)
     ending = [one for one in shown if one.mark and one.mark.holds and one.mark.expires_at]

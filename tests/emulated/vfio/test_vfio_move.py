@@ -20,6 +20,7 @@ from nvmelm.inventory import marks
 from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.gate import choose
 from nvmelm.ownership.vm_moves import Moves
+from nvmelm.prepare import provision
 from nvmelm.state import verbs
 from nvmelm.vfio.functions import HostFunctions
 from nvmelm.vfio.loading import Loader
@@ -581,3 +582,19 @@ def test_who_moves_with_its_vm_is_moved_by_nobody_else(world: World) -> None:
             assert "virsh migrate" in refusal.value.fix
         world.end(vm)
         choose(pf, None, [FIRST])
+
+
+def test_an_operator_sees_where_a_function_stands_with_its_vm_and_that_it_left(world: World) -> None:
+    source, destination = world.running(), world.waiting()
+    with open_primary(world.source, PF) as pf:
+        assert "with db1" in pf.picture().secondaries[0].with_vm
+        assert "RUNNING since" in pf.picture().secondaries[0].with_vm
+        migrate(source, destination)
+        assert "STOP since" in pf.picture().secondaries[0].with_vm
+        world.end(source)
+        assert "left with its VM db1 at" in pf.picture().secondaries[0].with_vm
+        assert not pf.picture().secondaries[1].with_vm
+    with open_primary(world.source, PF, change=True) as pf:
+        provision.release(pf, confirm=agree)
+    with open_primary(world.source, PF) as pf:
+        assert not any(one.with_vm or one.mark or one.present for one in pf.picture().secondaries)
