@@ -41,6 +41,7 @@ FORMAT_VERSION = 1
 #: A manifest has some kilobytes; one with every namespace a controller names in practice stays below.
 MAX_HEADER_BYTES = 256 * 1024
 _DIGEST_BYTES = 32
+_ENDS = "no more of it was written"
 _CHUNK = 1 << 20
 
 _Text = Annotated[str, Field(max_length=200)]
@@ -184,14 +185,14 @@ class ArrivingStream:
     Args:
         spool: descriptor of that file; taken over.
         judge: called with the header as soon as it is proven; raises what refuses it.
+        name: what it is called in messages.
 
     Attributes:
         header: once it has arrived.
     """
 
-    name = "the VM's stream"
-
-    def __init__(self, spool: int, judge: Callable[[StreamHeader], None]) -> None:
+    def __init__(self, spool: int, judge: Callable[[StreamHeader], None], *, name: str = "the VM's stream") -> None:
+        self.name = name
         self.header: StreamHeader | None = None
         self._judge = judge
         self._spool = spool
@@ -223,9 +224,9 @@ class ArrivingStream:
         Raises:
             ImageError: it is not whole, not unaltered, or not the one that the header names.
         """
-        header = self.header
-        if header is None or self._arrived < header.image_bytes:
-            raise refuse("image-truncated", f"{self.name} ends early", "the VMM wrote no more of it")
+        header = self.known_header
+        if self._arrived < header.image_bytes:
+            raise refuse("image-truncated", f"{self.name} ends early", _ENDS)
         if header.image_id is None:
             return None
         descriptor, self._spool = self._spool, -1
@@ -234,6 +235,17 @@ class ArrivingStream:
             image.close()
             raise refuse("image-altered", f"{self.name} was altered", "the image is not the one its header names")
         return image
+
+    @property
+    def known_header(self) -> StreamHeader:
+        """Return the header.
+
+        Raises:
+            ImageError: it has not arrived.
+        """
+        if self.header is None:
+            raise refuse("image-truncated", f"{self.name} ends early", _ENDS)
+        return self.header
 
     def close(self) -> None:
         """Let go of what has arrived."""

@@ -27,6 +27,7 @@ _MODULES = (
     "nvmelm.compat.documents",
     "nvmelm.desired.converge",
     "nvmelm.migrate.report",
+    "nvmelm.vfio.view",
     "nvmelm.watch.lines",
     "nvmelm.demo",
     "nvmelm.cli.verbs.bug_report.archive",

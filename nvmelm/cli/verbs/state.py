@@ -54,12 +54,17 @@ def restore(run: Run, pf: Pf, cntlid: Cntlid, file: Input) -> Answer:
 
 @verb(app, "show")
 def show(_: Run, file: Input) -> Answer:
-    """Verify an image and show what it holds: sizes, queues, digests; never data."""
+    """Verify an image, or the file of a VM's stream, and show what it holds: sizes, queues, digests; never data."""
     import tempfile
 
     from nvmelm.state import running as state
     from nvmelm.state.image.reader import open_image
+    from nvmelm.vfio import view
 
+    if view.is_stream(file):
+        with tempfile.TemporaryDirectory(prefix="nvmelm-") as spool:
+            described = view.describe(file, Path(spool))
+        return Answer(described, lambda: images.stream(described))
     with tempfile.TemporaryDirectory(prefix="nvmelm-") as spool, open_image(file, spool_directory=Path(spool)) as image:
         found = state.show(image)
     return Answer(found, lambda: images.description(found))

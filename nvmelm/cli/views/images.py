@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.render import Column, cntlid, facts, size, table
 from nvmelm.state.image.view import ImageDescription
 from nvmelm.state.verbs import StateReport
+
+if TYPE_CHECKING:  # a stream's models are loaded by who meets one
+    from nvmelm.vfio.stream import SavedAdminQueue
+    from nvmelm.vfio.view import StreamDescription
 
 
 def report(done: StateReport) -> Iterator[str]:
@@ -53,6 +58,32 @@ def description(image: ImageDescription) -> Iterator[str]:
     )
     yield from _queues(image)
     yield from (render.Paint(sys.stdout).warn(render.plain(problem)) for problem in image.problems)
+
+
+def stream(carried: StreamDescription) -> Iterator[str]:
+    """Show what a VM's stream says of itself."""
+    registers, queue = carried.registers, carried.admin_queue
+    yield render.Paint(sys.stdout).good("the VM's stream is whole and unaltered")
+    yield from facts(
+        [
+            ("stream", carried.id),
+            ("left", f"{carried.created_utc}, by nvmelm {carried.nvmelm_version}"),
+            ("VM", f"{carried.vm}, with {carried.address}"),
+            ("manifest", carried.manifest_digest),
+            ("registers", f"CC {registers.cc:#010x}, AQA {registers.aqa:#010x}"),
+            ("admin queue", _admin_queue(queue) if queue is not None else "none: it is off, or arrives disabled"),
+            ("size", size(carried.stream_bytes)),
+        ],
+        indent="  ",
+    )
+    if carried.image is not None:
+        yield ""
+        yield from description(carried.image)
+
+
+def _admin_queue(queue: SavedAdminQueue) -> str:
+    requests = len(queue.event_requests) + queue.unidentified
+    return f"{queue.completions} completions, SQ head {queue.sq_head}, {render.count(requests, 'event request')}"
 
 
 def _part(length: int, what: str) -> str:

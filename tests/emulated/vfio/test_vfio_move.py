@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nvmelm import cli
 from nvmelm.compat.policy import Policy
 from nvmelm.documents import Role
 from nvmelm.emulator.guest.guest import Guest
@@ -598,3 +600,22 @@ def test_an_operator_sees_where_a_function_stands_with_its_vm_and_that_it_left(w
         provision.release(pf, confirm=agree)
     with open_primary(world.source, PF) as pf:
         assert not any(one.with_vm or one.mark or one.present for one in pf.picture().secondaries)
+
+
+def test_a_vm_s_stream_in_a_file_is_shown_and_never_its_data(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = world.running()
+    source.begin()
+    file = tmp_path / "stream"
+    file.write_bytes(source.save())
+    assert cli.main(["state", "show", str(file), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["schema"], shown["vm"], shown["address"]) == ("nvmelm.vm_stream", "db1", VF)
+    assert shown["admin_queue"]["event_requests"] == [31]
+    assert shown["image"]["submission_queues"][0]["qid"] == 1
+    assert cli.main(["state", "show", str(file)]) == 0
+    assert "1 event request" in capsys.readouterr().out
+    file.write_bytes(file.read_bytes()[:-1])
+    assert cli.main(["state", "show", str(file)]) == 1
+    assert "ends early" in capsys.readouterr().err
