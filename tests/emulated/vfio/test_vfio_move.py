@@ -15,6 +15,7 @@ from nvmelm.compat.policy import Policy
 from nvmelm.documents import Role
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationFailedError, State, migrate
+from nvmelm.emulator.kernel.bar import BUS_MASTER, MEMORY_DECODE
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.emulator.machine.generations import NVME_2_1, TP4159, NamespaceRow
 from nvmelm.errors import BusyError
@@ -234,6 +235,15 @@ def test_a_controller_that_is_off_moves_without_a_state(world: World) -> None:
     assert untouched(destination)
     destination.boot()
     destination.work(20)
+    assert goes_on(destination)
+
+
+def test_a_guest_that_has_bus_master_off_moves_and_finds_it_off(world: World) -> None:
+    source, destination = world.running(), world.waiting()
+    source.bar.set_command(MEMORY_DECODE)
+    migrate(source, destination)
+    assert destination.bar.command() == MEMORY_DECODE
+    destination.bar.set_command(MEMORY_DECODE | BUS_MASTER)
     assert goes_on(destination)
 
 
@@ -532,12 +542,13 @@ def test_a_suspend_that_was_cut_off_before_its_record_is_ended_by_the_next_start
 
 
 def test_a_suspension_that_outlived_its_vm_is_ended_when_another_starts(world: World) -> None:
-    vm = world.running()
-    vm.stop()
-    world.end(vm)
+    vm = world.vm(world.source)
     with world.source.machine.change() as state:
-        state["primaries"][PF]["secondaries"][str(FIRST)]["suspended"] = True  # the reset at the end did not end it
-    assert goes_on(world.running())
+        state["primaries"][PF]["secondaries"][str(FIRST)]["suspended"] = True  # opening it did not end it
+    vm.start()
+    vm.boot()
+    vm.work()
+    assert goes_on(vm)
 
 
 def test_a_primary_that_was_reset_is_an_error_that_only_a_reset_ends(world: World) -> None:
