@@ -15,9 +15,10 @@ the seam's :class:`~nvmelm.vfio.seam.Function` what to answer, and knows nothing
     features       what VFIO_DEVICE_FEATURE asks, and its answers
     memory         the VM's memory, by the addresses it was mapped at for DMA
     streams        data_fd
-    supervisor     one VMM: receive, dispatch, answer
-    adoption       VMMs whose agent was restarted, taken up again
-    record         who answers which VMM, for everybody who asks
+    job            a device's call on its way to the answer
+    supervisor     one VMM: receive, dispatch, let run
+    record         what an agent must know again after a restart, and
+    adoption       how it takes up the VMs then
     kernel         structures and numbers of seccomp and VFIO
     syscalls       the two system calls that Python does not have
     systemd        sockets handed over, descriptors kept

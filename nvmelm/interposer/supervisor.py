@@ -24,10 +24,10 @@ from nvmelm.interposer.filter import (
     VFIO_DEVICE_RESET,
     VFIO_GROUP_GET_DEVICE_FD,
 )
+from nvmelm.interposer.job import Job, in_words
 from nvmelm.interposer.kernel import PCI_ADDRESS, Identity, Kernel
 from nvmelm.interposer.notification import Listener, Notification
 from nvmelm.interposer.record import Event, Record, nothing
-from nvmelm.interposer.streams import Stream
 from nvmelm.vfio.seam import Functions, Opening, Refusal
 
 #: drivers/vfio/group.c takes a page of name and options.
@@ -120,7 +120,7 @@ class Supervisor:
             if error.errno in (errno.EPERM, errno.EACCES):
                 self._say_once(_NO_PTRACE.format(why=error.strerror))
         except NvmelmError as error:
-            self._say(_in_words(error))
+            self._say(in_words(error))
         except Exception as error:  # a bug of ours is no reason to take the VM down
             self._say(f"this is a bug in nvmelm, and a VM's call ran without it: {error!r}")
         with suppress(OSError):
@@ -198,7 +198,7 @@ class Supervisor:
         try:
             device = next(known, None) or self._function(process, address, fd, reopened=True)
         except NvmelmError as error:
-            self._say(_in_words(error), address=address)
+            self._say(in_words(error), address=address)
             return
         if device is not None:
             self.descriptors.add(Place(process.pid, number), Identity.of(fd), device)
@@ -250,7 +250,7 @@ class Supervisor:
                     return False
             if self._listener.waits(call):
                 held.pop_all()  # it is the answer's now
-                job = _Job(self._listener, self._kernel, call, device, request, fd)
+                job = Job(self._listener, self._kernel, call, device, request, fd)
                 (device.at_once if request is not None and request.is_quick else device.in_turn)(job)
             return True
 
@@ -264,68 +264,3 @@ class Supervisor:
         if device is not None:
             self.descriptors.add(Place(process.pid, number), Identity.of(fd), device)
         return device
-
-
-class _Job:
-    """A call of one device, on its way to the answer; called in the function's turn.
-
-    Args:
-        request: of ``VFIO_DEVICE_FEATURE``; None for a reset.
-        fd: a copy of the device's descriptor, closed with the answer.
-    """
-
-    def __init__(
-        self,
-        listener: Listener,
-        kernel: Kernel,
-        call: Notification,
-        device: Device,
-        request: features.Request | None,
-        fd: int,
-    ) -> None:
-        self._listener = listener
-        self._kernel = kernel
-        self._call = call
-        self._device = device
-        self._request = request
-        self._fd = fd
-        self._given: Stream | None = None
-
-    def __call__(self) -> None:
-        refusal = None
-        try:
-            with self._device.through(self._fd):
-                refusal = self._refusal()
-            if refusal is not None:
-                self._device.say(refusal)  # before the VMM can act on it
-        finally:
-            os.close(self._fd)
-            if self._listener.answered(self._call, refusal.errno if refusal else 0) and self._given is not None:
-                self._given.delivered()
-
-    def _refusal(self) -> Refusal | None:
-        """Do what is asked; return why it was not done."""
-        try:
-            if self._request is None:
-                self._kernel.reset(self._fd)
-                self._device.was_reset()
-            else:
-                features.answer(self._request, self._device, self._give)
-        except Refusal as refusal:
-            return refusal
-        except OSError as error:
-            return Refusal(error.errno or errno.EIO, f"{error.strerror}")
-        except NvmelmError as error:
-            return Refusal(errno.EIO, _in_words(error))
-        except Exception as error:  # the VMM goes on with an errno
-            return Refusal(errno.EIO, f"this is a bug in nvmelm: {error!r}")
-        return None
-
-    def _give(self, stream: Stream) -> int | None:
-        self._given = stream
-        return self._listener.give_descriptor(self._call, stream.theirs, ends=False)
-
-
-def _in_words(error: NvmelmError) -> str:
-    parts = (error.message, error.cause, f"fix: {error.fix}" if error.fix else "")
-    return "; ".join(part for part in parts if part)
