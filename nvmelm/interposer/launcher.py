@@ -2,6 +2,7 @@
 
     nvmelm-vmm VMM ARGS…                   starts VMM
     nvmelm-qemu-system-x86_64 ARGS…        a link to nvmelm-vmm: starts the qemu-system-x86_64 of the usual places
+    NAME ARGS…                             a link in a VMM's own place: starts what vmm.NAME in the settings says
 
 It needs no privileges. It asks the agent, puts the filter on itself with ``no_new_privs``, hands the listener over, and
 becomes the VMM: the process, the arguments, the environment, and whatever is open stay as they were. Without an agent
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-#: KEY=VALUE lines: ``socket``, ``required`` (yes or no), ``memory`` (yes or no).
+#: KEY=VALUE lines: ``socket``, ``required`` (yes or no), ``memory`` (yes or no), ``vmm.NAME`` (a path).
 SETTINGS = "/etc/nvmelm/launcher.conf"
 SOCKET = "/run/nvmelm/agent.sock"
 JOURNAL = "/run/systemd/journal/socket"
@@ -54,7 +55,7 @@ def launch(words: Sequence[str], settings_file: str = SETTINGS) -> NoReturn:
         words: as of ``sys.argv``.
     """
     settings = _settings(settings_file)
-    program, arguments = _vmm(words)
+    program, arguments = _vmm(words, settings)
     try:
         _be_supervised(settings)
     except _UnsupervisedError as error:
@@ -84,9 +85,11 @@ def _settings(path: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, equals, value in pairs if equals}
 
 
-def _vmm(words: Sequence[str]) -> tuple[str, list[str]]:
+def _vmm(words: Sequence[str], settings: dict[str, str]) -> tuple[str, list[str]]:
     """Return the program to become, and its arguments."""
     name = os.path.basename(words[0])  # noqa: PTH119
+    if f"vmm.{name}" in settings:
+        return settings[f"vmm.{name}"], list(words[1:])
     if name.startswith(_PREFIX) and name != _OWN_NAME:
         return _find(name.removeprefix(_PREFIX)), list(words[1:])
     if len(words) < 2:

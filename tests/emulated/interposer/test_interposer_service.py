@@ -217,6 +217,11 @@ def test_a_link_names_the_vmm_that_is_started(place: Place) -> None:
     assert "say which VMM" in place.run("/x/nvmelm-vmm").stderr
 
 
+def test_a_link_in_a_vmms_own_place_starts_what_the_settings_say(place: Place) -> None:
+    place.settings.write_text(place.settings.read_text() + "vmm.qemu-system-x86_64 = /bin/echo\n")
+    assert place.run("/usr/bin/qemu-system-x86_64", "-S").stdout == "-S\n"
+
+
 def test_the_launcher_is_made_of_the_standard_library_alone() -> None:
     line = f"""
 import sys
