@@ -219,13 +219,12 @@ class Supervisor:
     def _bind(self, call: Notification, process: Process) -> None:
         """Forget what a device's own node was before: it is opened anew, and asked about next."""
         with process.copy(call.descriptor) as fd:
-            former = self.descriptors.find(process, call.descriptor, fd)
-            if not self._listener.waits(call):
+            if self._kernel.address(fd) is None or not self._listener.waits(call):
                 return
+            former = self.descriptors.find(process, call.descriptor, fd)
             if former is not None:
                 self._close(former)
-            if self._kernel.address(fd) is not None:
-                self.descriptors.bind(Place(process.pid, call.descriptor))
+            self.descriptors.bind(Place(process.pid, call.descriptor))
 
     def _close(self, device: Device) -> None:
         self.descriptors.forget(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 import struct
 import threading
@@ -296,6 +297,29 @@ def test_what_makes_no_sense_gets_the_errno_a_kernel_would_give(
     fd = vmm.open()
     assert vmm.feature(fd, flags, data, argsz=argsz)[0] == -number
     assert vmm.get_state(fd) == RUNNING
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_threads_of_a_vmm_ask_the_next_call_is_answered(vmm: PlayedVmm, host: PlayedHost, seed: int) -> None:
+    chance = random.Random(seed)
+    fds = [*(vmm.open(f"0000:01:00.{number}") for number in range(3)), vmm.do("memfd", "group"), -1, 999, 1 << 31]
+    vmm.do("buffer", "noise", chance.randbytes(4096).hex())
+    for number in range(48):  # half of them are calls as a VMM could make them
+        flags = chance.choice([0, 1, 2, 6, 7, 8, 9, 10]) | chance.choice([GET, SET, PROBE | SET, GET | SET, 0])
+        size, state = chance.choice([8, 16, 32, 40]), chance.randrange(9)
+        words = struct.pack("=4I", size, flags, state, chance.randrange(1 << 32))
+        vmm.do("buffer", f"call{number}", (words + chance.randbytes(24)).hex())
+    places = [0, 16, 1 << 63, *(["noise", chance.randrange(4000)] for _ in range(20))]
+    places += [[f"call{number}", 0] for number in range(48)]
+    requests = [0x3B69, 0x3B6A, 0x3B6F, 0x3B71, 0x3B72, *[0x3B75] * 8, 0x3B76, 0x3B85, 0x3B86, 0x3B8F]
+    for _ in range(8):
+        calls = [[chance.choice(fds), chance.choice(requests), chance.choice(places)] for _ in range(24)]
+        vmm.do("in_threads", calls)
+    for fd, function in zip(fds[:3], host.functions, strict=False):
+        assert vmm.do("ioctl", fd, 0x3B6F, 0) == 0
+        assert vmm.get_state(fd) == RUNNING
+        assert not function.closed.is_set()
+    assert [sentence for sentence in host.sentences if "bug" in sentence] == []
 
 
 @pytest.mark.parametrize("where", [0, 16, (1 << 64) - 4096, (1 << 47) - 4])
