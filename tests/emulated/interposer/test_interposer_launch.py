@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -163,3 +165,46 @@ def test_a_user_without_privileges_starts_a_vmm_that_can_get_none() -> None:
     text = RUN.replace("host =", "import os; os.setgid(65534); os.setuid(65534); host =")
     assert "NoNewPrivs:\t1\nstatus 0\n" in script(text, "grep", "NoNewPrivs", "/proc/self/status").stdout
     assert "NoNewPrivs:\t0\nstatus 0\n" in script(RUN, "grep", "NoNewPrivs", "/proc/self/status").stdout
+
+
+#: Counts how often it is interrupted, and says so when it is asked.
+COUNTING = """
+import signal, sys
+count = 0
+def counted(*about):
+    global count
+    count += 1
+    print("interrupted", flush=True)
+signal.signal(signal.SIGINT, counted)
+print("ready", flush=True)
+for line in sys.stdin:
+    print("count", count, flush=True)
+"""
+
+
+def test_ctrl_c_at_a_terminal_interrupts_the_vmm_once_and_nvmelm_not_at_all() -> None:
+    ours, theirs = os.openpty()
+    quiet = termios.tcgetattr(theirs)
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(theirs, termios.TCSANOW, quiet)
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN, sys.executable, "-c", COUNTING],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    ) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.write(ours, b"\x03")
+        assert process.stdout.readline() == "interrupted\n"
+        process.send_signal(signal.SIGINT)  # by somebody else: handed on
+        assert process.stdout.readline() == "interrupted\n"
+        os.write(ours, b"how often?\n")
+        assert process.stdout.readline() == "count 2\n"
+        os.write(ours, b"\x04")
+        assert process.stdout.readline() == "status 0\n"
+    os.close(ours)
