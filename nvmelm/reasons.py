@@ -166,6 +166,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "admin-queue-unreachable": ("the admin queue is not in memory the VMM has mapped", "migrate the VM again later"),
     "arrival-lost": ("a controller was reset between its loading and its start", "let the VM run on at the source"),
     "controller-fatal": ("the controller reports that it has failed (CSTS.CFS)", "nvmelm secondary list PF"),
+    "event-requests": ("the guest waits for more events than the controller takes requests for", "use another target"),
     "moves-with-its-vm": ("the controller's VMM moves it", "migrate the VM: virsh migrate --live, QEMU's migrate"),
     "registers-gone": ("the function's registers read all ones", "nvmelm secondary list PF shows what is left"),
     "stream-resumed-before": ("one state must not run twice", "migrate the VM again from where it runs now"),

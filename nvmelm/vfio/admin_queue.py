@@ -123,7 +123,7 @@ class _Request(NamedTuple):
 
     Attributes:
         fetched: its place in the order of fetching; -1 is the last command that the newest completion knows of.
-        certain: no completion of it can have left the completion ring.
+        certain: no completion of it can have left the completion ring, unless it is newer than all of them.
     """
 
     cid: int
@@ -164,14 +164,18 @@ def reconstruct(shape: Shape, sq: bytes, cq: bytes, *, most: int = MOST_EVENT_RE
     sq_head = newest_first[0].sqhd
     # While the first pass lasts everything that was ever completed is visible, and counts are no remainders.
     whole = completions if len(posted) == completions < shape.cq_slots else None
-    for outstanding in _candidates(shape, completions, sq_head, posted, most):
+    candidates = list(_candidates(shape, completions, sq_head, posted, most))
+    if not candidates:
+        raise ambiguous("no number of outstanding event requests fits its completions")
+    readings = []
+    for outstanding in candidates:
         fetched = None if whole is None else whole + outstanding
-        requests = list(_pending(shape, sq, sq_head, posted, fetched))
-        certain = sum(request.certain for request in requests)
-        if certain <= outstanding:
-            shown = _shown(requests, outstanding)
-            return Position(completions, sq_head, shown, outstanding - len(shown))
-    raise ambiguous("the event requests in the rings are more than can be outstanding")
+        readings.append((outstanding, list(_pending(shape, sq, sq_head, posted, fetched))))
+    # Where the counts leave a choice the ring decides; but what it shows may be newer than the newest completion.
+    fitting = ((count, requests) for count, requests in readings if sum(map(_is_certain, requests)) <= count)
+    outstanding, requests = next(fitting, readings[0])
+    shown = _shown(requests, outstanding)
+    return Position(completions, sq_head, shown, outstanding - len(shown))
 
 
 def commands_needed(shape: Shape, position: Position) -> int:
@@ -251,11 +255,17 @@ def _pending(shape: Shape, sq: bytes, sq_head: int, posted: list[_Posted], fetch
             yield _Request(entry.cid, -age, fetched is not None or oldest <= -age)
 
 
-def _shown(requests: list[_Request], outstanding: int) -> tuple[int, ...]:
-    """Return the identifiers that are sure, oldest first: those that must be pending, and all if they are just enough.
+def _is_certain(request: _Request) -> bool:
+    return request.certain
 
-    Of more candidates than requests nobody can say which are meant.
+
+def _shown(requests: list[_Request], outstanding: int) -> tuple[int, ...]:
+    """Return the identifiers of the requests that are outstanding, oldest first, as far as they are sure.
+
+    Of more candidates than requests the oldest are none: their slots lie right behind SQHD, where a request that was
+    submitted since stands, or they were answered before the oldest completion that is visible. Of those that are left
+    only one whose completion cannot have been overwritten is sure then.
     """
     if len(requests) > outstanding:
-        requests = [request for request in requests if request.certain]
-    return tuple(request.cid for request in sorted(requests, key=lambda request: request.fetched))
+        requests = [request for request in requests[:outstanding] if request.certain]
+    return tuple(request.cid for request in reversed(requests))

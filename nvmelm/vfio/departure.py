@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from nvmelm import __version__
-from nvmelm.compat.manifest import Manifest
 from nvmelm.disk import store
 from nvmelm.disk.atomic import unnamed_file
 from nvmelm.errors import HostError, NotSupportedError
 from nvmelm.host import Host
 from nvmelm.inventory.opened import OpenPrimary
-from nvmelm.inventory.picture import Picture, Secondary
+from nvmelm.inventory.picture import Secondary
 from nvmelm.state import running as state
 from nvmelm.state.image.format import ImageSource, StreamSink
 from nvmelm.vfio import admin_queue
 from nvmelm.vfio.options import Options
+from nvmelm.vfio.passport import Passport
 from nvmelm.vfio.registers import AdminRegisters, Controller, reachable
 from nvmelm.vfio.seam import Opening
 from nvmelm.vfio.stream import SavedAdminQueue, SavedRegisters, SpooledStream, StreamHeader
@@ -28,7 +28,7 @@ from nvmelm.vfio.winding import Rings
 
 
 def depart(
-    pf: OpenPrimary, opening: Opening, picture: Picture, secondary: Secondary, manifest: Manifest, options: Options
+    pf: OpenPrimary, opening: Opening, secondary: Secondary, passport: Passport, options: Options
 ) -> SpooledStream:
     """Return the stream of a function that stands still.
 
@@ -37,7 +37,8 @@ def depart(
         ImageError: the controller was not suspended throughout.
         NvmelmError: the device, or the disk, refused.
     """
-    registers, position = _registers(opening, options)
+    registers, position = _registers(opening, options, passport.event_requests)
+    picture = passport.picture
     source = ImageSource.of(picture.primary, secondary)
     image_id, image = (uuid4(), spool(pf.host)) if registers.enabled else (None, None)
     try:
@@ -58,7 +59,7 @@ def depart(
             vm=_text(opening.vm),
             address=opening.address,
             source=source,
-            manifest=manifest.dumps(indent=None),
+            manifest=passport.manifest.dumps(indent=None),
             registers=SavedRegisters.of(registers),
             admin_queue=position,
             image_id=image_id,
@@ -77,8 +78,13 @@ def spool(host: Host) -> int:
     return unnamed_file(host.state_dir)
 
 
-def _registers(opening: Opening, options: Options) -> tuple[AdminRegisters, SavedAdminQueue | None]:
+def _registers(
+    opening: Opening, options: Options, event_requests: int
+) -> tuple[AdminRegisters, SavedAdminQueue | None]:
     """Return the registers, and where the admin queue of a controller that is on stands.
+
+    Args:
+        event_requests: that the controller keeps at most.
 
     Raises:
         NotSupportedError, HostError: that cannot be worked out, and the operator wants no controller to arrive
@@ -91,7 +97,7 @@ def _registers(opening: Opening, options: Options) -> tuple[AdminRegisters, Save
     try:
         rings = Rings.read(opening.memory, registers)
         shape = admin_queue.Shape.of(registers.aqa)
-        position = admin_queue.reconstruct(shape, rings.sq, rings.cq)
+        position = admin_queue.reconstruct(shape, rings.sq, rings.cq, most=event_requests)
         position.check(shape)
     except (NotSupportedError, HostError):
         if not options.arrive_disabled:

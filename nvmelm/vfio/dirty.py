@@ -141,7 +141,15 @@ class MemoryLog:
 
 
 def _track(queue: AdminQueue, cntlid: int, wanted: TrackMemoryChanges) -> None:
-    execute(queue, tracking.start_memory_tracking(cntlid, wanted.pack()))
+    """Begin to track; what a log that ended without a word has left is stopped first."""
+    start = tracking.start_memory_tracking(cntlid, wanted.pack())
+    try:
+        execute(queue, start)
+    except AdminCommandError as error:
+        if error.status.code != StatusCode.INVALID_CONTROLLER_IDENTIFIER:
+            raise
+        _untrack(queue, cntlid)
+        execute(queue, start)
 
 
 def _untrack(queue: AdminQueue, cntlid: int) -> None:

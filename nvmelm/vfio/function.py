@@ -291,7 +291,7 @@ class ControlledFunction:
         with self._session() as opened:
             passport = self._passport or look(opened, self.held)
             secondary = marked(self.host, passport, Role.MIGRATABLE)
-            stream = depart(opened, self.opening, passport.picture, secondary, passport.manifest, self.options)
+            stream = depart(opened, self.opening, secondary, passport, self.options)
         self._outgoing = stream
         self._journal.held = replace(self.held, stream=stream.header.id)
         self._journal.write(Event.LEAVING)
@@ -324,7 +324,7 @@ class ControlledFunction:
         try:
             with self._session() as opened:
                 marked(self.host, passport, Role.RESUMABLE)
-                loader = Loader(self.opening, opened.queue, self.held.cntlid, passport.picture.primary, self.habits)
+                loader = Loader(self.opening, opened.queue, self.held.cntlid, passport, self.habits)
                 loaded = loader.load(header, incoming.stream.image)
         except LoadingError as error:
             self._state, self._suspended = DeviceState.ERROR, False

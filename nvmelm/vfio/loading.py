@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from nvmelm.commands import AdminCommandError
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.verdict import judge
-from nvmelm.errors import ImageError, NotSupportedError, NvmelmError
+from nvmelm.errors import ImageError, IncompatibleError, NotSupportedError, NvmelmError
 from nvmelm.host import AdminQueue
-from nvmelm.inventory.picture import Primary
 from nvmelm.state import running as state
 from nvmelm.state.image.format import ImageHeader
 from nvmelm.state.image.reader import Image
+from nvmelm.vfio.passport import Passport
 from nvmelm.vfio.registers import CC_ENABLE, AdminRegisters, Controller, reachable
 from nvmelm.vfio.seam import Opening
 from nvmelm.vfio.stream import SavedAdminQueue, StreamHeader
@@ -86,17 +86,18 @@ class Loader:
 
     Args:
         queue: of the primary controller, held for the whole of it.
-        primary: the primary controller, as it is.
+        passport: of this end.
         habits: what was found out of devices of its kind.
     """
 
-    def __init__(self, opening: Opening, queue: AdminQueue, cntlid: int, primary: Primary, habits: Habits) -> None:
+    def __init__(self, opening: Opening, queue: AdminQueue, cntlid: int, passport: Passport, habits: Habits) -> None:
         self._habits = habits
         self._opening = opening
         self._queue = queue
         self._cntlid = cntlid
-        self._target = state.Target.of(primary)
-        self._limit = primary.max_transfer_bytes
+        self._target = state.Target.of(passport.picture.primary)
+        self._limit = passport.picture.primary.max_transfer_bytes
+        self._event_requests = passport.event_requests
 
     def load(self, header: StreamHeader, image: Callable[[], Image | None]) -> Loaded:
         """Load a stream.
@@ -110,6 +111,7 @@ class Loader:
         """
         verified = image()
         try:
+            self._require_room(header.admin_queue)
             if verified is not None:
                 state.check_fits(verified.header, self._target)
             with reachable(self._opening.registers, dma=True):
@@ -117,6 +119,17 @@ class Loader:
         finally:
             if verified is not None:
                 verified.close()
+
+    def _require_room(self, saved: SavedAdminQueue | None) -> None:
+        """Refuse more event requests than a controller here keeps: it would answer the others at once."""
+        outstanding = saved.position().outstanding if saved is not None else 0
+        if outstanding > self._event_requests:
+            raise IncompatibleError(
+                f"the guest has {outstanding} event requests outstanding, and a controller here keeps "
+                f"{self._event_requests}",
+                fix="migrate to a controller with the source's AERL",
+                reason="event-requests",
+            )
 
     def _touch(self, header: StreamHeader, image: Image | None) -> Loaded:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from nvmelm.commands import execute, identify
 from nvmelm.compat.describe import of_function
 from nvmelm.compat.manifest import Manifest
 from nvmelm.errors import DeviceGoneError
@@ -13,6 +14,7 @@ from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Role, Secondary
 from nvmelm.ownership.vm_moves import Held
 from nvmelm.prepare import guards
+from nvmelm.wire.identify import IdentifyController
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,9 @@ class Passport:
     picture: Picture
     secondary: Secondary
     manifest: Manifest
+    event_requests: (
+        int  # that a controller keeps at most, AERL + 1; a controller and its controlling function are alike
+    )
 
 
 def look(pf: OpenPrimary, held: Held) -> Passport:
@@ -32,7 +37,8 @@ def look(pf: OpenPrimary, held: Held) -> Passport:
     """
     picture = pf.picture(users=False)
     secondary = current(held, picture)
-    return Passport(picture, secondary, of_function(pf.host, pf.queue, picture, secondary))
+    identity = IdentifyController(execute(pf.queue, identify.controller()).data)
+    return Passport(picture, secondary, of_function(pf.host, pf.queue, picture, secondary), identity.aerl + 1)
 
 
 def current(held: Held, picture: Picture) -> Secondary:

@@ -139,6 +139,19 @@ def test_logging_starts_once_and_stops_as_often_as_one_likes(make: Make) -> None
     vm.answering.logging_start([LogRange(0, _MEMORY)], _PAGE)
 
 
+def test_an_agent_that_began_anew_logs_again_and_what_it_does_not_know_is_no_report(make: Make) -> None:
+    world = make()
+    vm = world.running()
+    assert vm.answering is not None
+    vm.answering.logging_start([LogRange(0, _MEMORY)], _PAGE)
+    world.restart_agent(vm)
+    with pytest.raises(Refusal):
+        vm.answering.logging_report(0, _MEMORY, _PAGE)
+    vm.answering.logging_start([LogRange(0, _MEMORY)], _PAGE)
+    changed, reported = written(vm, controller_alone(vm))
+    assert changed == reported
+
+
 def test_the_last_word_is_not_believed_of_a_controller_that_says_it_runs(make: Make) -> None:
     world = make()
     vm = world.running()

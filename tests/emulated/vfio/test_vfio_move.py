@@ -18,7 +18,7 @@ from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationFailedError
 from nvmelm.emulator.kernel.bar import BUS_MASTER, MEMORY_DECODE
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.emulator.machine.generations import NVME_2_1, TP4159, NamespaceRow
-from nvmelm.errors import BusyError
+from nvmelm.errors import BusyError, HostError
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.gate import choose
@@ -110,6 +110,15 @@ def test_an_event_after_the_move_comes_under_the_identifier_it_was_asked_for_wit
     assert destination.admin.events == [1, 2, 3]
     assert sorted(destination.admin.sent) == ["31", "32", "33"]
     assert goes_on(destination)
+
+
+def test_more_event_requests_than_the_destination_keeps_are_refused_before_it_is_touched(make: Make) -> None:
+    one_alone = tuple((at, "0300" if at == 258 else raw) for at, raw in NVME_2_1.identify)
+    world = make(NVME_2_1, there=NVME_2_1.with_(identify=one_alone))
+    source, destination = world.running(events=3), world.waiting()
+    assert "3 event requests outstanding" in fails(source, destination)
+    assert goes_on(source)
+    assert untouched(destination)
 
 
 def test_a_completion_that_the_guest_had_not_taken_is_there_after_the_move(world: World) -> None:
@@ -630,3 +639,48 @@ def test_a_vm_s_stream_in_a_file_is_shown_and_never_its_data(
     file.write_bytes(file.read_bytes()[:-1])
     assert cli.main(["state", "show", str(file)]) == 1
     assert "ends early" in capsys.readouterr().err
+
+
+def test_a_completion_queue_that_is_full_refuses_the_stop_and_the_guest_goes_on(world: World) -> None:
+    vm = world.running(queues=1, depth=16)
+    with vm.function.port() as port:
+        assert port is not None
+        assert port.io is not None
+        queue = port.io["cqs"]["1"]
+        queue["head"] = (queue["tail"] + 1) % (queue["size"] + 1)
+        port.fetch(1)
+        port.io["inflight"] = port.io["inflight"] or [{"sqid": 1, "entry": bytes(64).hex()}]
+    with pytest.raises(Refusal) as refusal:
+        vm.stop()
+    assert refusal.value.errno == errno.EIO
+    assert vm.answering is not None
+    assert vm.answering.state == State.RUNNING
+    assert runs(vm)
+
+
+def test_a_journal_that_cannot_be_written_stops_a_departure_and_nothing_that_has_happened(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, destination = world.running(), world.waiting()
+
+    def full(*_: object, **__: object) -> None:
+        raise HostError("no space", errno=errno.ENOSPC)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Moves, "note", full)
+        patched.setattr(Moves, "hold", full)
+        assert "no space" in fails(source, destination)
+    assert goes_on(source)
+    assert untouched(destination)
+
+
+def test_a_claim_that_cannot_be_written_is_no_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, destination = world.running(), world.waiting()
+
+    def full(*_: object) -> None:
+        raise HostError("no space", errno=errno.ENOSPC)
+
+    monkeypatch.setattr(Moves, "claim", full)
+    assert "no space" in fails(source, destination)
+    assert not runs(destination)
+    assert goes_on(source)

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvmelm.emulator.device.admin_rings import AdminRings, fresh
-from nvmelm.emulator.guest.admin_driver import AdminDriver
+from nvmelm.emulator.guest.admin_driver import FIRST_EVENT_CID, AdminDriver
 from nvmelm.errors import NotSupportedError
 from nvmelm.vfio import admin_queue
 from nvmelm.vfio.admin_queue import Position, Shape, commands_needed, reconstruct
 from nvmelm.wire.opcodes import Opcode
-from nvmelm.wire.queue_entry import SubmissionQueueEntry
+from nvmelm.wire.queue_entry import CompletionQueueEntry, SubmissionQueueEntry
 
 _SIZES = st.one_of(st.integers(2, 9), st.sampled_from([16, 31, 32, 33, 64]))
 
@@ -165,3 +165,122 @@ def test_a_controller_wound_to_the_position_goes_on_as_if_it_were_the_old_one(
     expected = {cid for cid, opcode in machine.driver.sent.items() if opcode != Opcode.ASYNCHRONOUS_EVENT_REQUEST}
     assert not expected
     assert {opcode for opcode, _ in machine.ran[ran:]} <= {Opcode.IDENTIFY}
+
+
+def rings(sq_slots: int, cq_slots: int, posted: list[tuple[int, int]], sq: dict[int, tuple[int, int]]) -> Position:
+    """Work out the position of rings given as completions (identifier, SQHD) and entries (opcode, identifier)."""
+    cq = bytearray(16 * cq_slots)
+    for number, (cid, sqhd) in enumerate(posted):
+        passes, slot = divmod(number, cq_slots)
+        cq[16 * slot : 16 * slot + 16] = CompletionQueueEntry.pack(cid=cid, sqhd=sqhd, status=1 - passes % 2)
+    entries = bytearray(64 * sq_slots)
+    for slot, (opcode, cid) in sq.items():
+        entries[64 * slot : 64 * slot + 64] = SubmissionQueueEntry.pack(opcode=opcode, cid=cid)
+    return reconstruct(Shape(sq_slots, cq_slots), bytes(entries), bytes(cq), most=4)
+
+
+def test_a_queue_that_was_seen_on_a_real_guest() -> None:
+    """15 completions, SQ head 16, one event request with identifier 31: Linux 6.1 on rings of 32."""
+    posted = [(number, number + 1) for number in range(10)] + [(number, number + 2) for number in range(10, 15)]
+    sq = {slot: (6, slot) for slot in range(16)} | {10: (0x0C, 31)}
+    assert rings(32, 32, posted, sq) == Position(15, 16, (31,), 0)
+
+
+def test_a_completion_queue_that_wrapped_counts_modulo_twice_its_slots() -> None:
+    """Firmware with rings of 64 and 256: 259 completions, so 259 modulo 512, and 3 modulo 64 fetched."""
+    posted = [(number % 64, (number + 1) % 64) for number in range(259)]
+    position = rings(64, 256, posted, {slot: (6, slot) for slot in range(64)})
+    assert position == Position(259, 3)
+    assert commands_needed(Shape(64, 256), position) == 259
+
+
+def test_nothing_was_ever_completed() -> None:
+    assert rings(32, 32, [], {0: (0x0C, 31)}) == Position(0, 0)
+
+
+def test_an_event_request_that_was_answered_is_not_outstanding() -> None:
+    sq = {0: (0x0C, 31), 1: (6, 0), 2: (6, 1)}
+    assert rings(8, 8, [(0, 2), (31, 2), (1, 3)], sq) == Position(3, 3)
+
+
+def test_one_that_was_asked_for_again_is_outstanding_once() -> None:
+    sq = {0: (0x0C, 31), 1: (6, 0), 2: (0x0C, 31), 3: (6, 1)}
+    assert rings(8, 8, [(0, 2), (31, 2), (1, 4)], sq) == Position(3, 4, (31,))
+
+
+def test_one_behind_the_newest_completion_is_left_to_the_next_doorbell() -> None:
+    assert rings(8, 8, [(0, 1)], {0: (6, 0), 1: (0x0C, 31)}) == Position(1, 1)
+
+
+def test_one_whose_entry_was_overwritten_gets_an_identifier_nobody_uses() -> None:
+    posted = [(number % 8, (number + 2) % 8) for number in range(9)]
+    position = rings(8, 8, posted, {slot: (6, 0xFFF - slot) for slot in range(8)})
+    assert position == Position(9, 2, (), 1)
+    assert position.identifiers(frozenset({0xFFF, 0xFFE})) == (0xFFD,)
+
+
+@pytest.mark.parametrize(
+    ("posted", "why"),
+    [([(0, 9)], "slot"), ([(0, 1), (1, 1), (2, 1)], "no number of outstanding")],
+    ids=["a head outside of the ring", "more completions than commands"],
+)
+def test_rings_that_contradict_themselves_are_refused(posted: list[tuple[int, int]], why: str) -> None:
+    with pytest.raises(NotSupportedError, match=why):
+        rings(8, 8, posted, {slot: (6, slot) for slot in range(8)})
+
+
+def test_a_tag_that_flips_twice_is_refused() -> None:
+    cq = bytearray(16 * 8)
+    for slot in (0, 2):
+        cq[16 * slot + 14] = 1
+    with pytest.raises(NotSupportedError, match="more than once"):
+        reconstruct(Shape(8, 8), bytes(64 * 8), bytes(cq))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(2, 16), st.integers(2, 16), st.data())
+def test_any_memory_gives_a_position_that_can_be_reached_or_a_refusal(sq: int, cq: int, data: st.DataObject) -> None:
+    shape = Shape(sq, cq)
+    raw = [data.draw(st.binary(min_size=size, max_size=size)) for size in (shape.sq_bytes, shape.cq_bytes)]
+    try:
+        position = reconstruct(shape, *raw)
+    except NotSupportedError:
+        return
+    position.check(shape)
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        Position(64, 0),
+        Position(0, 32),
+        Position(-1, 0),
+        Position(0, 1),
+        Position(0, 1, (31, 31)),
+        Position(0, 0, (), 300),
+    ],
+)
+def test_a_position_from_elsewhere_that_no_such_rings_have_is_refused(position: Position) -> None:
+    with pytest.raises(NotSupportedError):
+        position.check(Shape(32, 32))
+
+
+def test_sizes_that_would_need_too_many_commands_are_refused() -> None:
+    with pytest.raises(NotSupportedError, match="commands would be needed"):
+        commands_needed(Shape(4095, 4096), Position(0, 4094))
+
+
+@settings(max_examples=400, deadline=None)
+@given(_SIZES, _SIZES, st.integers(1, 3), _STEPS)
+def test_identifiers_are_those_the_controller_holds(
+    sq_slots: int, cq_slots: int, requests: int, steps: list[tuple[str, int]]
+) -> None:
+    machine = _worked(sq_slots, cq_slots, requests, steps)
+    held = machine.rings.state["requests"]
+    shown = machine.position().event_requests
+    assert set(shown) <= set(held)
+    assert list(shown) == [cid for cid in held if cid in shown]
+
+
+def test_identifiers_begin_above_what_linux_uses_for_commands() -> None:
+    assert all(cid & 0xFFF >= FIRST_EVENT_CID for cid in Position(0, 3, (), 3).identifiers())
