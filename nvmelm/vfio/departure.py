@@ -28,9 +28,17 @@ from nvmelm.vfio.winding import Rings
 
 
 def depart(
-    pf: OpenPrimary, opening: Opening, secondary: Secondary, passport: Passport, options: Options
+    pf: OpenPrimary,
+    opening: Opening,
+    secondary: Secondary,
+    passport: Passport,
+    options: Options,
+    expected_bytes: int = 0,
 ) -> SpooledStream:
     """Return the stream of a function that stands still.
+
+    Args:
+        expected_bytes: of its state, as it was a moment ago; one command then reads what two would.
 
     Raises:
         NotSupportedError: the admin queue's position cannot be worked out.
@@ -50,6 +58,7 @@ def depart(
                 source=source,
                 formats=state.formats_of(picture.primary),
                 device_bytes=picture.primary.max_transfer_bytes,
+                expected_bytes=expected_bytes,
                 image_id=image_id,
             )
         header = StreamHeader(

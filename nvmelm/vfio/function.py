@@ -42,7 +42,7 @@ from nvmelm.vfio.dirty import MemoryLog, stop_quietly
 from nvmelm.vfio.journal import MoveJournal
 from nvmelm.vfio.loading import Habits, Loader, LoadingError
 from nvmelm.vfio.options import Options
-from nvmelm.vfio.passport import Passport, current, look, marked
+from nvmelm.vfio.passport import Passport, current, look, marked, state_bytes
 from nvmelm.vfio.refusals import refusal_of
 from nvmelm.vfio.registers import Controller, reachable
 from nvmelm.vfio.seam import DeviceState, LogRange, Opening, Refusal
@@ -89,6 +89,7 @@ class ControlledFunction:
     _allowed: bool = False
     _able: Tracking | None = None
     _passport: Passport | None = None
+    _state_bytes: int = 0
     _outgoing: SpooledStream | None = None
     _incoming: JudgedStream | None = None
     _arrival: _Arrival | None = None
@@ -98,7 +99,8 @@ class ControlledFunction:
         self._moves = Moves(self.host)
         self._journal = MoveJournal(self._moves, record)
         if self.opening.reopened:
-            with self._journal.answering("TAKE UP"):
+            self._state = DeviceState.ERROR  # unless the controller can be asked
+            with suppress(Refusal), self._journal.answering("TAKE UP"):
                 self._take_up()
         self._remember("opened", 0.0)
 
@@ -157,8 +159,8 @@ class ControlledFunction:
             warm_up()
             with self._session() as opened:
                 passport = self._passport = look(opened, self.held)
-            header = len(passport.manifest.dumps(indent=None))
-            return _LEAST_BYTES + header + passport.picture.primary.max_transfer_bytes
+                self._state_bytes = state_bytes(opened, passport)
+            return _LEAST_BYTES + len(passport.manifest.dumps(indent=None)) + self._state_bytes
 
     def can_log(self) -> bool:
         """Return whether logging is answered: by the controller, or with "all dirty" where the operator lets it be."""
@@ -291,7 +293,7 @@ class ControlledFunction:
         with self._session() as opened:
             passport = self._passport or look(opened, self.held)
             secondary = marked(self.host, passport, Role.MIGRATABLE)
-            stream = depart(opened, self.opening, secondary, passport, self.options)
+            stream = depart(opened, self.opening, secondary, passport, self.options, self._state_bytes)
         self._outgoing = stream
         self._journal.held = replace(self.held, stream=stream.header.id)
         self._journal.write(Event.LEAVING)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nvmelm.commands import execute, identify
+from nvmelm.commands import AdminCommandError, execute, identify
 from nvmelm.compat.describe import of_function
 from nvmelm.compat.manifest import Manifest
-from nvmelm.errors import DeviceGoneError
+from nvmelm.errors import DeviceGoneError, MalformedError
 from nvmelm.host import Host
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Role, Secondary
+from nvmelm.inventory.state_reader import StateReader
 from nvmelm.ownership.vm_moves import Held
 from nvmelm.prepare import guards
+from nvmelm.state import running as state
 from nvmelm.wire.identify import IdentifyController
 
 
@@ -27,6 +29,16 @@ class Passport:
     event_requests: (
         int  # that a controller keeps at most, AERL + 1; a controller and its controlling function are alike
     )
+
+
+def state_bytes(pf: OpenPrimary, passport: Passport) -> int:
+    """Return how long the state of a controller is now, bytes; it may be running. 0: it does not say."""
+    formats = state.formats_of(passport.picture.primary)
+    reader = StateReader(pf.queue, passport.secondary.cntlid, min(len(formats.versions), 1), min(len(formats.uuids), 1))
+    try:
+        return state.bounded_size(reader.header(), passport.secondary.cntlid)
+    except (AdminCommandError, MalformedError):
+        return 0  # said again, and loudly, when it is read
 
 
 def look(pf: OpenPrimary, held: Held) -> Passport:

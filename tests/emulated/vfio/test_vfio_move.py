@@ -684,3 +684,26 @@ def test_a_claim_that_cannot_be_written_is_no_start(world: World, monkeypatch: p
     assert "no space" in fails(source, destination)
     assert not runs(destination)
     assert goes_on(source)
+
+
+def test_the_estimate_is_of_the_state_as_it_is(make: Make) -> None:
+    small, large = (make(NVME_2_1.with_(vendor_state_bytes=size)).running() for size in (4096, 1 << 20))
+    assert small.answering is not None
+    assert large.answering is not None
+    assert large.answering.data_size() - small.answering.data_size() == (1 << 20) - 4096
+    for vm in (small, large):
+        vm.begin()
+        assert vm.answering is not None
+        estimate = vm.answering.data_size()
+        assert len(vm.save()) <= estimate
+
+
+def test_a_function_whose_controlling_one_cannot_be_asked_is_an_error_for_an_agent_that_begins_anew(
+    world: World,
+) -> None:
+    vm = world.running()
+    vm.stop()
+    world.source.arm("admin/0x42=errno:ENODEV")
+    world.restart_agent(vm)
+    assert vm.answering is not None
+    assert vm.answering.state == State.ERROR
