@@ -7,7 +7,7 @@ from what is typed down to bytes; ``docs/contributing.md`` says where a new line
 ::
 
     cli/         parse, call one operation, render
-    demo         two emulated hosts, the six steps on both, and a guest doing I/O throughout
+    demo/        two emulated hosts, the six steps on both, and a guest doing I/O throughout
     hosts        which of the three worlds --host names
     watch/       what changes on a host, line by line
     desired/     what a configuration wants of a host, and how the host is brought there

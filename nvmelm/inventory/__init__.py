@@ -14,6 +14,7 @@
     disks         the disks behind a controller that the kernel drives, and what the kernel has built on them
     groups        IOMMU groups
     suspension    which controllers stand still
+    vm_moves      what this host knows of controlled functions that move with their VMs
 
 Whether a host can do all of it is :mod:`nvmelm.prepare.check`; changes are planned in :mod:`nvmelm.prepare`.
 """

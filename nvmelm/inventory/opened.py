@@ -39,7 +39,7 @@ class OpenPrimary:
         """
         picture = marks.joined(self.host, read_picture(self.host, self.queue, self.ref, users=users))
         if users and store.names(self.host.state_dir / "vm"):
-            from nvmelm.ownership import vm_moves  # few hosts have any
+            from nvmelm.inventory import vm_moves  # few hosts have any
 
             picture = vm_moves.joined(self.host, picture)
         if namespaces:

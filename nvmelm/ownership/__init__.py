@@ -5,7 +5,6 @@
     record    a session, and the states it may go through on either side
     sessions  the sessions of this host, in a database that is on the disk before a call returns
     sessions_log  whether the log of the database of sessions holds on the disk what the processes that use it believe
-    vm_moves  what this host knows of controlled functions that move with their VMs
 
 What becomes of a session that was cut off is :mod:`nvmelm.migrate.recovery`; what sessions forbid other verbs is
 :mod:`nvmelm.prepare.guards`.

@@ -58,7 +58,7 @@ def require_apart_from_vms(host: Host, picture: Picture, cntlids: Collection[int
     Raises:
         BusyError: the VM is named, and what moves it.
     """
-    from nvmelm.ownership.vm_moves import Moves  # few hosts have any
+    from nvmelm.inventory.vm_moves import Moves  # few hosts have any
 
     for held in Moves(host).all_held():
         if held.primary == picture.primary.address and held.cntlid in cntlids and held.lives:

@@ -21,6 +21,7 @@ arrive: that is :mod:`nvmelm.interposer`, which knows descriptors and callers, a
     dirty        DMA logging
     journal      what is written of a move on this host
     refusals     errors of ours as errnos and sentences
+    view         a stream as people see it
     emulated     a function of an emulated host, opened
 
 Not here: opening or binding a VFIO device, which is step 4 (:mod:`nvmelm.inventory.pci`).

@@ -32,7 +32,7 @@ from nvmelm.inventory import marks
 from nvmelm.inventory.find import PrimaryRef
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import Role, Tracking
-from nvmelm.ownership.vm_moves import Event, Held, Moves
+from nvmelm.inventory.vm_moves import Event, Held, Moves
 from nvmelm.state import running as state
 from nvmelm.vfio import loading, seam
 from nvmelm.vfio.arcs import way

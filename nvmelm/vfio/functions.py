@@ -12,7 +12,7 @@ from nvmelm.host.local.processes import start_of
 from nvmelm.inventory import pci
 from nvmelm.inventory.find import find_primary, opened
 from nvmelm.inventory.read import read_picture
-from nvmelm.ownership.vm_moves import Held, Moves
+from nvmelm.inventory.vm_moves import Held, Moves
 from nvmelm.vfio.function import ControlledFunction
 from nvmelm.vfio.loading import Habits
 from nvmelm.vfio.options import Options

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from nvmelm.errors import HostError
-from nvmelm.ownership.vm_moves import Event, Held, Moves
+from nvmelm.inventory.vm_moves import Event, Held, Moves
 from nvmelm.vfio.refusals import refusal_of
 from nvmelm.vfio.seam import Refusal
 

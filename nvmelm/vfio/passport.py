@@ -13,7 +13,7 @@ from nvmelm.inventory import marks
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Role, Secondary
 from nvmelm.inventory.state_reader import StateReader
-from nvmelm.ownership.vm_moves import Held
+from nvmelm.inventory.vm_moves import Held
 from nvmelm.prepare import guards
 from nvmelm.state import running as state
 from nvmelm.wire.identify import IdentifyController

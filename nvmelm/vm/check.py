@@ -25,7 +25,7 @@ from nvmelm.host.local.processes import vm_name
 from nvmelm.inventory.find import primaries
 from nvmelm.inventory.opened import open_primary, require_privilege
 from nvmelm.inventory.picture import Role, Secondary
-from nvmelm.ownership.vm_moves import Held, Moves
+from nvmelm.inventory.vm_moves import Held, Moves
 from nvmelm.vm import presence
 from nvmelm.vm.libvirt.client import Domain, DomainRef
 from nvmelm.vm.qemu import view

@@ -10,7 +10,7 @@ from nvmelm.documents import Role
 from nvmelm.emulator.guest.migrating_vm import MigratingVm
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.inventory.opened import open_primary
-from nvmelm.ownership.vm_moves import Moves
+from nvmelm.inventory.vm_moves import Moves
 from nvmelm.prepare import allow, binding, secondaries, sriov
 from nvmelm.vfio.emulated import CountedVectors, opening_of
 from nvmelm.vfio.functions import HostFunctions

@@ -29,7 +29,7 @@ _MODULES = (
     "nvmelm.migrate.report",
     "nvmelm.vfio.view",
     "nvmelm.watch.lines",
-    "nvmelm.demo",
+    "nvmelm.demo.controller",
     "nvmelm.cli.verbs.bug_report.archive",
     "nvmelm.cli.frame.documents",
     "nvmelm.cli.verbs.prepared",

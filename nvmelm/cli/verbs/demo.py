@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from nvmelm import demo
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
-from nvmelm.demo import DemoReport, DemoStep
-from nvmelm.demo_vm import VmDemo
+from nvmelm.demo import controller as demo
+from nvmelm.demo.controller import DemoReport, DemoStep
+from nvmelm.demo.vm import VmDemo
 
 app = group("Two emulated hosts, the six steps on both, and a guest doing I/O throughout.")
 

@@ -21,8 +21,8 @@ from nvmelm.emulator.machine.generations import NVME_2_1, TP4159, NamespaceRow
 from nvmelm.errors import BusyError, HostError
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.vm_moves import Moves
 from nvmelm.migrate.gate import choose
-from nvmelm.ownership.vm_moves import Moves
 from nvmelm.prepare import provision
 from nvmelm.state import verbs
 from nvmelm.vfio.functions import HostFunctions

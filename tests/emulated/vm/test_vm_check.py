@@ -17,7 +17,7 @@ from nvmelm.documents import Role
 from nvmelm.emulator.guest.migrating_vm import MigratingVm
 from nvmelm.errors import HostError, UsageError
 from nvmelm.inventory.opened import open_primary
-from nvmelm.ownership.vm_moves import Moves
+from nvmelm.inventory.vm_moves import Moves
 from nvmelm.prepare import allow
 from nvmelm.vm import check as vm_check
 from nvmelm.vm.check import VmCheck

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nvmelm import demo
-from nvmelm.demo import Demo, DemoFailedError
-from nvmelm.demo_vm import VmDemo
+from nvmelm.demo import controller as demo
+from nvmelm.demo.controller import Demo, DemoFailedError
+from nvmelm.demo.vm import VmDemo
 from nvmelm.vfio import loading
 
 
