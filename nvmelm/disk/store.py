@@ -20,8 +20,8 @@ def write(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a file's content atomically and durably.
 
     Args:
-        durable: False where somebody waits and a crash of the host makes the content worthless: the old file is removed
-            first, since some file systems wait for the disk when one file replaces another.
+        durable: False where somebody waits, a crash of the host makes the content worthless, and half of it means
+            nothing: it is written in place, since file systems wait for the disk when one file replaces another.
 
     Raises:
         HostError: the directory cannot be written, or is full; the old content is still there.
@@ -29,21 +29,29 @@ def write(path: Path, text: str, *, durable: bool = True) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     with _reported("cannot write", path):
         private_directory(path.parent)
+        if not durable:
+            _overwrite(path, text.encode())
+            return
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            if not durable:
-                path.unlink(missing_ok=True)
+                os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        if durable:
-            _sync_directory(path.parent)
+        _sync_directory(path.parent)
+
+
+def _overwrite(path: Path, raw: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, raw, 0)
+    finally:
+        os.close(descriptor)
 
 
 def append(path: Path, text: str) -> None:

@@ -115,24 +115,24 @@ class _Winder:
         """Have so many commands completed, as many at a time as the rings hold."""
         most = min(self._shape.sq_slots, self._shape.cq_slots) - 1
         while self._submitted < commands:
-            for _ in range(min(most, commands - self._submitted)):
-                self._put(Opcode.GET_FEATURES, _CIDS + self._submitted % most, _NUMBER_OF_QUEUES)
-            self._ring()
+            count = min(most, commands - self._submitted)
+            self._put([(Opcode.GET_FEATURES, _CIDS + number, _NUMBER_OF_QUEUES) for number in range(count)])
             self._await()
 
     def request(self, identifiers: tuple[int, ...]) -> None:
         """Submit requests for events; they complete with an event, or never."""
         for cid in identifiers:
-            self._put(Opcode.ASYNCHRONOUS_EVENT_REQUEST, cid, 0)
-            self._ring()
+            self._put([(Opcode.ASYNCHRONOUS_EVENT_REQUEST, cid, 0)])
 
-    def _put(self, opcode: int, cid: int, cdw10: int) -> None:
+    def _put(self, commands: list[tuple[int, int, int]]) -> None:
+        """Submit commands, each an opcode, an identifier and CDW10; they fit into the ring, and may wrap in it."""
         slot = self._submitted % self._shape.sq_slots
-        entry = SubmissionQueueEntry.pack(opcode=opcode, cid=cid, cdw10=cdw10)
-        self._memory.write(self._asq + SQE_BYTES * slot, entry)
-        self._submitted += 1
-
-    def _ring(self) -> None:
+        fit = self._shape.sq_slots - slot
+        for at, part in ((slot, commands[:fit]), (0, commands[fit:])):
+            if part:
+                raw = b"".join(SubmissionQueueEntry.pack(opcode=op, cid=cid, cdw10=word) for op, cid, word in part)
+                self._memory.write(self._asq + SQE_BYTES * at, raw)
+        self._submitted += len(commands)
         self._controller.ring_sq(self._submitted % self._shape.sq_slots)
 
     def _await(self) -> None:
@@ -142,9 +142,10 @@ class _Winder:
         self._controller.ring_cq(self._completed % self._shape.cq_slots)
 
     def _caught_up(self) -> bool:
+        ring = self._memory.read(self._acq, self._shape.cq_bytes)
         while self._completed < self._submitted:
             passes, slot = divmod(self._completed, self._shape.cq_slots)
-            entry = CompletionQueueEntry(self._memory.read(self._acq + CQE_BYTES * slot, CQE_BYTES))
+            entry = CompletionQueueEntry.at(ring, CQE_BYTES * slot)
             if entry.phase != 1 - passes % 2:
                 return False
             if entry.status_value:

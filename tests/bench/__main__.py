@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import nvmelm
-from tests.bench import fleet, interposer, moves, playbook, watch
+from tests.bench import arcs, fleet, interposer, moves, playbook, watch
 from tests.bench.rows import Row, table
 
 MiB = 1 << 20
@@ -154,6 +154,7 @@ def main() -> int:
             *starts(place),
             *stream(place),
             *moves.rows(place / "moves"),
+            *arcs.rows(place / "arcs"),
             *fleet.rows(place / "fleet"),
             *watch.rows(place / "watch"),
             *playbook.rows(place / "playbook"),

@@ -66,7 +66,7 @@ class Engine:
     def _masters(self) -> bool:
         """Return whether the function may do DMA: bus master is on, where a VMM has said anything about it."""
         function = self.machine.function_of(self.primary, self.controller)
-        holder = self.machine.holder(function["bdf"]) if function is not None else None
+        holder = self.machine.opened(function["bdf"]) if function is not None else None
         return holder is None or bool(holder.get("command", _BUS_MASTER) & _BUS_MASTER)
 
     def fetch(self, limit: int) -> int:
@@ -135,7 +135,7 @@ class Engine:
         if io is None or vector in io.get("dead", []):
             return
         function = self.machine.function_of(self.primary, self.controller)
-        holder = self.machine.holder(function["bdf"]) if function is not None else None
+        holder = self.machine.opened(function["bdf"]) if function is not None else None
         if holder is not None and vector >= holder.get("vectors", vector + 1):
             return
         io["interrupts"] += 1

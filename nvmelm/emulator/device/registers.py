@@ -80,7 +80,7 @@ class Port(Engine):
     def vectors(self) -> int | None:
         """Return how many vectors the VMM has set up; None when it does not say."""
         function = self.machine.function_of(self.primary, self.controller)
-        holder = self.machine.holder(function["bdf"]) if function is not None else None
+        holder = self.machine.opened(function["bdf"]) if function is not None else None
         return holder.get("vectors") if holder is not None else None
 
     def read_csts(self) -> int:

@@ -51,20 +51,20 @@ class VfioFunction:
     def command(self) -> int:
         """Return the Command register; a function that was just opened has memory decode and bus master off."""
         with self._machine.view():
-            holder = self._machine.holder(self.bdf)
+            holder = self._machine.opened(self.bdf)
             return holder.get("command", 0) if holder is not None else 0
 
     @command.setter
     def command(self, value: int) -> None:
         with self._machine.change():
-            holder = self._machine.holder(self.bdf)
+            holder = self._machine.opened(self.bdf)
             if holder is not None:
                 holder["command"] = value & 0xFFFF
 
     def set_vectors(self, count: int) -> None:
         """Set up so many MSI-X vectors, as ``VFIO_DEVICE_SET_IRQS`` does; 0 takes them away."""
         with self._machine.change():
-            holder = self._machine.holder(self.bdf)
+            holder = self._machine.opened(self.bdf)
             if holder is not None:
                 holder["vectors"] = count
 

@@ -173,6 +173,10 @@ class Machine:
                 return holder
         return None
 
+    def opened(self, bdf: str) -> Holder | None:
+        """Return the record of who has a function open, alive or not: of the function's own registers and vectors."""
+        return next((holder for holder in self.state["holders"] if holder["bdf"] == bdf), None)
+
     def memory(self, name: str) -> Memory:
         """Return a file of memory that devices do DMA to."""
         memory = self._memories.get(name)
