@@ -3,7 +3,8 @@
 The virtual machine stands still. Its two ring pages are kept, and used meanwhile: as many commands as
 :func:`~nvmelm.vfio.admin_queue.commands_needed` says, which need no data and change nothing, and then the outstanding
 event requests. When the pages are put back, slots that got a completion beyond the guest's position keep it: it is an
-event of this host, and the guest's own.
+event of this host, and the guest's own. The event requests stay as well: a controller fetches when it likes, no
+completion tells that it has, and what stood in their slots before is an old command.
 
 Without it the controller begins at slot 0 at the guest's next doorbell, and executes old admin commands again; their
 data land in memory that the guest has given to others long since.
@@ -15,7 +16,7 @@ command".
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -76,17 +77,24 @@ def wind(controller: Controller, memory: GuestMemory, registers: AdminRegisters,
     commands = admin_queue.commands_needed(shape, position)
     rings = Rings.read(memory, registers)
     winder = _Winder(controller, memory, registers, shape)
-    with _put_back(memory, registers, rings, position):
+    requests: dict[int, bytes] = {}
+    with _put_back(memory, registers, rings, position, requests):
         memory.write(registers.acq, bytes(shape.cq_bytes))
         winder.run(commands)
-        requests = position.identifiers(admin_queue.identifiers(rings.sq))
-        winder.request(requests)
+        for cid in position.identifiers(admin_queue.identifiers(rings.sq)):
+            requests.update(winder.request(cid))
     return commands
 
 
 @contextmanager
-def _put_back(memory: GuestMemory, registers: AdminRegisters, rings: Rings, position: Position) -> Iterator[None]:
-    """Put the rings' pages back at the end of a block, but for completions that came after the guest's position."""
+def _put_back(
+    memory: GuestMemory, registers: AdminRegisters, rings: Rings, position: Position, requests: Mapping[int, bytes]
+) -> Iterator[None]:
+    """Put the rings' pages back at the end of a block, but for completions that came after the guest's position.
+
+    Args:
+        requests: entries of the submission ring that stay, by offset.
+    """
     try:
         yield
     finally:
@@ -98,7 +106,10 @@ def _put_back(memory: GuestMemory, registers: AdminRegisters, rings: Rings, posi
             if entry.phase != tag:
                 break
             old[at : at + CQE_BYTES] = entry.raw
-        memory.write(registers.asq, rings.sq)
+        submissions = bytearray(rings.sq)
+        for at, raw in requests.items():
+            submissions[at : at + SQE_BYTES] = raw
+        memory.write(registers.asq, bytes(submissions))
         memory.write(registers.acq, bytes(old))
 
 
@@ -119,21 +130,30 @@ class _Winder:
             self._put([(Opcode.GET_FEATURES, _CIDS + number, _NUMBER_OF_QUEUES) for number in range(count)])
             self._await()
 
-    def request(self, identifiers: tuple[int, ...]) -> None:
-        """Submit requests for events; they complete with an event, or never."""
-        for cid in identifiers:
-            self._put([(Opcode.ASYNCHRONOUS_EVENT_REQUEST, cid, 0)])
+    def request(self, cid: int) -> dict[int, bytes]:
+        """Submit a request for an event, which completes with an event, or never; return its entry by its offset."""
+        return self._put([(Opcode.ASYNCHRONOUS_EVENT_REQUEST, cid, 0)])
 
-    def _put(self, commands: list[tuple[int, int, int]]) -> None:
-        """Submit commands, each an opcode, an identifier and CDW10; they fit into the ring, and may wrap in it."""
+    def _put(self, commands: list[tuple[int, int, int]]) -> dict[int, bytes]:
+        """Submit commands, each an opcode, an identifier and CDW10, which fit into the ring and may wrap in it.
+
+        Returns:
+            What was written, by its offset in the ring.
+        """
         slot = self._submitted % self._shape.sq_slots
         fit = self._shape.sq_slots - slot
-        for at, part in ((slot, commands[:fit]), (0, commands[fit:])):
-            if part:
-                raw = b"".join(SubmissionQueueEntry.pack(opcode=op, cid=cid, cdw10=word) for op, cid, word in part)
-                self._memory.write(self._asq + SQE_BYTES * at, raw)
+        written = {
+            SQE_BYTES * at: b"".join(
+                SubmissionQueueEntry.pack(opcode=op, cid=cid, cdw10=word) for op, cid, word in part
+            )
+            for at, part in ((slot, commands[:fit]), (0, commands[fit:]))
+            if part
+        }
+        for at, raw in written.items():
+            self._memory.write(self._asq + at, raw)
         self._submitted += len(commands)
         self._controller.ring_sq(self._submitted % self._shape.sq_slots)
+        return written
 
     def _await(self) -> None:
         """Wait until everything submitted has completed, and give the slots back."""
