@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from nvmelm.emulator.migrating_vm import MigratingVm, State
-from nvmelm.model import Role
-from nvmelm.operations import marks
-from nvmelm.operations.session import session
+from nvmelm.documents import Role
+from nvmelm.emulator.guest.migrating_vm import MigratingVm, State
+from nvmelm.inventory import marks
+from nvmelm.inventory.opened import open_primary
 from tests.bench.rows import Row
-from tests.emulated.vfio.vfio_world import PF, World
+from tests.emulated.vfio_world import PF, World
 
 ROUNDS = 40
 _RESCANS = 40
@@ -38,8 +38,8 @@ def rows(place: Path) -> list[Row]:
 
 def _round(world: World, source: MigratingVm, destination: MigratingVm, taken: dict[str, list[float]]) -> None:
     """Let the function leave and arrive, and go on at the source as after a failure that comes last of all."""
-    with session(world.destination, PF, change=True) as opened:
-        picture = opened.picture()
+    with open_primary(world.destination, PF, change=True) as pf:
+        picture = pf.picture()
         marks.give(world.destination, picture, picture.secondaries[0], Role.RESUMABLE)
     destination.reset()
     destination.expect()

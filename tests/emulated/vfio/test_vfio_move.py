@@ -23,7 +23,7 @@ from nvmelm.inventory import marks
 from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.vm_moves import Moves
 from nvmelm.migrate.gate import choose
-from nvmelm.prepare import provision
+from nvmelm.prepare import release
 from nvmelm.state import verbs
 from nvmelm.vfio.functions import HostFunctions
 from nvmelm.vfio.loading import Loader
@@ -617,7 +617,7 @@ def test_an_operator_sees_where_a_function_stands_with_its_vm_and_that_it_left(w
         assert "left with its VM db1 at" in pf.picture().secondaries[0].with_vm
         assert not pf.picture().secondaries[1].with_vm
     with open_primary(world.source, PF, change=True) as pf:
-        provision.release(pf, confirm=agree)
+        release.release(pf, confirm=agree)
     with open_primary(world.source, PF) as pf:
         assert not any(one.with_vm or one.mark or one.present for one in pf.picture().secondaries)
 

@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-from nvmelm.emulator import admin_rings
-from nvmelm.emulator.admin_rings import AdminRings
+from nvmelm.emulator.device import admin_rings
+from nvmelm.emulator.device.admin_rings import AdminRings
 from nvmelm.vfio.admin_queue import SQE_BYTES, Position
 from nvmelm.vfio.registers import AdminRegisters, Controller
 from nvmelm.vfio.winding import wind
