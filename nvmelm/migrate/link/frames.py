@@ -299,11 +299,12 @@ class Link:
     def _read_some(self, *views: memoryview | bytearray) -> int:
         while True:
             try:
-                with self._incoming as incoming:
-                    got = os.readv(incoming, views)
-            except BlockingIOError:
-                self._await_input()
-                continue
+                try:
+                    with self._incoming as incoming:
+                        got = os.readv(incoming, views)
+                except BlockingIOError:
+                    self._await_input()  # it may be closed between the two as well
+                    continue
             except DescriptorClosedError as error:
                 raise self._cut("it was closed here") from error
             except OSError as error:
@@ -343,17 +344,15 @@ class Link:
 
     def _write_some(self, views: Sequence[memoryview]) -> int:
         try:
-            with self._outgoing as outgoing:
-                count = os.writev(outgoing, views)
-        except BlockingIOError:
             try:
-                self._await_room()
-            except OSError as error:  # no descriptor is to be had to wait with
-                raise self._cut(error.strerror or "") from error
-            return 0
+                with self._outgoing as outgoing:
+                    count = os.writev(outgoing, views)
+            except BlockingIOError:
+                self._await_room()  # it may be closed between the two as well
+                return 0
         except DescriptorClosedError as error:
             raise self._cut("it was closed here") from error
-        except OSError as error:
+        except OSError as error:  # or no descriptor is to be had to wait with
             raise self._cut(error.strerror or "") from error
         self.sent_bytes += count
         return count

@@ -393,6 +393,23 @@ def test_a_link_is_closed_while_somebody_waits_to_send() -> None:
         assert len(failures) == 1
 
 
+@pytest.mark.parametrize("direction", ["writev", "readv"])
+def test_a_link_that_is_closed_between_a_try_and_its_wait_was_cut(
+    direction: str, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = peer.greeted()
+
+    def full_and_then_closed(*_: object) -> int:
+        link.close()
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, direction, full_and_then_closed)
+    if direction == "readv":
+        peer.raw.sendall(bytes(8))
+    with pytest.raises(LinkLostError):
+        link.send(DATA, b"x") if direction == "writev" else link._read(8)
+
+
 def test_a_link_says_by_itself_that_it_lives() -> None:
     with quiet(0.25) as peer:
         peer.greeted()
