@@ -124,11 +124,14 @@ def require_free(path: Path, *, replace: bool) -> None:
     Raises:
         UsageError: it is no regular file; renaming onto a link would replace the link, /dev/stdout for instance.
         NotReadyError: a file has the name.
+        HostError: what should be a directory above it is none, or may not be looked into.
     """
     try:
         kind = stat.S_IFMT(path.lstat().st_mode)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise host_error("cannot write", str(path), error) from error
     if kind != stat.S_IFREG:
         cause = "it is a link" if kind == stat.S_IFLNK else "it is a directory, or a special file"
         raise UsageError(f"{path} is not a regular file", cause=cause, fix="name a file that is not there yet")

@@ -183,16 +183,26 @@ def _holder_of_another(state_dir: Path, name: str, descriptor: int) -> int | Non
     Source: proc(5), ``/proc/PID/fd``: the link of a removed file ends in " (deleted)".
     """
     place, ours = f"{state_dir.resolve()}/", _identity(os.fstat(descriptor))
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            target = os.readlink(link)  # noqa: PTH115  # a Path would lose nothing, and cost much
-            if not target.startswith(place) or not target.removesuffix(" (deleted)").endswith(f"/{name}.lock"):
+    for pid in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208  # a Path each would cost much
+        for link in _open_files(pid):
+            try:
+                path = os.readlink(link)  # noqa: PTH115
+                if not path.startswith(place) or not path.removesuffix(" (deleted)").endswith(f"/{name}.lock"):
+                    continue
+                if _identity(os.stat(link)) != ours:  # noqa: PTH116
+                    return decimal(pid, most=_MAX_PID)
+            except OSError:  # it was closed
                 continue
-            if _identity(link.stat()) != ours:
-                return decimal(link.parts[2], most=_MAX_PID)
-        except OSError:  # it was closed, or has ended
-            continue
     return None
+
+
+def _open_files(pid: str) -> list[str]:
+    """Return the links to what a process has open; none of one that ended meanwhile, or may not be looked into."""
+    directory = f"/proc/{pid}/fd"
+    try:
+        return [f"{directory}/{descriptor}" for descriptor in os.listdir(directory)]  # noqa: PTH208
+    except OSError:
+        return []
 
 
 def _acquire(descriptor: int, name: str, left_s: float, timeout_s: float) -> None:

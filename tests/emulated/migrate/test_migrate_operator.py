@@ -12,13 +12,9 @@ from typing import Any
 import pytest
 
 from nvmelm.cli.frame.callouts import points_of
-from nvmelm.documents import Role
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.errors import BusyError, ExitCode, NvmelmError, UsageError
-from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Point, Points
-from nvmelm.prepare import sequence
-from tests.emulated.answers import agree
 from tests.emulated.two_hosts import FIRST, PF, VF, Cut, World
 
 NVMELM = str(Path(sys.executable).with_name("nvmelm"))
@@ -135,8 +131,10 @@ def test_a_controller_that_was_moved_elsewhere_is_said_to_be_there(world: World)
 
 def test_a_controller_that_was_prepared_again_is_another_one(world: World) -> None:
     assert migrate(world, "--yes").returncode == 0
-    with open_primary(world.source, PF, change=True) as pf:
-        sequence.prepare(pf, Role.MIGRATABLE, 1, vq=3, vi=2, confirm=agree)
+    again = migrate(world, "--yes", "--json")
+    assert "was moved to" in json.loads(again.stdout)["notes"][0]
+    for words in (("assign", "--vq", "3", "--vi", "2"), ("online",), ("allow-migration",)):
+        assert run(world, "secondary", words[0], PF, hex(FIRST), *words[1:], "--yes").returncode == 0
     again = migrate(world, "--yes", "--json")
     assert json.loads(again.stdout)["reason"] == "no-target"
 
@@ -240,8 +238,9 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_moves(
     words = ("--track", "0:0x100000") if option == "--dirty" else ()
     for dry_run in ((), ("--dry-run",)):
         done = migrate(world, "--yes", *words, option, str(tmp_path / place), *dry_run)
-        assert done.returncode == ExitCode.FAILED, done.stderr
-        assert "cannot write" in done.stderr
+        what = "is not a regular file" if place == "." else "cannot write"
+        assert done.returncode == (ExitCode.USAGE if place == "." else ExitCode.FAILED), done.stderr
+        assert what in done.stderr
     assert world.states("source") == []
 
 

@@ -31,7 +31,7 @@ from nvmelm.errors import (
 from nvmelm.host import AdminCommand, AdminQueue, Completion
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.prepare import allow, sequence
-from nvmelm.prepare.plan import operation_text
+from nvmelm.prepare.actions import operation_text
 from nvmelm.prepare.recover import recover
 from nvmelm.state import verbs
 from tests.emulated.answers import agree, decline
