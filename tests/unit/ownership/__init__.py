@@ -1,0 +1,1 @@
+"""Who owns a controller on its way: the table of decisions."""
