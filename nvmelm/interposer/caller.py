@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nvmelm.interposer import syscalls
 
-_TGID = re.compile(rb"^Tgid:\s*(\d+)$", re.MULTILINE)
+_TGID = re.compile(rb"^Tgid:\s*([0-9]+)$", re.MULTILINE)
 #: A read that ends at a page's end cannot fail because of the next page.
 _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 

@@ -33,12 +33,15 @@ from nvmelm.interposer.notification import Listener
 from nvmelm.interposer.record import Record, nothing
 from nvmelm.interposer.supervisor import Supervisor
 from nvmelm.interposer.systemd import Notifier
+from nvmelm.numbers import decimal
 from nvmelm.vfio.seam import Functions
 from nvmelm.vm.presence import announce, directory, forget, life_of
 
 #: A launcher that says nothing is given up.
 _DEADLINE_S = 10.0
 _LONGEST_MESSAGE = 4096
+#: The last uid there can be: (uid_t) -1 means none (setresuid(2)).
+_MAX_UID = (1 << 32) - 2
 #: struct ucred: pid, uid, gid.
 _CREDENTIALS = struct.Struct("=3i")
 #: What the kernel calls a listener.
@@ -282,7 +285,8 @@ def user_numbers(names: Iterable[str]) -> frozenset[int]:
     numbers = {0}
     for name in names:
         try:
-            numbers.add(int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid)
+            uid = decimal(name, most=_MAX_UID)
+            numbers.add(pwd.getpwnam(name).pw_uid if uid is None else uid)
         except KeyError:
             fix = "getent passwd lists the users; libvirt's are libvirt-qemu (Debian, Ubuntu) and qemu (Fedora)"
             raise UsageError(f"there is no user {name[:60]!r}", fix=fix) from None

@@ -13,8 +13,12 @@ import os
 import socket
 from collections.abc import Iterable
 
+from nvmelm.numbers import decimal
+
 #: The first descriptor that is passed.
 _FIRST = 3
+#: As many as a process may have open where nothing was raised (NR_OPEN, fs/file.c).
+_MOST = 1 << 20
 
 
 def passed(environ: dict[str, str]) -> list[tuple[str, int]]:
@@ -23,7 +27,7 @@ def passed(environ: dict[str, str]) -> list[tuple[str, int]]:
         return []
     count = environ.get("LISTEN_FDS", "")
     names = environ.get("LISTEN_FDNAMES", "").split(":")
-    numbers = range(_FIRST, _FIRST + int(count)) if count.isdecimal() else range(0)
+    numbers = range(_FIRST, _FIRST + (decimal(count, most=_MOST) or 0))
     for number in numbers:
         os.set_inheritable(number, False)
     return list(zip([*names, *[""] * len(numbers)], numbers, strict=False))

@@ -36,7 +36,7 @@ _OLDEST_QEMU = (8, 1)
 _IOMMUS = re.compile(r"intel-iommu|amd-iommu|virtio-iommu(-pci)?|arm-smmuv3")
 _VFIO_USER = re.compile(r"vfio-user-pci|vfio-user-pci-.*")
 _OTHER_VFIO = re.compile(r"vfio-(ccw|ap|platform|pci-igd.*)")
-_GROUP = re.compile(r"/dev/vfio/(\d+|devices/vfio\d+)")
+_GROUP = re.compile(r"/dev/vfio/([0-9]+|devices/vfio[0-9]+)")
 _LAUNCH = "start it by nvmelm vm run -- VMM ARGS, or let libvirt's <emulator> be nvmelm-vmm with nvmelm-agent running"
 
 

@@ -75,7 +75,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "use -machine q35",
     ),
     _row(
-        r"slot/function available|slot \d+ function \d+ (?:not available|already)",
+        r"slot/function available|slot [0-9]+ function [0-9]+ (?:not available|already)",
         BusyError,
         "bus-taken",
         "every place on that bus is taken or reserved",
@@ -124,7 +124,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "nvmelm secondary list PF names who has it; stop that first",
     ),
     _row(
-        r"group \d+ is not viable",  # by source: a group of several functions was not at hand
+        r"group [0-9]+ is not viable",  # by source: a group of several functions was not at hand
         BusyError,
         "group-not-viable",
         "another function of the VF's IOMMU group is driven by the host",

@@ -31,8 +31,9 @@ from nvmelm.inventory import state_reader
 from nvmelm.migrate import controllers
 from nvmelm.migrate.rounds import memory, user_data
 from nvmelm.prepare import executor, plan
-from nvmelm.state import restore
+from nvmelm.state import restore, verbs
 from nvmelm.state import running as state
+from nvmelm.vfio import dirty
 from nvmelm.vm.libvirt import hook
 from nvmelm.wire.opcodes import Opcode
 from tests.emulated.answers import agree
@@ -56,11 +57,13 @@ SENDERS: dict[ModuleType, str] = {
     controllers: "makes a session's own target anew when it is given up; the session's record has what it held",
     memory: "tracks memory while a session moves a controller, and ends that with it",
     user_data: "logs writes while a session moves a controller, and ends that with it",
+    dirty: "tracks memory while a VMM moves its VM, and ends that with it",
 }
 
 #: Who builds such commands without sending them, or sends those that only ask.
 BUILDERS: dict[ModuleType, str] = {
     plan: "puts them into plans",
+    verbs: "shows those of a dry run",
     state_reader: "reads a state: Migration Receive",
     transcripts: "shows the commands of a recording",
 }
@@ -247,7 +250,7 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
 
 
 #: Modules of commands that only ask.
-ASKING_MODULES = {"identify", "listing", "describe", "execute", "AdminCommandError"}
+ASKING_MODULES = {"identify", "listing", "describe", "optional", "execute", "AdminCommandError"}
 
 
 def sends(tree: ast.Module) -> set[str]:
