@@ -69,8 +69,13 @@ class AtomicFile:
         except OSError as error:
             raise host_error("cannot write", str(self.path), error) from error
 
-    def commit(self) -> None:
+    def commit(self, *, durable: bool = True) -> None:
         """Wait until the disk has every byte, then give the file its name.
+
+        Args:
+            durable: False where somebody waits and a crash of the host makes the content worthless. A file that is
+                replaced is removed first then: ext4 starts to write a file when it is renamed onto another
+                (auto_da_alloc, ext4(5)), and whoever waits for the journal waits for its data too.
 
         Raises:
             NotReadyError: something has got the name meanwhile, and may not be replaced.
@@ -78,14 +83,18 @@ class AtomicFile:
         """
         try:
             os.fchmod(self._descriptor, self._mode)
-            os.fsync(self._descriptor)
-            if self._replace:
+            if durable:
+                os.fsync(self._descriptor)
+            elif self._replace:
+                self.path.unlink(missing_ok=True)
+            if self._replace and durable:
                 self._take_name()
             elif self._temporary is None:
                 _link(self._descriptor, self.path)
             else:
                 self.path.hardlink_to(self._temporary)
-            sync_directory(self.path.parent)
+            if durable:
+                sync_directory(self.path.parent)
         except FileExistsError as error:
             raise _taken(self.path) from error
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Private directories and the locks in them.
+"""Locks: files in a private directory, each held by one process.
 
 A lock is ``flock`` on a file that nvmelm does not remove: that would let two processes lock two files of one name. When
 somebody else removes it, or moves its directory away, whoever makes the next file of that name looks who holds one that
@@ -12,69 +12,22 @@ and the message may be read on another host.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
-import shlex
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nvmelm.errors import BusyError, HostError, MalformedError, host_error
+from nvmelm.disk.private import prove_private
+from nvmelm.errors import BusyError, MalformedError, host_error
 from nvmelm.numbers import decimal
 from nvmelm.process import waiting
 
 _LOCK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _POLL_S = 0.05
 _HOLDER_BYTES = 256
-
-
-def private_directory(path: Path) -> bool:
-    """Make a directory that only its owner can enter, or prove that it is one; return whether it is there now.
-
-    A process that may not make it (no root, read-only file system) is told so by False: it has nothing to read there.
-
-    Raises:
-        HostError: it is a link, no directory, another user's, or open to group or others.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return False
-        raise host_error("cannot make the directory", str(path), error) from error
-    try:
-        about = path.lstat()
-    except OSError as error:
-        raise host_error("cannot look at", str(path), error) from error
-    wrong = _why_not_private(about)
-    if wrong:
-        raise HostError(
-            f"{path} may not hold marks and journals: it {wrong}",
-            path=str(path),
-            cause="others could put false marks there, or read what it holds",
-            fix=f"look at it (ls -ld {shlex.quote(str(path))}), then: chmod 0700, chown, or name another directory "
-            "with NVMELM_STATE_DIR",
-            reason="state-directory-not-private",
-        )
-    return True
-
-
-def _why_not_private(about: os.stat_result) -> str:
-    if stat.S_ISLNK(about.st_mode):
-        return "is a link"
-    if not stat.S_ISDIR(about.st_mode):
-        return "is no directory"
-    if about.st_uid not in (0, os.geteuid()):
-        return f"belongs to user {about.st_uid}"
-    if about.st_mode & 0o077:
-        return f"is open to others (mode {stat.S_IMODE(about.st_mode):04o})"
-    return ""
 
 
 class FileLocks:
@@ -149,7 +102,7 @@ class FileLocks:
         if not _LOCK_NAME.fullmatch(name):
             raise MalformedError(f"not a lock's name: {name!r}")
         path = lock_path(self._directory.parent, name)
-        private_directory(self._directory)
+        prove_private(self._directory)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             try:

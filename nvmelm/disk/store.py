@@ -13,10 +13,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from nvmelm.disk.atomic import AtomicFile, sync_directory
+from nvmelm.disk.private import private_directory
 from nvmelm.errors import host_error
 
 
-def write(path: Path, text: str, *, durable: bool = True) -> None:
+def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Replace a file's content atomically and durably.
 
     Args:
@@ -26,23 +28,15 @@ def write(path: Path, text: str, *, durable: bool = True) -> None:
     Raises:
         HostError: the directory cannot be written, or is full; the old content is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     with _reported("cannot write", path):
         private_directory(path.parent)
+        raw = content.encode() if isinstance(content, str) else content
         if not durable:
-            _overwrite(path, text.encode())
+            _overwrite(path, raw)
             return
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_directory(path.parent)
+    with AtomicFile(path, replace=True) as file:
+        file.write(raw)
+        file.commit()
 
 
 def _overwrite(path: Path, raw: bytes) -> None:
@@ -54,8 +48,11 @@ def _overwrite(path: Path, raw: bytes) -> None:
         os.close(descriptor)
 
 
-def append(path: Path, text: str) -> None:
+def append(path: Path, text: str, *, durable: bool = True) -> None:
     """Append to a file and wait until the disk has it.
+
+    Args:
+        durable: False where nothing is decided by what the file says, so that nobody waits for the disk.
 
     Raises:
         HostError: the file cannot be written, or the disk is full; a torn last line may be left.
@@ -68,11 +65,12 @@ def append(path: Path, text: str) -> None:
             data = text.encode()
             while data:
                 data = data[os.write(descriptor, data) :]
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        if new:
-            _sync_directory(path.parent)
+        if new and durable:
+            sync_directory(path.parent)
 
 
 def read(path: Path) -> str | None:
@@ -89,7 +87,7 @@ def remove(path: Path) -> None:
     with _reported("cannot remove", path):
         if path.exists():
             path.unlink()
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
 
 
 def names(directory: Path) -> list[str]:
@@ -99,21 +97,6 @@ def names(directory: Path) -> list[str]:
             return sorted(name for name in os.listdir(directory) if not name.startswith("."))  # noqa: PTH208
         except (FileNotFoundError, NotADirectoryError):
             return []
-
-
-def private_directory(directory: Path) -> None:
-    """Make a directory and those above it, each for its owner alone; ``mkdir(parents=True)`` would do the last only."""
-    if not directory.is_dir():
-        private_directory(directory.parent)
-        directory.mkdir(mode=0o700, exist_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

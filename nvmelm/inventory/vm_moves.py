@@ -24,6 +24,7 @@ from typing import Any
 
 from nvmelm.disk import store
 from nvmelm.disk.atomic import sync_directory
+from nvmelm.disk.private import private_directory
 from nvmelm.errors import UncertainError, host_error
 from nvmelm.host import Host
 from nvmelm.host.local.processes import start_of
@@ -102,7 +103,7 @@ class Moves:
         held = replace(held, since=now())
         text = json.dumps({"format": _FORMAT, **asdict(held)})
         try:
-            store.private_directory(path.parent)
+            private_directory(path.parent)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.pwrite(descriptor, text.encode().ljust(_HELD_BYTES - 1) + b"\n", 0)
@@ -144,16 +145,8 @@ class Moves:
             "reason": why,
             **more,
         }
-        path = self._directory / "moves.jsonl"
-        try:
-            store.private_directory(path.parent)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(descriptor, (json.dumps(record, separators=(",", ":")) + "\n").encode())
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise host_error("cannot write", str(path), error) from error
+        line = json.dumps(record, separators=(",", ":")) + "\n"
+        store.append(self._directory / "moves.jsonl", line, durable=False)
 
     def journal(self) -> list[dict[str, Any]]:
         """Return the journal, the oldest first; a line that a full disk tore is passed over."""
@@ -206,7 +199,7 @@ class Moves:
         """Hold the file of a stream that was not resumed yet."""
         path = self._resumed(stream)
         try:
-            store.private_directory(path.parent)
+            private_directory(path.parent)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)

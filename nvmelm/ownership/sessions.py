@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from nvmelm.disk import store
+from nvmelm.disk.private import private_directory
 from nvmelm.errors import BusyError, HostError, MalformedError, UncertainError
 from nvmelm.host import Host
 from nvmelm.ownership import sessions_log
@@ -79,7 +80,7 @@ class Sessions:
             BusyError: one of its controllers is in a session that is not over.
             HostError: it cannot be written; nothing may be changed then.
         """
-        store.private_directory(self.path.parent)
+        private_directory(self.path.parent)
         with contextlib.suppress(HostError):  # a disk that is full lets a session fail by itself, if at all
             self._prune()
         with self._database() as database:

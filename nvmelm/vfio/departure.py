@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from nvmelm import __version__
-from nvmelm.disk import store
 from nvmelm.disk.atomic import unnamed_file
+from nvmelm.disk.private import private_directory
 from nvmelm.errors import HostError, NotSupportedError
 from nvmelm.host import Host
 from nvmelm.inventory.opened import OpenPrimary
@@ -83,7 +83,7 @@ def depart(
 
 def spool(host: Host) -> int:
     """Return the descriptor of an unnamed file, as private as a state image."""
-    store.private_directory(host.state_dir)
+    private_directory(host.state_dir)
     return unnamed_file(host.state_dir)
 
 

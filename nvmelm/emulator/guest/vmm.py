@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from nvmelm.disk.atomic import new_file
 from nvmelm.emulator.guest import monitor
 from nvmelm.emulator.guest.guest import Guest, set_registers
 from nvmelm.emulator.guest.qmp import VERSION, Arguments, QmpError, QmpServer
@@ -30,7 +31,6 @@ from nvmelm.emulator.guest.report import Report
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel import functions
 from nvmelm.emulator.kernel.vfio import VfioFunction
-from nvmelm.emulator.machine.machine import write_private
 from nvmelm.errors import HostError, NvmelmError, UsageError
 
 _BDF = re.compile(r"(?:[0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
@@ -357,7 +357,8 @@ class EmulatedVmm:
                 raise QmpError("there is no guest")
             guest.freeze()
             memory = guest.function.memory
-            write_private(Path(str(arguments["path"])), memory.read(0, memory.size))
+            with os.fdopen(new_file(Path(str(arguments["path"])), replace=True), "wb") as file:
+                file.write(memory.read(0, memory.size))
         return {"bytes": memory.size}
 
     def _guest_load(self, arguments: Arguments) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from nvmelm.disk.store import write as write_file
 from nvmelm.emulator.machine import pipes
 from nvmelm.emulator.machine.files import StateFiles
 from nvmelm.emulator.machine.generations import Generation
@@ -247,15 +248,8 @@ def write_generation(directory: Path, row: Generation) -> str:
     """Keep a generation's row beside the state and return its file name."""
     raw = json.dumps(row.to_json(), indent=1, sort_keys=True).encode()
     name = f"generation-{sha256(raw).hexdigest()[:16]}.json"
-    write_private(directory / name, raw)
+    write_file(directory / name, raw, durable=False)
     return name
-
-
-def write_private(path: Path, raw: bytes) -> None:
-    """Write a file only its owner can read."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(raw)
 
 
 def alive(holder: Holder) -> bool:

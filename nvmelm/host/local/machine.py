@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from nvmelm.disk.locks import FileLocks, private_directory
+from nvmelm.disk.locks import FileLocks
+from nvmelm.disk.private import prove_private
 from nvmelm.errors import MalformedError, NotSupportedError, PermissionDeniedError, TimedOutError, host_error
 from nvmelm.host import AdminQueue, Claim, HostFacts, Mount, Opener, Sysfs, Uevents
 from nvmelm.host.local import processes
@@ -80,7 +81,7 @@ class LocalHost:
             HostError: it is a link, no directory, another user's, or open to others: what it holds cannot be trusted.
         """
         if not self._state_dir_proven:
-            self._state_dir_proven = private_directory(self._state_dir)
+            self._state_dir_proven = prove_private(self._state_dir)
         return self._state_dir
 
     def open_queue(self, controller: str) -> AdminQueue:
