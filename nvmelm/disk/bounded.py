@@ -1,22 +1,17 @@
-"""Bytes of unknown origin: a file somebody named, or what a program printed. No more is read than was asked for."""
+"""Bytes of unknown origin: a file somebody named. No more is read than was asked for."""
 
 from __future__ import annotations
 
 import os
 import stat
-import time
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from nvmelm.errors import MalformedError, TimedOutError, host_error
+from nvmelm.errors import MalformedError, host_error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
-    from subprocess import Popen
 
 _PART = 64 * 1024
-#: What is kept of a program's messages; the rest is read and dropped, so that it is not held up.
-_MESSAGES = 64 * 1024
 
 
 def what_is(path: str) -> Literal["file", "directory", "device", "nothing"]:
@@ -66,74 +61,3 @@ def names_in(directory: str | Path) -> list[str]:
         return []
     except OSError as error:
         raise host_error("cannot read", str(directory), error) from error
-
-
-class Printed(NamedTuple):
-    """What a program left: its exit status, negative for the signal that ended it, and what it printed."""
-
-    status: int
-    output: bytes
-    messages: bytes
-
-
-def run_program(words: Sequence[str], *, limit: int, timeout_s: float) -> Printed:
-    """Run a program without a shell and without input, and return what it printed.
-
-    Args:
-        words: the program and its arguments.
-        limit: the most it may print to standard output, bytes.
-        timeout_s: seconds after which it is ended.
-
-    Raises:
-        HostError: it cannot be started.
-        TimedOutError: it did not end in time.
-        MalformedError: it printed more than ``limit``.
-    """
-    import subprocess  # here: who reads files starts nothing
-
-    pipe = subprocess.PIPE
-    try:
-        child = subprocess.Popen(list(words), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)  # noqa: S603
-    except (OSError, ValueError) as error:  # ValueError: a word with a zero byte in it
-        shown = error if isinstance(error, OSError) else OSError(str(error))
-        raise host_error("cannot start", words[0], shown, fix="install it, or name another one") from error
-    deadline = time.monotonic() + timeout_s
-    try:
-        output, messages = _collect(child, words[0], limit, deadline)
-        return Printed(child.wait(max(0.0, deadline - time.monotonic())), output, messages)
-    except (subprocess.TimeoutExpired, TimeoutError) as error:
-        raise TimedOutError(
-            f"{words[0]} did not end within {timeout_s:g} s", fix="--timeout gives it longer"
-        ) from error
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-        for stream in (child.stdout, child.stderr):
-            if stream is not None:
-                stream.close()
-
-
-def _collect(child: Popen[bytes], name: str, limit: int, deadline: float) -> tuple[bytes, bytes]:
-    import selectors
-
-    output, messages = bytearray(), bytearray()
-    with selectors.DefaultSelector() as waiting:
-        for stream, kept, most in ((child.stdout, output, limit + 1), (child.stderr, messages, _MESSAGES)):
-            if stream is not None:
-                waiting.register(stream, selectors.EVENT_READ, (kept, most))
-        while waiting.get_map():
-            left = deadline - time.monotonic()
-            if left <= 0:  # also when it keeps talking
-                raise TimeoutError
-            for key, _ in waiting.select(left):
-                part = os.read(key.fd, _PART)
-                kept, most = key.data
-                kept += part[: most - len(kept)]
-                if not part:
-                    waiting.unregister(key.fileobj)
-            if len(output) > limit:
-                raise MalformedError(
-                    f"{name} printed more than {limit} bytes", cause="nothing that long is read", reason="too-large"
-                )
-    return bytes(output), bytes(messages)

@@ -5,6 +5,7 @@
     interrupts  signals that ask to stop, held back where stopping would leave two hosts in doubt
     parallel    work that waits for the kernel, done from several threads at once
     waiting     wait for a condition with a deadline; there are no fixed sleeps
+    child       the one way to start a program
     program     run a program with a document on its standard input
     descriptor  a descriptor that several threads use
 

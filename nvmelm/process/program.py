@@ -21,15 +21,18 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from nvmelm.errors import NvmelmError, host_error
+from nvmelm.errors import host_error
+from nvmelm.process.child import start
 from nvmelm.process.descriptor import Descriptor, DescriptorClosedError, Waker
-from nvmelm.process.interrupts import taken_here, undisturbed
+from nvmelm.process.interrupts import undisturbed
 
 #: How much of what a program printed is kept: its end. Also as much as a pipe holds, so that what a program wrote
 #: before it ended is read in one go.
 OUTPUT_BYTES = 64 * 1024
 #: Seconds between TERM and KILL.
 _GRACE_S = 2.0
+_FAILED, _FIX = "cannot run", "name an executable file; a script needs its #! line"
+#: Of our environment; a program of an administrator does not depend on who typed the command.
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ")
 
 
@@ -63,9 +66,12 @@ class Program:
                 self._waker = self._open.enter_context(Waker())
                 os.set_blocking(writing, True)
                 self._child = _start(words, given, writing)
-            except (OSError, ValueError) as error:
+            except OSError as error:
                 self._open.close()
-                raise _not_run(words[0], error) from error
+                raise host_error(_FAILED, words[0], error, fix=_FIX) from error
+            except BaseException:
+                self._open.close()
+                raise
 
     def __enter__(self) -> Self:
         try:
@@ -160,13 +166,13 @@ class Program:
 def _start(words: Sequence[str], given: int, printed: int) -> subprocess.Popen[bytes]:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment.setdefault("PATH", os.defpath)
-    with taken_here():
-        return subprocess.Popen(  # noqa: S603  # words, never a shell
-            list(words), stdin=given, stdout=printed, stderr=printed, env=environment, start_new_session=True
-        )
-
-
-def _not_run(name: str, error: OSError | ValueError) -> NvmelmError:
-    met = error if isinstance(error, OSError) else OSError(0, str(error))
-    fix = "name an executable file; a script needs its #! line"
-    return host_error("cannot run", name, met, fix=fix)
+    return start(
+        words,
+        stdin=given,
+        stdout=printed,
+        stderr=printed,
+        environment=environment,
+        own_group=True,
+        failed=_FAILED,
+        fix=_FIX,
+    )

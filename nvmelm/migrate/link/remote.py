@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from nvmelm.errors import HostError, host_error
 from nvmelm.inventory.address import Address
 from nvmelm.migrate.link.frames import SILENCE_S, Link, LinkLostError
+from nvmelm.process.child import start
 
 #: What is run there; it speaks the protocol over its standard input and output.
 PROGRAM = "nvmelm"
@@ -35,14 +36,9 @@ def connected(
         HostError: ssh is not here.
     """
     command = address.command(f"{program} {SERVE}", rsh=rsh)
-    try:
-        with _interrupts_ignored():
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603  # words
-    except (OSError, ValueError) as error:
-        number = OSError(getattr(error, "errno", 0) or 0, str(error))
-        raise host_error(
-            "cannot start", shlex.join(command[:1]), number, fix="install it, or name it: --rsh"
-        ) from error
+    pipe = subprocess.PIPE
+    with _interrupts_ignored():
+        child = start(command, stdin=pipe, stdout=pipe, fix="install it, or name it: --rsh")
     assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018  # both are pipes
     try:
         with child.stdin, child.stdout:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -318,50 +317,44 @@ def test_privilege_is_what_the_capabilities_say(tree: Path, host: LocalHost, cap
 
 
 class Modprobe:
-    """Stands in for subprocess.run."""
+    """A program in modprobe's place: a script of the shell, which writes down how it was called."""
 
-    def __init__(self, returncode: int = 0, stderr: bytes = b"", error: Exception | None = None) -> None:
-        self.done = subprocess.CompletedProcess([], returncode, b"", stderr)
-        self.error = error
-        self.calls: list[list[str]] = []
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path, self._log = directory / "modprobe", directory / "calls"
+        monkeypatch.setattr("nvmelm.host.local.machine._MODPROBE_PLACES", (str(self.path),))
+        self.does("exit 0")
 
-    def __call__(self, words: Sequence[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
-        assert "shell" not in options
-        self.calls.append(list(words))
-        if self.error:
-            raise self.error
-        return self.done
+    def does(self, line: str) -> None:
+        self.path.write_text(f'#!/bin/sh\necho "$@" $LC_ALL $NVMELM_SECRET >> {self._log}\n{line}\n')
+        self.path.chmod(0o700)
+
+    @property
+    def calls(self) -> list[str]:
+        return self._log.read_text().splitlines() if self._log.exists() else []
 
 
 @pytest.fixture
-def modprobe_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nvmelm.host.local.machine._MODPROBE_PLACES", (sys.executable,))
+def modprobe(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Modprobe:
+    return Modprobe(tmp_path_factory.mktemp("bin"), monkeypatch)
 
 
 @pytest.mark.parametrize("there", ["module/vfio_pci", "bus/pci/drivers/vfio-pci"])
-def test_a_module_that_is_there_starts_no_process(
-    tree: Path, host: LocalHost, monkeypatch: pytest.MonkeyPatch, there: str
-) -> None:
-    modprobe = Modprobe()
-    monkeypatch.setattr(subprocess, "run", modprobe)
+def test_a_module_that_is_there_starts_no_process(tree: Path, host: LocalHost, modprobe: Modprobe, there: str) -> None:
     (tree / "sys" / there).mkdir(parents=True)
     host.load_module("vfio-pci")
     assert modprobe.calls == []
 
 
 def test_a_missing_module_is_loaded_by_its_name_alone(
-    host: LocalHost, monkeypatch: pytest.MonkeyPatch, modprobe_there: None
+    host: LocalHost, monkeypatch: pytest.MonkeyPatch, modprobe: Modprobe
 ) -> None:
-    modprobe = Modprobe()
-    monkeypatch.setattr(subprocess, "run", modprobe)
+    monkeypatch.setenv("NVMELM_SECRET", "not for modprobe")
     host.load_module("vfio-pci")
-    assert modprobe.calls == [[sys.executable, "--", "vfio-pci"]]
+    assert modprobe.calls == ["-- vfio-pci C"]
 
 
-def test_a_module_the_kernel_has_not_got_says_what_to_install(
-    host: LocalHost, monkeypatch: pytest.MonkeyPatch, modprobe_there: None
-) -> None:
-    monkeypatch.setattr(subprocess, "run", Modprobe(1, b"modprobe: FATAL: Module vfio-pci not found\x1b[0m\n"))
+def test_a_module_the_kernel_has_not_got_says_what_to_install(host: LocalHost, modprobe: Modprobe) -> None:
+    modprobe.does(r"printf 'modprobe: FATAL: Module vfio-pci not found\033[0m\n' >&2; exit 1")
     with pytest.raises(NotSupportedError, match="vfio-pci could not be loaded") as caught:
         host.load_module("vfio-pci")
     assert "not found" in caught.value.cause
@@ -370,11 +363,13 @@ def test_a_module_the_kernel_has_not_got_says_what_to_install(
 
 
 def test_a_modprobe_that_hangs_is_given_up(
-    host: LocalHost, monkeypatch: pytest.MonkeyPatch, modprobe_there: None
+    host: LocalHost, monkeypatch: pytest.MonkeyPatch, modprobe: Modprobe
 ) -> None:
-    monkeypatch.setattr(subprocess, "run", Modprobe(error=subprocess.TimeoutExpired("modprobe", 60)))
-    with pytest.raises(TimedOutError):
+    monkeypatch.setattr("nvmelm.host.local.machine._MODPROBE_TIMEOUT_S", 0.2)
+    modprobe.does("exec tail -f /dev/null")
+    with pytest.raises(TimedOutError, match="modprobe did not end") as caught:
         host.load_module("vfio-pci")
+    assert "dmesg" in caught.value.fix
 
 
 def test_a_system_without_modprobe_is_told_to_get_it(host: LocalHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nvmelm.compat.manifest import MAX_BYTES, Manifest, load
-from nvmelm.disk.bounded import Printed, read_file, run_program, what_is
+from nvmelm.disk.bounded import read_file, what_is
 from nvmelm.errors import (
     BusyError,
     ExitCode,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from nvmelm.cli.frame.run import Run
     from nvmelm.inventory.address import Address
+    from nvmelm.process.child import Printed
 
 _ERRORS: Mapping[int, type[NvmelmError]] = {
     ExitCode.USAGE: UsageError,
@@ -149,6 +150,8 @@ def write(path: Path, manifest: Manifest, *, replace: bool = False) -> None:
 
 def _remote(address: Address, wanted: Wanted) -> Manifest:
     """Ask another host for a manifest; what it answers is checked as if an enemy had sent it."""
+    from nvmelm.process.child import run_program  # what compares two files starts nothing
+
     if not address.pf or len(address.cntlids) > 1:
         raise UsageError(
             f"{address} names no function",

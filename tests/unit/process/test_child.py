@@ -1,47 +1,24 @@
-"""Bytes of unknown origin are bounded: in number, and in the time they may take."""
+"""A program is started in one way: without a shell, and bounded in what it may print and how long it may take."""
 
 from __future__ import annotations
 
-import os
+import ast
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from nvmelm.disk.bounded import read_file, run_program, what_is
+import nvmelm
 from nvmelm.errors import HostError, MalformedError, TimedOutError
+from nvmelm.process.child import run_program
+from nvmelm.process.interrupts import left_to_the_main_thread
+
+PACKAGE = Path(nvmelm.__file__).parent
 
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
-
-
-def test_a_file_is_read_whole_up_to_its_limit(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"x" * 100_000)
-    assert read_file(path, 100_000) == b"x" * 100_000
-    with pytest.raises(MalformedError, match="more than 99999 bytes"):
-        read_file(path, 99_999)
-
-
-def test_a_file_without_an_end_is_not_read_to_its_end() -> None:
-    with pytest.raises(MalformedError):
-        read_file("/dev/zero", 1000)
-
-
-def test_a_file_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match="No such file"):
-        read_file(tmp_path / "none", 10)
-
-
-def test_a_word_is_told_apart_as_a_path(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    os.mkfifo(tmp_path / "pipe")
-    named = [what_is(str(path)) for path in (tmp_path / "file", tmp_path / "pipe", tmp_path, tmp_path / "none")]
-    assert named == ["file", "file", "directory", "nothing"]
-    assert what_is("/dev/null") == "device"
-    assert what_is("a\0b") == "nothing"
-    assert what_is("x" * 5000) == "nothing"
 
 
 def test_a_program_is_run_without_a_shell_and_leaves_what_it_printed() -> None:
@@ -81,3 +58,27 @@ def test_a_program_that_is_not_there_is_an_error_that_names_it() -> None:
         run_program(["/no/such/program"], limit=10, timeout_s=1)
     with pytest.raises(HostError):
         run_program(["echo", "a\0b"], limit=10, timeout_s=1)
+
+
+def test_a_program_is_given_the_environment_it_is_told_and_no_more() -> None:
+    code = "import os; print(*sorted(os.environ))"
+    printed = run_program(python(code), limit=1000, timeout_s=60, environment={"LC_ALL": "C"})
+    assert printed.output == b"LC_ALL\n"
+
+
+def test_a_thread_that_hears_no_signal_starts_programs_that_do() -> None:
+    code = f"import signal; print({signal.SIGTERM:d} in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+    with left_to_the_main_thread():
+        assert run_program(python(code), limit=1000, timeout_s=60).output == b"False\n"
+
+
+def test_nobody_else_starts_a_program() -> None:
+    """A launcher becomes its VMM (exec), and what make builds asks the shells' library for their scripts."""
+    starters = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(
+                ("subprocess.", "Popen", "os.system", "os.popen", "os.posix_spawn", "os.fork")
+            ):
+                starters.add(path.relative_to(PACKAGE).as_posix())
+    assert starters == {"process/child.py", "interposer/launch.py", "cli/reference/completions.py"}
