@@ -3,6 +3,7 @@
 ::
 
     request           one admin command on its way, and the statuses that refuse it
+    command_words     the dwords of the commands, bit range by bit range
     dispatch          the table from opcodes to what answers them
     identify          Identify, and log pages
     features          Set Features and Get Features

@@ -10,6 +10,12 @@ Submission Queue command.
 from __future__ import annotations
 
 from nvmelm.emulator.device.admin_rings import AdminRings
+from nvmelm.emulator.device.command_words import (
+    IO_COMPLETION_QUEUE_11,
+    IO_QUEUE_10,
+    IO_SUBMISSION_QUEUE_11,
+    LOG_PAGE_10,
+)
 from nvmelm.emulator.device.engine import prp_pieces
 from nvmelm.emulator.device.registers import Port
 from nvmelm.emulator.device.request import DATA_TRANSFER_ERROR, Execute, Refusal, Request
@@ -125,12 +131,15 @@ class AdminQueue:
 
     def _queue_command(self, entry: SubmissionQueueEntry) -> int | None:
         """Create or delete an I/O queue and return the status; None for another command."""
-        port, qid, size = self._port, entry.cdw10 & 0xFFFF, entry.cdw10 >> 16
+        port, word = self._port, IO_QUEUE_10.unpack(entry.cdw10)
+        qid, size = word["qid"], word["qsize"]
         match entry.opcode:
             case Opcode.CREATE_IO_COMPLETION_QUEUE:
-                return port.create_io_cq(qid, prp1=entry.prp1, size=size, vector=entry.cdw11 >> 16)
+                vector = IO_COMPLETION_QUEUE_11.unpack(entry.cdw11)["iv"]
+                return port.create_io_cq(qid, prp1=entry.prp1, size=size, vector=vector)
             case Opcode.CREATE_IO_SUBMISSION_QUEUE:
-                return port.create_io_sq(qid, prp1=entry.prp1, size=size, cqid=entry.cdw11 >> 16)
+                cqid = IO_SUBMISSION_QUEUE_11.unpack(entry.cdw11)["cqid"]
+                return port.create_io_sq(qid, prp1=entry.prp1, size=size, cqid=cqid)
             case Opcode.DELETE_IO_SUBMISSION_QUEUE:
                 return port.delete_io_queue("sqs", qid)
             case Opcode.DELETE_IO_COMPLETION_QUEUE:
@@ -139,7 +148,7 @@ class AdminQueue:
 
 
 def _admin_command(entry: SubmissionQueueEntry) -> AdminCommand:
-    length = {Opcode.IDENTIFY: IDENTIFY_BYTES, Opcode.GET_LOG_PAGE: 4 * ((entry.cdw10 >> 16) + 1)}
+    length = {Opcode.IDENTIFY: IDENTIFY_BYTES, Opcode.GET_LOG_PAGE: 4 * (LOG_PAGE_10.unpack(entry.cdw10)["numdl"] + 1)}
     return AdminCommand(
         name=f"admin command {entry.opcode:#04x}",
         opcode=entry.opcode,

@@ -5,6 +5,7 @@ Source: NVM Express Base Specification 2.1, Namespace Attachment command.
 
 from __future__ import annotations
 
+from nvmelm.emulator.device.command_words import ATTACHMENT_10
 from nvmelm.emulator.device.request import (
     CONTROLLER_LIST_INVALID,
     INVALID_FIELD,
@@ -31,7 +32,7 @@ def namespace_attachment(request: Request) -> tuple[int, bytes]:
     first = request.primary["first_cntlid"]
     if not wanted or not all(first <= cntlid <= first + request.row.max_vfs for cntlid in wanted):
         raise Refusal(CONTROLLER_LIST_INVALID)
-    match request.command.cdw10 & 0xF:
+    match ATTACHMENT_10.unpack(request.command.cdw10)["sel"]:
         case AttachmentSelect.CONTROLLER_ATTACH:
             if set(wanted) & set(attached):
                 raise Refusal(NAMESPACE_ALREADY_ATTACHED)

@@ -10,6 +10,7 @@ Set Specification 1.2, LBA Migration Queue Entry Type 0.
 
 from __future__ import annotations
 
+from nvmelm.emulator.device.command_words import CREATE_QUEUE_10, CREATE_QUEUE_11, QUEUE_11, QUEUE_FEATURE_11
 from nvmelm.emulator.device.request import (
     CONTROLLER_SUSPENDED,
     INVALID_CONTROLLER_IDENTIFIER,
@@ -26,7 +27,6 @@ from nvmelm.wire.data_queue import DataQueueFeature
 from nvmelm.wire.opcodes import DataQueueSelect, DataQueueType
 from nvmelm.wire.tracking import EntryMarker, MigrationQueueEntry, pack_entry
 
-_TRIGGER_ENABLED = 1 << 31  # ETPT
 _ENTRY_DWORDS = MigrationQueueEntry.size // 4
 
 
@@ -36,17 +36,19 @@ def controller_data_queue(request: Request) -> tuple[int, bytes]:
         case DataQueueSelect.CREATE:
             return _create(request), b""
         case DataQueueSelect.DELETE:
-            delete(request.primary, request.command.cdw11 & 0xFFFF)
+            delete(request.primary, QUEUE_11.unpack(request.command.cdw11)["cdqid"])
             return 0, b""
     raise Refusal(INVALID_FIELD)
 
 
 def _create(request: Request) -> int:
     command, primary, row = request.command, request.primary, request.row
-    controller = request.secondary(command.cdw11 >> 16)
-    dwords, contiguous = command.cdw12, command.cdw11 & 1
+    word = CREATE_QUEUE_11.unpack(command.cdw11)
+    controller = request.secondary(word["cntlid"])
+    dwords, contiguous = command.cdw12, word["pc"]
+    kind = CREATE_QUEUE_10.unpack(command.cdw10)["qt"]
     slots, remainder = divmod(dwords, _ENTRY_DWORDS)
-    if request.operation & 0xFF != DataQueueType.USER_DATA_MIGRATION_QUEUE or not row.user_data_logging:
+    if kind != DataQueueType.USER_DATA_MIGRATION_QUEUE or not row.user_data_logging:
         raise Refusal(INVALID_FIELD)
     if remainder or slots < 2 or (row.contiguous_queue_only and not contiguous) or controller["udmq"]:
         raise Refusal(INVALID_FIELD)
@@ -106,9 +108,10 @@ def delete(primary: Primary, queue_id: int) -> None:
 def set_head(request: Request) -> tuple[int, bytes]:
     """Set Features, Controller Data Queue: the host has read up to a slot."""
     command = request.command
-    queue = find(request.primary, command.cdw11 & 0xFFFF)
+    word = QUEUE_FEATURE_11.unpack(command.cdw11)
+    queue = find(request.primary, word["cdqid"])
     head, trigger = command.cdw12, command.cdw13
-    armed = bool(command.cdw11 & _TRIGGER_ENABLED)
+    armed = bool(word["etpt"])
     waiting = (queue["tail"] - queue["head"]) % queue["slots"]
     if head >= queue["slots"] or (head - queue["head"]) % queue["slots"] > waiting:
         raise Refusal(INVALID_FIELD)
@@ -121,15 +124,15 @@ def set_head(request: Request) -> tuple[int, bytes]:
 
 def get_head(request: Request) -> tuple[int, bytes]:
     """Get Features, Controller Data Queue."""
-    queue = find(request.primary, request.command.cdw11 & 0xFFFF)
+    queue = find(request.primary, QUEUE_11.unpack(request.command.cdw11)["cdqid"])
     armed = queue["trigger"] >= 0
     data = DataQueueFeature.pack(hp=queue["head"], tpt=max(queue["trigger"], 0))
-    return _TRIGGER_ENABLED if armed else 0, data
+    return QUEUE_FEATURE_11.pack(etpt=armed), data
 
 
 def log(request: Request, *, start: bool) -> None:
     """Start or stop logging user data changes."""
-    queue = find(request.primary, request.command.cdw11 & 0xFFFF)
+    queue = find(request.primary, QUEUE_11.unpack(request.command.cdw11)["cdqid"])
     controller = request.secondary(queue["cntlid"], INVALID_CONTROLLER_IDENTIFIER)
     if controller["suspended"]:
         raise Refusal(CONTROLLER_SUSPENDED)

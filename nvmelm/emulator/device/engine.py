@@ -10,6 +10,7 @@ NVM Command Set Specification 1.2, Read, Write, Write Zeroes and Flush commands.
 from __future__ import annotations
 
 from nvmelm.emulator.device import data_queue, media
+from nvmelm.emulator.device.command_words import BLOCKS_12, qword
 from nvmelm.emulator.device.request import (
     DATA_TRANSFER_ERROR,
     INVALID_FIELD,
@@ -155,8 +156,8 @@ class Engine:
             return
         if opcode not in (IoOpcode.READ, IoOpcode.WRITE, IoOpcode.WRITE_ZEROES):
             raise Refusal(INVALID_OPCODE)
-        start = entry.cdw10 | entry.cdw11 << 32
-        count = (entry.cdw12 & 0xFFFF) + 1
+        start = qword(entry.cdw10, entry.cdw11)
+        count = BLOCKS_12.unpack(entry.cdw12)["nlb"] + 1
         if (start + count) << spec.lba_shift > spec.size:
             raise Refusal(LBA_OUT_OF_RANGE)
         self._transfer(memory, entry, spec, start, count, row.mdts_bytes)

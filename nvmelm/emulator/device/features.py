@@ -6,6 +6,7 @@ Source: NVM Express Base Specification 2.1, Set Features command, Get Features c
 from __future__ import annotations
 
 from nvmelm.emulator.device import data_queue
+from nvmelm.emulator.device.command_words import SET_FEATURES_10
 from nvmelm.emulator.device.request import INVALID_FIELD, Refusal, Request
 from nvmelm.wire.opcodes import FeatureId, Opcode
 
@@ -15,7 +16,7 @@ _FEATURE_NOT_SAVEABLE = 0x410D
 
 def set_features(request: Request) -> tuple[int, bytes]:
     """Set a feature."""
-    saved = request.command.cdw10 >> 31
+    saved = SET_FEATURES_10.unpack(request.command.cdw10)["sv"]
     match request.select:
         case FeatureId.CONTROLLER_DATA_QUEUE if _has_data_queues(request):
             if saved:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 
+from nvmelm.emulator.device.command_words import IDENTIFY_11, LOG_PAGE_10, LOG_PAGE_11, qword
 from nvmelm.emulator.device.media import identity
 from nvmelm.emulator.device.request import INVALID_FIELD, INVALID_LOG_PAGE, INVALID_NAMESPACE, Refusal, Request
 from nvmelm.emulator.machine.generations import Generation
@@ -93,7 +94,7 @@ def _migration_limits(row: Generation) -> dict[str, int]:
 
 
 def _nvm_controller(request: Request) -> bytes:
-    if request.command.cdw11 >> 24:
+    if IDENTIFY_11.unpack(request.command.cdw11)["csi"]:
         raise Refusal(INVALID_FIELD)  # a command set other than NVM
     raw = bytearray(IDENTIFY_BYTES)
     _overlay(raw, request.row.identify_nvm)
@@ -231,9 +232,10 @@ def _state_formats(request: Request) -> bytes:
 def get_log_page(request: Request) -> tuple[int, bytes]:
     """Answer Get Log Page."""
     command = request.command
-    length = 4 * ((command.cdw10 >> 16 | (command.cdw11 & 0xFFFF) << 16) + 1)
-    offset = command.cdw12 | command.cdw13 << 32
-    if command.data_in_length < length or offset % 4:
+    lower, upper = LOG_PAGE_10.unpack(command.cdw10)["numdl"], LOG_PAGE_11.unpack(command.cdw11)["numdu"]
+    length = 4 * ((upper << 16 | lower) + 1)  # NUMD counts from zero
+    start = qword(command.cdw12, command.cdw13)
+    if command.data_in_length < length or start % 4:
         raise Refusal(INVALID_FIELD)
     match request.select:
         case LogId.COMMANDS_SUPPORTED_AND_EFFECTS:
@@ -244,9 +246,9 @@ def get_log_page(request: Request) -> tuple[int, bytes]:
             page = bytes(64)  # error information: one empty entry
         case _:
             raise Refusal(INVALID_LOG_PAGE)
-    if offset > len(page):
+    if start > len(page):
         raise Refusal(INVALID_FIELD)
-    return 0, page[offset : offset + length]
+    return 0, page[start : start + length]
 
 
 def _effects(request: Request) -> bytes:

@@ -15,6 +15,14 @@ from pathlib import Path
 
 from nvmelm.emulator.device import controller_state, data_queue, vendor
 from nvmelm.emulator.device.admin_commands import AdminQueue
+from nvmelm.emulator.device.command_words import (
+    MIGRATION_RECEIVE_10,
+    MIGRATION_RECEIVE_11,
+    MIGRATION_SEND_10,
+    SET_STATE_11,
+    SUSPEND_11,
+    qword,
+)
 from nvmelm.emulator.device.engine import Engine
 from nvmelm.emulator.device.registers import Port
 from nvmelm.emulator.device.request import (
@@ -33,7 +41,6 @@ from nvmelm.wire.extents import Extent, merge
 from nvmelm.wire.migration import ControllerStateHeader, IoCompletionQueue, IoSubmissionQueue, NvmeStateHeader
 from nvmelm.wire.opcodes import MigrationReceiveSelect, MigrationSendSelect, Sequence, SuspendType
 
-_DELETE_QUEUE = 1 << 31  # DUDMQ
 _UNLIMITED = 1 << 32
 _PART = struct.Struct("<QQ")  # where a part begins and ends
 #: No NVMe part is larger than that of a controller with every queue there can be.
@@ -42,7 +49,8 @@ _NVME_PART_MAX = NvmeStateHeader.size + 0xFFFF * (IoSubmissionQueue.size + IoCom
 
 def migration_send(request: Request) -> tuple[int, bytes]:
     """Suspend, resume, or set state."""
-    controller = request.secondary(request.command.cdw11 & 0xFFFF, request.row.bad_cntlid_send)
+    cntlid = SUSPEND_11.unpack(request.command.cdw11)["cntlid"]
+    controller = request.secondary(cntlid, request.row.bad_cntlid_send)
     match request.select:
         case MigrationSendSelect.SUSPEND:
             _suspend(request, controller)
@@ -56,7 +64,8 @@ def migration_send(request: Request) -> tuple[int, bytes]:
 
 
 def _suspend(request: Request, controller: Controller) -> None:
-    kind = request.command.cdw11 >> 16 & 0xFF
+    word = SUSPEND_11.unpack(request.command.cdw11)
+    kind = word["stype"]
     if kind not in (SuspendType.SUSPEND_NOTIFICATION, SuspendType.SUSPEND):
         raise Refusal(INVALID_FIELD)
     if not controller["online"] and not request.row.suspends_offline:
@@ -72,8 +81,7 @@ def _suspend(request: Request, controller: Controller) -> None:
         # A full completion queue keeps a command from completing; a later try finds it read.
         raise Refusal(INTERNAL_ERROR & ~0x4000)
     controller["suspended"] = True
-    delete_queue = bool(request.command.cdw11 & _DELETE_QUEUE)
-    data_queue.suspended(request.machine, request.primary, controller, delete_queue=delete_queue)
+    data_queue.suspended(request.machine, request.primary, controller, delete_queue=bool(word["dudmq"]))
 
 
 def _resume(request: Request, controller: Controller) -> None:
@@ -89,18 +97,19 @@ def _resume(request: Request, controller: Controller) -> None:
 def migration_receive(request: Request) -> tuple[int, bytes]:
     """Get Controller State."""
     command, row = request.command, request.row
-    controller = request.secondary(command.cdw11 & 0xFFFF, row.bad_cntlid_receive)
-    version, format_ = request.operation & 0xFF, command.cdw11 >> 16 & 0xFF
-    offset, length = command.cdw12 | command.cdw13 << 32, 4 * (command.cdw15 + 1)
+    word = MIGRATION_RECEIVE_11.unpack(command.cdw11)
+    controller = request.secondary(word["cntlid"], row.bad_cntlid_receive)
+    version, format_ = MIGRATION_RECEIVE_10.unpack(command.cdw10)["csvi"], word["csuuidi"]
+    start, length = qword(command.cdw12, command.cdw13), 4 * (command.cdw15 + 1)
     if request.select != MigrationReceiveSelect.GET_CONTROLLER_STATE:
         raise Refusal(INVALID_FIELD)
-    if version > len(row.state_versions) or format_ > len(row.vendor_uuids) or offset % 4:
+    if version > len(row.state_versions) or format_ > len(row.vendor_uuids) or start % 4:
         raise Refusal(INVALID_FIELD)
     if command.data_in_length < length:
         raise Refusal(DATA_TRANSFER_ERROR)
     before = controller["vendor"]
     raw = controller_state.window(
-        request, controller, nvme=version > 0, vendor_part=format_ > 0, offset=offset, length=length
+        request, controller, nvme=version > 0, vendor_part=format_ > 0, offset=start, length=length
     )
     if controller["vendor"] == before:
         request.machine.store.untouched()
@@ -108,7 +117,7 @@ def migration_receive(request: Request) -> tuple[int, bytes]:
 
 
 def _set_state(request: Request, controller: Controller) -> None:
-    row, sequence = request.row, request.operation & 3
+    row, sequence = request.row, _sequence(request)
     if sequence != Sequence.ONLY and not row.multi_part:
         raise Refusal(row.part_not_supported)
     if row.needs_suspension and controller["online"] and not controller["suspended"]:
@@ -127,10 +136,15 @@ def _set_state(request: Request, controller: Controller) -> None:
         raise
 
 
+def _sequence(request: Request) -> int:
+    """Return SEQIND: which part of a state the data is."""
+    return MIGRATION_SEND_10.unpack(request.command.cdw10)["seqind"]
+
+
 def _formats(request: Request) -> tuple[int, int]:
     """Return CSVI and CSUUIDI: which parts the data has, and in which format."""
-    version, format_ = request.command.cdw11 >> 16 & 0xFF, request.command.cdw11 >> 24
-    row = request.row
+    word, row = SET_STATE_11.unpack(request.command.cdw11), request.row
+    version, format_ = word["csvi"], word["csuuidi"]
     if version > len(row.state_versions) or format_ > len(row.vendor_uuids) or not (version or format_):
         raise Refusal(INVALID_FIELD)
     return version, format_
@@ -170,14 +184,14 @@ def _take(request: Request, controller: Controller) -> None:
         raise Refusal(COMMAND_SEQUENCE_ERROR)
     if _formats(request) != (transfer["csvi"], transfer["csuuidi"]):
         raise Refusal(INVALID_FIELD)
-    offset, length = command.cdw12 | command.cdw13 << 32, 4 * command.cdw15
-    if offset % 4 or (length == 0 and request.operation & 3 != Sequence.LAST):
+    start, length = qword(command.cdw12, command.cdw13), 4 * command.cdw15
+    if start % 4 or (length == 0 and _sequence(request) != Sequence.LAST):
         raise Refusal(INVALID_FIELD)
-    if offset > ControllerStateHeader.size + _NVME_PART_MAX + request.row.vendor_state_bytes:
+    if start > ControllerStateHeader.size + _NVME_PART_MAX + request.row.vendor_state_bytes:
         raise Refusal(INVALID_FIELD)
-    request.machine.files.write(transfer["file"], request.data_out(length), offset)
-    _note(request, transfer, offset, offset + length)
-    if 0 <= transfer["total"] < offset:
+    request.machine.files.write(transfer["file"], request.data_out(length), start)
+    _note(request, transfer, start, start + length)
+    if 0 <= transfer["total"] < start:
         raise Refusal(INVALID_FIELD)
 
 
@@ -188,7 +202,7 @@ def _note(request: Request, transfer: Transfer, start: int, end: int) -> None:
     of thousands of parts would be most of their cost.
     """
     machine = request.machine
-    if transfer["total"] >= 0 and start >= ControllerStateHeader.size and request.operation & 3 == Sequence.MIDDLE:
+    if transfer["total"] >= 0 and start >= ControllerStateHeader.size and _sequence(request) == Sequence.MIDDLE:
         machine.files.append(f"{transfer['file']}.parts", _PART.pack(start, end))
         machine.store.untouched()
         return

@@ -6,6 +6,7 @@ Source: NVM Express Base Specification 2.1, Track Send command; Track Receive co
 from __future__ import annotations
 
 from nvmelm.emulator.device import data_queue
+from nvmelm.emulator.device.command_words import CONTROLLER_11, LOG_USER_DATA_10, TRACK_MEMORY_10
 from nvmelm.emulator.device.request import (
     CONTROLLER_SUSPENDED,
     DATA_TRANSFER_ERROR,
@@ -16,15 +17,14 @@ from nvmelm.emulator.device.request import (
     Request,
 )
 from nvmelm.emulator.machine.state import Controller, Tracking
+from nvmelm.wire.extents import Extent, merge
 from nvmelm.wire.opcodes import TrackAction, TrackReceiveSelect, TrackSendSelect
 from nvmelm.wire.tracking import (
-    Extent,
     MemoryRangeTrackingDescriptor,
     TrackedMemoryChangedDescriptor,
     TrackedMemoryChanges,
     TrackedMemoryChangesHeader,
     TrackMemoryChangesHeader,
-    merge,
 )
 
 _UNIT = 4096
@@ -35,7 +35,8 @@ def track_send(request: Request) -> tuple[int, bytes]:
     row = request.row
     match request.select:
         case TrackSendSelect.LOG_USER_DATA_CHANGES if row.user_data_logging:
-            data_queue.log(request, start=request.operation & 0xF == TrackAction.START)
+            action = LOG_USER_DATA_10.unpack(request.command.cdw10)["action"]
+            data_queue.log(request, start=action == TrackAction.START)
             return 0, b""
         case TrackSendSelect.TRACK_MEMORY_CHANGES if row.memory_tracking:
             return _track_memory(request)
@@ -45,8 +46,8 @@ def track_send(request: Request) -> tuple[int, bytes]:
 
 
 def _track_memory(request: Request) -> tuple[int, bytes]:
-    controller = request.secondary(request.command.cdw11 & 0xFFFF)
-    if request.operation & 1 == TrackAction.STOP:
+    controller = request.secondary(CONTROLLER_11.unpack(request.command.cdw11)["cntlid"])
+    if TRACK_MEMORY_10.unpack(request.command.cdw10)["action"] == TrackAction.STOP:
         controller["tracking"] = None
         return 0, b""
     if controller["tracking"] is not None:
@@ -99,7 +100,7 @@ def track_receive(request: Request) -> tuple[int, bytes]:
         raise Refusal(request.row.track_unsupported)
     if request.select != TrackReceiveSelect.TRACKED_MEMORY_CHANGES:
         raise Refusal(INVALID_FIELD)
-    controller = request.secondary(request.command.cdw11 & 0xFFFF)
+    controller = request.secondary(CONTROLLER_11.unpack(request.command.cdw11)["cntlid"])
     tracking = controller["tracking"]
     if tracking is None:
         raise Refusal(INVALID_CONTROLLER_IDENTIFIER)

@@ -7,6 +7,7 @@ Source: NVM Express Base Specification 2.1, Virtualization Management command; V
 
 from __future__ import annotations
 
+from nvmelm.emulator.device.command_words import VIRTUALIZATION_10, VIRTUALIZATION_11
 from nvmelm.emulator.device.identify import assigned
 from nvmelm.emulator.device.request import (
     INVALID_CONTROLLER_IDENTIFIER,
@@ -26,10 +27,10 @@ _MINIMUM_VI = 1  # vector 0
 
 def manage(request: Request) -> tuple[int, bytes]:
     """Run one Virtualization Management command; DW0 15:0 is the number of resources modified."""
-    word = request.command.cdw10
-    action, kind, cntlid = word & 0xF, word >> 8 & 7, word >> 16
-    count = request.command.cdw11 & 0xFFFF
-    match action:
+    word = VIRTUALIZATION_10.unpack(request.command.cdw10)
+    kind, cntlid = word["rt"], word["cntlid"]
+    count = VIRTUALIZATION_11.unpack(request.command.cdw11)["nr"]
+    match word["act"]:
         case VirtualizationAction.PRIMARY_FLEXIBLE_ALLOCATION:
             return _allocate(request, cntlid, kind, count), b""
         case VirtualizationAction.SECONDARY_ASSIGN:
