@@ -30,6 +30,7 @@ from what is typed down to bytes; ``docs/contributing.md`` says where a new line
     errors       every error, with the exit code it ends the program with
     reasons      every reason word, with what it means and what to do
     share/       files for others: units, rules, snippets, the Ansible collection
+    harmless     texts that others wrote, as they may be shown
     numbers      numbers in texts that others wrote: the kernel, a device, a configuration, a peer
 
 A room imports from rooms below it in this list, never from one above.

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from nvmelm.disk.private import prove_private
 from nvmelm.errors import BusyError, MalformedError, host_error
+from nvmelm.harmless import harmless
 from nvmelm.numbers import decimal
 from nvmelm.process import waiting
 
@@ -204,8 +205,7 @@ def _holder(descriptor: int) -> tuple[str, str]:
     text = os.pread(descriptor, _HOLDER_BYTES, 0).decode("utf-8", "backslashreplace").strip()
     pid, _, verb = text.partition(" ")
     if decimal(pid, most=_MAX_PID) is not None:
-        shown = "".join(char if char.isprintable() else "?" for char in verb)
-        return f"process {pid} ({shown})", f"wait until process {pid} has ended, then try again"
+        return f"process {pid} ({harmless(verb)})", f"wait until process {pid} has ended, then try again"
     return "another process", "wait until it has ended, then try again"
 
 

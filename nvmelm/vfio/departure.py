@@ -13,6 +13,7 @@ from nvmelm import __version__
 from nvmelm.disk.atomic import unnamed_file
 from nvmelm.disk.private import private_directory
 from nvmelm.errors import HostError, NotSupportedError
+from nvmelm.harmless import harmless
 from nvmelm.host import Host
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Secondary
@@ -117,4 +118,4 @@ def _registers(
 
 def _text(name: str) -> str:
     """Return a stranger's text as a header may hold it."""
-    return "".join(char for char in name if char.isprintable())[:200]
+    return harmless(name)[:200]

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 from nvmelm.errors import MalformedError
+from nvmelm.harmless import harmless
 
 Buffer = bytes | bytearray | memoryview
 T = TypeVar("T", int, str, bytes)
@@ -113,7 +114,7 @@ class Text(Field[str]):
         super().__init__(offset, size, doc)
 
     def decode(self, raw: bytes) -> str:
-        return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in raw.rstrip(b" \0"))
+        return harmless(raw.rstrip(b" \0").decode("ascii", "backslashreplace"))
 
     def encode(self, value: Any) -> bytes:
         encoded = str(value).encode("ascii")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from nvmelm.errors import HostError, host_error
+from nvmelm.harmless import harmless
 
 KIB = 1024
 _GAP = "  "
@@ -26,13 +27,7 @@ def plain(text: object) -> str:
     >>> plain("a\x1b[2Jb")
     'a\\x1b[2Jb'
     """
-    return "".join(one if one.isprintable() else _escaped(ord(one)) for one in str(text))
-
-
-def _escaped(code: int) -> str:
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return harmless(text)
 
 
 def quote(word: str) -> str:

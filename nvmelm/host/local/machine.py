@@ -17,6 +17,7 @@ from typing import Literal, Self
 from nvmelm.disk.locks import FileLocks
 from nvmelm.disk.private import prove_private
 from nvmelm.errors import MalformedError, NotSupportedError, PermissionDeniedError, TimedOutError
+from nvmelm.harmless import harmless
 from nvmelm.host import AdminQueue, Claim, HostFacts, Mount, Opener, Sysfs, Uevents
 from nvmelm.host.local import processes
 from nvmelm.host.local.sysfs import DirectorySysfs
@@ -201,7 +202,7 @@ def _modprobe(name: str) -> None:
         error.fix = "dmesg tells what it waits for"
         raise
     if printed.status != 0:
-        said = "".join(char for char in printed.messages.decode("utf-8", "backslashreplace") if char.isprintable())
+        said = "; ".join(harmless(line) for line in printed.messages.splitlines())
         raise NotSupportedError(
             f"the kernel module {name} could not be loaded",
             cause=said or f"modprobe ended with {printed.status}",

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nvmelm.errors import host_error
+from nvmelm.harmless import harmless
 from nvmelm.host import Mount, Opener, Sysfs
 from nvmelm.numbers import decimal
 
@@ -163,7 +164,7 @@ def _process_name(proc: Path, pid: int) -> str:
         raw = (proc / str(pid) / "comm").read_text(errors="backslashreplace").rstrip("\n")
     except OSError:
         return "?"
-    return _printable(raw)
+    return harmless(raw)
 
 
 def _machine_name(proc: Path, pid: int) -> str:
@@ -181,12 +182,8 @@ def _machine_name(proc: Path, pid: int) -> str:
     for part in words[words.index("-name") + 1].replace(",,", "\0").split(","):
         key, equals, value = part.replace("\0", ",").partition("=")
         if key == "guest" or not equals:
-            return _printable((value or key)[:_LONGEST_NAME])
+            return harmless((value or key)[:_LONGEST_NAME])
     return ""
-
-
-def _printable(raw: str) -> str:
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in raw)
 
 
 def _by_number(sysfs: Sysfs, number: str) -> str:

@@ -35,6 +35,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
+from nvmelm.harmless import harmless
 from nvmelm.migrate.link.buffers import Buffers
 from nvmelm.process.descriptor import Descriptor, DescriptorClosedError, Waker
 from nvmelm.process.interrupts import begin, held_back
@@ -268,7 +269,7 @@ class Link:
                 while len(seen) < 80 and b"\n" not in seen and self.pending():
                     seen += self._read(1)
             raise MalformedError(
-                f"{self.peer} is no nvmelm: it said {_printable(bytes(seen))!r}",
+                f"{self.peer} is no nvmelm: it said '{harmless(bytes(seen).strip())}'",
                 cause="a login script that prints something, or another program, answers there",
                 fix="try: ssh HOST nvmelm --version; it must print its version and nothing else",
                 reason="protocol",
@@ -412,7 +413,3 @@ def _widen(descriptor: int) -> None:
 
 def _span(lowest: int, highest: int) -> str:
     return str(lowest) if lowest == highest else f"{lowest} to {highest}"
-
-
-def _printable(data: bytes) -> str:
-    return "".join(chr(byte) if 32 <= byte < 127 else " " for byte in data).strip()

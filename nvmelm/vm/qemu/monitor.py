@@ -38,6 +38,7 @@ from nvmelm.errors import (
     UsageError,
     host_error,
 )
+from nvmelm.harmless import harmless
 from nvmelm.vm.qemu.refusals import LONGEST_SENTENCE, refusal
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ def printable(text: object, longest: int = LONGEST_SENTENCE) -> str:
     'no\\x1b[2J'
     """
     words = text if isinstance(text, str) else json.dumps(text, default=str)
-    cut = words[:longest] + ("…" if len(words) > longest else "")
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut)
+    return harmless(words, longest)
 
 
 def as_sent(command: str, arguments: Mapping[str, object] | None = None) -> str:

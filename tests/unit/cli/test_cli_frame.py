@@ -387,6 +387,7 @@ def test_help_imports_no_package_it_does_not_need() -> None:
     assert own == {
         "nvmelm",
         "nvmelm.errors",
+        "nvmelm.harmless",
         "nvmelm.cli",
         "nvmelm.cli.frame",
         "nvmelm.cli.frame.app",

@@ -312,7 +312,7 @@ def test_a_command_is_shown_as_it_is_sent() -> None:
 
 
 def test_printable_never_leaves_a_control_character() -> None:
-    assert printable("a\x1b[2Jb\r\n\x9b") == "a\\x1b[2Jb\\r\\n\\x9b"
+    assert printable("a\x1b[2Jb\r\n\x9b") == "a\\x1b[2Jb\\x0d\\x0a\\x9b"
     assert printable({"a": "\x1b"}).isprintable()
     assert len(printable("x" * 999, 10)) == 11
 
