@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from nvmelm.commands import AdminCommandError, execute, identify
 from nvmelm.host import AdminCommand, AdminQueue
-from nvmelm.wire.identify import EffectsLog
+from nvmelm.wire.formats import EffectsLog
 from nvmelm.wire.status import StatusCode
 
 #: How controllers say that they do not have a log, a structure, or the command.

@@ -10,42 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from nvmelm.compat.rules import (
-    LARGEST,
-    MAX_ITEMS,
-    MAX_TEXT,
-    RULES,
     Fact,
-    FactValue,
     Kind,
     Rule,
     Severity,
-    decode,
-    encode,
-    is_number,
-    satisfied,
-    valid,
-    version,
 )
-
-__all__ = [
-    "FACTS",
-    "LARGEST",
-    "MAX_ITEMS",
-    "MAX_TEXT",
-    "RULES",
-    "Fact",
-    "FactValue",
-    "Kind",
-    "Rule",
-    "Severity",
-    "decode",
-    "encode",
-    "is_number",
-    "missing",
-    "satisfied",
-    "valid",
-    "version",
-]
 
 _MODEL = "use a destination of the source's model"
 _LIKE = "use a destination that offers what the source offers: the same model and firmware does"

@@ -25,7 +25,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, cast
 
-from nvmelm.compat.facts import FACTS, LARGEST, MAX_ITEMS, MAX_TEXT, FactValue, Kind, valid
+from nvmelm.compat.facts import FACTS
+from nvmelm.compat.rules import LARGEST, MAX_ITEMS, MAX_TEXT, FactValue, Kind, valid
 from nvmelm.errors import MalformedError
 
 Level = Literal["device", "prospective"]

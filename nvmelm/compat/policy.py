@@ -31,9 +31,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from nvmelm.compat.facts import FACTS, RULES, Fact, FactValue, Kind, Rule, Severity, satisfied, valid
+from nvmelm.compat.facts import FACTS
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.reasons import MISSING, PolicyUse, Reason, compare, difference, shown
+from nvmelm.compat.rules import RULES, Fact, FactValue, Kind, Rule, Severity, satisfied, valid
 from nvmelm.disk import toml
 from nvmelm.errors import MalformedError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from nvmelm.compat.facts import FACTS, RULES, Fact, FactValue, encode, satisfied, valid
-from nvmelm.compat.rules import Severity
+from nvmelm.compat.facts import FACTS
+from nvmelm.compat.rules import RULES, Fact, FactValue, Severity, encode, satisfied, valid
 
 MISSING = "fact-missing"
 UNKNOWN = "fact-unknown"

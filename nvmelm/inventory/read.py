@@ -21,12 +21,12 @@ from nvmelm.inventory import disks, pci
 from nvmelm.inventory.find import PrimaryRef
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import Picture, Primary, Resources, Secondary, StateFormats, Tracking
+from nvmelm.wire.formats import StateFormats as WireStateFormats
 from nvmelm.wire.identify import (
     IdentifyController,
     PrimaryControllerCapabilities,
     SecondaryControllerEntry,
 )
-from nvmelm.wire.identify import StateFormats as WireStateFormats
 from nvmelm.wire.opcodes import Opcode
 
 KIB = 1024

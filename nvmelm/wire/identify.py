@@ -16,31 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nvmelm.errors import MalformedError
-from nvmelm.wire.formats import Effects, EffectsLog, StateFormats, UuidListEntry, parse_uuid_list
 from nvmelm.wire.layout import U8, U16, U32, U64, U128, Buffer, Layout, Raw, Text
 from nvmelm.wire.opcodes import IDENTIFY_BYTES
-
-__all__ = [
-    "MAX_CONTROLLERS_PER_LIST",
-    "MAX_NAMESPACES_PER_LIST",
-    "MAX_SECONDARIES_PER_LIST",
-    "Effects",
-    "EffectsLog",
-    "IdentifyController",
-    "IdentifyControllerNvm",
-    "IdentifyNamespace",
-    "PrimaryControllerCapabilities",
-    "SecondaryControllerEntry",
-    "StateFormats",
-    "UuidListEntry",
-    "build_controller_list",
-    "build_namespace_list",
-    "build_secondary_list",
-    "parse_controller_list",
-    "parse_namespace_list",
-    "parse_secondary_list",
-    "parse_uuid_list",
-]
 
 MAX_SECONDARIES_PER_LIST = 127
 MAX_CONTROLLERS_PER_LIST = 2047

@@ -24,7 +24,6 @@ from nvmelm.errors import UsageError
 if TYPE_CHECKING:  # most commands succeed, and their status needs no words
     from nvmelm.wire.status_table import StatusRow
 
-__all__ = ["Status", "StatusCode", "lookup"]
 
 _CODE_MASK = 0x7FF
 _LARGEST = 0x7FFF

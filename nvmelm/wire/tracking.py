@@ -22,24 +22,8 @@ from enum import IntEnum
 from typing import Self
 
 from nvmelm.errors import MalformedError
-from nvmelm.wire.extents import Extent, merge, total
+from nvmelm.wire.extents import Extent
 from nvmelm.wire.layout import U8, U16, U32, U64, Buffer, Layout
-
-__all__ = [
-    "EntryMarker",
-    "Extent",
-    "MemoryRangeTrackingDescriptor",
-    "MigrationQueueEntry",
-    "RangeScope",
-    "TrackMemoryChanges",
-    "TrackMemoryChangesHeader",
-    "TrackedMemoryChangedDescriptor",
-    "TrackedMemoryChanges",
-    "TrackedMemoryChangesHeader",
-    "merge",
-    "pack_entry",
-    "total",
-]
 
 _UNIT_BYTES = 4096
 _ADDRESS_LIMIT = 1 << 64

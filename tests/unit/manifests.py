@@ -7,8 +7,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nvmelm.compat.facts import FACTS, Fact, FactValue, Kind, Rule
+from nvmelm.compat.facts import FACTS
 from nvmelm.compat.manifest import Manifest
+from nvmelm.compat.rules import Fact, FactValue, Kind, Rule
 
 #: A function that may migrate, with two namespaces; typed, not read.
 WHOLE: Mapping[str, FactValue] = {

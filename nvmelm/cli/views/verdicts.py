@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nvmelm.cli.frame import render
-from nvmelm.compat.facts import FACTS, Severity, missing
+from nvmelm.compat.facts import FACTS, missing
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.reasons import shown
+from nvmelm.compat.rules import Severity
 from nvmelm.compat.verdict import Verdict
 
 _COLUMNS = (

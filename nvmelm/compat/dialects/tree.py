@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from nvmelm.compat.facts import FACTS, decode, encode
+from nvmelm.compat.facts import FACTS
 from nvmelm.compat.manifest import Level, Manifest, check_facts
-from nvmelm.compat.rules import FactValue, Rule
+from nvmelm.compat.rules import FactValue, Rule, decode, encode
 from nvmelm.disk.atomic import new_file
 from nvmelm.errors import MalformedError, NotReadyError, UsageError, host_error
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
 from typing import Any
 
-from nvmelm.compat.facts import Fact, FactValue, Rule, Severity, satisfied, valid, version
 from nvmelm.compat.policy import Policy
+from nvmelm.compat.rules import Fact, FactValue, Rule, Severity, satisfied, valid, version
 
 #: A row's number costs 64 bits in a list and one in a set of bits for each row there is: from here on bits are smaller.
 _DENSE = 64

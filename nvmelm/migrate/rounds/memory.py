@@ -22,14 +22,12 @@ from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Primary
 from nvmelm.numbers import number
 from nvmelm.ownership.sessions import Moving
+from nvmelm.wire.extents import Extent, merge, total
 from nvmelm.wire.tracking import (
-    Extent,
     TrackedMemoryChangedDescriptor,
     TrackedMemoryChanges,
     TrackedMemoryChangesHeader,
     TrackMemoryChanges,
-    merge,
-    total,
 )
 
 _UNIT = 4096

@@ -28,7 +28,8 @@ from nvmelm.migrate.rounds.memory import Limits
 from nvmelm.ownership.sessions import Moving
 from nvmelm.process.interrupts import undisturbed
 from nvmelm.wire.data_queue import UserDataMigrationQueueReader
-from nvmelm.wire.tracking import EntryMarker, Extent, MigrationQueueEntry, RangeScope, merge, total
+from nvmelm.wire.extents import Extent, merge, total
+from nvmelm.wire.tracking import EntryMarker, MigrationQueueEntry, RangeScope
 
 #: 128 KiB of memory; a guest that writes as fast as it can takes some 40 ms to fill it with entries.
 SLOTS = 4096

@@ -10,7 +10,8 @@ import pytest
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.machine.generations import NVME_2_1, NVME_2_1_UDMQ, TP4159
 from nvmelm.wire.data_queue import UserDataMigrationQueueReader
-from nvmelm.wire.tracking import EntryMarker, Extent, TrackedMemoryChanges, TrackMemoryChanges, merge
+from nvmelm.wire.extents import Extent, merge
+from nvmelm.wire.tracking import EntryMarker, TrackedMemoryChanges, TrackMemoryChanges
 from tests.emulated.emulator_bench import (
     DATA_QUEUE,
     FIRST,

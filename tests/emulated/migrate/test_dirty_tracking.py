@@ -20,7 +20,7 @@ from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.rounds import memory
 from nvmelm.migrate.rounds.memory import Limits, Round, parse_range
-from nvmelm.wire.tracking import Extent, merge
+from nvmelm.wire.extents import Extent, merge
 from tests.emulated.two_hosts import FIRST, PF, VF, World
 
 MiB = 1 << 20

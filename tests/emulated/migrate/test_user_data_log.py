@@ -21,7 +21,8 @@ from nvmelm.host.local.machine import LocalHost
 from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.rounds import user_data
 from nvmelm.migrate.rounds.user_data import UserDataLog, Written, coalesced
-from nvmelm.wire.tracking import EntryMarker, Extent, MigrationQueueEntry, RangeScope, pack_entry
+from nvmelm.wire.extents import Extent
+from nvmelm.wire.tracking import EntryMarker, MigrationQueueEntry, RangeScope, pack_entry
 from tests.emulated.two_hosts import FIRST, PF, World, build, copy
 
 NVMELM = str(Path(sys.executable).with_name("nvmelm"))

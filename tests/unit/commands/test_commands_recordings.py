@@ -8,8 +8,9 @@ import pytest
 
 from nvmelm.commands import identify, migration, tracking, virtualization
 from nvmelm.host import AdminCommand
+from nvmelm.wire.extents import Extent
 from nvmelm.wire.opcodes import ResourceType, Sequence, SuspendType
-from nvmelm.wire.tracking import Extent, TrackMemoryChanges
+from nvmelm.wire.tracking import TrackMemoryChanges
 from tests.unit import golden
 from tests.unit.golden import Exchange
 

@@ -8,8 +8,9 @@ import pytest
 
 from nvmelm.commands import data_queue, identify, migration, namespace, tracking, virtualization
 from nvmelm.host import Completion
+from nvmelm.wire.extents import Extent
 from nvmelm.wire.opcodes import ResourceType, Sequence, SuspendType
-from nvmelm.wire.tracking import Extent, TrackMemoryChanges
+from nvmelm.wire.tracking import TrackMemoryChanges
 
 RANGES = TrackMemoryChanges(0, (Extent(0, 4096),)).pack()
 

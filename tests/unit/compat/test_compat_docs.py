@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nvmelm.compat.facts import FACTS, RULES
+from nvmelm.compat.facts import FACTS
 from nvmelm.compat.policy import Policy
 from nvmelm.compat.reasons import CODES
+from nvmelm.compat.rules import RULES
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "compat.md").read_text(encoding="utf-8")

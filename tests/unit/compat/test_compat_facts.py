@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvmelm.compat.facts import FACTS, Fact, Kind, Rule, Severity, decode, encode, missing, satisfied, valid
+from nvmelm.compat.facts import FACTS, missing
 from nvmelm.compat.reasons import CODES, explanation
+from nvmelm.compat.rules import Fact, Kind, Rule, Severity, decode, encode, satisfied, valid
 from tests.unit.manifests import OTHER, WHOLE, values
 
 

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvmelm.compat.facts import FACTS, Fact, Rule, Severity, satisfied
+from nvmelm.compat.facts import FACTS
 from nvmelm.compat.fleet.assignment import Wishes, match
 from nvmelm.compat.fleet.index import MAX_NAMED, Fleet, Index, load, numbers
 from nvmelm.compat.manifest import MAX_BYTES, Manifest
 from nvmelm.compat.policy import _RULES_OF, Allow, Pin, Policy, Require
+from nvmelm.compat.rules import Fact, Rule, Severity, satisfied
 from nvmelm.compat.verdict import judge
 from nvmelm.errors import MalformedError, UsageError
 from tests.unit.compat.test_compat_fleet import fleet

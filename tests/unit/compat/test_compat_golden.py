@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from nvmelm.compat import describe as read
-from nvmelm.compat.facts import FACTS, FactValue, valid
+from nvmelm.compat.facts import FACTS
 from nvmelm.compat.manifest import Manifest
+from nvmelm.compat.rules import FactValue, valid
 from nvmelm.compat.verdict import judge
 from nvmelm.errors import HostError
 from nvmelm.host import AdminCommand, Completion, HostFacts

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvmelm.compat.facts import FACTS, Severity
+from nvmelm.compat.facts import FACTS
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.policy import Policy
+from nvmelm.compat.rules import Severity
 from nvmelm.compat.verdict import Verdict, judge
 from nvmelm.errors import MalformedError
 from tests.unit.manifests import manifest, near, other_pair

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvmelm.compat.documents import ManifestDocument, VerdictDocument
-from nvmelm.compat.facts import FACTS, Rule, Severity
+from nvmelm.compat.facts import FACTS
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.policy import Policy
 from nvmelm.compat.reasons import shown
+from nvmelm.compat.rules import Rule, Severity
 from nvmelm.compat.verdict import Judged, judge
 from tests.unit.manifests import ANY, manifest, near, other_pair, richer
 

@@ -10,15 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvmelm.errors import MalformedError
-from nvmelm.wire.formats import parse_uuid_list
+from nvmelm.wire.formats import EffectsLog, StateFormats, parse_uuid_list
 from nvmelm.wire.identify import (
-    EffectsLog,
     IdentifyController,
     IdentifyControllerNvm,
     IdentifyNamespace,
     PrimaryControllerCapabilities,
     SecondaryControllerEntry,
-    StateFormats,
     build_controller_list,
     build_namespace_list,
     build_secondary_list,

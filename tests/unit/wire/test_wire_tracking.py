@@ -10,16 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvmelm.errors import MalformedError
+from nvmelm.wire.extents import Extent, merge, total
 from nvmelm.wire.tracking import (
     EntryMarker,
-    Extent,
     MigrationQueueEntry,
     RangeScope,
     TrackedMemoryChanges,
     TrackMemoryChanges,
-    merge,
     pack_entry,
-    total,
 )
 from tests.unit import golden
 
