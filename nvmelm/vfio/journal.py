@@ -58,13 +58,12 @@ class MoveJournal:
             self._refused(what, refusal)
             raise
         except Exception as error:
-            answer = refusal_of(error)
-            self._refused(what, answer)
-            raise answer from error
+            raise self._refused(what, refusal_of(error)) from error
 
-    def _refused(self, what: str, refusal: Refusal) -> None:
-        if not refusal.reason or refusal.written:
-            return
-        refusal.written = True
-        self.note(Event.REFUSED, why=f"{what}: {refusal.reason}")
-        self.remember(arc=what, refusal=refusal.reason)
+    def _refused(self, what: str, refusal: Refusal) -> Refusal:
+        """Write a refusal down once, and return it."""
+        if refusal.reason and not refusal.written:
+            refusal.written = True
+            self.note(Event.REFUSED, why=f"{what}: {refusal.reason}")
+            self.remember(arc=what, refusal=refusal.reason)
+        return refusal

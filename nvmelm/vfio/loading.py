@@ -138,7 +138,7 @@ class Loader:
         except Exception as error:
             with suppress(NvmelmError, OSError):
                 self._reset()
-            raise LoadingError from error
+            raise LoadingError() from error  # made here, so that it cannot be what it is raised from
 
     def _fill(self, header: StreamHeader, image: Image | None) -> Loaded:
         registers = header.registers.values()

@@ -34,9 +34,11 @@ _ERRNOS: tuple[tuple[type[NvmelmError], int], ...] = (
 
 
 def refusal_of(error: BaseException | None) -> Refusal:
-    """Return what a VMM is told of an error."""
+    """Return what a VMM is told of an error, always made anew: raised from the error, it must not be its own origin."""
     if isinstance(error, Refusal):
-        return error
+        again = Refusal(error.errno, error.reason)
+        again.written = error.written
+        return again
     if isinstance(error, OSError):
         return Refusal(error.errno or errno.EIO, f"the function's registers: {error}")
     known = unexpected(error) if isinstance(error, Exception) else NvmelmError("interrupted")

@@ -35,15 +35,15 @@ def without_names(document: Any) -> Any:
     return _NAMES.sub("*", document) if isinstance(document, str) else document
 
 
-@pytest.mark.parametrize("session", SESSIONS, ids=lambda pf: pf.name)
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
 def test_a_verb_answers_on_the_recording_as_it_did_on_the_machine(
-    pf: Session, capsys: pytest.CaptureFixture[str]
+    session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [PF if word == "PF" else word for word in pf.words]
-    code = cli.main(["--host", f"replay:{transcript(pf.name)}", *words, "--json"])
+    words = [PF if word == "PF" else word for word in session.words]
+    code = cli.main(["--host", f"replay:{transcript(session.name)}", *words, "--json"])
     answer = json.loads(capsys.readouterr().out)
-    expected = json.loads((FIXTURES / "output" / MACHINE / f"{pf.name}.json").read_text())
-    assert code == pf.code
+    expected = json.loads((FIXTURES / "output" / MACHINE / f"{session.name}.json").read_text())
+    assert code == session.code
     assert without_names(answer) == without_names(expected)
 
 

@@ -16,7 +16,7 @@ from nvmelm.errors import UsageError
 app = group("Files for other programs.")
 
 #: The directory they are in, wherever nvmelm was installed to.
-DIRECTORY = Path(__file__).parents[1] / "share"
+DIRECTORY = Path(__file__).parents[2] / "share"
 
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False, help="ansible, libvirt, systemd, …")]
 

@@ -17,7 +17,7 @@ import pytest
 from nvmelm import cli
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.faults import EmulatedCrash
-from nvmelm.prepare import apply as carrying_out
+from nvmelm.prepare import executor as carrying_out
 from tests.emulated.two_hosts import copy as copy_world
 
 SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
