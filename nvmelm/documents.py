@@ -1,154 +1,51 @@
-"""What operators see besides the picture of a function: lists, checks, and what was left unfinished.
+"""What every JSON document is made of: a report is a whole answer, a record a part of one.
 
-Every model is a JSON document or a part of one: snake_case, integers as integers, units in names. What every verb
-needs, models or not, stands in :mod:`nvmelm.inventory.picture`, and can be had from here as well.
+Both are plain dataclasses: most verbs start a new process to give one answer, and building a model of pydantic's takes
+longer than the verb. Each document is declared beside what makes it. pydantic makes the published JSON Schemas from
+the declarations (:mod:`nvmelm.cli.reference.schemas`) and checks what a file or a peer says, nothing else; a test
+proves that :meth:`Report.to_json` and pydantic agree on every document.
+
+snake_case, integers as integers, units in names.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
-
-from nvmelm.inventory.picture import (
-    ActionView,
-    ChangeReport,
-    Mark,
-    Picture,
-    Primary,
-    Resources,
-    Role,
-    Secondary,
-    StateFormats,
-    Tracking,
-)
-
-__all__ = [
-    "ActionView",
-    "ChangeReport",
-    "Document",
-    "Finding",
-    "HostCheck",
-    "Mark",
-    "Part",
-    "Picture",
-    "Primary",
-    "PrimaryList",
-    "PrimarySummary",
-    "RecoverReport",
-    "Resources",
-    "Role",
-    "Secondary",
-    "SessionView",
-    "StateFormats",
-    "Tracking",
-    "Unfinished",
-]
+from dataclasses import fields
+from enum import StrEnum
+from typing import Any, ClassVar
 
 
-class Part(BaseModel):
+def about(description: str) -> dict[str, str]:
+    """Return a field's metadata: what pydantic writes of it into the JSON Schema."""
+    return {"description": description}
+
+
+class Record:
     """A part of a document: immutable, and nothing in it is unknown."""
 
-    # Built when first used: a verb answers with one or two of these, and every start would pay for all.
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    __slots__ = ()
+    #: Where pydantic looks for the settings of a class that is none of its own.
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
-class Document(Part):
+class Report(Record):
     """A whole answer of a verb; carries its schema's name and version."""
 
+    __slots__ = ()
     schema_name: ClassVar[str]
     schema_version: ClassVar[int] = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the document with its ``schema`` and ``version`` in front."""
-        body = self.model_dump(mode="json")
-        return {"schema": self.schema_name, "version": self.schema_version, **body}
+        return {"schema": self.schema_name, "version": self.schema_version, **_plain(self)}
 
 
-class PrimarySummary(Part):
-    """One line of ``nvmelm list``."""
-
-    node: str
-    address: str
-    serial: str
-    model: str
-    firmware: str
-    cntlid: int | None
-    vfs_total: int
-    vfs_enabled: int
-    live_migration: bool | None = Field(description="null when it could not be asked (not root, or see problem)")
-    problem: str = Field(default="", description="why it could not be asked; empty: it was, or only root may")
-    exit_code: int = Field(default=0, description="what asking it alone would end with")
-
-
-class PrimaryList(Document):
-    """Controlling functions of a host."""
-
-    schema_name = "nvmelm.list"
-
-    host: str
-    primaries: tuple[PrimarySummary, ...]
-
-
-class Finding(Part):
-    """One answer of ``nvmelm host check``."""
-
-    code: str
-    level: Literal["ok", "warning", "problem"]
-    message: str
-    fix: str = ""
-
-
-class HostCheck(Document):
-    """Whether a host, and a PF on it, can take part in a live migration."""
-
-    schema_name = "nvmelm.host_check"
-
-    host: str
-    kernel: str
-    primary: str | None
-    ready: bool = Field(description="no finding is a problem")
-    findings: tuple[Finding, ...]
-
-
-class Unfinished(Part):
-    """A run of a verb that did not end by itself."""
-
-    run: str
-    verb: str
-    primary: str
-    started_at: str
-    boot: Literal["this", "earlier"]
-    meaning: str
-    undo: tuple[ActionView, ...]
-    finish: tuple[ActionView, ...]
-
-
-class SessionView(Part):
-    """A migration that was cut off, as this host has written it down."""
-
-    session: str = Field(description="32 hexadecimal digits, the same on both hosts")
-    side: Literal["source", "destination"]
-    state: str = Field(description="what this host had written when recover began; docs/ownership.md")
-    settled: str | None = Field(description="what it has written now; null: nothing was decided")
-    peer: str = Field(description="where the other host is reached, or empty")
-    peer_state: str | None = Field(description="what the other host has written; null: it could not be asked")
-    primary: str
-    cntlids: tuple[int, ...]
-    opened_at: str
-    meaning: str
-    note: str = ""
-    reason: str = Field(default="", description="the stable word of why it is undecided, or empty; docs/codes.md")
-    resolved: bool = Field(description="nothing is left to be decided here")
-
-
-class RecoverReport(Document):
-    """What was left unfinished on this host, and what was done about it."""
-
-    schema_name = "nvmelm.recover"
-
-    changed: bool
-    dry_run: bool
-    unfinished: tuple[Unfinished, ...]
-    notes: tuple[str, ...] = ()
-    sessions: tuple[SessionView, ...] = Field(default=(), description="migrations between two hosts")
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it."""
+    if isinstance(value, Record):
+        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}  # type: ignore[arg-type]
+    if isinstance(value, tuple | list):
+        return [part if type(part) is str else _plain(part) for part in value]  # a fleet's answer has a million names
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return str(value) if isinstance(value, StrEnum) else value

@@ -12,7 +12,6 @@ two of them by the one table of facts, and a site's policy may pin, relax or add
     reasons    what is wrong with one fact of a pair
     policy     the site's own rules
     verdict    all of it on one pair
-    documents  the schemas of what the verbs print
     dialects/  the same in the words of those who ask
     fleet/     many sources, many destinations
 

@@ -27,12 +27,11 @@ from typing import Any, Literal, cast
 
 from nvmelm.compat.facts import FACTS
 from nvmelm.compat.rules import LARGEST, MAX_ITEMS, MAX_TEXT, FactValue, Kind, valid
+from nvmelm.documents import Report, about
 from nvmelm.errors import MalformedError
 
 Level = Literal["device", "prospective"]
 
-SCHEMA = "nvmelm.manifest"
-VERSION = 1
 
 #: Bytes; a manifest of a function with as many namespaces as a controller can name in practice stays below.
 MAX_BYTES = 16 * 1024 * 1024
@@ -42,6 +41,22 @@ _FORMS = "facts are numbers, words, true, false, or lists of one of these"
 _FACT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}(\.[a-z][a-z0-9_]{0,31}){1,3}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _KEYS = frozenset(("schema", "version", "level", "digest", "subject", "labels", "facts"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestDocument(Report):
+    """What a controlled function is, or would be."""
+
+    schema_name = "nvmelm.manifest"
+
+    level: Level = field(metadata=about("prospective: the function is not there yet"))
+    digest: str = field(metadata=about("sha256: and 64 hexadecimal digits, over the facts alone"))
+    subject: dict[str, str] = field(metadata=about("who this is, for people; no serial number"))
+    labels: dict[str, str] = field(metadata=about("what a site says of it: rack, site, …"))
+    facts: dict[str, FactValue] = field(metadata=about("by name; what could not be known is not there"))
+
+
+_VERSION = ManifestDocument.schema_version
 
 
 @dataclass(frozen=True)
@@ -75,17 +90,19 @@ class Manifest:
         host = subject.get("host", "")
         return f"{told or 'a function'} on {host}" if host else told or self.digest[:19]
 
+    def document(self) -> ManifestDocument:
+        """Return what ``nvmelm compat export`` prints; facts in the order of their names."""
+        return ManifestDocument(
+            level=self.level,
+            digest=self.digest,
+            subject=dict(self.subject),
+            labels=dict(self.labels),
+            facts={name: self.facts[name] for name in sorted(self.facts)},
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the document, keys in the order in which they are read."""
-        return {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "level": self.level,
-            "digest": self.digest,
-            "subject": dict(self.subject),
-            "labels": dict(self.labels),
-            "facts": {name: self.facts[name] for name in sorted(self.facts)},
-        }
+        return self.document().to_json()
 
     def dumps(self, *, indent: int | None = 2) -> str:
         """Return the document as ASCII text; ``indent`` None gives the one line of an NDJSON stream."""
@@ -103,10 +120,10 @@ class Manifest:
     @classmethod
     def from_json(cls, document: object) -> Manifest:
         """Read a document that was parsed already; the errors are those of :meth:`parse`."""
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        if not isinstance(document, dict) or document.get("schema") != ManifestDocument.schema_name:
             raise _bad("it does not say that it is one", fix="name a file made by nvmelm compat export")
-        if type(document.get("version")) is not int or document["version"] != VERSION:
-            raise _bad(f"its version is not {VERSION}", fix="read it with the nvmelm that wrote it")
+        if type(document.get("version")) is not int or document["version"] != _VERSION:
+            raise _bad(f"its version is not {_VERSION}", fix="read it with the nvmelm that wrote it")
         if set(document) != _KEYS:
             raise _bad(f"its keys are not {', '.join(sorted(_KEYS))}")
         level = document["level"]
@@ -130,7 +147,7 @@ class Manifest:
 
 def canonical(facts: Mapping[str, FactValue]) -> bytes:
     """Return the bytes a digest is taken over: JSON, keys sorted, no blanks, ASCII."""
-    return json.dumps({"facts": dict(facts), "version": VERSION}, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps({"facts": dict(facts), "version": _VERSION}, sort_keys=True, separators=(",", ":")).encode()
 
 
 def load(text: str | bytes) -> object:

@@ -8,19 +8,17 @@ more than the source; that is said, and does not block.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from nvmelm.compat.facts import FACTS
-from nvmelm.compat.manifest import Manifest
+from nvmelm.compat.manifest import Level, Manifest
 from nvmelm.compat.reasons import EXPORT, UNKNOWN, PolicyUse, Reason, compare
-from nvmelm.compat.rules import Severity
+from nvmelm.compat.rules import FactValue, Severity
+from nvmelm.documents import Record, Report, about
 
 if TYPE_CHECKING:  # most verdicts need none
     from nvmelm.compat.policy import Policy
-
-SCHEMA = "nvmelm.verdict"
-VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,38 +41,77 @@ class Verdict:
         return (self.source_digest, self.destination_digest) == (source.digest, destination.digest)
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A verdict with the two it was given on: the whole answer of ``compat check``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasonView(Record):
+    """One thing a verdict rests on."""
 
-    verdict: Verdict
-    source: Manifest
-    destination: Manifest
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document ``nvmelm.verdict``, whose schema is that of :mod:`nvmelm.compat.documents`."""
-        verdict = self.verdict
-        return {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "compatible": verdict.compatible,
-            "source_digest": verdict.source_digest,
-            "destination_digest": verdict.destination_digest,
-            "policy_digest": verdict.policy_digest,
-            "source": _end(self.source),
-            "destination": _end(self.destination),
-            "reasons": [_fields(one) for one in verdict.reasons],
-            "policy_uses": [_fields(one) for one in verdict.policy_uses],
-        }
+    code: str
+    severity: Severity
+    fact: str
+    source: FactValue | None = field(metadata=about("null: not known"))
+    destination: FactValue | None = field(metadata=about("null: not known"))
+    message: str
+    fix: str
+    policy: str = field(metadata=about("what the site's policy did here, or empty"))
 
 
-def _end(manifest: Manifest) -> dict[str, Any]:
-    whole = manifest.to_json()
-    return {key: whole[key] for key in ("level", "digest", "subject", "labels")}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyUseView(Record):
+    """A rule of the site's policy that took part."""
+
+    rule: str = field(metadata=about("its place in the file: allow[1]"))
+    action: Literal["relaxed", "held", "broken"]
+    fact: str
+    why: str
 
 
-def _fields(one: Reason | PolicyUse) -> dict[str, Any]:
-    return {field.name: getattr(one, field.name) for field in fields(one)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndView(Record):
+    """One of the two that were compared."""
+
+    level: Level
+    digest: str
+    subject: dict[str, str]
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictDocument(Report):
+    """Whether a state of the source can be set in the destination, with every reason at once."""
+
+    schema_name = "nvmelm.verdict"
+
+    compatible: bool = field(metadata=about("no reason blocks"))
+    source_digest: str
+    destination_digest: str
+    policy_digest: str = field(metadata=about("of the policy's bytes, or empty"))
+    source: EndView
+    destination: EndView
+    reasons: tuple[ReasonView, ...] = field(metadata=about("those that block first"))
+    policy_uses: tuple[PolicyUseView, ...]
+
+
+def document(verdict: Verdict, source: Manifest, destination: Manifest) -> VerdictDocument:
+    """Return a verdict with the two it was given on: what ``nvmelm compat check`` prints."""
+    return VerdictDocument(
+        compatible=verdict.compatible,
+        source_digest=verdict.source_digest,
+        destination_digest=verdict.destination_digest,
+        policy_digest=verdict.policy_digest,
+        source=_end(source),
+        destination=_end(destination),
+        reasons=tuple(ReasonView(**asdict(reason)) for reason in verdict.reasons),
+        policy_uses=tuple(PolicyUseView(**asdict(use)) for use in verdict.policy_uses),
+    )
+
+
+def _end(manifest: Manifest) -> EndView:
+    return EndView(
+        level=manifest.level,
+        digest=manifest.digest,
+        subject=dict(manifest.subject),
+        labels=dict(manifest.labels),
+    )
 
 
 def judge(source: Manifest, destination: Manifest, policy: Policy | None = None) -> Verdict:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nvmelm.documents import Document, Part, Role, Secondary
+from nvmelm.documents import Record, Report
 from nvmelm.emulator.guest.report import Report as GuestReport
 from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.errors import NvmelmError
 from nvmelm.inventory.opened import OpenPrimary, open_primary
+from nvmelm.inventory.picture import Role, Secondary
 from nvmelm.prepare import allow, binding, release, secondaries, sriov
 from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.plan import cells_of
@@ -35,7 +37,8 @@ COUNTS = ("submitted", "completed", "verified", "lost", "doubled", "misdirected"
 Say = Callable[["DemoStep"], None]
 
 
-class DemoStep(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoStep(Record):
     """One line of the demo: which host, which of the six steps, what it is called, and what came of it."""
 
     host: str
@@ -44,7 +47,8 @@ class DemoStep(Part):
     result: str
 
 
-class DemoReport(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoReport(Report):
     """What the demo showed. Downtime is from the suspend being sent to the resume being answered."""
 
     schema_name = "nvmelm.demo"

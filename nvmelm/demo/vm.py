@@ -11,9 +11,9 @@ from contextlib import closing
 from typing import Any
 
 from nvmelm.demo.controller import COUNTS, SOME_COMMANDS, Demo, DemoFailedError, DemoReport, milliseconds
-from nvmelm.documents import Role, Secondary
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.guest.migrating_vm import MigratingVm, State
+from nvmelm.inventory.picture import Role, Secondary
 from nvmelm.inventory.vm_moves import Moves
 from nvmelm.vfio.emulated import opening_of
 from nvmelm.vfio.functions import HostFunctions

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from nvmelm.desired.config import Wanted, same_function
+from nvmelm.documents import Record, Report, about
 from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError
 from nvmelm.host import Claim, Host
 from nvmelm.inventory.find import PrimaryRef, find_primary, known_text, primaries
 from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.pci import sriov
-from nvmelm.inventory.picture import ChangeReport, Record, Report, about
+from nvmelm.inventory.picture import ChangeReport
 from nvmelm.inventory.picture import Role as MarkRole
 from nvmelm.prepare import sequence
 from nvmelm.prepare.apply import Confirm

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nvmelm.commands import execute, identify
+from nvmelm.documents import Record, Report, about
 from nvmelm.errors import ExitCode, HostError, NvmelmError, UsageError
 from nvmelm.host import AdminQueue, Host
 from nvmelm.inventory import pci
@@ -123,8 +125,9 @@ def find_function(host: Host, text: str) -> tuple[PrimaryRef, Bdf | int]:
     return find_primary(host, name), parse_cntlid(cntlid)
 
 
-class PrimaryRow(NamedTuple):
-    """One controlling function in a list; the fields are those of :class:`nvmelm.documents.PrimarySummary`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrimarySummary(Record):
+    """One line of ``nvmelm list``."""
 
     node: str
     address: str
@@ -134,9 +137,19 @@ class PrimaryRow(NamedTuple):
     cntlid: int | None
     vfs_total: int
     vfs_enabled: int
-    live_migration: bool | None
-    problem: str = ""
-    exit_code: int = 0
+    live_migration: bool | None = field(metadata=about("null when it could not be asked (not root, or see problem)"))
+    problem: str = field(default="", metadata=about("why it could not be asked; empty: it was, or only root may"))
+    exit_code: int = field(default=0, metadata=about("what asking it alone would end with"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrimaryList(Report):
+    """Controlling functions of a host."""
+
+    schema_name = "nvmelm.list"
+
+    host: str
+    primaries: tuple[PrimarySummary, ...]
 
 
 @contextmanager
@@ -149,7 +162,7 @@ def opened(host: Host, ref: PrimaryRef) -> Iterator[AdminQueue]:
         queue.close()
 
 
-def summaries(host: Host) -> tuple[PrimaryRow, ...]:
+def summaries(host: Host) -> tuple[PrimarySummary, ...]:
     """List the controlling functions of a host; sysfs alone, and one Identify each where this process may send it.
 
     One that does not answer has a row all the same, with what sysfs knows and what went wrong.
@@ -158,7 +171,7 @@ def summaries(host: Host) -> tuple[PrimaryRow, ...]:
     return tuple(_summary(host, ref, ask=privileged) for ref in primaries(host))
 
 
-def _summary(host: Host, ref: PrimaryRef, *, ask: bool) -> PrimaryRow:
+def _summary(host: Host, ref: PrimaryRef, *, ask: bool) -> PrimarySummary:
     facts, live_migration, cntlid, problem, code = None, None, None, "", ExitCode.DONE
     try:
         facts = pci.sriov(host.sysfs, ref.address)
@@ -168,7 +181,7 @@ def _summary(host: Host, ref: PrimaryRef, *, ask: bool) -> PrimaryRow:
             live_migration, cntlid = identity.host_managed_live_migration, identity.cntlid
     except NvmelmError as error:
         problem, code = error.message, error.exit_code
-    return PrimaryRow(
+    return PrimarySummary(
         node=ref.node,
         address=str(ref.address),
         serial=ref.serial,

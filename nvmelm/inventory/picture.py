@@ -1,53 +1,15 @@
 """A controlling function as operators see it, its controlled functions, and what was changed about them.
 
-Plain records: every verb looks at a function and most start a new process for it, so reading one must not cost the
-import of pydantic and the building of its models, which take longer than the verb. They are documents all the same:
-pydantic makes their JSON Schema (:mod:`nvmelm.cli.reference.schemas`) and takes them as parts of its own
-(:mod:`nvmelm.documents`), and a test proves that :meth:`Report.to_json` and pydantic agree.
-
-snake_case, integers as integers, units in names. The wire acronyms end here; the translation happens once, in
-:mod:`nvmelm.inventory.read`.
+The wire acronyms end here; the translation happens once, in :mod:`nvmelm.inventory.read`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import ClassVar
 
-
-def about(description: str) -> dict[str, str]:
-    """Return a field's metadata: what pydantic writes of it into the JSON Schema."""
-    return {"description": description}
-
-
-class Record:
-    """A part of a document: immutable, and nothing in it is unknown."""
-
-    __slots__ = ()
-    #: Where pydantic looks for the settings of a class that is none of its own.
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-
-class Report(Record):
-    """A whole answer of a verb; carries its schema's name and version."""
-
-    __slots__ = ()
-    schema_name: ClassVar[str]
-    schema_version: ClassVar[int] = 1
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document with its ``schema`` and ``version`` in front."""
-        return {"schema": self.schema_name, "version": self.schema_version, **_plain(self)}
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it."""
-    if isinstance(value, Record):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}  # type: ignore[arg-type]
-    if isinstance(value, tuple):
-        return [_plain(one) for one in value]
-    return str(value) if isinstance(value, StrEnum) else value
+from nvmelm.documents import Record, Report, about
 
 
 class Role(StrEnum):

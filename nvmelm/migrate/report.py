@@ -3,84 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from nvmelm.documents import Document, Part
+from nvmelm.documents import Record, Report, about
 
 if TYPE_CHECKING:
     from nvmelm.migrate.source import Source
 
 
-class Moved(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved(Record):
     """One controlled function that moved, or would."""
 
     source_cntlid: int
     destination_cntlid: int
-    destination_address: str = Field(description="PCI address of the VF at the destination")
-    held_by: str = Field(description="who holds that VF there; empty: nobody, so a VM that opens it loses the state")
-    source_digest: str = Field(description="of the source's manifest")
-    destination_digest: str = Field(description="of the destination's manifest")
+    destination_address: str = field(metadata=about("PCI address of the VF at the destination"))
+    held_by: str = field(
+        metadata=about("who holds that VF there; empty: nobody, so a VM that opens it loses the state")
+    )
+    source_digest: str = field(metadata=about("of the source's manifest"))
+    destination_digest: str = field(metadata=about("of the destination's manifest"))
 
 
-class Downtime(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Downtime(Record):
     """From the suspend being sent to the answer to the resume, and its parts, microseconds."""
 
     total_us: int
-    drain_us: int = Field(description="until the suspends were answered")
-    get_us: int = Field(description="reading the states at the source")
-    transfer_us: int = Field(description="what sending added to that")
-    set_us: int = Field(description="what setting them at the destination added")
-    resume_us: int = Field(description="the resumes at the destination")
-    other_us: int = Field(description="what is left: records, callouts, messages")
+    drain_us: int = field(metadata=about("until the suspends were answered"))
+    get_us: int = field(metadata=about("reading the states at the source"))
+    transfer_us: int = field(metadata=about("what sending added to that"))
+    set_us: int = field(metadata=about("what setting them at the destination added"))
+    resume_us: int = field(metadata=about("the resumes at the destination"))
+    other_us: int = field(metadata=about("what is left: records, callouts, messages"))
 
 
-class Round(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round(Record):
     """One round of dirty tracking before the suspend; the last one after it."""
 
     cntlid: int
-    number: int = Field(description="from 1")
-    seconds: float = Field(description="since the round before")
-    bytes: int = Field(description="memory that was written in it")
-    extents: int = Field(description="in so many ranges")
-    after_suspend: bool = Field(description="the last one: nothing is added to it")
+    number: int = field(metadata=about("from 1"))
+    seconds: float = field(metadata=about("since the round before"))
+    bytes: int = field(metadata=about("memory that was written in it"))
+    extents: int = field(metadata=about("in so many ranges"))
+    after_suspend: bool = field(metadata=about("the last one: nothing is added to it"))
 
 
-class LoggedRound(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedRound(Record):
     """One round of logged user data before the suspend; the last one after it."""
 
     cntlid: int
-    number: int = Field(description="from 1")
-    seconds: float = Field(description="since the round before")
-    blocks: int = Field(description="logical blocks that were written in it, whole namespaces left out")
-    restart: bool = Field(description="changes were lost, and everything had to be copied again")
-    after_suspend: bool = Field(description="the last one: nothing is added to it")
+    number: int = field(metadata=about("from 1"))
+    seconds: float = field(metadata=about("since the round before"))
+    blocks: int = field(metadata=about("logical blocks that were written in it, whole namespaces left out"))
+    restart: bool = field(metadata=about("changes were lost, and everything had to be copied again"))
+    after_suspend: bool = field(metadata=about("the last one: nothing is added to it"))
 
 
-class MigrateReport(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrateReport(Report):
     """The outcome of a migration, or its plan."""
 
     schema_name = "nvmelm.migrate"
 
-    session: str = Field(description="32 hexadecimal digits, the same on both hosts")
+    session: str = field(metadata=about("32 hexadecimal digits, the same on both hosts"))
     changed: bool
     dry_run: bool
     source_primary: str
-    destination: str = Field(description="where it was reached")
+    destination: str = field(metadata=about("where it was reached"))
     destination_primary: str
     controllers: tuple[Moved, ...]
-    downtime: Downtime | None = Field(description="null for a dry run")
+    downtime: Downtime | None = field(metadata=about("null for a dry run"))
     state_bytes: int
-    rehearsal_us: int = Field(description="the dry transfer of the same size, before the suspend")
-    bytes_per_second: int = Field(description="of the states, from the first command to the destination's word")
-    commands: int = Field(description="admin commands on both hosts that carried state")
+    rehearsal_us: int = field(metadata=about("the dry transfer of the same size, before the suspend"))
+    bytes_per_second: int = field(metadata=about("of the states, from the first command to the destination's word"))
+    commands: int = field(metadata=about("admin commands on both hosts that carried state"))
     rounds: tuple[Round, ...]
     logged_rounds: tuple[LoggedRound, ...]
     notes: tuple[str, ...]
 
 
-class MigrateProgress(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrateProgress(Report):
     """How far a state is; one line of a stream on stderr."""
 
     schema_name = "nvmelm.migrate_progress"
@@ -91,7 +98,8 @@ class MigrateProgress(Document):
     seconds_left: float | None
 
 
-class DirtyRound(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirtyRound(Report):
     """What one controller wrote to guest memory in one round; one line of a stream."""
 
     schema_name = "nvmelm.dirty"
@@ -100,18 +108,22 @@ class DirtyRound(Document):
     round: int
     after_suspend: bool
     bytes: int
-    extents: tuple[tuple[int, int], ...] = Field(description="half-open ranges of bytes, sorted and disjoint")
+    extents: tuple[tuple[int, int], ...] = field(metadata=about("half-open ranges of bytes, sorted and disjoint"))
 
 
-class WrittenNamespace(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenNamespace(Record):
     """What was written to one namespace."""
 
-    nsid: int = Field(description="4294967295: every namespace")
-    all: bool = Field(description="any of its blocks may have changed")
-    blocks: tuple[tuple[int, int], ...] = Field(description="half-open ranges of logical blocks, sorted and disjoint")
+    nsid: int = field(metadata=about("4294967295: every namespace"))
+    all: bool = field(metadata=about("any of its blocks may have changed"))
+    blocks: tuple[tuple[int, int], ...] = field(
+        metadata=about("half-open ranges of logical blocks, sorted and disjoint")
+    )
 
 
-class WrittenRound(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenRound(Report):
     """What one controller wrote to its namespaces in one round; one line of a stream."""
 
     schema_name = "nvmelm.written"
@@ -119,7 +131,7 @@ class WrittenRound(Document):
     cntlid: int
     round: int
     after_suspend: bool
-    restart: bool = Field(description="changes were lost: everything has to be copied again")
+    restart: bool = field(metadata=about("changes were lost: everything has to be copied again"))
     namespaces: tuple[WrittenNamespace, ...]
 
 

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
 
 from nvmelm.commands import AdminCommandError, execute, identify, optional
-from nvmelm.documents import Finding, HostCheck, Picture, Secondary
+from nvmelm.documents import Record, Report, about
 from nvmelm.errors import NvmelmError
 from nvmelm.host import Host
 from nvmelm.host.local import confinement
 from nvmelm.inventory import groups, pci, suspension
 from nvmelm.inventory.find import PrimaryRef, find_primary, primaries
 from nvmelm.inventory.opened import OpenPrimary, open_primary
+from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.numbers import hexadecimal
 from nvmelm.prepare.journal import journal_path
 from nvmelm.prepare.sanity import contradictions
@@ -37,6 +40,29 @@ _U64 = (1 << 64) - 1
 _OLDEST_KERNEL = (6, 1)
 #: seccomp's ADDFD that ends a call came with it (0ae71c7720e3).
 _OLDEST_KERNEL_OF_VMS = (5, 14)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(Record):
+    """One answer of ``nvmelm host check``."""
+
+    code: str
+    level: Literal["ok", "warning", "problem"]
+    message: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCheck(Report):
+    """Whether a host, and a PF on it, can take part in a live migration."""
+
+    schema_name = "nvmelm.host_check"
+
+    host: str
+    kernel: str
+    primary: str | None
+    ready: bool = field(metadata=about("no finding is a problem"))
+    findings: tuple[Finding, ...]
 
 
 def check(host: Host, which: str | None = None) -> HostCheck:

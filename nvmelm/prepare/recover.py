@@ -10,19 +10,68 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Literal
 
-from nvmelm.documents import RecoverReport, Unfinished
+from nvmelm.documents import Record, Report, about
 from nvmelm.errors import NvmelmError, UncertainError, UsageError
 from nvmelm.host import Host
 from nvmelm.inventory import suspension
 from nvmelm.inventory.find import find_primary, primaries
 from nvmelm.inventory.opened import OpenPrimary, open_primary, require_privilege
+from nvmelm.inventory.picture import ActionView
 from nvmelm.prepare import guards
 from nvmelm.prepare.apply import Confirm, Request, apply, known, picture_for, undo
 from nvmelm.prepare.journal import Journal, Run, journal_path, journals
 from nvmelm.prepare.plan import plan
 from nvmelm.prepare.release import remove_stale_marks
 from nvmelm.prepare.sequence import without_running
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished(Record):
+    """A run of a verb that did not end by itself."""
+
+    run: str
+    verb: str
+    primary: str
+    started_at: str
+    boot: Literal["this", "earlier"]
+    meaning: str
+    undo: tuple[ActionView, ...]
+    finish: tuple[ActionView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionView(Record):
+    """A migration that was cut off, as this host has written it down."""
+
+    session: str = field(metadata=about("32 hexadecimal digits, the same on both hosts"))
+    side: Literal["source", "destination"]
+    state: str = field(metadata=about("what this host had written when recover began; docs/ownership.md"))
+    settled: str | None = field(metadata=about("what it has written now; null: nothing was decided"))
+    peer: str = field(metadata=about("where the other host is reached, or empty"))
+    peer_state: str | None = field(metadata=about("what the other host has written; null: it could not be asked"))
+    primary: str
+    cntlids: tuple[int, ...]
+    opened_at: str
+    meaning: str
+    note: str = ""
+    reason: str = field(default="", metadata=about("the stable word of why it is undecided, or empty; docs/codes.md"))
+    resolved: bool = field(metadata=about("nothing is left to be decided here"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoverReport(Report):
+    """What was left unfinished on this host, and what was done about it."""
+
+    schema_name = "nvmelm.recover"
+
+    changed: bool
+    dry_run: bool
+    unfinished: tuple[Unfinished, ...]
+    notes: tuple[str, ...] = ()
+    sessions: tuple[SessionView, ...] = field(default=(), metadata=about("migrations between two hosts"))
 
 
 def recover(

@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-
-from pydantic import Field
+from typing import Any
 
 from nvmelm.commands import migration
 from nvmelm.disk import store
-from nvmelm.documents import Document, Picture, Role, Secondary
+from nvmelm.documents import Report, about
 from nvmelm.errors import BusyError, ImageError, NotSupportedError, NvmelmError
 from nvmelm.host import AdminCommand, Progress
 from nvmelm.inventory import marks, suspension
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import VFIO_DRIVER, Bdf
+from nvmelm.inventory.picture import Picture, Role, Secondary
 from nvmelm.inventory.read import resolve
 from nvmelm.inventory.state_reader import StateReader
 from nvmelm.ownership import sessions
@@ -44,7 +45,8 @@ from nvmelm.wire.opcodes import SuspendType
 _ANY_CONTROLLERS_BYTES, _TIMES_ITS_OWN = 16 << 30, 16
 
 
-class StateReport(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateReport(Report):
     """What a step-6 verb did to one controlled function."""
 
     schema_name = "nvmelm.state"
@@ -61,7 +63,7 @@ class StateReport(Document):
     parts: int | None = None
     attempts: int | None = None
     seconds: float = 0.0
-    operations: tuple[str, ...] = Field(default=(), description="of a dry run: the exact commands, in order")
+    operations: tuple[str, ...] = field(default=(), metadata=about("of a dry run: the exact commands, in order"))
     notes: tuple[str, ...] = ()
 
 
@@ -376,11 +378,9 @@ def require_free(one: Secondary) -> None:
         raise NotSupportedError(f"state never goes into {one.address} now", cause=cause, fix=fix)
 
 
-def _report(pf: OpenPrimary, one: Secondary, verb: str, *, dry_run: bool = False, **values: object) -> StateReport:
+def _report(pf: OpenPrimary, one: Secondary, verb: str, *, dry_run: bool = False, **values: Any) -> StateReport:
     body = {"changed": False, **values}
-    return StateReport.model_validate(
-        {"verb": verb, "primary": pf.address, "cntlid": one.cntlid, "dry_run": dry_run, **body}
-    )
+    return StateReport(verb=verb, primary=pf.address, cntlid=one.cntlid, dry_run=dry_run, **body)
 
 
 def _spool(pf: OpenPrimary) -> Path:

@@ -29,9 +29,8 @@ from uuid import UUID
 from pydantic import Field, ValidationError, model_validator
 
 from nvmelm.compat.manifest import Manifest
-from nvmelm.documents import Part
 from nvmelm.errors import ImageError, MalformedError
-from nvmelm.state.image.format import MAX_STATE_BYTES, ImageHeader, ImageSource, Prefix
+from nvmelm.state.image.format import MAX_STATE_BYTES, HeaderPart, ImageHeader, ImageSource, Prefix
 from nvmelm.state.image.reader import Image, refuse
 from nvmelm.vfio.admin_queue import MOST_EVENT_REQUESTS, Position
 from nvmelm.vfio.registers import AdminRegisters
@@ -51,7 +50,7 @@ _U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
 _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class SavedRegisters(Part):
+class SavedRegisters(HeaderPart):
     """CC, AQA, ASQ and ACQ of the source."""
 
     cc: _U32
@@ -69,7 +68,7 @@ class SavedRegisters(Part):
         return AdminRegisters(self.cc, self.aqa, self.asq, self.acq)
 
 
-class SavedAdminQueue(Part):
+class SavedAdminQueue(HeaderPart):
     """Where the admin queue stands, and the digest of its two rings in the guest's memory."""
 
     completions: int = Field(ge=0, lt=1 << 14, description="modulo twice the slots of the completion ring")
@@ -94,7 +93,7 @@ class SavedAdminQueue(Part):
         return Position(self.completions, self.sq_head, self.event_requests, self.unidentified)
 
 
-class StreamHeader(Part):
+class StreamHeader(HeaderPart):
     """The JSON document at the head of a stream."""
 
     id: str = Field(pattern=r"^[0-9a-f]{32}$", description="of this departure; both hosts' journals name it")

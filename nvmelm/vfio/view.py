@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from pydantic import Field
+from typing import Any
 
 from nvmelm.disk.atomic import unnamed_file
-from nvmelm.documents import Document
+from nvmelm.documents import Report, about
 from nvmelm.errors import host_error
 from nvmelm.state.image.view import ImageDescription, show
 from nvmelm.vfio.stream import MAGIC, ArrivingStream, SavedAdminQueue, SavedRegisters
@@ -16,21 +16,31 @@ from nvmelm.vfio.stream import MAGIC, ArrivingStream, SavedAdminQueue, SavedRegi
 _PIECE = 1 << 20
 
 
-class StreamDescription(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamDescription(Report):
     """What a VM carries of one controlled function."""
 
     schema_name = "nvmelm.vm_stream"
 
-    id: str = Field(description="both hosts' journals name the move by it")
+    id: str = field(metadata=about("both hosts' journals name the move by it"))
     created_utc: str
     nvmelm_version: str
     vm: str
-    address: str = Field(description="PCI address of the VF at the source")
+    address: str = field(metadata=about("PCI address of the VF at the source"))
     manifest_digest: str
     registers: SavedRegisters
     admin_queue: SavedAdminQueue | None
     stream_bytes: int
-    image: ImageDescription | None = Field(description="null: the controller was off and has no state")
+    image: ImageDescription | None = field(metadata=about("null: the controller was off and has no state"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document; registers, admin queue and image stand in it as in the stream."""
+        document = Report.to_json(self)
+        document["registers"] = self.registers.model_dump(mode="json")
+        document["admin_queue"] = self.admin_queue.model_dump(mode="json") if self.admin_queue is not None else None
+        if self.image is not None:
+            document["image"]["header"] = self.image.header.model_dump(mode="json")
+        return document
 
 
 def is_stream(file: Path) -> bool:

@@ -13,12 +13,11 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import Field
-
-from nvmelm.documents import Document, Part
+from nvmelm.documents import Record, Report, about
 from nvmelm.errors import NvmelmError, UsageError, host_error
 from nvmelm.host import Host
 from nvmelm.host.local.processes import vm_name
@@ -40,40 +39,43 @@ _GROUP = re.compile(r"/dev/vfio/([0-9]+|devices/vfio[0-9]+)")
 _LAUNCH = "start it by nvmelm vm run -- VMM ARGS, or let libvirt's <emulator> be nvmelm-vmm with nvmelm-agent running"
 
 
-class Reason(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason(Record):
     """Something to know before this VM is moved."""
 
     code: str
-    level: Literal["blocks", "costs", "unknown"] = Field(
-        description="blocks: it cannot migrate; costs: it can, at a price; unknown: could not be looked at"
+    level: Literal["blocks", "costs", "unknown"] = field(
+        metadata=about("blocks: it cannot migrate; costs: it can, at a price; unknown: could not be looked at")
     )
     message: str
     fix: str
 
 
-class CheckedFunction(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFunction(Record):
     """A VF of the VM's."""
 
-    address: str = Field(description="PCI address on this host")
+    address: str = field(metadata=about("PCI address on this host"))
     primary: str
     cntlid: int
-    mark: str | None = Field(description="the role it is marked for; null: none, or one that does not hold")
-    state: str | None = Field(description="VFIO's word for its state; null: nobody answers for it")
-    since: str | None = Field(description="when it came into that state")
-    last_arc: str | None = Field(description="the last change of its state, and")
-    last_arc_ms: float | None = Field(description="how long it took")
-    refusal: str | None = Field(description="the last reason that something was refused")
+    mark: str | None = field(metadata=about("the role it is marked for; null: none, or one that does not hold"))
+    state: str | None = field(metadata=about("VFIO's word for its state; null: nobody answers for it"))
+    since: str | None = field(metadata=about("when it came into that state"))
+    last_arc: str | None = field(metadata=about("the last change of its state, and"))
+    last_arc_ms: float | None = field(metadata=about("how long it took"))
+    refusal: str | None = field(metadata=about("the last reason that something was refused"))
 
 
-class VmCheck(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmCheck(Report):
     """Whether a VM can migrate with its VFs, and if not, why not."""
 
     schema_name = "nvmelm.vm_check"
 
     vm: str
-    pid: int | None = Field(description="the VMM's process; null when it could not be found")
-    supervised_by: str | None = Field(description="run or agent; null: nobody answers its migration calls")
-    can_migrate: bool = Field(description="nothing that was found blocks it, and everything could be looked at")
+    pid: int | None = field(metadata=about("the VMM's process; null when it could not be found"))
+    supervised_by: str | None = field(metadata=about("run or agent; null: nobody answers its migration calls"))
+    can_migrate: bool = field(metadata=about("nothing that was found blocks it, and everything could be looked at"))
     functions: tuple[CheckedFunction, ...]
     reasons: tuple[Reason, ...]
 

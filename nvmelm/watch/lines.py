@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field
-
-from nvmelm.documents import Document, Part
+from nvmelm.documents import Record, Report, about
 
 Kind = Literal[
     "started",
@@ -21,9 +20,12 @@ Kind = Literal[
     "ended",
 ]
 Value = str | int | bool | list[int] | list[str] | None
+#: The schema's words for a default that a dataclass has to make anew for each record.
+_EMPTY: dict[str, Any] = {"json_schema_extra": {"default": {}}}
 
 
-class Started(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Record):
     """The first line: which host is watched."""
 
     host: str
@@ -32,18 +34,20 @@ class Started(Part):
     boot: str
 
 
-class UeventPart(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UeventPart(Record):
     """What the kernel said."""
 
-    seqnum: int = Field(description="the kernel's own number; uevents of other subsystems leave gaps")
-    action: str = Field(description="add, remove, change, bind, unbind, …")
+    seqnum: int = field(metadata=about("the kernel's own number; uevents of other subsystems leave gaps"))
+    action: str = field(metadata=about("add, remove, change, bind, unbind, …"))
     subsystem: Literal["pci", "nvme", "vfio", "vfio-dev"]
-    device: str = Field(description="path below /sys")
-    address: str | None = Field(description="PCI address of the function it is about; null for a group's node")
-    properties: dict[str, str] = Field(description="the other keys, as the kernel wrote them")
+    device: str = field(metadata=about("path below /sys"))
+    address: str | None = field(metadata=about("PCI address of the function it is about; null for a group's node"))
+    properties: dict[str, str] = field(metadata=about("the other keys, as the kernel wrote them"))
 
 
-class MarkState(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkState(Record):
     """A mark as it is now."""
 
     role: Literal["migratable", "resumable"]
@@ -52,7 +56,8 @@ class MarkState(Part):
     expires_at: str | None
 
 
-class ControllerState(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerState(Record):
     """A controlled function as it is now."""
 
     cntlid: int
@@ -65,25 +70,27 @@ class ControllerState(Part):
     driver: str | None
     iommu_group: int | None
     vfio_node: str | None
-    used_by: tuple[str, ...] = Field(description="who has the VF in use, as it was last asked")
+    used_by: tuple[str, ...] = field(metadata=about("who has the VF in use, as it was last asked"))
     mark: MarkState | None
-    manifest: str | None = Field(description="digest of its manifest; null while it is not enabled and online")
-    suspended: bool | None = Field(default=None, description="as it was last asked; null: not known")
+    manifest: str | None = field(metadata=about("digest of its manifest; null while it is not enabled and online"))
+    suspended: bool | None = field(default=None, metadata=about("as it was last asked; null: not known"))
 
 
-class PrimaryPart(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrimaryPart(Record):
     """A controlling function that is there, has changed, or has gone."""
 
     what: Literal["there", "changed", "gone"]
     address: str
     node: str
     serial: str
-    before: dict[str, Value] = Field(default={}, description="what has changed, as it was")
-    after: dict[str, Value] = Field(default={}, description="what has changed, as it is")
-    controllers: tuple[ControllerState, ...] = Field(default=(), description="all of them, where it is there")
+    before: dict[str, Value] = field(default_factory=dict, metadata=_EMPTY | about("what has changed, as it was"))
+    after: dict[str, Value] = field(default_factory=dict, metadata=_EMPTY | about("what has changed, as it is"))
+    controllers: tuple[ControllerState, ...] = field(default=(), metadata=about("all of them, where it is there"))
 
 
-class ControllerPart(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerPart(Record):
     """A controlled function that has changed."""
 
     primary: str
@@ -93,7 +100,8 @@ class ControllerPart(Part):
     after: dict[str, Value]
 
 
-class MarkPart(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkPart(Record):
     """A mark that was given, taken back, or holds no longer."""
 
     what: Literal["given", "revoked", "expired", "broken", "mended"]
@@ -106,41 +114,47 @@ class MarkPart(Part):
     expires_at: str | None
 
 
-class SessionPart(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPart(Record):
     """A session's next state, as this host wrote it down."""
 
     id: str
     side: Literal["source", "destination"]
-    before: str | None = Field(description="null: it began, or was there when the watch began")
+    before: str | None = field(metadata=about("null: it began, or was there when the watch began"))
     state: str
-    since: str = Field(description="when that was written")
-    over: bool = Field(description="nothing is left to be decided here")
+    since: str = field(metadata=about("when that was written"))
+    over: bool = field(metadata=about("nothing is left to be decided here"))
     peer: str
     primary: str
     cntlids: tuple[int, ...]
 
 
-class ManifestPart(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestPart(Record):
     """A manifest that is another: what was concluded from the old one is stale."""
 
     primary: str
     cntlid: int
     address: str | None
-    old: str | None = Field(description="digest; null: it was not enabled and online")
+    old: str | None = field(metadata=about("digest; null: it was not enabled and online"))
     new: str | None
 
 
-class Overrun(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrun(Record):
     """Something was lost on the way; of uevents, everything is looked at again and said as it is."""
 
     of: Literal["uevents", "programs"]
-    lost: int | None = Field(description="how many; null: the kernel does not say")
+    lost: int | None = field(metadata=about("how many; null: the kernel does not say"))
 
 
-class Trouble(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble(Record):
     """A look that failed or hangs, or works again; until then what is known of the function is old."""
 
-    primary: str | None = Field(description="null: the host's list of functions, its sessions, or the file of metrics")
+    primary: str | None = field(
+        metadata=about("null: the host's list of functions, its sessions, or the file of metrics")
+    )
     over: bool
     message: str = ""
     cause: str = ""
@@ -148,19 +162,21 @@ class Trouble(Part):
     reason: str = ""
 
 
-class Ended(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended(Record):
     """The last line: why there are no more."""
 
     why: Literal["interrupted", "terminated", "time"]
 
 
-class WatchLine(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchLine(Report):
     """One line of the stream; of the parts only the one that its kind names is there."""
 
     schema_name = "nvmelm.watch"
 
-    number: int = Field(description="1 for the first line; a gap was lost on the way to the reader")
-    at: str = Field(description="UTC")
+    number: int = field(metadata=about("1 for the first line; a gap was lost on the way to the reader"))
+    at: str = field(metadata=about("UTC"))
     kind: Kind
     started: Started | None = None
     uevent: UeventPart | None = None
@@ -175,7 +191,7 @@ class WatchLine(Document):
 
     def to_json(self) -> dict[str, Any]:
         """Return the document without the parts that are not there."""
-        body = super().to_json()
+        body = Report.to_json(self)  # super() would look for the class that slots=True has replaced
         return {key: value for key, value in body.items() if value is not None}
 
 
@@ -192,7 +208,7 @@ Body = (
     | Ended
 )
 
-KINDS: dict[type[Part], Kind] = {
+KINDS: dict[type[Record], Kind] = {
     Started: "started",
     UeventPart: "uevent",
     PrimaryPart: "primary",

@@ -87,10 +87,10 @@ def starts(place: Path) -> list[Row]:
 
 def stream(place: Path) -> list[Row]:
     """Save a large vendor state into a pipe and restore it from there, beside ``cat`` through the same pipe."""
-    from nvmelm.documents import Role
     from nvmelm.emulator.host import create
     from nvmelm.emulator.machine.generations import GENERATIONS
     from nvmelm.inventory.opened import open_primary
+    from nvmelm.inventory.picture import Role
     from nvmelm.prepare import sequence
     from nvmelm.state import verbs
 

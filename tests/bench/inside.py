@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nvmelm.commands import execute, identify
-from nvmelm.documents import Role
 from nvmelm.host.local.machine import LocalHost
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.prepare import release as undo_all
 from nvmelm.prepare import sequence
 from tests.bench.rows import Row

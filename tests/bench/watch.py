@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.machine.generations import GENERATIONS
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.prepare import sequence
 from nvmelm.process.waiting import wait_until
 from tests.bench.rows import Row

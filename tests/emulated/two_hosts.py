@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nvmelm.documents import Role, SessionView
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.errors import NvmelmError
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.destination import serve
 from nvmelm.migrate.link.frames import Link
@@ -30,6 +30,7 @@ from nvmelm.migrate.request import Wishes
 from nvmelm.migrate.source import Source
 from nvmelm.ownership.sessions import Record, Sessions
 from nvmelm.prepare import sequence
+from nvmelm.prepare.recover import SessionView
 from tests.emulated.answers import agree
 
 PF = "0000:01:00.0"

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nvmelm.documents import Role
 from nvmelm.emulator.guest.migrating_vm import MigratingVm
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.inventory.vm_moves import Moves
 from nvmelm.prepare import allow, binding, secondaries, sriov
 from nvmelm.vfio.emulated import CountedVectors, opening_of

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from nvmelm.documents import Role, Secondary
 from nvmelm.errors import BusyError, NotReadyError, NotSupportedError, TimedOutError, UsageError
 from nvmelm.host.local.machine import LocalHost
 from nvmelm.inventory.opened import OpenPrimary, open_primary
+from nvmelm.inventory.picture import Role, Secondary
 from nvmelm.prepare import binding, release, secondaries, sequence
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.libvirt.client import DomainRef

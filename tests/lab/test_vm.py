@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from nvmelm.documents import Role
 from nvmelm.errors import BusyError, HostError, NotSupportedError, TimedOutError, UsageError
 from nvmelm.host.local.machine import LocalHost
 from nvmelm.inventory.opened import OpenPrimary, open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.prepare import release, sequence
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.qemu.monitor import Monitor

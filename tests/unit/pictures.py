@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nvmelm.documents import Picture, Primary, Resources, Secondary, StateFormats, Tracking
+from nvmelm.inventory.picture import Picture, Primary, Resources, Secondary, StateFormats, Tracking
 
 
 def resources(**values: Any) -> Resources:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from nvmelm.documents import Mark, Picture, Role
 from nvmelm.host import Opener
 from nvmelm.inventory.find import PrimaryRef
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
+from nvmelm.inventory.picture import Mark, Picture, Role
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.report import VmReport
 from tests.unit import pictures

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NamedTuple, ParamSpec, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NamedTuple, ParamSpec, Self
 
 import typer
 
@@ -37,6 +37,7 @@ from nvmelm.cli.frame.options import (
     YesOption,
 )
 from nvmelm.cli.frame.parser import VerbCommand
+from nvmelm.documents import Report
 from nvmelm.errors import ExitCode, InterruptedByUserError, NotReadyError, NvmelmError, host_error
 from nvmelm.process import waiting
 
@@ -51,24 +52,16 @@ P = ParamSpec("P")
 _ALSO = "--host, --record, --redact and --force may stand here too: nvmelm --help."
 
 
-class Jsonable(Protocol):
-    """What ``--json`` prints: a document, or what says the same without the models' cost."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document with its ``schema`` and ``version`` in front."""
-        ...
-
-
 class Answer(NamedTuple):
     """What a verb has to say.
 
     Attributes:
-        document: for ``--json``, or what makes it then: models cost more to import than ``nvmelm list`` takes.
+        document: for ``--json``.
         text: makes the lines for people, when they are wanted.
         exit_code: not always 0: ``host check`` says "not supported" with an answer, not with an error.
     """
 
-    document: Jsonable | Callable[[], Jsonable]
+    document: Report
     text: Callable[[], Iterable[str]]
     exit_code: ExitCode = ExitCode.DONE
 
@@ -278,20 +271,16 @@ def _print(run: Run, answer: Answer, *, changes: bool) -> int:
         return int(answer.exit_code)
     logged = changes and report.UNDER_SYSTEMD in os.environ and _logged(run, answer)
     if run.settings.json:
-        render.print_json(_document(answer).to_json(), stream)
+        render.print_json(answer.document.to_json(), stream)
     elif not logged or answer.exit_code is not ExitCode.DONE:  # what failed is not among the changes
         render.print_lines(answer.text(), stream)
     return int(answer.exit_code)
 
 
-def _document(answer: Answer) -> Jsonable:
-    return answer.document() if callable(answer.document) else answer.document
-
-
 def _logged(run: Run, answer: Answer) -> bool:
     from nvmelm.cli.frame.logs import log_changes
 
-    return log_changes(_document(answer).to_json(), run.command, run.subjects)
+    return log_changes(answer.document.to_json(), run.command, run.subjects)
 
 
 def _interrupted(*, changes: bool) -> InterruptedByUserError:

@@ -11,27 +11,37 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from nvmelm.documents import Document
-from nvmelm.inventory.picture import Report
-
-Model = type[Document] | type[Report]
+from nvmelm.documents import Report
 
 #: Where documents are declared.
 _MODULES = (
     "nvmelm.inventory.picture",
-    "nvmelm.documents",
+    "nvmelm.inventory.find",
+    "nvmelm.prepare.check",
+    "nvmelm.prepare.recover",
     "nvmelm.state.verbs",
     "nvmelm.state.image.view",
     "nvmelm.vm.report",
     "nvmelm.vm.check",
-    "nvmelm.compat.documents",
+    "nvmelm.compat.manifest",
+    "nvmelm.compat.verdict",
+    "nvmelm.compat.dialects.token",
+    "nvmelm.compat.dialects.steps",
+    "nvmelm.compat.dialects.parameters",
+    "nvmelm.compat.fleet.report",
     "nvmelm.desired.converge",
     "nvmelm.migrate.report",
     "nvmelm.vfio.view",
     "nvmelm.watch.lines",
     "nvmelm.demo.controller",
-    "nvmelm.cli.verbs.bug_report.archive",
     "nvmelm.cli.frame.documents",
+    "nvmelm.cli.views.answers",
+    "nvmelm.cli.views.transcripts",
+    "nvmelm.cli.verbs.bug_report.archive",
+    "nvmelm.cli.verbs.emulate.hosts",
+    "nvmelm.cli.verbs.explain",
+    "nvmelm.cli.verbs.fixture",
+    "nvmelm.cli.verbs.libvirt_hook",
     "nvmelm.cli.verbs.prepared",
     "nvmelm.cli.verbs.share",
 )
@@ -48,19 +58,19 @@ def schemas() -> dict[str, dict[str, Any]]:
     """Return the JSON Schema of every document by the document's ``schema`` name, sorted."""
     for name in _MODULES:
         import_module(name)
-    found = sorted(_declared(Document) | _declared(Report), key=lambda model: model.schema_name)
-    return {model.schema_name: schema(model) for model in found}
+    reports = sorted(_declared(Report), key=lambda report: report.schema_name)
+    return {report.schema_name: schema(report) for report in reports}
 
 
-def schema(model: Model) -> dict[str, Any]:
+def schema(report: type[Report]) -> dict[str, Any]:
     """Return one document's JSON Schema, its ``schema`` and ``version`` included."""
-    body = TypeAdapter(model).json_schema(mode="serialization", schema_generator=_Untitled)
-    head = {"schema": {"const": model.schema_name}, "version": {"const": model.schema_version}}
+    body = TypeAdapter(report).json_schema(mode="serialization", schema_generator=_Untitled)
+    head = {"schema": {"const": report.schema_name}, "version": {"const": report.schema_version}}
     properties = {**head, **body.pop("properties")}
     required = [*head, *body.pop("required", [])]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": model.schema_name,
+        "title": report.schema_name,
         **{key: value for key, value in body.items() if key not in ("title", "$defs")},
         "properties": properties,
         "required": required,
@@ -84,10 +94,12 @@ def write(directory: Path) -> None:
         (directory / name).write_text(text, encoding="utf-8")
 
 
-def _declared(model: Model) -> set[Model]:
-    below = {one for direct in model.__subclasses__() for one in _declared(direct)}
-    here = {model} if "schema_name" in vars(model) and model.__module__.startswith("nvmelm.") else set()
-    return here | below
+def _declared(report: type[Report]) -> set[type[Report]]:
+    """Return the documents below a class; of a class made anew for its slots, the one its module holds."""
+    below = {document for direct in report.__subclasses__() for document in _declared(direct)}
+    module = sys.modules[report.__module__]
+    own = report.__module__.startswith("nvmelm.") and getattr(module, report.__name__, None) is report
+    return below | ({report} if own and "schema_name" in vars(report) else set())
 
 
 if __name__ == "__main__":

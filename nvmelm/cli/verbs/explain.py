@@ -6,15 +6,16 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import typer
 
 from nvmelm.cli.frame import codes, render
-from nvmelm.cli.frame.documents import Explanation, Meaning
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.compat.reasons import explanation
+from nvmelm.documents import Record, Report
 from nvmelm.errors import ExitCode, UsageError
 from nvmelm.reasons import REASONS
 from nvmelm.wire.status import Status, lookup
@@ -23,6 +24,30 @@ app = group("Codes in words.")
 
 _TITLES = {"nvme_status": "NVMe status", "exit_code": "exit code", "errno": "errno", "reason": "reason"}
 Code = Annotated[str, typer.Argument(metavar="CODE", help="1h/3Ah, 0x13a, a name, EBUSY, an exit code or a reason.")]
+
+
+Kind = Literal["nvme_status", "exit_code", "errno", "reason"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning(Record):
+    """One thing a code can mean, and what to do about it."""
+
+    kind: Kind
+    code: str
+    name: str
+    meaning: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation(Report):
+    """What a code means; a bare number can mean several things."""
+
+    schema_name = "nvmelm.explanation"
+
+    asked: str
+    meanings: tuple[Meaning, ...]
 
 
 @verb(app, "explain")
@@ -68,8 +93,8 @@ def _status(code: str) -> Status | None:
         return None
 
 
-def _of(kind: str, code: str, name: str, row: codes.Row) -> Meaning:
-    return Meaning.model_validate({"kind": kind, "code": code, "name": name, "meaning": row.meaning, "fix": row.fix})
+def _of(kind: Kind, code: str, name: str, row: codes.Row) -> Meaning:
+    return Meaning(kind=kind, code=code, name=name, meaning=row.meaning, fix=row.fix)
 
 
 def _lines(found: Explanation) -> Iterator[str]:

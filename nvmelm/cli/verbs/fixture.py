@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.options import Pf, group
 from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.documents import Report, about
 
 app = group("What a device answered, kept in a file. --record FILE records any other verb.")
 
@@ -18,10 +20,21 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="The recording.")]
 Words = Annotated[list[str] | None, typer.Argument(metavar="[-- VERB...]", help="What to run on it; show as recorded.")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded(Report):
+    """A recording that was made."""
+
+    schema_name = "nvmelm.recorded"
+
+    path: str
+    events: int
+    redacted: bool = field(metadata=about("serial numbers and NQNs were replaced"))
+    replay_with: str = field(metadata=about("the command line that replays it"))
+
+
 @verb(app, "record")
 def record(run: Run, file: File, pf: Pf) -> Answer:
     """Record a survey of a controlling function: what `show PF` asks of the host and the controller."""
-    from nvmelm.cli.frame.documents import Recorded
     from nvmelm.host.recording.transcript import Transcript
 
     name = pf if _is_nobodys(pf) or not run.settings.redact else "PF"

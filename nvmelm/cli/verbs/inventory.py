@@ -13,16 +13,12 @@ app = group("What is there.")
 @verb(app, "list")
 def list_primaries(run: Run) -> Answer:
     """List the controlling functions on this host."""
-    from nvmelm.inventory import find as inventory
+    from nvmelm.inventory.find import PrimaryList, summaries
 
     host = run.host()
-    rows = inventory.summaries(host)
-    failed = next((one.exit_code for one in rows if one.exit_code), ExitCode.DONE)
-    return Answer(
-        lambda: functions.primary_document(host.name, rows),
-        lambda: functions.primary_list(rows),
-        exit_code=ExitCode(failed),
-    )
+    document = PrimaryList(host=host.name, primaries=summaries(host))
+    failed = next((row.exit_code for row in document.primaries if row.exit_code), ExitCode.DONE)
+    return Answer(document, lambda: functions.primary_list(document.primaries), exit_code=ExitCode(failed))
 
 
 @verb(app, "show")

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from dataclasses import dataclass, field
+from typing import Annotated, NamedTuple
 
 import typer
 
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.documents import Report, about
 from nvmelm.errors import NvmelmError
 from nvmelm.vm.libvirt import domain_xml
-
-if TYPE_CHECKING:
-    from nvmelm.vm.report import HookReport
 
 app = group("libvirt's hook.")
 
@@ -29,6 +28,23 @@ Operation = Annotated[
 ]
 Sub = Annotated[str, typer.Argument(metavar="SUB", help="begin or end.")]
 Extra = Annotated[str, typer.Argument(metavar="EXTRA", help="libvirt's third word, such as why a domain ended.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookReport(Report):
+    """What was done for a domain that libvirt is about to start, or that has ended."""
+
+    schema_name = "nvmelm.libvirt_hook"
+
+    domain: str
+    operation: str = field(metadata=about("libvirt's word: prepare, start, started, stopped, release, migrate, …"))
+    sub_operation: str = field(metadata=about("begin or end"))
+    extra: str = field(metadata=about("libvirt's third word, such as why a domain ended; - when there is none"))
+    dry_run: bool
+    changed: bool
+    vfs: tuple[str, ...] = field(metadata=about("PCI addresses of the VFs that the domain's metadata names"))
+    bound: tuple[str, ...] = field(metadata=about("those of them that were bound to vfio-pci"))
+    unbound: tuple[str, ...] = field(metadata=about("those of them that were given back to what they were found with"))
 
 
 class _Words(NamedTuple):
@@ -48,7 +64,7 @@ def libvirt_hook(run: Run, domain: Name, operation: Operation, sub: Sub = "-", e
     work = (operation, sub) in (("prepare", "begin"), ("release", "end"))
     text = sys.stdin.buffer.read(domain_xml.MAX_BYTES + 1) if work else b""
     if not domain_xml.mentions_us(text):
-        return Answer(lambda: _report(run, words), list)
+        return Answer(_report(run, words), list)
     try:
         report = _work(run, words, text)
     except NvmelmError as error:
@@ -65,13 +81,11 @@ def _work(run: Run, words: _Words, text: bytes) -> HookReport:
     xml = domain_xml.read(text)
     act = hook.prepare if words.operation == "prepare" else hook.release
     done = act(run.host(), words.domain, xml, confirm=run.confirm, dry_run=run.dry_run) if xml.wanted else ()
-    vfs = tuple(str(one.address) for one in xml.wanted)
+    vfs = tuple(str(wanted.address) for wanted in xml.wanted)
     return _report(run, words, vfs, done)
 
 
 def _report(run: Run, words: _Words, vfs: tuple[str, ...] = (), done: tuple[str, ...] = ()) -> HookReport:
-    from nvmelm.vm.report import HookReport  # models cost more than all the rest
-
     return HookReport(
         domain=words.domain,
         operation=words.operation,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
-
-from pydantic import Field
 
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.run import Answer, Run
 from nvmelm.cli.views import changes
 from nvmelm.cli.views.answers import changed
-from nvmelm.documents import ChangeReport, Document
+from nvmelm.documents import Report, about
 from nvmelm.inventory.opened import OpenPrimary
+from nvmelm.inventory.picture import ChangeReport
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.report import VmReport
 
@@ -21,14 +20,15 @@ if TYPE_CHECKING:
     from nvmelm.vm.libvirt.client import DomainRef
 
 
-class Prepared(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Report):
     """A preparation that went on to step 5."""
 
     schema_name = "nvmelm.prepared"
 
     changed: bool
     prepared: ChangeReport
-    passed: tuple[VmReport, ...] = Field(description="step 5, one for each VF")
+    passed: tuple[VmReport, ...] = field(metadata=about("step 5, one for each VF"))
 
 
 def go_on(

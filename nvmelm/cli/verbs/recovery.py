@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from nvmelm.cli.frame.callouts import points_of
 from nvmelm.cli.frame.run import Run
-from nvmelm.documents import RecoverReport, SessionView
 from nvmelm.errors import UncertainError, UsageError
 from nvmelm.inventory.address import Address
 from nvmelm.migrate.link.frames import Link
@@ -18,6 +18,7 @@ from nvmelm.migrate.link.remote import connected
 from nvmelm.migrate.recovery import sessions
 from nvmelm.ownership.sessions import Record
 from nvmelm.prepare import recover as runs
+from nvmelm.prepare.recover import RecoverReport, SessionView
 
 
 class Ways(NamedTuple):
@@ -55,7 +56,7 @@ def recover(run: Run, ways: Ways, *, finish: bool) -> RecoverReport:
     of_sessions = {one.primary for one in found}
     report = runs.recover(host, finish=finish, leave=of_sessions, confirm=run.confirm, dry_run=run.dry_run)
     changed = report.changed or any(one.settled for one in found)
-    return report.model_copy(update={"changed": changed, "sessions": tuple(found)})
+    return replace(report, changed=changed, sessions=tuple(found))
 
 
 def _require_used(ways: Ways, *, finish: bool) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import Field
 
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
-from nvmelm.documents import Document
+from nvmelm.documents import Report, about
 from nvmelm.errors import UsageError
 
 app = group("Files for other programs.")
@@ -21,13 +21,14 @@ DIRECTORY = Path(__file__).parents[2] / "share"
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False, help="ansible, libvirt, systemd, …")]
 
 
-class Shared(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared(Report):
     """Where a directory or a file is that comes with nvmelm."""
 
     schema_name = "nvmelm.shared"
 
-    path: str = Field(description="absolute")
-    names: tuple[str, ...] = Field(description="what else can be asked for")
+    path: str = field(metadata=about("absolute"))
+    names: tuple[str, ...] = field(metadata=about("what else can be asked for"))
 
 
 @verb(app, "share")

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from nvmelm.cli.frame.run import Answer, Run
 from nvmelm.cli.views import changes
+from nvmelm.documents import Report
 from nvmelm.inventory.find import PrimaryRef, find_function
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes(Report):
+    """What a verb did to several controlling functions, one after another."""
+
+    schema_name = "nvmelm.changes"
+
+    changed: bool
+    reports: tuple[ChangeReport, ...]
 
 
 def changed(report: ChangeReport) -> Answer:
@@ -35,8 +47,6 @@ def on_each(run: Run, names: Sequence[str], act: Callable[[OpenPrimary, list[Bdf
 
 
 def _several(reports: list[ChangeReport]) -> Answer:
-    from nvmelm.cli.frame.documents import Changes  # seldom needed
-
     document = Changes(changed=any(one.changed for one in reports), reports=tuple(reports))
 
     def lines() -> Iterator[str]:

@@ -11,8 +11,9 @@ from nvmelm.cli.frame import render
 from nvmelm.cli.views import functions
 
 if TYPE_CHECKING:  # a preparation is quick because it needs no models
-    from nvmelm.documents import HostCheck, RecoverReport, SessionView, Unfinished
     from nvmelm.inventory.picture import ActionView, ChangeReport
+    from nvmelm.prepare.check import HostCheck
+    from nvmelm.prepare.recover import RecoverReport, SessionView, Unfinished
 
 
 def change(report: ChangeReport) -> Iterator[str]:

@@ -11,21 +11,13 @@ from nvmelm.cli.frame import render
 from nvmelm.cli.frame.render import Column, cntlid, count, facts, table
 
 if TYPE_CHECKING:  # `list` is quick because it needs no models
-    from nvmelm.documents import PrimaryList
-    from nvmelm.inventory.find import PrimaryRow
+    from nvmelm.inventory.find import PrimarySummary
     from nvmelm.inventory.picture import Picture, Primary, Resources, Secondary, StateFormats, Tracking
 
 _YES_NO = {True: "yes", False: "no", None: "?"}
 
 
-def primary_document(host: str, rows: Sequence[PrimaryRow]) -> PrimaryList:
-    """Return the document of the controlling functions of a host."""
-    from nvmelm.documents import PrimaryList, PrimarySummary
-
-    return PrimaryList(host=host, primaries=tuple(PrimarySummary(**row._asdict()) for row in rows))
-
-
-def primary_list(rows: Sequence[PrimaryRow]) -> Iterator[str]:
+def primary_list(rows: Sequence[PrimarySummary]) -> Iterator[str]:
     """Show the controlling functions of a host."""
     if not rows:
         yield "no NVMe controller with the kernel's nvme driver is on this host"

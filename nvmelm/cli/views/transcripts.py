@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from nvmelm.cli.frame.documents import TranscriptEvent, TranscriptView
 from nvmelm.commands.describe import describe as describe_command
+from nvmelm.documents import Record, Report, about
 from nvmelm.host import AdminCommand
 from nvmelm.host.recording.events import AdminEvent, Event, Fault, HostEvent, SysfsEvent
 from nvmelm.host.recording.transcript import Transcript
@@ -22,6 +24,34 @@ _QUESTIONS = {
     "open_queue": "open the admin queue of ",
     "max_transfer": "most bytes one command of this controller carries: ",
 }
+
+
+Kind = Literal["admin", "sysfs", "host"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptEvent(Record):
+    """One event of a recording."""
+
+    number: int = field(metadata=about("1-based"))
+    kind: Kind
+    sentence: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptView(Report):
+    """A recording in sentences."""
+
+    schema_name = "nvmelm.transcript"
+
+    path: str
+    about: str
+    recorded_on: str
+    kernel: str
+    nvmelm: str
+    edited: str
+    events: tuple[TranscriptEvent, ...]
 
 
 def describe(file: Path) -> TranscriptView:
@@ -45,6 +75,7 @@ def describe(file: Path) -> TranscriptView:
 
 
 def _event(number: int, event: Event) -> TranscriptEvent:
+    kind: Kind
     if isinstance(event, AdminEvent):
         kind, sentence, outcome = "admin", f"{event.controller}: {describe_command(_command(event))}", _status(event)
     elif isinstance(event, SysfsEvent):
@@ -52,7 +83,7 @@ def _event(number: int, event: Event) -> TranscriptEvent:
     else:
         kind, sentence, outcome = "host", *_host(event)
     outcome = _fault(event.error) if event.error else outcome
-    return TranscriptEvent.model_validate({"number": number, "kind": kind, "sentence": sentence, "outcome": outcome})
+    return TranscriptEvent(number=number, kind=kind, sentence=sentence, outcome=outcome)
 
 
 def _command(event: AdminEvent) -> AdminCommand:

@@ -12,13 +12,15 @@ the source makes no list at all: an absent parameter would be taken for the old 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nvmelm.compat.facts import FACTS, missing
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.rules import LARGEST, Fact, FactValue, Kind, Rule, Severity, encode, version
+from nvmelm.documents import Report, about
 from nvmelm.errors import IncompatibleError
+from nvmelm.inventory.picture import ActionView
 
 #: Names of models begin with a domain; NVMe's own, since what is described is what NVMe specifies.
 _DOMAIN = "nvmexpress.org/controller"
@@ -65,6 +67,48 @@ def model(manifest: Manifest) -> str:
     if not isinstance(vendor, int) or not isinstance(device, int):
         raise _unknown(["identity.vendor_id", "identity.vf_device_id"])
     return f"{_DOMAIN}/{vendor:04x}/{device:04x}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationInfoDocument(Report):
+    """A destination's models and parameters, as the proposal's migration_info.json has them."""
+
+    schema_name = "nvmelm.migration_info"
+
+    models: dict[str, dict[str, dict[str, dict[str, bool | int | str | list[bool | int | str]]]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterListDocument(Report):
+    """A source's model, and every parameter of it that is not switched off."""
+
+    schema_name = "nvmelm.parameter_list"
+
+    model: str
+    params: dict[str, bool | int | str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterCheckDocument(Report):
+    """Whether a source's list fits a destination."""
+
+    schema_name = "nvmelm.parameter_check"
+
+    compatible: bool
+    reasons: list[str]
+    to_set: dict[str, bool | int | str] = field(metadata=about("what compat parameters apply would write, each once"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterApplyDocument(Report):
+    """What was written to a destination."""
+
+    schema_name = "nvmelm.parameter_apply"
+
+    changed: bool
+    dry_run: bool
+    written: dict[str, bool | int | str]
+    actions: list[ActionView] = field(metadata=about("the changes, in order; of a plan with its exact commands"))
 
 
 def information(destination: Manifest) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from nvmelm.compat.policy import Policy
 from nvmelm.compat.reasons import Reason
 from nvmelm.compat.rules import Severity
 from nvmelm.compat.verdict import Verdict, judge
+from nvmelm.documents import Record, Report
 
 #: The facts of the first four steps; every other fact belongs to the fifth.
 _FACTS: tuple[tuple[str, str, frozenset[str]], ...] = (
@@ -57,6 +58,38 @@ class Step:
         return not any(reason.severity is Severity.BLOCKS for reason in self.reasons)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReason(Record):
+    """What stands against a step, or should be known of it."""
+
+    code: str
+    severity: Severity
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepView(Record):
+    """One step of a comparison."""
+
+    step: int
+    name: str
+    rule: str
+    passed: bool
+    reasons: list[StepReason]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepsDocument(Report):
+    """A comparison step by step."""
+
+    schema_name = "nvmelm.steps"
+
+    compatible: bool
+    source_digest: str
+    destination_digest: str
+    steps: list[StepView]
+
+
 def steps(source: Manifest, destination: Manifest, policy: Policy | None = None) -> tuple[Verdict, tuple[Step, ...]]:
     """Go through the steps; the verdict is the same as any other dialect's."""
     verdict = judge(source, destination, policy)
@@ -65,6 +98,21 @@ def steps(source: Manifest, destination: Manifest, policy: Policy | None = None)
     rest = frozenset({*FACTS, *source.facts, *destination.facts, *(one.fact for one in verdict.reasons)}) - early
     rows.append((*_LAST, rest))
     return verdict, tuple(_step(number, *row, verdict.reasons) for number, row in enumerate(rows, 1))
+
+
+def document(verdict: Verdict, rows: Sequence[Step]) -> StepsDocument:
+    """Return what ``nvmelm compat steps`` prints."""
+    return StepsDocument(
+        compatible=verdict.compatible,
+        source_digest=verdict.source_digest,
+        destination_digest=verdict.destination_digest,
+        steps=[_view(row) for row in rows],
+    )
+
+
+def _view(row: Step) -> StepView:
+    reasons = [StepReason(code=why.code, severity=why.severity, message=why.message) for why in row.reasons]
+    return StepView(step=row.number, name=row.name, rule=row.rule, passed=row.passed, reasons=reasons)
 
 
 def _step(number: int, name: str, rule: str, facts: frozenset[str], reasons: Sequence[Reason]) -> Step:

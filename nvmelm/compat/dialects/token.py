@@ -21,11 +21,13 @@ import errno
 import hashlib
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from nvmelm.compat.manifest import Level, Manifest, canonical, load
 from nvmelm.compat.policy import Policy
 from nvmelm.compat.verdict import Verdict, judge
+from nvmelm.documents import Report, about
 from nvmelm.errors import MalformedError, NotSupportedError
 
 MAX_CHARACTERS = 4096
@@ -55,6 +57,39 @@ class Tested:
     def accepted(self) -> bool:
         """Return whether the source's state can be set here."""
         return self.errno == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenDocument(Report):
+    """The opaque version string of a function."""
+
+    schema_name = "nvmelm.token"
+
+    token: str = field(metadata=about("ASCII, at most 4096 characters"))
+    level: Literal["device", "type"] = field(metadata=about("type: of a function to come"))
+    digest: str = field(metadata=about("of the manifest the string carries"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTestDocument(Report):
+    """Whether a source's version string was accepted."""
+
+    schema_name = "nvmelm.token_test"
+
+    accepted: bool
+    errno: int = field(metadata=about("0 when it was accepted"))
+    errno_name: str
+    why: str = field(metadata=about("for the log; empty when it was accepted"))
+
+
+def document(manifest: Manifest) -> TokenDocument:
+    """Return what ``nvmelm compat token`` prints.
+
+    Raises:
+        IncompatibleError: see :func:`encode`.
+    """
+    level: Literal["device", "type"] = "type" if manifest.level == "prospective" else "device"
+    return TokenDocument(token=encode(manifest), level=level, digest=manifest.digest)
 
 
 def encode(manifest: Manifest) -> str:

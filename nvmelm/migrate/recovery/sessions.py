@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nvmelm.documents import SessionView
 from nvmelm.errors import NvmelmError, UncertainError, UsageError
 from nvmelm.host import Host
 from nvmelm.inventory.find import find_primary
@@ -41,6 +40,7 @@ from nvmelm.migrate.recovery.settle import (
 from nvmelm.ownership.record import GIVEN_UP
 from nvmelm.ownership.sessions import Record, Sessions, Side, State
 from nvmelm.prepare.apply import Confirm
+from nvmelm.prepare.recover import SessionView
 
 Connect = Callable[[Record], AbstractContextManager[Link]]
 """Opens a link to the other host of a session."""

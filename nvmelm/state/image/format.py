@@ -39,11 +39,11 @@ from types import TracebackType
 from typing import Annotated, Any, Protocol, Self
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nvmelm.disk.atomic import AtomicFile, is_stream
-from nvmelm.documents import Part, Primary, Secondary
 from nvmelm.errors import NvmelmError, UsageError, host_error
+from nvmelm.inventory.picture import Primary, Secondary
 from nvmelm.state.image.digest import SHA256, begin, finished
 from nvmelm.wire.layout import U32, U64, Buffer, Layout, Raw
 from nvmelm.wire.migration import ControllerStateHeader
@@ -99,7 +99,14 @@ _U16 = Annotated[int, Field(ge=0, le=0xFFFF)]
 _Name = Annotated[str, Field(max_length=200)]
 
 
-class ImageSource(Part):
+class HeaderPart(BaseModel):
+    """A part of a header that a file or a peer says: checked when it is read, and nothing in it is unknown."""
+
+    # Built when first used: most verbs read no image.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class ImageSource(HeaderPart):
     """The controller a state was read from, and its primary controller."""
 
     vendor_id: _U16
@@ -130,7 +137,7 @@ class ImageSource(Part):
         )
 
 
-class ImageHeader(Part):
+class ImageHeader(HeaderPart):
     """The JSON document at the head of an image."""
 
     image_id: UUID = Field(description="random; the same state saved twice gives two ids")

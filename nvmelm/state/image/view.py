@@ -5,15 +5,17 @@ Of vendor specific data: length and digest only; no guest address is shown eithe
 
 from __future__ import annotations
 
-from pydantic import Field
+from dataclasses import dataclass, field
+from typing import Any
 
-from nvmelm.documents import Document, Part
+from nvmelm.documents import Record, Report, about
 from nvmelm.state.image.format import ImageHeader, Proof
 from nvmelm.state.image.reader import Image
 from nvmelm.wire.migration import IoCompletionQueue, IoSubmissionQueue
 
 
-class SavedSubmissionQueue(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedSubmissionQueue(Record):
     """An I/O submission queue in a state."""
 
     qid: int
@@ -25,7 +27,8 @@ class SavedSubmissionQueue(Part):
     priority: int
 
 
-class SavedCompletionQueue(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedCompletionQueue(Record):
     """An I/O completion queue in a state."""
 
     qid: int
@@ -38,7 +41,8 @@ class SavedCompletionQueue(Part):
     slot_0_phase: int
 
 
-class ImageDescription(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageDescription(Report):
     """A verified state image."""
 
     schema_name = "nvmelm.image"
@@ -46,12 +50,18 @@ class ImageDescription(Document):
     header: ImageHeader
     image_bytes: int
     sha256: str
-    every_completion_said_suspended: bool = Field(description="also every completion said that it was suspended (CSUP)")
-    nvme_state_understood: bool = Field(description="false: the version is unknown, and the queues are not listed")
+    every_completion_said_suspended: bool = field(
+        metadata=about("also every completion said that it was suspended (CSUP)")
+    )
+    nvme_state_understood: bool = field(metadata=about("false: the version is unknown, and the queues are not listed"))
     submission_queues: tuple[SavedSubmissionQueue, ...]
     completion_queues: tuple[SavedCompletionQueue, ...]
-    problems: tuple[str, ...] = Field(description="what the queues say that no controller can have")
-    vendor_sha256: str | None = Field(description="digest of the vendor specific data; null when there is none")
+    problems: tuple[str, ...] = field(metadata=about("what the queues say that no controller can have"))
+    vendor_sha256: str | None = field(metadata=about("digest of the vendor specific data; null when there is none"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document; the header stands in it as in the image."""
+        return {**Report.to_json(self), "header": self.header.model_dump(mode="json")}
 
 
 def show(image: Image) -> ImageDescription:

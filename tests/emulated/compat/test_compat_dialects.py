@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 
 from nvmelm.commands import listing
-from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.machine.generations import GENERATIONS, NamespaceRow
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.prepare import sequence
 from nvmelm.prepare.parameters import give
 from tests.emulated.answers import agree

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import InterruptedByUserError, NvmelmError, UncertainError
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.destination import serve
 from nvmelm.migrate.source import Source

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvmelm.documents import Primary
 from nvmelm.emulator.device import engine
 from nvmelm.errors import NotSupportedError, NvmelmError, RolledBackError, UsageError
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.rounds import memory
 from nvmelm.migrate.rounds.memory import Limits, Round, parse_range

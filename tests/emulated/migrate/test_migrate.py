@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from nvmelm.documents import Role
 from nvmelm.emulator.host import create
 from nvmelm.emulator.machine.generations import GENERATIONS
 from nvmelm.errors import (
@@ -21,6 +20,7 @@ from nvmelm.errors import (
     UncertainError,
 )
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.migrate import source
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.prepare import allow, sequence

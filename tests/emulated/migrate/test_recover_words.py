@@ -11,7 +11,6 @@ import pytest
 
 from nvmelm import cli
 from nvmelm.cli.views import changes
-from nvmelm.documents import RecoverReport, SessionView
 from nvmelm.errors import HostError, NvmelmError, UncertainError, UsageError
 from nvmelm.host import Host
 from nvmelm.inventory.opened import open_primary
@@ -19,6 +18,7 @@ from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.recovery.sessions import view
 from nvmelm.migrate.recovery.settle import ask
 from nvmelm.ownership.sessions import DOUBTFUL, Record, Sessions, State, require_ours
+from nvmelm.prepare.recover import RecoverReport, SessionView
 from tests.emulated.two_hosts import FIRST, PF, Cut, Killed, World
 
 #: The source's frame that tells the destination that it may run.

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from nvmelm import cli
-from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import UncertainError
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import OpenPrimary, open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.prepare import release, sequence, sriov
 from nvmelm.prepare.journal import Journal
 from nvmelm.prepare.recover import recover

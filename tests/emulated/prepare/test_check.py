@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.prepare import secondaries, sequence, sriov
 from nvmelm.prepare.check import check
 from tests.emulated.answers import agree

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from nvmelm.documents import Role
 from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel.functions import open_vfio
@@ -16,7 +15,7 @@ from nvmelm.errors import BusyError, NotSupportedError, NvmelmError
 from nvmelm.inventory import pci
 from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.pci import Bdf
-from nvmelm.inventory.picture import ChangeReport, Picture
+from nvmelm.inventory.picture import ChangeReport, Picture, Role
 from nvmelm.prepare import binding, release, secondaries, sequence, sriov
 from nvmelm.prepare.check import check
 from nvmelm.vm import handover

@@ -13,13 +13,12 @@ import pytest
 from nvmelm.cli.verbs.migrate.verb import _chosen
 from nvmelm.desired.config import parse
 from nvmelm.desired.converge import reach
-from nvmelm.documents import Picture, Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.errors import BusyError, NotReadyError, NvmelmError, UncertainError
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.pci import Bdf
-from nvmelm.inventory.picture import ChangeReport
+from nvmelm.inventory.picture import ChangeReport, Picture, Role
 from nvmelm.ownership.sessions import Sessions, sessions_path
 from nvmelm.prepare import allow, binding, guards, parameters, release, secondaries, sequence, sriov
 from nvmelm.prepare.journal import Journal

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from nvmelm.commands import AdminCommandError
-from nvmelm.documents import Picture, Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.errors import (
@@ -26,6 +25,7 @@ from nvmelm.errors import (
 )
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Picture, Role
 from nvmelm.prepare import allow, binding, secondaries, sequence, sriov
 from nvmelm.prepare import release as undo_all
 from nvmelm.prepare.actions import Cells

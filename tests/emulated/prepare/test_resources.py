@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from nvmelm.documents import Picture, Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.generations import NVME_2_1
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
 from nvmelm.inventory.opened import OpenPrimary, open_primary
-from nvmelm.inventory.picture import ChangeReport
+from nvmelm.inventory.picture import ChangeReport, Picture, Role
 from nvmelm.prepare import sequence, sriov
 from nvmelm.prepare.check import check
 from nvmelm.prepare.journal import Journal

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel.sysfs import EmulatedSysfs
 from nvmelm.emulator.machine.generations import NVME_2_1, Generation
 from nvmelm.errors import NvmelmError
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.pci import Bdf
-from nvmelm.inventory.picture import ChangeReport
+from nvmelm.inventory.picture import ChangeReport, Role
 from nvmelm.prepare import binding, sequence, sriov
 from nvmelm.prepare.apply import Request, apply
 from nvmelm.prepare.recover import recover

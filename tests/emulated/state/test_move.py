@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from nvmelm.commands import AdminCommandError
-from nvmelm.documents import Role
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.generations import GENERATIONS
@@ -30,6 +29,7 @@ from nvmelm.errors import (
 )
 from nvmelm.host import AdminCommand, AdminQueue, Completion
 from nvmelm.inventory.opened import OpenPrimary, open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.prepare import allow, sequence
 from nvmelm.prepare.actions import operation_text
 from nvmelm.prepare.recover import recover

@@ -12,7 +12,6 @@ import pytest
 
 from nvmelm import cli
 from nvmelm.compat.policy import Policy
-from nvmelm.documents import Role
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationFailedError, State, migrate
 from nvmelm.emulator.kernel.bar import BUS_MASTER, MEMORY_DECODE
@@ -21,6 +20,7 @@ from nvmelm.emulator.machine.generations import NVME_2_1, TP4159, NamespaceRow
 from nvmelm.errors import BusyError, HostError
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.inventory.vm_moves import Moves
 from nvmelm.migrate.gate import choose
 from nvmelm.prepare import release

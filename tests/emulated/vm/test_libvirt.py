@@ -16,9 +16,9 @@ import jsonschema
 import pytest
 
 from nvmelm import cli
-from nvmelm.documents import Role
 from nvmelm.errors import BusyError, NotReadyError, NotSupportedError, NvmelmError, UsageError
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.prepare import sequence
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.libvirt.client import DomainRef

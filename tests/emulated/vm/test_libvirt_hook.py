@@ -14,10 +14,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nvmelm.documents import Role
 from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.prepare import allow, binding, secondaries, sequence, sriov
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.libvirt import domain_xml

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from nvmelm.documents import Role, Secondary
 from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import (
@@ -23,6 +22,7 @@ from nvmelm.errors import (
 )
 from nvmelm.hosts import open_host
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role, Secondary
 from nvmelm.ownership.sessions import Moving, Sessions, Side, State, new_record
 from nvmelm.prepare import allow, binding, secondaries, sequence
 from nvmelm.vm import verbs as vm

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from nvmelm import cli
-from nvmelm.documents import Role
 from nvmelm.emulator.guest.migrating_vm import MigratingVm
 from nvmelm.errors import HostError, UsageError
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.inventory.vm_moves import Moves
 from nvmelm.prepare import allow
 from nvmelm.vm import check as vm_check

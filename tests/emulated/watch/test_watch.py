@@ -22,11 +22,11 @@ import pytest
 
 import nvmelm
 from nvmelm.commands import execute, namespace, virtualization
-from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.pipes import EmulatedUevents
 from nvmelm.errors import HostError
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.ownership.record import to_json
 from nvmelm.ownership.sessions import Moving, Sessions, Side, State, new_record, sessions_path
 from nvmelm.prepare import release as undo_all

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from nvmelm import cli
 from nvmelm.cli.frame import app as tree
 from nvmelm.cli.frame import options, report
 from nvmelm.cli.frame.run import Answer, Run, verb
-from nvmelm.documents import Document
+from nvmelm.documents import Report
 from nvmelm.errors import (
     BusyError,
     ExitCode,
@@ -39,7 +40,8 @@ from nvmelm.errors import (
 PROGRAM = [sys.executable, "-m", "nvmelm"]
 
 
-class Probe(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe(Report):
     schema_name = "nvmelm.probe"
 
     number: int

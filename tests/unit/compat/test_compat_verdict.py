@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from nvmelm.compat.documents import ManifestDocument, VerdictDocument
 from nvmelm.compat.facts import FACTS
-from nvmelm.compat.manifest import Manifest
+from nvmelm.compat.manifest import Manifest, ManifestDocument
 from nvmelm.compat.policy import Policy
 from nvmelm.compat.reasons import shown
 from nvmelm.compat.rules import Rule, Severity
-from nvmelm.compat.verdict import Judged, judge
+from nvmelm.compat.verdict import VerdictDocument, document, judge
 from tests.unit.manifests import ANY, manifest, near, other_pair, richer
 
 
@@ -142,10 +142,10 @@ def test_the_documents_have_the_shape_their_schemas_promise() -> None:
     policy = Policy.parse(
         'schema = "nvmelm.policy"\nversion = 1\n[[allow]]\nfact = "identity.firmware"\nwhy = "tested"\n'
     )
-    judged = Judged(judge(source, destination, policy), source, destination).to_json()
-    for document, model in ((judged, VerdictDocument), (source.to_json(), ManifestDocument)):
-        body = {key: value for key, value in document.items() if key not in ("schema", "version")}
-        assert model.model_validate_json(json.dumps(body)).to_json() == document
+    judged = document(judge(source, destination, policy), source, destination).to_json()
+    for whole, report in ((judged, VerdictDocument), (source.to_json(), ManifestDocument)):
+        body = {key: value for key, value in whole.items() if key not in ("schema", "version")}
+        assert TypeAdapter(report).validate_json(json.dumps(body)).to_json() == whole
     assert judged["policy_uses"] == [
         {"rule": "allow[1]", "action": "relaxed", "fact": "identity.firmware", "why": "tested"}
     ]

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvmelm.commands import execute, identify, migration
-from nvmelm.documents import Role
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.errors import HostError, MalformedError, NotSupportedError, NvmelmError, ReplayMismatchError, UsageError
 from nvmelm.host import AdminCommand, Host
@@ -21,6 +20,7 @@ from nvmelm.host.recording.replay import EventMismatchError, ReplayHost
 from nvmelm.host.recording.transcript import Transcript
 from nvmelm.hosts import open_host
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from nvmelm.prepare import release, sequence
 
 PF = "0000:01:00.0"

@@ -9,9 +9,16 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from nvmelm.cli.frame.documents import Changes
+from nvmelm.cli.frame.documents import error_document
+from nvmelm.cli.views.answers import Changes
+from nvmelm.compat.fleet.report import MatchDocument, MatchGroup, MatchLeftOut
+from nvmelm.compat.verdict import document, judge
+from nvmelm.documents import Report
+from nvmelm.errors import HostError
 from nvmelm.inventory.marks import StoredMark
-from nvmelm.inventory.picture import ActionView, ChangeReport, Mark, Picture, Report, Role
+from nvmelm.inventory.picture import ActionView, ChangeReport, Mark, Picture, Role
+from nvmelm.prepare.check import Finding, HostCheck
+from tests.unit.manifests import manifest
 from tests.unit.pictures import picture, primary, secondary
 
 MARK = Mark(
@@ -34,6 +41,23 @@ STORED = {
     "facts_digest": "0" * 64,
 }
 
+CHECKED = HostCheck(
+    host="a", kernel="6.1", primary=None, ready=True, findings=(Finding(code="c", level="ok", message="m"),)
+)
+JUDGED = document(judge(manifest(subject={"host": "a"}), manifest({"resources.vq": 9})), manifest(), manifest())
+MATCHED = MatchDocument(
+    sources=1,
+    source_profiles=1,
+    destinations=0,
+    destination_profiles=0,
+    groups=[MatchGroup(sources=["a"], destinations=[], destinations_left_out=0)],
+    assignment=[],
+    unplaced=[],
+    unreadable=[],
+    repeated=[],
+    left_out=MatchLeftOut(destinations=0, reasons=0, unreadable=0, repeated=0),
+)
+
 
 def seen() -> Picture:
     return replace(picture(), secondaries=(secondary(1), replace(secondary(2), mark=MARK, used_by=("qemu (pid 7)",))))
@@ -49,19 +73,29 @@ def report(**values: Any) -> ChangeReport:
 
 
 @pytest.mark.parametrize(
-    "document",
-    [picture(), seen(), report(), report(notes=("n",), picture=seen())],
-    ids=["picture", "picture with a mark", "change", "change with a picture"],
+    "answer",
+    [
+        picture(),
+        seen(),
+        report(),
+        report(notes=("n",), picture=seen()),
+        Changes(changed=True, reports=(report(picture=seen()),)),
+        CHECKED,
+        JUDGED,
+        MATCHED,
+        error_document(HostError("no", errno=5, path="/p"), "list"),
+    ],
+    ids=lambda answer: answer.schema_name,
 )
-def test_a_report_is_the_document_that_pydantic_makes_of_it(document: Report) -> None:
-    made = TypeAdapter(type(document)).dump_python(document, mode="json")
-    own = document.to_json()
-    assert own == {"schema": document.schema_name, "version": 1, **made}
+def test_a_report_is_the_document_that_pydantic_makes_of_it(answer: Report) -> None:
+    made = TypeAdapter(type(answer)).dump_python(answer, mode="json")
+    own = answer.to_json()
+    assert own == {"schema": answer.schema_name, "version": 1, **made}
     assert json.loads(json.dumps(own)) == own  # nothing in it is a tuple or an enumeration any more
     assert list(own)[2:] == list(made)
 
 
-def test_a_model_takes_reports_as_its_parts() -> None:
+def test_a_report_takes_reports_as_its_parts() -> None:
     whole = Changes(changed=True, reports=(report(picture=seen()),)).to_json()
     (part,) = whole["reports"]
     assert {"schema": "nvmelm.change", "version": 1, **part} == report(picture=seen()).to_json()

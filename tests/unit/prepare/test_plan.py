@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvmelm.documents import Picture, Role
 from nvmelm.errors import NotReadyError
+from nvmelm.inventory.picture import Picture, Role
 from nvmelm.prepare.actions import Action, Cells, Phase, SysfsWrite, VfWrite, operation_text
 from nvmelm.prepare.plan import cell, cells_of, plan
 from tests.unit.pictures import picture, secondary

@@ -13,7 +13,6 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from nvmelm.documents import Role
 from nvmelm.errors import (
     BusyError,
     HostError,
@@ -26,6 +25,7 @@ from nvmelm.errors import (
     UncertainError,
     UsageError,
 )
+from nvmelm.inventory.picture import Role
 from nvmelm.process.waiting import wait_until
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.libvirt.client import DomainRef

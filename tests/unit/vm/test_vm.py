@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import pytest
 
-from nvmelm.documents import Role
 from nvmelm.errors import (
     BusyError,
     MalformedError,
@@ -19,6 +18,7 @@ from nvmelm.errors import (
     UncertainError,
     UsageError,
 )
+from nvmelm.inventory.picture import Role
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.handover import require_ready
 from nvmelm.vm.qemu import machine as qemu_machine

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvmelm.documents import Role
 from nvmelm.errors import NotReadyError, NvmelmError
 from nvmelm.host import Opener
 from nvmelm.host.local.machine import LocalHost
 from nvmelm.host.recording.events import OpenerFact
 from nvmelm.inventory.pci import Bdf
+from nvmelm.inventory.picture import Role
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.qemu import view
 from tests.unit.vm_bench import Bench, mark

@@ -10,12 +10,11 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import Field
-
 from nvmelm.disk.atomic import AtomicFile
-from nvmelm.documents import Document, Part
+from nvmelm.documents import Record, Report, about
 from nvmelm.errors import host_error
 from nvmelm.host.recording.redact import stand_in
 
@@ -27,7 +26,8 @@ _SERIAL = re.compile(r'(\\?"serial\\?":\s*\\?")([^"\\]*)')
 _FOLDER = "nvmelm-bug-report"
 
 
-class Enclosed(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enclosed(Record):
     """One file of the archive."""
 
     name: str
@@ -35,21 +35,25 @@ class Enclosed(Part):
     about: str
 
 
-class Missing(Part):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing(Record):
     """What could not be had, and why."""
 
     name: str
     why: str
 
 
-class BugReport(Document):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BugReport(Report):
     """An archive for a bug report."""
 
     schema_name = "nvmelm.bug_report"
 
     path: str
     size_bytes: int
-    redacted: bool = Field(description="serial numbers, NQNs and the names of other hosts were replaced; always true")
+    redacted: bool = field(
+        metadata=about("serial numbers, NQNs and the names of other hosts were replaced; always true")
+    )
     files: tuple[Enclosed, ...]
     missing: tuple[Missing, ...]
 

@@ -70,7 +70,7 @@ def export(
     def lines() -> Iterator[str]:
         return verdicts.written(found, places) if places else verdicts.manifest(found)
 
-    return Answer(found, lines)
+    return Answer(found.document(), lines)
 
 
 @verb(app, "check")
@@ -89,7 +89,7 @@ def check(
     """Say whether a state of SOURCE can be set in DESTINATION, with every reason: exit 0, or 4."""
     from nvmelm.cli.verbs.compat import ends
     from nvmelm.cli.views import verdicts
-    from nvmelm.compat.verdict import Judged, judge
+    from nvmelm.compat.verdict import document, judge
 
     wanted = ends.Wanted(vq, vi, tuple(nsid) if nsid else None, rsh, program, float(read_span(timeout)))
     rules = policy_of(policy)
@@ -104,7 +104,7 @@ def check(
     found = judge(here, there, rules)
 
     code = ExitCode.DONE if found.compatible else ExitCode.INCOMPATIBLE
-    return Answer(Judged(found, here, there), lambda: verdicts.verdict(found, here, there), code)
+    return Answer(document(found, here, there), lambda: verdicts.verdict(found, here, there), code)
 
 
 def policy_of(file: Path | None) -> Any:

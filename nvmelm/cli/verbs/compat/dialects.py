@@ -47,17 +47,6 @@ _MAX_LIST_BYTES = 1 << 20
 _MAX_NSID = 0xFFFF_FFFE  # FFFFFFFFh means all of them
 
 
-class Plain:
-    """A document that needs no model."""
-
-    def __init__(self, schema: str, **body: Any) -> None:
-        self._body = {"schema": schema, "version": 1, **body}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document."""
-        return self._body
-
-
 @verb(app, "token")
 def token(
     run: Run,
@@ -74,11 +63,10 @@ def token(
     here = _read(run, end, vq, vi, nsid)
     if test is None:
         text = dialect.encode(here)
-        level = "type" if here.level == "prospective" else "device"
-        return Answer(Plain("nvmelm.token", token=text, level=level, digest=here.digest), lambda: [text])
+        return Answer(dialect.document(here), lambda: [text])
     tested = dialect.probe(test, here, policy_of(policy))
     name = "" if tested.accepted else f"{_errno(tested.errno)}"
-    body = Plain("nvmelm.token_test", accepted=tested.accepted, errno=tested.errno, errno_name=name, why=tested.why)
+    body = dialect.TokenTestDocument(accepted=tested.accepted, errno=tested.errno, errno_name=name, why=tested.why)
     if not tested.accepted:
         run.say(f"{name}: {tested.why}")
 
@@ -102,33 +90,15 @@ def steps(
     from nvmelm.compat.dialects import steps as dialect
 
     here, there = (_read(run, end, vq, vi, nsid) for end in (source, destination))
-    verdict, found = dialect.steps(here, there, policy_of(policy))
-    rows = [
-        {
-            "step": one.number,
-            "name": one.name,
-            "rule": one.rule,
-            "passed": one.passed,
-            "reasons": [
-                {"code": each.code, "severity": each.severity.value, "message": each.message} for each in one.reasons
-            ],
-        }
-        for one in found
-    ]
-    body = Plain(
-        "nvmelm.steps",
-        compatible=verdict.compatible,
-        source_digest=verdict.source_digest,
-        destination_digest=verdict.destination_digest,
-        steps=rows,
-    )
+    verdict, rows = dialect.steps(here, there, policy_of(policy))
 
     def lines() -> Iterator[str]:
-        for one in found:
-            yield f"{one.number}. {one.name}: {one.rule}: {'passed' if one.passed else 'FAILED'}"
-            yield from (f"   {each.severity}: {render.plain(each.message)}" for each in one.reasons)
+        for row in rows:
+            yield f"{row.number}. {row.name}: {row.rule}: {'passed' if row.passed else 'FAILED'}"
+            yield from (f"   {reason.severity}: {render.plain(reason.message)}" for reason in row.reasons)
 
-    return Answer(body, lines, ExitCode.DONE if verdict.compatible else ExitCode.INCOMPATIBLE)
+    document = dialect.document(verdict, rows)
+    return Answer(document, lines, ExitCode.DONE if verdict.compatible else ExitCode.INCOMPATIBLE)
 
 
 @verb(parameters, "info")
@@ -136,8 +106,9 @@ def info(run: Run, end: Here, vq: WantedVq = None, vi: WantedVi = None, nsid: Wa
     """Print a destination's migration_info.json: models, parameters, and the values each can have."""
     from nvmelm.compat.dialects import parameters as dialect
 
-    told = dialect.information(_read(run, end, vq, vi, nsid))
-    return Answer(Plain("nvmelm.migration_info", **told), lambda: json.dumps(told, indent=2).splitlines())
+    published = dialect.information(_read(run, end, vq, vi, nsid))
+    document = dialect.MigrationInfoDocument(**published)
+    return Answer(document, lambda: json.dumps(published, indent=2).splitlines())
 
 
 @verb(parameters, "list")
@@ -147,7 +118,7 @@ def list_(run: Run, end: Here, vq: WantedVq = None, vi: WantedVi = None, nsid: W
 
     here = _read(run, end, vq, vi, nsid)
     model, wanted = dialect.model(here), dialect.source_list(here)
-    body = Plain("nvmelm.parameter_list", model=model, params=wanted)
+    body = dialect.ParameterListDocument(model=model, params=wanted)
     return Answer(body, lambda: [model, *(f"{name}={_text(value)}" for name, value in wanted.items())])
 
 
@@ -162,7 +133,7 @@ def check(
     model, wanted = _list(file)
     reasons = dialect.check(wanted, model, here)
     to_set = {} if reasons else dialect.writes(wanted, here)
-    body = Plain("nvmelm.parameter_check", compatible=not reasons, reasons=reasons, to_set=to_set)
+    body = dialect.ParameterCheckDocument(compatible=not reasons, reasons=reasons, to_set=to_set)
 
     def lines() -> Iterator[str]:
         yield "compatible" if not reasons else "not compatible"
@@ -186,8 +157,9 @@ def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
         report = _give(run, primary, cntlid, to_set)
         if not run.dry_run:
             _require(dialect.check(wanted, model, _manifest(primary, cntlid)), cntlid, "as it is after the writes")
-    actions = report.to_json()["actions"]
-    body = Plain("nvmelm.parameter_apply", changed=report.changed, dry_run=run.dry_run, written=to_set, actions=actions)
+    document = dialect.ParameterApplyDocument(
+        changed=report.changed, dry_run=run.dry_run, written=to_set, actions=list(report.actions)
+    )
 
     def lines() -> Iterator[str]:
         if not to_set:
@@ -195,7 +167,7 @@ def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
         yield from (f"{'would set' if run.dry_run else 'set'} {name}={_text(value)}" for name, value in to_set.items())
         yield from changes.plan(report.actions)
 
-    return Answer(body, lines)
+    return Answer(document, lines)
 
 
 def _manifest(pf: OpenPrimary, cntlid: int) -> Manifest:

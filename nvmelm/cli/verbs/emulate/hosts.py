@@ -3,21 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nvmelm.cli.frame import render
-from nvmelm.cli.frame.documents import ArmedFault, ArmedFaults, EmulatedHostMade, GuestReport
 from nvmelm.cli.frame.run import Answer
+from nvmelm.documents import Record, Report, about
 from nvmelm.emulator.creation import default_devices, generation_named
-from nvmelm.emulator.guest.report import Report
+from nvmelm.emulator.guest.report import Report as GuestCounts
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.host import create as create_host
 from nvmelm.emulator.machine.state import Fault
 from nvmelm.errors import ExitCode, MalformedError, UsageError, host_error
 
 _ANSWER_S = 10.0  # a monitor answers at once, unless another client has it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatedHostMade(Report):
+    """An emulated host that was made."""
+
+    schema_name = "nvmelm.emulated_host"
+
+    directory: str
+    devices: tuple[str, ...] = field(metadata=about("the generation of each physical function, in order"))
+    use_with: str = field(metadata=about("a command line that looks at it"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmedFault(Record):
+    """Something that is to go wrong."""
+
+    fault: str = field(metadata=about("as it is typed"))
+    skip: int = field(metadata=about("matching events that still go well"))
+    times: int = field(metadata=about("how often it then strikes"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmedFaults(Report):
+    """The faults of an emulated host that have not struck yet."""
+
+    schema_name = "nvmelm.faults"
+
+    faults: tuple[ArmedFault, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation(Record):
+    """A kind of device that can be emulated."""
+
+    name: str
+    about: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generations(Report):
+    """The kinds of device that can be emulated."""
+
+    schema_name = "nvmelm.generations"
+
+    generations: tuple[Generation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestReport(Report):
+    """What the guest of an emulated virtual machine has seen of its function."""
+
+    schema_name = "nvmelm.guest"
+
+    clean: bool = field(metadata=about("nothing was lost, doubled, misdirected or wrong"))
+    submitted: int
+    completed: int
+    verified: int = field(metadata=about("reads whose data was the newest written"))
+    outstanding: int
+    lost: int
+    doubled: int = field(metadata=about("completions of commands that were complete already, or never sent"))
+    misdirected: int = field(metadata=about("completions that came through the wrong queue"))
+    errors: tuple[str, ...]
 
 
 def make(
@@ -80,7 +143,7 @@ def _line(fault: Fault) -> str:
     return f"{fault['where']}{place}{number}{times}={fault['action']}{value}"
 
 
-def guest_report(socket: Path) -> Report:
+def guest_report(socket: Path) -> GuestCounts:
     """Ask an emulated virtual machine for its guest's report.
 
     Raises:
@@ -93,7 +156,7 @@ def guest_report(socket: Path) -> Report:
         fix = "nvmelm emulate vmm DIR --socket PATH starts a virtual machine"
         raise host_error("cannot ask the virtual machine", str(socket), error, fix=fix) from error
     try:
-        return Report(**answer["return"])
+        return GuestCounts(**answer["return"])
     except (KeyError, TypeError) as error:
         cause = "its monitor has no x-guest-report"
         raise MalformedError(f"{socket} is no emulated virtual machine's", cause=cause) from error
@@ -116,7 +179,7 @@ def _ask(path: Path, command: str) -> dict[str, Any]:
             return next(answers, {})
 
 
-def guest_answer(report: Report) -> Answer:
+def guest_answer(report: GuestCounts) -> Answer:
     """Return the answer that shows what a guest has seen; exit 1 when something was lost, doubled or wrong."""
     document = GuestReport(clean=report.clean, **{**asdict(report), "errors": tuple(report.errors)})
     return Answer(document, lambda: _guest_lines(document), ExitCode.DONE if report.clean else ExitCode.FAILED)

@@ -21,7 +21,7 @@ Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the
 @verb(app, "generations")
 def generations(_: Run) -> Answer:
     """List the kinds of device that can be emulated."""
-    from nvmelm.cli.frame.documents import Generation, Generations
+    from nvmelm.cli.verbs.emulate.hosts import Generation, Generations
     from nvmelm.emulator.machine.generations import GENERATIONS
 
     rows = tuple(Generation(name=name, about=row.about) for name, row in GENERATIONS.items())

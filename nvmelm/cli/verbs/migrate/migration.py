@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
 
@@ -118,7 +119,7 @@ class Migration:
         if not sources:
             return nothing_done(self._session.address, where, [cntlid for cntlid, _ in wishes.pairs])
         report = report_of(sources[0], where, dry_run=dry_run)
-        return report.model_copy(update={"changed": False}) if failed else report
+        return replace(report, changed=False) if failed else report
 
     def _open(self, source: Source) -> None:
         try:
