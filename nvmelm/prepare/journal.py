@@ -221,6 +221,7 @@ _PER_FUNCTION: dict[str, tuple[type, ...]] = {
     "driver": (str, NoneType),
     "override": (str,),
     "mark": (str, NoneType),
+    "valid_s": (int, NoneType),
     "namespaces": (str, NoneType),
 }
 _OF_PRIMARY: dict[str, tuple[type, ...]] = {"vfs": (int,), "autoprobe": (bool, NoneType)}

@@ -30,7 +30,8 @@ def give(
     offline for its resources and comes back. Release and recover bring back what was there before.
 
     Raises:
-        UsageError: the resources do not fit; the message says what would. Or the operator did not agree.
+        UsageError: the resources do not fit; the message says what would.
+        NotReadyError: the operator did not agree to what the controller would lose.
         BusyError: the controller is in use or in a session that is not over.
         AdminCommandError: the device refused; everything was put back.
     """

@@ -11,7 +11,7 @@ import pytest
 from nvmelm import cli
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import UncertainError
-from nvmelm.inventory import marks
+from nvmelm.inventory import marks, suspension
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import Role
 from nvmelm.prepare import release, sequence, sriov
@@ -103,7 +103,8 @@ def test_a_mark_rests_on_the_serial_number(host: EmulatedHost) -> None:
 
 def test_a_saved_state_is_of_its_device_and_boot(host: EmulatedHost) -> None:
     def saved(pf: OpenPrimary) -> str:
-        return verbs._saved(pf, pf.picture().secondaries[0])
+        picture = pf.picture()
+        return suspension.saved_at(pf.host, picture.primary, picture.secondaries[0])
 
     with opened(host) as one:
         verbs.suspend(one, FIRST, confirm=agree)

@@ -351,13 +351,13 @@ import sys
 from pathlib import Path
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.prepare import allow, release, secondaries, sequence
-from nvmelm.inventory.opened import session
+from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Role
 agree = lambda question: None
-with EmulatedHost(Path({str(host.state_dir.parent)!r})) as host, session(host, {PF!r}, change=True) as one:
-    sequence.prepare(one, Role.RESUMABLE, 1, confirm=agree)
-    sequence.prepare(one, Role.RESUMABLE, 2, confirm=agree)
-    release.release(one, confirm=agree)
+with EmulatedHost(Path({str(host.state_dir.parent)!r})) as host, open_primary(host, {PF!r}, change=True) as pf:
+    sequence.prepare(pf, Role.RESUMABLE, 1, confirm=agree)
+    sequence.prepare(pf, Role.RESUMABLE, 2, confirm=agree)
+    release.release(pf, confirm=agree)
 print("sqlite3" in sys.modules, "nvmelm.ownership.sessions" in sys.modules)
 """
     words = [sys.executable, "-c", program]

@@ -64,6 +64,13 @@ def prepare(host: EmulatedHost, vfs: int = 2, **options: Any) -> None:
         sequence.prepare(pf, Role.MIGRATABLE, vfs, vq=2, vi=1, confirm=agree, **options)
 
 
+def seen(watch: Watch, *, cntlid: int, driver: str | None) -> None:
+    """Wait until a look has found a controller with this driver."""
+    watch.wait(
+        "controller", lambda part: part["cntlid"] == cntlid and part["after"].get("driver", "unchanged") == driver
+    )
+
+
 def release(host: EmulatedHost) -> None:
     with open_primary(host, PF, change=True) as pf:
         undo_all.release(pf, confirm=agree)
@@ -73,8 +80,12 @@ def test_a_preparation_and_its_undoing_are_seen_once_and_in_order(host: Emulated
     prepare(host)
     for cntlid in (FIRST, FIRST + 1):
         watch.wait("mark", lambda part, cntlid=cntlid: part["cntlid"] == cntlid)  # type: ignore[misc]
+    # Only uevents keep what has passed: a driver that comes and goes between two looks is no change of a controller.
+    seen(watch, cntlid=FIRST, driver="vfio-pci")
     release(host)
     watch.wait("primary", lambda part: part["after"].get("vfs_enabled") == 0)
+    seen(watch, cntlid=FIRST, driver=None)
+    wait_until(lambda: followed(watch.of("controller"), FIRST, "state")[-1] == "offline", "offline", deadline_s=20)
     wait_until(lambda: len(watch.of("mark")) == 4, "both marks to be given and taken back", deadline_s=20)
     code, _ = watch.end(signal.SIGTERM)
     assert code == 0

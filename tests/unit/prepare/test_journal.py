@@ -143,6 +143,15 @@ def test_a_run_whose_cells_are_none_is_passed_over(host: Host, cells: dict[str, 
     assert [run.verb for run in journal(host).runs()] == ["sriov disable"]
 
 
+def test_a_run_that_gives_marks_an_end_is_read_again(host: Host) -> None:
+    one = journal(host)
+    one.begin("source prepare", "S", {"0x0001/mark": "migratable", "0x0001/valid_s": 60})
+    one.intend([change("0x0001/valid_s", None, 60)])
+    (run,) = journal(host).unfinished()
+    assert run.target["0x0001/valid_s"] == 60
+    assert run.before() == {"0x0001/valid_s": None}
+
+
 def test_what_is_written_of_another_device_in_the_place_is_neither_used_nor_forgotten(host: Host) -> None:
     for serial, before in (("old", 3), ("new", 1)):
         one = Journal(host, PF, serial)  # type: ignore[arg-type]
