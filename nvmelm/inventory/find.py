@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from nvmelm.commands import execute, identify
 from nvmelm.documents import Record, Report, about
-from nvmelm.errors import ExitCode, HostError, NvmelmError, UsageError
+from nvmelm.errors import ExitCode, HostError, NotReadyError, NvmelmError, UsageError
 from nvmelm.host import AdminQueue, Host
 from nvmelm.inventory import pci
 from nvmelm.inventory.pci import Bdf
@@ -111,18 +111,43 @@ def find_function(host: Host, text: str) -> tuple[PrimaryRef, Bdf | int]:
 
     Raises:
         UsageError: not of either form, or not a VF.
+        NotReadyError: the address of a VF that is not enabled.
     """
     if Bdf.looks_like(text):
         address = Bdf.parse(text)
         parent = pci.physical_function(host.sysfs, address)
         if parent is None:
-            raise UsageError(f"{address} is not an enabled VF", fix="nvmelm secondary list PF shows the VFs of a PF")
+            raise _no_enabled_vf(host, address)
         return find_primary(host, str(parent)), address
     name, slash, cntlid = text.rpartition("/")
     if not slash or not name or name == "/dev":
         fix = "name it by its address, 0000:01:00.1, or as PF/CNTLID, nvme0/0x0001"
         raise UsageError(f"{text!r} does not name a controlled function", fix=fix)
     return find_primary(host, name), parse_cntlid(cntlid)
+
+
+def _no_enabled_vf(host: Host, address: Bdf) -> NvmelmError:
+    """Return the error of an address without a VF: what is missing is either the VF, or a better address."""
+    message = f"{address} is not an enabled VF"
+    vf = None if host.sysfs.exists(address.path) else _vf_at(host, address)
+    if vf is None:
+        return UsageError(message, fix="nvmelm secondary list PF shows the VFs of a PF")
+    ref, number, enabled = vf
+    cause = f"it is the address of VF {number} of {ref.address}, and SR-IOV has enabled {enabled}"
+    fix = f"nvmelm sriov enable {ref.node} --vfs {number}{', which removes the existing VFs first' if enabled else ''}"
+    return NotReadyError(message, cause=cause, fix=fix, reason="no-vf")
+
+
+def _vf_at(host: Host, address: Bdf) -> tuple[PrimaryRef, int, int] | None:
+    """Return whose VF an address would be as the PFs' First VF Offset and VF Stride are now: PF, VF Number, NumVFs."""
+    for ref in primaries(host):
+        sriov = pci.sriov(host.sysfs, ref.address)
+        if sriov is None or sriov.offset < 1 or sriov.stride < 1 or address.domain != ref.address.domain:
+            continue
+        index, rest = divmod(address.routing_id - ref.address.routing_id - sriov.offset, sriov.stride)
+        if rest == 0 and 0 <= index < sriov.total:
+            return ref, index + 1, sriov.enabled
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

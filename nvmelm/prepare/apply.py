@@ -101,6 +101,7 @@ def undo(pf: OpenPrimary, target: Cells, verb: str, *, confirm: Confirm, dry_run
     errors are those of :func:`apply`.
     """
     picture = picture_for(pf, target)
+    sanity.require_sense(picture)
     request = Request(verb, known(picture, target))
     actions = plan(picture, request.target)
     guards.require_free_to(pf.host, picture, actions)

@@ -8,13 +8,15 @@ overrides and resources are gone with the boot, and the run is closed.
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal
 
 from nvmelm.documents import Record, Report, about
-from nvmelm.errors import NvmelmError, UncertainError, UsageError
+from nvmelm.errors import InterruptedByUserError, NvmelmError, UncertainError, UsageError
 from nvmelm.host import Host
 from nvmelm.inventory import suspension
 from nvmelm.inventory.find import find_primary, primaries
@@ -22,7 +24,7 @@ from nvmelm.inventory.opened import OpenPrimary, open_primary, require_privilege
 from nvmelm.inventory.picture import ActionView
 from nvmelm.prepare import guards
 from nvmelm.prepare.apply import Confirm, Request, apply, known, picture_for, undo
-from nvmelm.prepare.journal import Journal, Run, journal_path, journals
+from nvmelm.prepare.journal import Journal, Run, journals
 from nvmelm.prepare.plan import plan
 from nvmelm.prepare.release import remove_stale_marks
 from nvmelm.prepare.sequence import without_running
@@ -84,42 +86,112 @@ def recover(
 ) -> RecoverReport:
     """Undo every unfinished run of this host, or finish it.
 
+    A PF that cannot be recovered does not keep the others from it: they are recovered, then its error is raised.
+
     Args:
         leave: addresses of PFs that must not be touched: a session between two hosts is undecided there.
 
     Raises:
         PermissionDeniedError: not root.
-        UncertainError: a PF that a journal speaks of is not there, so nothing can be said about it.
+        UncertainError: a PF that a journal speaks of is not there, or is another device, so nothing can be said of it.
+        NvmelmError: what else kept a PF from being recovered; of several the first, and the others are its notes.
     """
     require_privilege(host)
-    found: list[Unfinished] = []
-    notes: list[str] = []
-    changed = False
+    recovery = _Recovery(host, finish, confirm, dry_run)
+    failures: list[NvmelmError] = []
     for journal in journals(host):
         runs = journal.unfinished()
-        if not runs:
-            continue
-        if journal.address in leave:
-            notes.append(
+        if journal.address in leave and runs:
+            recovery.notes.append(
                 f"{journal.address}: {len(runs)} unfinished, left alone beside a session; nvmelm recover again"
             )
             continue
-        boot = host.facts().boot_id
-        earlier = [run for run in runs if run.boot != boot and not run.before(boot)]
-        found += [_of_earlier_boot(journal, run) for run in earlier]
-        if len(runs) > len(earlier):
-            now = [run for run in runs if run not in earlier]
-            views, kept = _recover_now(host, journal, now, finish, confirm, dry_run)
-            found += views
-            if kept:
-                notes.append(kept)
-                continue
-        if not dry_run:
-            changed = True
-            _close(journal, runs, finished=finish)
-            notes.append(f"{journal.address}: {len(runs)} unfinished, {'finished' if finish else 'undone'} or closed")
-    notes += _standing_still(host, leave)
-    return RecoverReport(changed=changed, dry_run=dry_run, unfinished=tuple(found), notes=tuple(notes))
+        try:
+            recovery.of_journal(journal, runs)
+        except InterruptedByUserError:
+            raise
+        except NvmelmError as error:
+            failures.append(error)
+    if failures:
+        raise _with_notes(failures, recovery)
+    recovery.notes += _standing_still(host, leave)
+    unfinished, notes = tuple(recovery.unfinished), tuple(recovery.notes)
+    return RecoverReport(changed=recovery.changed, dry_run=dry_run, unfinished=unfinished, notes=notes)
+
+
+def _with_notes(failures: list[NvmelmError], recovery: _Recovery) -> NvmelmError:
+    """Return the first failure; the others, and what was recovered all the same, are its notes."""
+    first, *others = failures
+    for note in (*recovery.notes, *(error.message for error in others)):
+        first.add_note(note)
+    return first
+
+
+class _Recovery:
+    """The recovery of one PF after the other, and what there is to report of it so far."""
+
+    def __init__(self, host: Host, finish: bool, confirm: Confirm, dry_run: bool) -> None:
+        self._host = host
+        self._finish = finish
+        self._confirm = confirm
+        self._dry_run = dry_run
+        self._boot = host.facts().boot_id
+        self.unfinished: list[Unfinished] = []
+        self.notes: list[str] = []
+        self.changed = False
+
+    def of_journal(self, journal: Journal, runs: list[Run]) -> None:
+        """Recover the runs of one PF.
+
+        Raises:
+            UncertainError: the PF is not there; or another device is in its place, whose own runs are recovered.
+            NvmelmError: undoing or finishing failed.
+        """
+        earlier = [run for run in runs if run.boot != self._boot and not run.before(self._boot)]
+        self.unfinished += [_of_earlier_boot(journal, run) for run in earlier]
+        self._close(journal, earlier)
+        later = [run for run in runs if run not in earlier]
+        if not later:
+            return
+        with _opened(self._host, journal, later[0]) as pf:
+            ours = [run for run in later if run.serial == pf.ref.serial]
+            if ours:
+                self._of_device(pf, journal, ours)
+            for run in later:
+                _require_same_device(pf, journal, run)
+
+    def _of_device(self, pf: OpenPrimary, journal: Journal, runs: list[Run]) -> None:
+        """Undo or finish the runs of the device that is there, the last one first."""
+        self.unfinished += [_describe(pf, journal, run) for run in runs]
+        needed = "" if self._finish else _needed_by_guests(pf, runs)
+        if needed:
+            self.notes.append(needed)
+            return
+        for run in reversed(runs):
+            self._of_run(pf, run)
+        if not self._dry_run:
+            remove_stale_marks(pf)
+        self._close(journal, runs)
+
+    def _of_run(self, pf: OpenPrimary, run: Run) -> None:
+        confirm, dry_run = self._confirm, self._dry_run
+        if not self._finish:
+            undo(pf, run.before(self._boot), f"undo {run.verb}", confirm=confirm, dry_run=dry_run)
+            return
+        # Journaled like any run: it may touch cells the interrupted one had not come to.
+        wanted, _ = without_running(pf, picture_for(pf, run.target), run.wanted(self._boot))
+        apply(pf, Request(run.verb, wanted), confirm=confirm, dry_run=dry_run)
+
+    def _close(self, journal: Journal, runs: list[Run]) -> None:
+        if self._dry_run or not runs:
+            return
+        for run in runs:
+            journal.end("done" if self._finish else "recovered", run.run)
+        if all(run.outcome in ("recovered", "rolled back") for run in journal.runs()):
+            journal.forget()
+        self.changed = True
+        outcome = "finished" if self._finish else "undone"
+        self.notes.append(f"{journal.address}: {len(runs)} unfinished, {outcome} or closed")
 
 
 def _standing_still(host: Host, leave: Collection[str]) -> Iterator[str]:
@@ -141,29 +213,6 @@ def _standing_still(host: Host, leave: Collection[str]) -> Iterator[str]:
                 yield f"{ref.address}: {suspension.meaning(secondary)}; {fix}"
 
 
-def _recover_now(
-    host: Host, journal: Journal, runs: list[Run], finish: bool, confirm: Confirm, dry_run: bool
-) -> tuple[list[Unfinished], str]:
-    """Undo or finish the runs of a PF; return what they were, and why they were left alone after all."""
-    with _session(host, journal) as opened:
-        for run in runs:
-            _same_device(opened, run)
-        boot = host.facts().boot_id
-        found = [_describe(opened, journal, run) for run in runs]
-        kept = "" if finish else _needed_by_guests(opened, runs)
-        if kept:
-            return found, kept
-        for run in reversed(runs):
-            if finish:  # journaled like any run: it may touch cells the interrupted one had not come to
-                target, _ = without_running(opened, picture_for(opened, run.target), run.wanted(boot))
-                apply(opened, Request(run.verb, target), confirm=confirm, dry_run=dry_run)
-            else:
-                undo(opened, run.before(boot), f"undo {run.verb}", confirm=confirm, dry_run=dry_run)
-        if not dry_run:
-            remove_stale_marks(opened)
-    return found, ""
-
-
 def _needed_by_guests(pf: OpenPrimary, runs: list[Run]) -> str:
     """Say which controllers that run a guest, as far as the sessions tell, would go with the undo; empty: none."""
     guests = guards.running(pf.host, pf.picture(users=False))
@@ -181,28 +230,26 @@ def _needed_by_guests(pf: OpenPrimary, runs: list[Run]) -> str:
     return ""
 
 
-def _session(host: Host, journal: Journal) -> AbstractContextManager[OpenPrimary]:
+def _opened(host: Host, journal: Journal, run: Run) -> AbstractContextManager[OpenPrimary]:
     try:
         return open_primary(host, find_primary(host, journal.address), change=True)
     except UsageError as error:
         cause = "the journal speaks of it, but the host shows no such function driven by the nvme driver"
-        fix = f"bind {journal.address} to the nvme driver again; if it is gone for good, remove {journal.path}"
+        fix = f"bind {journal.address} to the nvme driver again; if it is gone for good: {_forgetting(journal, run)}"
         raise UncertainError(f"{journal.address} is not there", cause=cause, fix=fix) from error
 
 
-def _same_device(pf: OpenPrimary, run: Run) -> None:
+def _require_same_device(pf: OpenPrimary, journal: Journal, run: Run) -> None:
     if run.serial != pf.ref.serial:
         cause = f"the journal was written for serial {run.serial}; {pf.ref.serial} is there now"
-        path = journal_path(pf.host, pf.address)
-        fix = f"look at {path}, and remove it when the old device is gone for good"
+        fix = f"put the old device back, and recover; if it is gone for good: {_forgetting(journal, run)}"
         raise UncertainError(f"{pf.address} is another device", cause=cause, fix=fix)
 
 
-def _close(journal: Journal, runs: list[Run], *, finished: bool) -> None:
-    for run in runs:
-        journal.end("done" if finished else "recovered", run.run)
-    if all(run.outcome in ("recovered", "rolled back") for run in journal.runs()):
-        journal.forget()
+def _forgetting(journal: Journal, run: Run) -> str:
+    """Return the command that removes one run from a journal, which holds those of other devices as well."""
+    lines = f'/"run":"{re.escape(run.run)}"/d'
+    return f"sed -i {shlex.quote(lines)} {shlex.quote(str(journal.path))}"
 
 
 def _describe(pf: OpenPrimary, journal: Journal, run: Run) -> Unfinished:

@@ -50,22 +50,24 @@ def check_share(picture: Picture, chosen: Sequence[Secondary], vq: int | None, v
             _share_one(picture, chosen, kind, count)
 
 
-def require_enough(picture: Picture, one: Secondary) -> None:
-    """Refuse a controlled function that has no resources of a type to go online with; the device judges any others.
+def missing_types(picture: Picture, secondary: Secondary) -> tuple[str, ...]:
+    """Return the types, ``vq`` and ``vi``, of which a function has none though its primary gives them out."""
+    return tuple(kind for kind in _MINIMUM if _lacks(picture, secondary, kind))
+
+
+def too_few(picture: Picture, one: Secondary) -> NotReadyError:
+    """Return the error of a function that has no resources of some type to go online with.
 
     Raises:
-        NotReadyError: it has none; the fix assigns what is missing.
         NotSupportedError: that many are not free.
     """
-    missing = {kind: least for kind, least in _MINIMUM.items() if _lacks(picture, one, kind)}
-    if not missing:
-        return
+    missing = {kind: _MINIMUM[kind] for kind in missing_types(picture, one)}
     for kind in missing:
         _share_one(picture, [one], kind, None)
     has = " and ".join(f"{getattr(one, kind)} {kind.upper()}" for kind in missing)
     needs = " and ".join(f"{least} {kind.upper()}" for kind, least in missing.items())
     options = " ".join(f"--{kind} {least}" for kind, least in missing.items())
-    raise NotReadyError(
+    return NotReadyError(
         f"controller {one.cntlid:#06x} has too few resources to go online",
         cause=f"it has {has} resources, and needs {needs}",
         fix=f"nvmelm secondary assign {picture.primary.node} {one.cntlid:#06x} {options}",

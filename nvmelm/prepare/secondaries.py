@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nvmelm.commands import AdminCommandError
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
@@ -9,7 +10,7 @@ from nvmelm.inventory.read import resolve
 from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.apply import Confirm, Request, apply
 from nvmelm.prepare.plan import cell
-from nvmelm.prepare.resources import check_share, require_enough
+from nvmelm.prepare.resources import check_share, missing_types, too_few
 
 
 def assign(
@@ -33,15 +34,27 @@ def assign(
 def online(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Bring one secondary controller online.
 
+    Without resources of any type it is refused. Without those of one type it is the device that decides: there are
+    devices that assign no VI resources, and go online without.
+
     Raises:
-        NotReadyError: it has no VQ or no VI resources at all; the fix assigns the least (2 VQ, 1 VI).
+        NotReadyError: it has too few VQ or VI resources; the fix assigns the least (2 VQ, 1 VI).
         NotSupportedError: that many are not free.
     """
     picture = pf.picture(users=False)
-    one = resolve(picture, which)
-    if not one.online:
-        require_enough(picture, one)
-    return apply(pf, Request("secondary online", {cell(one.cntlid, "online"): True}), confirm=confirm, dry_run=dry_run)
+    secondary = resolve(picture, which)
+    missing = () if secondary.online else missing_types(picture, secondary)
+    if missing and not (secondary.vq or secondary.vi):
+        raise too_few(picture, secondary)
+    request = Request("secondary online", {cell(secondary.cntlid, "online"): True})
+    try:
+        return apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
+    except AdminCommandError as error:
+        if not missing:
+            raise
+        failure = too_few(picture, secondary)
+        failure.rolled_back = error.rolled_back
+        raise failure from error
 
 
 def offline(

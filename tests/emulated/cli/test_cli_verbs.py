@@ -200,7 +200,9 @@ def test_vfs_of_two_controlling_functions_are_bound_in_one_run(nvmelm: Cli, tmp_
         pytest.param(
             ["secondary", "allow-resume", "nvme0", "0x42", "--expires", "soon"], 2, "time span", id="no-time-span"
         ),
-        pytest.param(["vfio", "bind", "0000:01:00.1"], 2, "is not an enabled VF", id="bind-what-is-not-there"),
+        pytest.param(["vfio", "bind", "0000:01:00.1"], 10, "is not an enabled VF", id="bind-what-is-not-enabled"),
+        pytest.param(["vfio", "bind", "0000:01:00.0"], 2, "is not an enabled VF", id="bind-the-pf"),
+        pytest.param(["vfio", "bind", "0000:7f:00.1"], 2, "is not an enabled VF", id="bind-what-is-nobodys"),
         pytest.param(["vfio", "bind", "nonsense"], 2, "does not name a controlled function", id="bind-nonsense"),
         pytest.param(["state", "save", "nvme0", "0x42", "image"], 10, "", id="save-unmarked"),
         pytest.param(["state", "show", "missing"], 1, "missing", id="show-missing-image"),

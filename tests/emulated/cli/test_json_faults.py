@@ -17,7 +17,7 @@ import pytest
 from nvmelm import cli
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.faults import EmulatedCrash
-from nvmelm.prepare import executor as carrying_out
+from nvmelm.prepare import executor
 from tests.emulated.two_hosts import copy as copy_world
 
 SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
@@ -93,8 +93,8 @@ Run = Callable[..., tuple[int, str]]
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run a command line on an emulated host; what it waits for is not going to come, so it does not wait long."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(carrying_out, "_VFS_DEADLINE_S", 0.1)
-    monkeypatch.setattr(carrying_out, "_IDLE_DEADLINE_S", 0.1)
+    monkeypatch.setattr(executor, "_VFS_DEADLINE_S", 0.1)
+    monkeypatch.setattr(executor, "_IDLE_DEADLINE_S", 0.1)
 
     def line(host: Path, words: str, *more: str) -> tuple[int, str]:
         capsys.readouterr()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from nvmelm import cli
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import UncertainError
 from nvmelm.inventory import marks, suspension
+from nvmelm.inventory.find import primaries
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import Role
 from nvmelm.prepare import release, sequence, sriov
@@ -87,6 +90,32 @@ def test_an_interrupted_run_on_another_device_is_not_undone(host: EmulatedHost) 
         sequence.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
     with pytest.raises(UncertainError, match="another device"):
         recover(host, confirm=agree)
+
+
+def test_a_journal_of_another_device_keeps_no_other_pf_from_being_recovered(make_host: MakeHost) -> None:
+    host = make_host("nvme-2.1", "nvme-2.1")
+    first, second = (str(ref.address) for ref in primaries(host))
+    with open_primary(host, second) as pf:
+        serial = pf.ref.serial
+    for address, device in ((first, OLD), (first, primaries(host)[0].serial), (second, serial)):
+        Journal(host, address).begin("sriov enable", device, {"vfs": 4})
+    with pytest.raises(UncertainError, match="another device") as met:
+        recover(host, confirm=agree)
+    assert Journal(host, second).runs() == []
+    assert [run.serial for run in Journal(host, first).unfinished()] == [OLD]
+    assert any(second in note for note in met.value.__notes__)
+
+
+def test_the_fix_removes_the_runs_of_the_old_device_alone(host: EmulatedHost) -> None:
+    Journal(host, PF, OLD).begin("sriov enable", OLD, {"vfs": 4})
+    swap(host)
+    with opened(host) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
+    with pytest.raises(UncertainError) as met:
+        recover(host, confirm=agree)
+    subprocess.run(shlex.split(met.value.fix.partition("for good: ")[2]), check=True)
+    assert not recover(host, confirm=agree).unfinished
+    assert [run.serial for run in Journal(host, PF).runs()] == [OLD, "NEW"]
 
 
 def test_a_mark_rests_on_the_serial_number(host: EmulatedHost) -> None:

@@ -11,9 +11,10 @@ from nvmelm.emulator.machine.generations import NVME_2_1
 from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import ChangeReport, Picture, Role
-from nvmelm.prepare import sequence, sriov
+from nvmelm.prepare import release, secondaries, sequence, sriov
 from nvmelm.prepare.check import check
 from nvmelm.prepare.journal import Journal
+from nvmelm.prepare.recover import recover
 from tests.emulated.answers import agree
 from tests.emulated.conftest import MakeHost
 
@@ -58,6 +59,15 @@ def test_a_device_that_assigns_no_vi_resources_is_prepared_without_them(make_hos
     assert [(one.vi, one.online, one.driver) for one in report.picture.secondaries[:2]] == [(0, True, "vfio-pci")] * 2
 
 
+def test_a_device_that_assigns_no_vi_resources_brings_a_controller_online_without_them(make_host: MakeHost) -> None:
+    host = make_host(NVME_2_1.with_(assigns=1, vi_minimum=0))
+    with open_primary(host, PF, change=True) as pf:
+        sriov.enable_sriov(pf, 1, confirm=agree)
+        secondaries.assign(pf, 0x42, vq=2, vi=None, confirm=agree)
+        assert secondaries.online(pf, 0x42, confirm=agree).changed
+        assert pf.picture().secondaries[0].online
+
+
 TWISTS = {
     "0x0042 and 0x0043 both claim VF 1": lambda one: replace(one, vf_number=1) if one.cntlid == 0x43 else one,
     "0x0043 is said to be VF 999": lambda one: replace(one, vf_number=999) if one.cntlid == 0x43 else one,
@@ -83,3 +93,28 @@ def test_a_list_that_cannot_be_true_is_found_and_nothing_is_changed(
     assert what in met.value.cause
     assert not Journal(host, PF).runs()
     assert [one.level for one in check(host, PF).findings if what in one.message] == ["problem"]
+
+
+@pytest.mark.parametrize("undone", ["release", "recover"])
+def test_a_list_that_cannot_be_true_is_not_undone_either(
+    undone: str, make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = make_host()
+    with open_primary(host, PF, change=True) as pf:
+        sriov.enable_sriov(pf, 1, confirm=agree)
+        Journal(host, PF).begin("sriov enable", pf.ref.serial, {"vfs": 2})
+    before = Journal(host, PF).runs()
+    own, claim = OpenPrimary.picture, TWISTS["0x0042 and 0x0043 both claim VF 1"]
+
+    def twisted(self: OpenPrimary, **options: bool) -> Picture:
+        picture = own(self, **options)
+        return replace(picture, secondaries=tuple(map(claim, picture.secondaries)))
+
+    monkeypatch.setattr(OpenPrimary, "picture", twisted)
+    with pytest.raises(MalformedError, match="contradict"):
+        if undone == "recover":
+            recover(host, confirm=agree)
+        else:
+            with open_primary(host, PF, change=True) as pf:
+                release.release(pf, confirm=agree)
+    assert Journal(host, PF).runs() == before
