@@ -86,18 +86,18 @@ def all_allocated_namespaces(queue: AdminQueue) -> list[int]:
 
 
 def _namespaces(queue: AdminQueue, build: Callable[[int], AdminCommand], name: str) -> list[int]:
-    found: list[int] = []
+    listed: list[int] = []
     while True:
-        above = found[-1] if found else 0
+        above = listed[-1] if listed else 0
         answer = execute(queue, build(above))
         page = parse_namespace_list(answer.data)
         _check_ascending(page, above + 1, name)
-        found += page
-        if len(found) > MAX_NAMESPACES:
+        listed += page
+        if len(listed) > MAX_NAMESPACES:
             raise _nonsense(name, f"it names more than {MAX_NAMESPACES} namespaces")
         # The command cannot ask above FFFFFFFDh, and there is no namespace beyond FFFFFFFEh.
         if len(page) < MAX_NAMESPACES_PER_LIST or page[-1] >= 0xFFFF_FFFE:
-            return found
+            return listed
 
 
 def _read(
@@ -108,15 +108,15 @@ def _read(
     first: int,
     page_size: int,
 ) -> list[_Item]:
-    found: list[_Item] = []
+    items: list[_Item] = []
     while True:
         command = build(first)
         page = parse(execute(queue, command).data)
         ids = [identifier(item) for item in page]
         _check_ascending(ids, first, command.name)
-        found += page
+        items += page
         if len(page) < page_size or ids[-1] == _LARGEST_CNTLID:
-            return found
+            return items
         first = ids[-1] + 1
 
 

@@ -101,13 +101,13 @@ def _is_toml(name: str) -> bool:
 
 def _require(path: Path, wanted: Literal["file", "directory"]) -> None:
     """Refuse what bears a name of the configuration and is something else; /dev/null is as good as an empty file."""
-    found: str = what_is(str(path))
-    if found == "file" and not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  # as what_is does
-        found = "pipe or a socket, which is not waited for"
-    if found == wanted or (wanted == "file" and os.path.realpath(path) == os.devnull):
+    kind: str = what_is(str(path))
+    if kind == "file" and not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  # as what_is does
+        kind = "pipe or a socket, which is not waited for"
+    if kind == wanted or (wanted == "file" and os.path.realpath(path) == os.devnull):
         return
-    what = f"a {found}"
-    if found == "nothing":  # of os.path: what stands in the way is no error here
+    what = f"a {kind}"
+    if kind == "nothing":  # of os.path: what stands in the way is no error here
         is_link = os.path.islink(path)  # noqa: PTH114
         what = f"a link to {os.path.realpath(path)}, which cannot be read" if is_link else "not to be looked at"
     raise UsageError(
@@ -122,15 +122,15 @@ def load(files: Iterable[Path]) -> list[Wanted]:
         UsageError: with file, line and key.
         HostError: a file cannot be read.
     """
-    found: list[Wanted] = []
+    entries: list[Wanted] = []
     for path in files:
-        found += parse(str(path), _text(path, read_file(path, _MAX_BYTES)))
+        entries += parse(str(path), _text(path, read_file(path, _MAX_BYTES)))
     seen: dict[tuple[str, str], Wanted] = {}
-    for one in found:
-        earlier = seen.setdefault((one.by, one.name), one)
-        if earlier is not one:
-            raise _twice(earlier, one, one.name)
-    return found
+    for entry in entries:
+        earlier = seen.setdefault((entry.by, entry.name), entry)
+        if earlier is not entry:
+            raise _twice(earlier, entry, entry.name)
+    return entries
 
 
 def _text(path: Path, content: bytes) -> str:
@@ -224,12 +224,12 @@ def _bad(name: str, line: int, key: str, why: str) -> UsageError:
     )
 
 
-def _twice(one: Wanted, other: Wanted, name: str) -> UsageError:
+def _twice(entry: Wanted, other: Wanted, name: str) -> UsageError:
     return UsageError(
-        f"{name} stands twice", cause=f"at {one.place} and at {other.place}", fix="keep one of them", reason="config"
+        f"{name} stands twice", cause=f"at {entry.place} and at {other.place}", fix="keep one of them", reason="config"
     )
 
 
-def same_function(one: Wanted, other: Wanted, address: str) -> UsageError:
+def same_function(entry: Wanted, other: Wanted, address: str) -> UsageError:
     """Return the error of two entries that name one function in different ways."""
-    return _twice(one, other, address)
+    return _twice(entry, other, address)

@@ -56,7 +56,7 @@ class ApplyReport(Report):
     @property
     def code(self) -> ExitCode:
         """Return the exit code: that of the first entry that failed or is absent."""
-        bad = [one.exit_code for one in self.entries if one.exit_code]
+        bad = [applied.exit_code for applied in self.entries if applied.exit_code]
         return ExitCode(bad[0]) if bad else ExitCode.DONE
 
 
@@ -68,17 +68,19 @@ def reach(host: Host, wanted: Sequence[Wanted], *, confirm: Confirm, dry_run: bo
         HostError: what driverctl and libvirt keep in ``/etc`` cannot be read.
     """
     called = [(ref, names(host, ref)) for ref in primaries(host)]
-    found = [(one, [ref for ref, known in called if known[one.by] == one.name]) for one in wanted]
+    named = [(entry, [ref for ref, known in called if known[entry.by] == entry.name]) for entry in wanted]
     seen: dict[str, Wanted] = {}
-    for one, refs in found:
-        if len(refs) == 1 and seen.setdefault(str(refs[0].address), one) is not one:
-            raise same_function(seen[str(refs[0].address)], one, str(refs[0].address))
+    for entry, refs in named:
+        if len(refs) == 1 and seen.setdefault(str(refs[0].address), entry) is not entry:
+            raise same_function(seen[str(refs[0].address)], entry, str(refs[0].address))
     claims = host.claims()
     entries = tuple(
-        _ambiguous(one, refs) if len(refs) > 1 else _one(host, one, next(iter(refs), None), claims, confirm, dry_run)
-        for one, refs in found
+        _ambiguous(entry, refs)
+        if len(refs) > 1
+        else _one(host, entry, next(iter(refs), None), claims, confirm, dry_run)
+        for entry, refs in named
     )
-    return ApplyReport(changed=any(one.outcome == "done" for one in entries), dry_run=dry_run, entries=entries)
+    return ApplyReport(changed=any(applied.outcome == "done" for applied in entries), dry_run=dry_run, entries=entries)
 
 
 def find_ready(host: Host, text: str) -> PrimaryRef:

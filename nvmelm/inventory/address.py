@@ -49,10 +49,10 @@ class Address:
         Raises:
             UsageError: it is none, or something in it could be taken for an option.
         """
-        found = _URL.fullmatch(text) if len(text) <= _MAX_URL else None
-        if found is None:
+        match = _URL.fullmatch(text) if len(text) <= _MAX_URL else None
+        if match is None:
             raise _bad(text, "it is not ssh://[user@]HOST[:port]/PF/CNTLID")
-        user, host, port, path = (part or "" for part in found.groups())
+        user, host, port, path = (part or "" for part in match.groups())
         user = unquote(user)
         # RFC 6874: the % before a zone is written %25; ssh, and most people, write it as it is.
         bare = host[1:-1].replace("%25", "%", 1) if host.startswith("[") else unquote(host)
@@ -60,8 +60,8 @@ class Address:
             raise _bad(text, f"{bare!r} is no host name or address")
         if user and not _USER.fullmatch(user):
             raise _bad(text, f"{user!r} is no user name")
-        number = decimal(port, most=_MAX_PORT) if found[3] is not None else 0
-        if number is None or (number == 0 and found[3] is not None):
+        number = decimal(port, most=_MAX_PORT) if match[3] is not None else 0
+        if number is None or (number == 0 and match[3] is not None):
             raise _bad(text, f"{port!r} is no port")
         pf, cntlids = _path(text, unquote(path))
         return cls(bare, user, number, pf, cntlids)
@@ -75,7 +75,7 @@ class Address:
         host = f"[{self.host.replace('%', '%25')}]" if ":" in self.host else self.host
         user = f"{quote(self.user, safe=_IN_A_USER)}@" if self.user else ""
         place = f"/{quote(self.pf, safe='/:')}" if self.pf else ""
-        which = "/" + ",".join(f"{one:#06x}" for one in self.cntlids) if self.cntlids else ""
+        which = "/" + ",".join(f"{cntlid:#06x}" for cntlid in self.cntlids) if self.cntlids else ""
         return f"ssh://{user}{host}{f':{self.port}' if self.port else ''}{place}{which}"
 
     def command(self, remote: str, *, rsh: str = "") -> list[str]:
@@ -99,7 +99,7 @@ def _path(text: str, path: str) -> tuple[str, tuple[int, ...]]:
     pf = f"/{pf}" if pf.startswith("dev/") else pf
     if not _PF.fullmatch(pf):
         raise _bad(text, f"{pf!r} names no controlling function")
-    return pf, tuple(parse_cntlid(one) for one in last.split(",")) if last else ()
+    return pf, tuple(parse_cntlid(word) for word in last.split(",")) if last else ()
 
 
 def _bad(text: str, cause: str) -> UsageError:

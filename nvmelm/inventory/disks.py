@@ -47,15 +47,15 @@ def other_controllers(sysfs: Sysfs, controller: str, disk: str) -> list[str]:
 
 def standing_on(sysfs: Sysfs, disk: str) -> dict[str, str]:
     """Return every block device that stands on a disk, at any depth, with the one it stands on directly."""
-    found: dict[str, str] = {}
+    holders: dict[str, str] = {}
     waiting = [(disk, f"block/{disk}")]
     while waiting:
         below, path = waiting.pop(0)
         for name, where in _directly(sysfs, below, path):
-            if name not in found and name != disk:
-                found[name] = below
+            if name not in holders and name != disk:
+                holders[name] = below
                 waiting.append((name, where))
-    return found
+    return holders
 
 
 def is_partition(name: str, device: str) -> bool:

@@ -71,17 +71,19 @@ def _freed(sysfs: Sysfs, pf: Bdf, owned: Sequence[Bdf]) -> str:
 
 def notes(sysfs: Sysfs, picture: Picture, chosen: Sequence[Secondary]) -> tuple[str, ...]:
     """Return what to know of the groups of some VFs before they are given to VMs; empty: each is alone in its own."""
-    return tuple(_notes(sysfs, picture, {one.cntlid for one in chosen}))
+    return tuple(_notes(sysfs, picture, {secondary.cntlid for secondary in chosen}))
 
 
 def _notes(sysfs: Sysfs, picture: Picture, chosen: set[int]) -> Iterator[str]:
     pf = Bdf.parse(picture.primary.address)
-    bound = {str(one.address) for one in picture.secondaries if one.cntlid in chosen}
-    for group in sorted({one.iommu_group for one in picture.secondaries if one.iommu_group is not None}):
-        members = [one for one in picture.secondaries if one.iommu_group == group]
-        if not any(one.cntlid in chosen for one in members):
+    bound = {str(secondary.address) for secondary in picture.secondaries if secondary.cntlid in chosen}
+    for group in sorted(
+        {secondary.iommu_group for secondary in picture.secondaries if secondary.iommu_group is not None}
+    ):
+        members = [secondary for secondary in picture.secondaries if secondary.iommu_group == group]
+        if not any(secondary.cntlid in chosen for secondary in members):
             continue
-        names = ", ".join(str(one.address) for one in members)
+        names = ", ".join(str(secondary.address) for secondary in members)
         problem = obstacle(sysfs, pf, group, bound=bound)
         if problem is not None:
             yield f"no VM can take {names}: {problem.text}; {problem.fix}"

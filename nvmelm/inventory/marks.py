@@ -59,8 +59,8 @@ class StoredMark(NamedTuple):
     def parse(cls, text: str) -> StoredMark | None:
         """Read a mark's file; None when it cannot be read."""
         try:
-            found = json.loads(text)
-            known = {**found, "role": Role(found["role"])}
+            body = json.loads(text)
+            known = {**body, "role": Role(body["role"])}
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
         fits = known.keys() == _FORM.keys() and all(isinstance(known[name], kind) for name, kind in _FORM.items())
@@ -80,7 +80,7 @@ _FORM = {
 }
 
 
-def facts_of(host: Host, picture: Picture, one: Secondary) -> dict[str, Any]:
+def facts_of(host: Host, picture: Picture, secondary: Secondary) -> dict[str, Any]:
     """Return the facts a mark of this function rests on."""
     primary = picture.primary
     formats = primary.state_formats
@@ -92,12 +92,12 @@ def facts_of(host: Host, picture: Picture, one: Secondary) -> dict[str, Any]:
         "live_migration": primary.live_migration,
         "formats": [list(formats.versions), list(formats.vendor_uuids)] if formats else None,
         "primary": primary.cntlid,
-        "vf_number": one.vf_number,
-        "address": one.address,
-        "incarnation": one.incarnation,
-        "online": one.online,
-        "vq": one.vq,
-        "vi": one.vi,
+        "vf_number": secondary.vf_number,
+        "address": secondary.address,
+        "incarnation": secondary.incarnation,
+        "online": secondary.online,
+        "vq": secondary.vq,
+        "vi": secondary.vi,
     }
 
 
@@ -112,7 +112,7 @@ def digest(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def verify(picture: Picture, one: Secondary) -> None:
+def verify(picture: Picture, secondary: Secondary) -> None:
     """Refuse a function that may not be marked.
 
     Raises:
@@ -121,23 +121,28 @@ def verify(picture: Picture, one: Secondary) -> None:
         BusyError: the kernel's NVMe driver owns it.
     """
     require_live_migration(picture)
-    name = f"controller {one.cntlid:#06x}"
+    name = f"controller {secondary.cntlid:#06x}"
     node = picture.primary.node
-    if not one.present:
-        raise no_vf(picture, one)
-    if not one.online:
-        fix = f"nvmelm secondary assign {node} {one.cntlid:#06x} --vq N --vi N, then nvmelm secondary online"
+    if not secondary.present:
+        raise no_vf(picture, secondary)
+    if not secondary.online:
+        fix = f"nvmelm secondary assign {node} {secondary.cntlid:#06x} --vq N --vi N, then nvmelm secondary online"
         raise NotReadyError(
-            f"{name} is {one.state}", cause="only an online controller has a state to move", fix=fix, reason="offline"
+            f"{name} is {secondary.state}",
+            cause="only an online controller has a state to move",
+            fix=fix,
+            reason="offline",
         )
-    if one.driver == "nvme":
-        cause = f"the kernel drives it as {one.controller_node or 'a controller'} and would fight over its queues"
-        fix = f"nvmelm vfio bind --unmarked {one.address} takes it from the kernel (asks first if it is in use)"
+    if secondary.driver == "nvme":
+        cause = f"the kernel drives it as {secondary.controller_node or 'a controller'} and would fight over its queues"
+        fix = f"nvmelm vfio bind --unmarked {secondary.address} takes it from the kernel (asks first if it is in use)"
         raise BusyError(f"{name} is owned by the nvme driver", cause=cause, fix=fix)
-    if one.driver not in (None, "vfio-pci"):
-        cause = f"the driver {one.driver} may migrate the function itself; two managers would overwrite each other"
-        fix = f"nvmelm vfio unbind {one.address}, or leave the migration to that driver"
-        raise NotSupportedError(f"{name} is bound to {one.driver}", cause=cause, fix=fix)
+    if secondary.driver not in (None, "vfio-pci"):
+        cause = (
+            f"the driver {secondary.driver} may migrate the function itself; two managers would overwrite each other"
+        )
+        fix = f"nvmelm vfio unbind {secondary.address}, or leave the migration to that driver"
+        raise NotSupportedError(f"{name} is bound to {secondary.driver}", cause=cause, fix=fix)
 
 
 def require_live_migration(picture: Picture) -> None:
@@ -162,7 +167,7 @@ def require_live_migration(picture: Picture) -> None:
 def give(
     host: Host,
     picture: Picture,
-    one: Secondary,
+    secondary: Secondary,
     role: Role,
     *,
     valid_s: int | None = None,
@@ -174,19 +179,19 @@ def give(
         valid_s: seconds until the mark expires, or None for no expiry.
         durable: wait for the disk; a mark does not hold after a reboot, so nothing is lost but time.
     """
-    facts = facts_of(host, picture, one)
+    facts = facts_of(host, picture, secondary)
     now = datetime.now(UTC)
     mark = StoredMark(
         format=_FORMAT,
         role=role,
-        cntlid=one.cntlid,
+        cntlid=secondary.cntlid,
         given_at=now.isoformat(timespec="seconds"),
         given_by=_who(),
         expires_at=(now + timedelta(seconds=valid_s)).isoformat(timespec="seconds") if valid_s else None,
         facts=facts,
         facts_digest=digest(facts),
     )
-    store.write(mark_path(host, picture.primary.address, one.cntlid), mark.dumps(), durable=durable)
+    store.write(mark_path(host, picture.primary.address, secondary.cntlid), mark.dumps(), durable=durable)
 
 
 def revoke(host: Host, address: str, cntlid: int) -> None:
@@ -194,12 +199,12 @@ def revoke(host: Host, address: str, cntlid: int) -> None:
     store.remove(mark_path(host, address, cntlid))
 
 
-def look(host: Host, picture: Picture, one: Secondary) -> Mark | None:
+def look(host: Host, picture: Picture, secondary: Secondary) -> Mark | None:
     """Return the mark of a function and whether it still holds, or None when it has none."""
-    stored = _load(mark_path(host, picture.primary.address, one.cntlid))
+    stored = _load(mark_path(host, picture.primary.address, secondary.cntlid))
     if stored is None:
         return None
-    broken = list(_changes(stored.facts, facts_of(host, picture, one)))
+    broken = list(_changes(stored.facts, facts_of(host, picture, secondary)))
     if stored.facts_digest != digest(stored.facts):
         broken.append("the mark's file was altered")
     if stored.expires_at and _expired(stored.expires_at):
@@ -224,27 +229,29 @@ def joined(host: Host, picture: Picture) -> Picture:
     """Return the picture with the mark of every function."""
     if not store.names(host.state_dir / "marks" / picture.primary.address):
         return picture
-    marked = [replace(one, mark=look(host, picture, one)) for one in picture.secondaries]
+    marked = [replace(secondary, mark=look(host, picture, secondary)) for secondary in picture.secondaries]
     return replace(picture, secondaries=tuple(marked))
 
 
-def require(picture: Picture, one: Secondary, *roles: Role) -> None:
+def require(picture: Picture, secondary: Secondary, *roles: Role) -> None:
     """Refuse a function without a mark that holds and allows one of these roles.
 
     Raises:
         NotReadyError: no mark, one that no longer holds, or one for the other role.
     """
-    node, name = picture.primary.node, f"controller {one.cntlid:#06x}"
+    node, name = picture.primary.node, f"controller {secondary.cntlid:#06x}"
     verb = "allow-resume" if roles == (Role.RESUMABLE,) else "allow-migration"
-    fix = f"nvmelm secondary {verb} {node} {one.cntlid:#06x}"
+    fix = f"nvmelm secondary {verb} {node} {secondary.cntlid:#06x}"
     wanted = " or ".join(roles)
-    if one.mark is None:
+    if secondary.mark is None:
         raise NotReadyError(f"{name} is not marked {wanted}", cause="step 3 was not done", fix=fix, reason="unmarked")
-    if not one.mark.holds:
-        cause = "; ".join(one.mark.broken_by)
+    if not secondary.mark.holds:
+        cause = "; ".join(secondary.mark.broken_by)
         raise NotReadyError(f"the mark of {name} no longer holds", cause=cause, fix=fix, reason="mark-broken")
-    if one.mark.role not in roles:
-        raise NotReadyError(f"{name} is marked {one.mark.role}, not {wanted}", cause="", fix=fix, reason="wrong-mark")
+    if secondary.mark.role not in roles:
+        raise NotReadyError(
+            f"{name} is marked {secondary.mark.role}, not {wanted}", cause="", fix=fix, reason="wrong-mark"
+        )
 
 
 def _expired(when: str) -> bool:

@@ -21,10 +21,10 @@ def with_namespaces(queue: AdminQueue, picture: Picture, cntlids: Collection[int
     """
     attached = {nsid: frozenset(listing.all_attached_controllers(queue, nsid)) for nsid in _nsids(queue)}
     secondaries = (
-        replace(one, namespaces=tuple(nsid for nsid, ids in attached.items() if one.cntlid in ids))
-        if one.cntlid in cntlids
-        else one
-        for one in picture.secondaries
+        replace(secondary, namespaces=tuple(nsid for nsid, ids in attached.items() if secondary.cntlid in ids))
+        if secondary.cntlid in cntlids
+        else secondary
+        for secondary in picture.secondaries
     )
     return replace(picture, secondaries=tuple(secondaries))
 

@@ -135,13 +135,13 @@ def sriov(sysfs: Sysfs, pf: Bdf) -> Sriov | None:
 
 def virtual_functions(sysfs: Sysfs, pf: Bdf) -> dict[int, Bdf]:
     """Return the enabled VFs by index (0-based; VF Number less one), from the ``virtfnN`` links."""
-    found = {}
+    functions = {}
     for name in sysfs.listdir(pf.path):
         match = _VIRTFN.fullmatch(name)
         address = _linked(sysfs, f"{pf.path}/{name}") if match else None
         if match and address:
-            found[int(match[1])] = address
-    return found
+            functions[int(match[1])] = address
+    return functions
 
 
 def virtual_function(sysfs: Sysfs, pf: Bdf, index: int) -> Bdf | None:

@@ -167,7 +167,7 @@ class Picture(Report):
 
     def secondary(self, cntlid: int) -> Secondary | None:
         """Return the secondary controller with an id, or None."""
-        return next((one for one in self.secondaries if one.cntlid == cntlid), None)
+        return next((secondary for secondary in self.secondaries if secondary.cntlid == cntlid), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

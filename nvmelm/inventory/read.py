@@ -38,26 +38,26 @@ _SCS_ONLINE = 0x01
 
 def resolve(picture: Picture, which: Bdf | int) -> Secondary:
     """Return the controlled function of a picture that an address or controller id names; UsageError when none."""
-    for one in picture.secondaries:
-        if which in (one.cntlid, one.address) or str(which) == one.address:
-            return one
+    for secondary in picture.secondaries:
+        if which in (secondary.cntlid, secondary.address) or str(which) == secondary.address:
+            return secondary
     name = f"{which:#06x}" if isinstance(which, int) else str(which)
-    known = ", ".join(f"{one.cntlid:#06x}" for one in picture.secondaries[:8]) or "none"
+    known = ", ".join(f"{secondary.cntlid:#06x}" for secondary in picture.secondaries[:8]) or "none"
     cause = f"its secondary controllers are {known}{', …' if len(picture.secondaries) > 8 else ''}"
     fix = f"nvmelm secondary list {picture.primary.node}"
     raise UsageError(f"{name} is not a controlled function of {picture.primary.address}", cause=cause, fix=fix)
 
 
-def no_vf(picture: Picture, one: Secondary) -> NotReadyError:
+def no_vf(picture: Picture, secondary: Secondary) -> NotReadyError:
     """Return the error of a VF that is not enabled; to enable one more removes those there are (the kernel's rule)."""
-    node, there = picture.primary.node, picture.primary.vfs_enabled
+    node, enabled = picture.primary.node, picture.primary.vfs_enabled
     cause = "SR-IOV has not enabled it"
-    fix = f"nvmelm sriov enable {node} --vfs {max(one.vf_number, 1)}"
-    if there:
-        cause = f"SR-IOV has enabled {there} VF{'s' if there > 1 else ''}, and it is VF {one.vf_number}"
-        others = "the existing VF" if there == 1 else f"all {there} existing VFs"
+    fix = f"nvmelm sriov enable {node} --vfs {max(secondary.vf_number, 1)}"
+    if enabled:
+        cause = f"SR-IOV has enabled {enabled} VF{'s' if enabled > 1 else ''}, and it is VF {secondary.vf_number}"
+        others = "the existing VF" if enabled == 1 else f"all {enabled} existing VFs"
         fix = f"use an existing VF (nvmelm secondary list {node}), or {fix}, which removes {others} first"
-    return NotReadyError(f"controller {one.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
+    return NotReadyError(f"controller {secondary.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
 
 
 def read_picture(host: Host, queue: AdminQueue, ref: PrimaryRef, *, users: bool = True) -> Picture:
@@ -118,7 +118,7 @@ def _state_formats(queue: AdminQueue, identity: IdentifyController) -> StateForm
     if page is None:
         return None
     formats = WireStateFormats.parse(page)
-    return StateFormats(versions=formats.versions, vendor_uuids=tuple(str(one) for one in formats.uuids))
+    return StateFormats(versions=formats.versions, vendor_uuids=tuple(str(uuid) for uuid in formats.uuids))
 
 
 def _primary(
@@ -251,48 +251,52 @@ def _predict(ref: PrimaryRef, sriov: pci.Sriov | None, index: int, taken: frozen
 
 def with_users(host: Host, secondaries: list[Secondary]) -> list[Secondary]:
     """Return controlled functions with who has each in use; this looks through the host's processes."""
-    stacks = {one.cntlid: _stacks(host, one) for one in secondaries}
-    nodes = {one.cntlid: _nodes(one, stacks[one.cntlid]) for one in secondaries}
+    stacks = {secondary.cntlid: _stacks(host, secondary) for secondary in secondaries}
+    nodes = {secondary.cntlid: _nodes(secondary, stacks[secondary.cntlid]) for secondary in secondaries}
     wanted = list(dict.fromkeys(node for group in nodes.values() for node in group))  # VFs may share a group's node
     if not wanted:
         return secondaries
     openers = host.openers(wanted)
-    mounts = host.mounts() if any(one.controller_node for one in secondaries) else []
+    mounts = host.mounts() if any(secondary.controller_node for secondary in secondaries) else []
     joined = []
-    for one in secondaries:
-        users = [f"{opener} has /dev/{opener.node} open" for opener in openers if opener.node in nodes[one.cntlid]]
-        for disk, stack in stacks[one.cntlid].items():
-            users += _disk_users(host, one, disk, stack, mounts)
-        joined.append(replace(one, used_by=tuple(users)))
+    for secondary in secondaries:
+        users = [
+            f"{opener} has /dev/{opener.node} open" for opener in openers if opener.node in nodes[secondary.cntlid]
+        ]
+        for disk, stack in stacks[secondary.cntlid].items():
+            users += _disk_users(host, secondary, disk, stack, mounts)
+        joined.append(replace(secondary, used_by=tuple(users)))
     return joined
 
 
-def _stacks(host: Host, one: Secondary) -> dict[str, dict[str, str]]:
+def _stacks(host: Host, secondary: Secondary) -> dict[str, dict[str, str]]:
     """Return the disks of a VF that the kernel drives, each with what stands on it."""
-    if not one.controller_node:
+    if not secondary.controller_node:
         return {}
-    return {disk: disks.standing_on(host.sysfs, disk) for disk in disks.of_controller(host.sysfs, one.controller_node)}
+    return {
+        disk: disks.standing_on(host.sysfs, disk) for disk in disks.of_controller(host.sysfs, secondary.controller_node)
+    }
 
 
-def _nodes(one: Secondary, stacks: dict[str, dict[str, str]]) -> list[str]:
+def _nodes(secondary: Secondary, stacks: dict[str, dict[str, str]]) -> list[str]:
     """Return the device nodes whose users are users of the VF, without ``/dev/``."""
-    if one.vfio_node:
-        extra = [f"vfio/devices/{one.vfio_device}"] if one.vfio_device else []
-        return [one.vfio_node.removeprefix("/dev/"), *extra]
-    if one.controller_node:
+    if secondary.vfio_node:
+        extra = [f"vfio/devices/{secondary.vfio_device}"] if secondary.vfio_device else []
+        return [secondary.vfio_node.removeprefix("/dev/"), *extra]
+    if secondary.controller_node:
         below = (name for disk, stack in stacks.items() for name in (disk, disks.generic_node(disk), *stack))
-        return list(dict.fromkeys([one.controller_node, *below]))
+        return list(dict.fromkeys([secondary.controller_node, *below]))
     return []
 
 
-def _disk_users(host: Host, one: Secondary, disk: str, stack: dict[str, str], mounts: list[Mount]) -> list[str]:
+def _disk_users(host: Host, secondary: Secondary, disk: str, stack: dict[str, str], mounts: list[Mount]) -> list[str]:
     """Return what the kernel itself uses a disk for, and where it cannot be named, that it does."""
-    there = {disk, *stack}
-    used = [mount for mount in mounts if mount.device in there or disks.is_partition(mount.device, disk)]
+    devices = {disk, *stack}
+    used = [mount for mount in mounts if mount.device in devices or disks.is_partition(mount.device, disk)]
     users = [f"/dev/{mount.device} is used as {mount.where}" for mount in used]
     users += [f"/dev/{below} is held by {name}" for name, below in stack.items() if not disks.is_partition(name, below)]
     if not users and host.exclusively_held([disk]):
         users = [f"/dev/{disk} is in use by the kernel (a pool, or mounted where this process cannot look)"]
-    others = disks.other_controllers(host.sysfs, str(one.controller_node), disk) if users else []
+    others = disks.other_controllers(host.sysfs, str(secondary.controller_node), disk) if users else []
     also = f" ({', '.join(others)} leads to it, too)" if others else ""
     return [f"{user}{also}" for user in users]

@@ -33,25 +33,25 @@ def joined(host: Host, queue: AdminQueue, picture: Picture) -> Picture:
     Raises:
         HostError, TimedOutError: the queue failed.
     """
-    ready = [one for one in picture.secondaries if one.present and one.online]
+    ready = [secondary for secondary in picture.secondaries if secondary.present and secondary.online]
     if not ready or not picture.primary.live_migration:
         return picture
     try:
         with host.lock(picture.primary.address, timeout_s=0.0):
             if _freezes(queue):
                 return replace(picture, suspension_unknown=_FREEZES)
-            asked = {one.cntlid: _suspended(queue, picture.primary, one) for one in ready}
+            asked = {secondary.cntlid: _suspended(queue, picture.primary, secondary) for secondary in ready}
     except BusyError as error:
         return replace(picture, suspension_unknown=error.message)
     except ReplayMismatchError:  # bug reports leave out all that was asked of states
         return replace(picture, suspension_unknown="the recording does not say")
-    rows = (_row(host, picture, one, asked.get(one.cntlid)) for one in picture.secondaries)
+    rows = (_row(host, picture, secondary, asked.get(secondary.cntlid)) for secondary in picture.secondaries)
     return replace(picture, secondaries=tuple(rows))
 
 
-def _row(host: Host, picture: Picture, one: Secondary, suspended: bool | None) -> Secondary:
-    when = (saved_at(host, picture.primary, one) or None) if suspended else None
-    return replace(one, suspended=suspended, saved_at=when)
+def _row(host: Host, picture: Picture, secondary: Secondary, suspended: bool | None) -> Secondary:
+    when = (saved_at(host, picture.primary, secondary) or None) if suspended else None
+    return replace(secondary, suspended=suspended, saved_at=when)
 
 
 def _freezes(queue: AdminQueue) -> bool:
@@ -60,36 +60,36 @@ def _freezes(queue: AdminQueue) -> bool:
     return effects is not None and effects.admin(Opcode.MIGRATION_RECEIVE).cse != 0
 
 
-def _suspended(queue: AdminQueue, primary: Primary, one: Secondary) -> bool | None:
+def _suspended(queue: AdminQueue, primary: Primary, secondary: Secondary) -> bool | None:
     """Return what the controller's state says; None when the device refuses it, or answers nonsense."""
     try:
-        return state_reader.is_suspended(queue, one.cntlid, state_reader.formats_of(primary))
+        return state_reader.is_suspended(queue, secondary.cntlid, state_reader.formats_of(primary))
     except (AdminCommandError, MalformedError):
         return None
 
 
-def meaning(one: Secondary) -> str:
+def meaning(secondary: Secondary) -> str:
     """Return what is known of a suspended controller, as a clause."""
-    saved = f", saved at {one.saved_at} and not resumed" if one.saved_at else ""
-    return f"{one.cntlid:#06x} is suspended{saved}: its guest waits for I/O"
+    saved = f", saved at {secondary.saved_at} and not resumed" if secondary.saved_at else ""
+    return f"{secondary.cntlid:#06x} is suspended{saved}: its guest waits for I/O"
 
 
-def saved_path(host: Host, primary: Primary, one: Secondary) -> Path:
+def saved_path(host: Host, primary: Primary, secondary: Secondary) -> Path:
     """Return where it stands when a controller's state was last saved."""
-    return host.state_dir / "saved" / primary.address / f"{one.cntlid:#06x}.json"
+    return host.state_dir / "saved" / primary.address / f"{secondary.cntlid:#06x}.json"
 
 
-def identity_of(host: Host, primary: Primary, one: Secondary) -> dict[str, str | int]:
+def identity_of(host: Host, primary: Primary, secondary: Secondary) -> dict[str, str | int]:
     """Return what tells a controller from others that are in its place later: inodes are unique within a boot only."""
-    return {"incarnation": one.incarnation, "boot": host.facts().boot_id, "serial": primary.serial}
+    return {"incarnation": secondary.incarnation, "boot": host.facts().boot_id, "serial": primary.serial}
 
 
-def saved_at(host: Host, primary: Primary, one: Secondary) -> str:
+def saved_at(host: Host, primary: Primary, secondary: Secondary) -> str:
     """Return when this incarnation's state was last saved and not resumed since, or nothing."""
-    text = store.read(saved_path(host, primary, one))
+    text = store.read(saved_path(host, primary, secondary))
     try:
         remembered = json.loads(text) if text else {}
-        known = {**remembered, **identity_of(host, primary, one)}
+        known = {**remembered, **identity_of(host, primary, secondary)}
         return str(remembered["saved_at"]) if remembered == known else ""
     except (ValueError, KeyError, TypeError, RecursionError):
         return "a time that cannot be read"

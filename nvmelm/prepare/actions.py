@@ -135,7 +135,7 @@ class Action:
 
     def view(self, *, exact: bool = True) -> ActionView:
         """Return the action as a reader sees it, with its exact writes and commands or without."""
-        operations = tuple(operation_text(one) for one in self.operations) if exact else ()
+        operations = tuple(operation_text(operation) for operation in self.operations) if exact else ()
         return ActionView(step=self.phase, summary=self.summary, operations=operations)
 
 

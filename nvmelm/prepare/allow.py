@@ -35,13 +35,13 @@ def allow(
         NotSupportedError, NotReadyError, BusyError: a function may not be marked; see :func:`marks.verify`.
     """
     picture = pf.picture(users=False)
-    chosen = [resolve(picture, one) for one in which]
-    for one in chosen:
-        marks.verify(picture, one)
+    chosen = [resolve(picture, name) for name in which]
+    for secondary in chosen:
+        marks.verify(picture, secondary)
     verb = "secondary allow-migration" if role is Role.MIGRATABLE else "secondary allow-resume"
     target: Cells = {}
-    for one in chosen:
-        target |= marked(one, role, valid_s)
+    for secondary in chosen:
+        target |= marked(secondary, role, valid_s)
     risks = tuple(
         f"{cntlid:#06x} runs a guest here as far as session {record.id} tells ({record.state}), and a migration into "
         "it would destroy what that guest does; mark it only when its VM is shut down"
@@ -55,28 +55,28 @@ def allow(
 def revoke(pf: OpenPrimary, which: Which, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Take the marks of controlled functions back; one that no longer holds is removed as well."""
     picture = pf.picture(users=False)
-    chosen = [resolve(picture, one) for one in which]
-    target: Cells = {cell(one.cntlid, "mark"): None for one in chosen}
+    chosen = [resolve(picture, name) for name in which]
+    target: Cells = {cell(secondary.cntlid, "mark"): None for secondary in chosen}
     report = apply(pf, Request("secondary revoke", target), picture=picture, confirm=confirm, dry_run=dry_run)
-    broken = [one for one in chosen if one.mark is not None and not one.mark.holds]
-    for one in broken if not dry_run else []:
-        marks.revoke(pf.host, pf.address, one.cntlid)
+    broken = [secondary for secondary in chosen if secondary.mark is not None and not secondary.mark.holds]
+    for secondary in broken if not dry_run else []:
+        marks.revoke(pf.host, pf.address, secondary.cntlid)
     return replace(report, changed=report.changed or bool(broken and not dry_run))
 
 
-def marked(one: Secondary, role: Role, valid_s: int | None) -> Cells:
+def marked(secondary: Secondary, role: Role, valid_s: int | None) -> Cells:
     """Return the cells of a mark; the end of one that is there stays as it is when none was asked for."""
-    span: Cells = {cell(one.cntlid, "valid_s"): valid_s} if valid_s else {}
-    return {cell(one.cntlid, "mark"): str(role), **span}
+    span: Cells = {cell(secondary.cntlid, "valid_s"): valid_s} if valid_s else {}
+    return {cell(secondary.cntlid, "mark"): str(role), **span}
 
 
 def ends(chosen: Sequence[Secondary], target: Cells) -> tuple[str, ...]:
     """Say when the marks end that are as they are wanted: they stay as they were given."""
     return tuple(
-        f"the mark of {one.cntlid:#06x} stays as it was given: it ends at {one.mark.expires_at}; "
+        f"the mark of {secondary.cntlid:#06x} stays as it was given: it ends at {secondary.mark.expires_at}; "
         "secondary revoke first begins it anew"
-        for one in chosen
-        if one.mark is not None and one.mark.holds and one.mark.expires_at
-        if target.get(cell(one.cntlid, "mark")) == one.mark.role
-        if target.get(cell(one.cntlid, "valid_s"), one.mark.valid_s) == one.mark.valid_s
+        for secondary in chosen
+        if secondary.mark is not None and secondary.mark.holds and secondary.mark.expires_at
+        if target.get(cell(secondary.cntlid, "mark")) == secondary.mark.role
+        if target.get(cell(secondary.cntlid, "valid_s"), secondary.mark.valid_s) == secondary.mark.valid_s
     )

@@ -122,7 +122,7 @@ def known(picture: Picture, target: Cells) -> Cells:
 
     The end of a mark that stays is brought back; one that goes takes its end along.
     """
-    names = {f"{one.cntlid:#06x}" for one in picture.secondaries}
+    names = {f"{secondary.cntlid:#06x}" for secondary in picture.secondaries}
     kept = {key: value for key, value in target.items() if "/" not in key or key.split("/")[0] in names}
     ends = {key for key in kept if key.endswith("/valid_s") and f"{key.split('/')[0]}/mark" in kept}
     return {key: None if key.endswith("/mark") else value for key, value in kept.items() if key not in ends}
@@ -143,7 +143,7 @@ def _converge(
         if not missing:
             return picture
         actions = plan(picture, request.target)
-    names = ", ".join(f"{one.cell} is {one.before!r} instead of {one.after!r}" for one in missing[:4])
+    names = ", ".join(f"{change.cell} is {change.before!r} instead of {change.after!r}" for change in missing[:4])
     raise NvmelmError("the host does not show what was done", cause=names, fix="nvmelm show PF, and dmesg")
 
 
@@ -157,7 +157,7 @@ def _put_back(pf: OpenPrimary, journal: Journal, error: Exception | KeyboardInte
         before = known(picture, run.before())
         _converge(pf, Request(f"undo {run.verb}", before), plan(picture, before), picture, None)
         journal.end("rolled back")
-        if not journal.unfinished() and all(one.outcome == "rolled back" for one in journal.runs()):
+        if not journal.unfinished() and all(run.outcome == "rolled back" for run in journal.runs()):
             journal.forget()
     except (NvmelmError, KeyboardInterrupt) as second:
         fix = "nvmelm recover, once what is named here is repaired"
@@ -186,7 +186,12 @@ def _ask(pf: OpenPrimary, picture: Picture, actions: list[Action], risks: Sequen
     idle = {cntlid for action in actions for cntlid in action.needs_idle}
     if idle:
         picture = pf.picture()
-    users = [f"{one.address}: {user}" for one in picture.secondaries if one.cntlid in idle for user in one.used_by]
+    users = [
+        f"{secondary.address}: {user}"
+        for secondary in picture.secondaries
+        if secondary.cntlid in idle
+        for user in secondary.used_by
+    ]
     losses = [*risks, *(action.loses for action in actions if action.loses)]
     if users:
         try:
@@ -222,7 +227,9 @@ def _report(
 
 def _of_addresses(pf: OpenPrimary, actions: Sequence[Action]) -> tuple[str, ...]:
     """Say of a plan that makes VFs that nobody can know their addresses yet."""
-    unknown = any(isinstance(one, VfWrite) and not one.seen for action in actions for one in action.operations)
+    unknown = any(
+        isinstance(operation, VfWrite) and not operation.seen for action in actions for operation in action.operations
+    )
     link = f"/sys/{pf.ref.address.path}/virtfnN"
     text = f"the addresses of the VFs are known once they exist: the device may choose them by their number; {link}"
     return (text,) if unknown else ()

@@ -30,10 +30,10 @@ def bind(
         NotSupportedError: a VF is in no IOMMU group.
     """
     picture = pf.picture(users=False)
-    chosen = [resolve(picture, one) for one in which]
-    for one in chosen:
+    chosen = [resolve(picture, name) for name in which]
+    for secondary in chosen:
         if not unmarked:
-            marks.require(picture, one, Role.MIGRATABLE, Role.RESUMABLE)
+            marks.require(picture, secondary, Role.MIGRATABLE, Role.RESUMABLE)
     report = apply(pf, Request("vfio bind", bound(chosen)), picture=picture, confirm=confirm, dry_run=dry_run)
     return with_groups(pf, report, chosen)
 
@@ -43,17 +43,17 @@ def unbind(pf: OpenPrimary, which: Which, *, confirm: Confirm, dry_run: bool = F
     picture = pf.picture(users=False)
     original = Journal(pf.host, pf.address, pf.ref.serial).original()
     target: Cells = {}
-    for one in (resolve(picture, each) for each in which):
+    for secondary in (resolve(picture, name) for name in which):
         for name, unset in (("driver", None), ("override", "")):
-            target[cell(one.cntlid, name)] = original.get(cell(one.cntlid, name), unset)
+            target[cell(secondary.cntlid, name)] = original.get(cell(secondary.cntlid, name), unset)
     return apply(pf, Request("vfio unbind", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def bound(chosen: Sequence[Secondary]) -> Cells:
     """Return the cells of VFs that are bound to vfio-pci."""
     target: Cells = {}
-    for one in chosen:
-        target |= {cell(one.cntlid, "driver"): VFIO_DRIVER, cell(one.cntlid, "override"): VFIO_DRIVER}
+    for secondary in chosen:
+        target |= {cell(secondary.cntlid, "driver"): VFIO_DRIVER, cell(secondary.cntlid, "override"): VFIO_DRIVER}
     return target
 
 
@@ -61,5 +61,5 @@ def with_groups(pf: OpenPrimary, report: ChangeReport, chosen: Sequence[Secondar
     """Add to a report what the IOMMU groups of the VFs, as they are now, mean for the VMs that are to take them."""
     if report.picture is None:
         return report
-    found = groups.notes(pf.host.sysfs, report.picture, chosen)
-    return replace(report, notes=(*report.notes, *found))
+    notes = groups.notes(pf.host.sysfs, report.picture, chosen)
+    return replace(report, notes=(*report.notes, *notes))

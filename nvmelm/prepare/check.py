@@ -80,7 +80,7 @@ def check(host: Host, which: str | None = None) -> HostCheck:
         host=host.name,
         kernel=host.facts().kernel_release,
         primary=which,
-        ready=not any(one.level == "problem" for one in findings),
+        ready=not any(finding.level == "problem" for finding in findings),
         findings=tuple(findings),
     )
 
@@ -244,7 +244,9 @@ def _effects(pf: OpenPrimary, picture: Picture) -> Iterator[Finding]:
             "effects", f"{name} has no effects log: what its commands do to I/O is not known", "ask the vendor"
         )
         return
-    freezing = [one.name for one in (Opcode.MIGRATION_SEND, Opcode.MIGRATION_RECEIVE) if effects.admin(one).cse]
+    freezing = [
+        opcode.name for opcode in (Opcode.MIGRATION_SEND, Opcode.MIGRATION_RECEIVE) if effects.admin(opcode).cse
+    ]
     if freezing:
         names = " and ".join(freezing)
         message = f"during {names} the kernel stops all I/O of {name}'s subsystem on this host (CSE is set)"
@@ -253,9 +255,9 @@ def _effects(pf: OpenPrimary, picture: Picture) -> Iterator[Finding]:
 
 def _functions(pf: OpenPrimary, picture: Picture) -> Iterator[Finding]:
     primary, host = picture.primary, pf.host
-    present = [one for one in picture.secondaries if one.present]
-    bound = [one for one in present if one.driver == pci.VFIO_DRIVER]
-    if bound and not any(one.online for one in bound):
+    present = [secondary for secondary in picture.secondaries if secondary.present]
+    bound = [secondary for secondary in present if secondary.driver == pci.VFIO_DRIVER]
+    if bound and not any(secondary.online for secondary in bound):
         fix = f"nvmelm release {primary.address}, then prepare it again"
         message = f"every bound VF of {primary.address} is Offline: the PF was reset, and sysfs does not show it"
         yield _problem("pf-was-reset", message, fix)
@@ -265,11 +267,11 @@ def _functions(pf: OpenPrimary, picture: Picture) -> Iterator[Finding]:
     if picture.suspension_unknown:
         message = f"which controllers of {primary.address} are suspended is not known: {picture.suspension_unknown}"
         yield _warning("suspension-unknown", message, f"nvmelm state suspend {primary.address} CNTLID asks for one")
-    for one in present:
-        yield from _function(host, pci.Bdf.parse(primary.address), one)
-        if one.suspended:
+    for secondary in present:
+        yield from _function(host, pci.Bdf.parse(primary.address), secondary)
+        if secondary.suspended:
             fix = f"nvmelm recover names a migration that holds it; else nvmelm state resume {primary.address} "
-            yield _warning("suspended", suspension.meaning(one), f"{fix}{one.cntlid:#06x}")
+            yield _warning("suspended", suspension.meaning(secondary), f"{fix}{secondary.cntlid:#06x}")
 
 
 def host_journal_exists(pf: OpenPrimary) -> bool:
@@ -277,16 +279,18 @@ def host_journal_exists(pf: OpenPrimary) -> bool:
     return journal_path(pf.host, pf.address).exists()
 
 
-def _function(host: Host, pf: pci.Bdf, one: Secondary) -> Iterator[Finding]:
-    if one.driver == pci.NVME_DRIVER:
-        fix = f"nvmelm vfio bind {one.address}"
-        yield _warning("vf-driver", f"{one.address} is driven by the host's own nvme driver", fix)
-    if one.iommu_group is None:
-        yield _problem("vf-group", f"{one.address} is in no IOMMU group", "switch the IOMMU on")
+def _function(host: Host, pf: pci.Bdf, secondary: Secondary) -> Iterator[Finding]:
+    if secondary.driver == pci.NVME_DRIVER:
+        fix = f"nvmelm vfio bind {secondary.address}"
+        yield _warning("vf-driver", f"{secondary.address} is driven by the host's own nvme driver", fix)
+    if secondary.iommu_group is None:
+        yield _problem("vf-group", f"{secondary.address} is in no IOMMU group", "switch the IOMMU on")
         return
-    problem = groups.obstacle(host.sysfs, pf, one.iommu_group, bound=(str(one.address),))
+    problem = groups.obstacle(host.sysfs, pf, secondary.iommu_group, bound=(str(secondary.address),))
     if problem is not None:
-        yield _problem("vf-group", f"{one.address} {problem.text}", problem.fix)
-    if one.mark is not None and not one.mark.holds:
-        fix = f"nvmelm secondary revoke, then allow {one.cntlid:#06x} anew"
-        yield _warning("mark", f"the mark of {one.cntlid:#06x} no longer holds: {'; '.join(one.mark.broken_by)}", fix)
+        yield _problem("vf-group", f"{secondary.address} {problem.text}", problem.fix)
+    if secondary.mark is not None and not secondary.mark.holds:
+        fix = f"nvmelm secondary revoke, then allow {secondary.cntlid:#06x} anew"
+        yield _warning(
+            "mark", f"the mark of {secondary.cntlid:#06x} no longer holds: {'; '.join(secondary.mark.broken_by)}", fix
+        )

@@ -107,9 +107,9 @@ class Executor:
 
     def _reset(self, actions: list[Action]) -> None:
         """Reset the functions, all at once where the kernel lets us: it waits 100 ms for each."""
-        operations = [one for action in actions for one in action.operations]
-        writes = [self._placed(one) for one in operations if isinstance(one, (SysfsWrite, VfWrite))]
-        usable = [one for one in writes if self.host.sysfs.exists(one.path)]
+        operations = [operation for action in actions for operation in action.operations]
+        writes = [self._placed(operation) for operation in operations if isinstance(operation, (SysfsWrite, VfWrite))]
+        usable = [operation for operation in writes if self.host.sysfs.exists(operation.path)]
         self._each(self._do, usable, threads=_RESETTING_THREADS)
 
     def _each(self, do: Callable[[T], None], items: Sequence[T], *, threads: int) -> None:
@@ -125,14 +125,18 @@ class Executor:
         picture = self.session.picture(users=False)
         for action in actions:
             for change in action.operations:
-                one = picture.secondary(change.cntlid) if isinstance(change, MarkChange) else None
-                if one is not None and isinstance(change, MarkChange) and change.role is not None:
-                    marks.verify(picture, one)
-                    marks.give(self.host, picture, one, change.role, valid_s=change.valid_s)
+                secondary = picture.secondary(change.cntlid) if isinstance(change, MarkChange) else None
+                if secondary is not None and isinstance(change, MarkChange) and change.role is not None:
+                    marks.verify(picture, secondary)
+                    marks.give(self.host, picture, secondary, change.role, valid_s=change.valid_s)
 
     def _take_away(self, action: Action) -> None:
         """Write what makes functions disappear or lose their driver; the kernel blocks it while a process holds one."""
-        held = [one for one in self.picture.secondaries if one.cntlid in action.needs_idle and one.vfio_node]
+        held = [
+            secondary
+            for secondary in self.picture.secondaries
+            if secondary.cntlid in action.needs_idle and secondary.vfio_node
+        ]
         if held:
             self._wait_idle(held)
         for operation in action.operations:
@@ -141,10 +145,10 @@ class Executor:
             self._wait_for_vfs(next(int(change.after or 0) for change in action.changes if change.cell == "vfs"))
 
     def _wait_idle(self, held: list[Secondary]) -> None:
-        nodes = [str(one.vfio_node).removeprefix("/dev/") for one in held]
-        held = [one for one in held if one.used_by] or held
-        users = [user for one in held for user in one.used_by]
-        names = ", ".join(str(one.address) for one in held)
+        nodes = [str(secondary.vfio_node).removeprefix("/dev/") for secondary in held]
+        held = [secondary for secondary in held if secondary.used_by] or held
+        users = [user for secondary in held for user in secondary.used_by]
+        names = ", ".join(str(secondary.address) for secondary in held)
         what = f"{names} to be let go of" + (f" ({', '.join(users)})" if users else "")
         fix = "stop the VM, or nvmelm vm detach"
         wait_until(lambda: not self.host.openers(nodes), what, deadline_s=_IDLE_DEADLINE_S, fix=fix)
@@ -162,7 +166,7 @@ class Executor:
 
     def _bind(self, action: Action) -> None:
         bound = [change for change in action.changes if change.cell.endswith("/driver")]
-        operations = [one for one in action.operations if isinstance(one, (SysfsWrite, VfWrite))]
+        operations = [operation for operation in action.operations if isinstance(operation, (SysfsWrite, VfWrite))]
         for number, operation in enumerate(operations):
             write = self._placed(operation)
             self._write(write)

@@ -38,11 +38,15 @@ def require_decided(host: Host, picture: Picture, cntlids: Collection[int]) -> N
         BusyError: the session is named.
         HostError: the sessions cannot be read, so nobody knows.
     """
-    held = [(record, one) for record, one in _latest(host, picture) if one.cntlid in cntlids and not record.over]
+    held = [
+        (record, secondary)
+        for record, secondary in _latest(host, picture)
+        if secondary.cntlid in cntlids and not record.over
+    ]
     if not held:
         return
     record = held[0][0]
-    names = ", ".join(f"{one.cntlid:#06x}" for other, one in held if other is record)
+    names = ", ".join(f"{secondary.cntlid:#06x}" for other, secondary in held if other is record)
     raise BusyError(
         f"{names} is in a session that is not over",
         cause=f"session {record.id} with {record.peer or 'another host'} is {record.state} here, and this copy may be "
@@ -85,7 +89,7 @@ def touched(picture: Picture, actions: Sequence[Action]) -> set[int]:
     """Return whose state, driver or permission a plan changes: everybody's when the number of VFs changes."""
     counted = [action for action in actions if action.phase is not Phase.REVOKE]
     if any(action.phase is Phase.VFS for action in counted):
-        return {one.cntlid for one in picture.secondaries}
+        return {secondary.cntlid for secondary in picture.secondaries}
     return {action.cntlid for action in counted if action.cntlid is not None}
 
 
@@ -95,7 +99,11 @@ def running(host: Host, picture: Picture) -> dict[int, Record]:
     The guest of a controller that was moved here, or whose move from here failed, may have been shut down since: the
     device does not say so, and only an operator can.
     """
-    return {one.cntlid: record for record, one in _latest(host, picture) if one.online and record.state in _RUNS}
+    return {
+        secondary.cntlid: record
+        for record, secondary in _latest(host, picture)
+        if secondary.online and record.state in _RUNS
+    }
 
 
 def moved_away(host: Host, picture: Picture) -> dict[int, Record]:
@@ -104,9 +112,9 @@ def moved_away(host: Host, picture: Picture) -> dict[int, Record]:
     One that was brought online or marked again since is another one, with nothing of the session in it.
     """
     return {
-        one.cntlid: record
-        for record, one in _latest(host, picture)
-        if record.state == "done" and not record.given_up and not one.online and one.mark is None
+        secondary.cntlid: record
+        for record, secondary in _latest(host, picture)
+        if record.state == "done" and not record.given_up and not secondary.online and secondary.mark is None
     }
 
 
@@ -121,14 +129,14 @@ def offered(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int
     if not marked:
         return {}
     renewed = {
-        one.cntlid
-        for one in picture.secondaries
+        secondary.cntlid
+        for secondary in picture.secondaries
         for action in actions
         for change in action.changes
-        if change.cell == cell(one.cntlid, "online") and change.after is False
+        if change.cell == cell(secondary.cntlid, "online") and change.after is False
     }
-    found = running(host, picture)
-    return {cntlid: record for cntlid, record in found.items() if cntlid in marked - renewed}
+    guests = running(host, picture)
+    return {cntlid: record for cntlid, record in guests.items() if cntlid in marked - renewed}
 
 
 def left_blank(host: Host, picture: Picture) -> dict[int, Record]:
@@ -137,7 +145,11 @@ def left_blank(host: Host, picture: Picture) -> dict[int, Record]:
     What bears their numbers now is as the take-down left it, or was made anew and is blank: no guest's controller, as
     long as no VM holds it.
     """
-    return {one.cntlid: record for record, one in _latest(host, picture) if record.state == "done" and not one.used_by}
+    return {
+        secondary.cntlid: record
+        for record, secondary in _latest(host, picture)
+        if record.state == "done" and not secondary.used_by
+    }
 
 
 def any_session(host: Host) -> bool:
@@ -152,9 +164,13 @@ def _latest(host: Host, picture: Picture) -> Iterator[tuple[Record, Secondary]]:
     from nvmelm.ownership.sessions import Sessions
 
     boot = host.facts().boot_id
-    present = {(one.cntlid, one.incarnation): one for one in picture.secondaries if one.present}
+    present = {
+        (secondary.cntlid, secondary.incarnation): secondary for secondary in picture.secondaries if secondary.present
+    }
     with Sessions(host) as sessions:
-        records = [one for one in sessions.seen() if one.primary == picture.primary.address and one.boot == boot]
+        records = [
+            record for record in sessions.seen() if record.primary == picture.primary.address and record.boot == boot
+        ]
     last = {
         (moving.cntlid, moving.incarnation): record
         for record in records  # the oldest first

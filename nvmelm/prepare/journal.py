@@ -114,7 +114,7 @@ class Journal:
         """
         lines = []
         for action in actions:
-            changes = [[one.cell, one.before, one.after] for one in action.changes]
+            changes = [[change.cell, change.before, change.after] for change in action.changes]
             body = {"phase": action.phase, "summary": action.summary, "changes": changes}
             lines.append({"record": "begin", "run": self._run, **body})
         self._append(*lines)

@@ -49,17 +49,17 @@ def cell(cntlid: int, name: str) -> str:
 def cells_of(picture: Picture) -> Cells:
     """Return every cell of a picture."""
     cells: Cells = {"vfs": picture.primary.vfs_enabled, "autoprobe": picture.primary.drivers_autoprobe}
-    for one in picture.secondaries:
-        cells[cell(one.cntlid, "vq")] = one.vq
-        cells[cell(one.cntlid, "vi")] = one.vi
-        cells[cell(one.cntlid, "online")] = one.online
-        cells[cell(one.cntlid, "driver")] = one.driver
-        cells[cell(one.cntlid, "override")] = one.driver_override
-        mark = one.mark if one.mark and one.mark.holds else None
-        cells[cell(one.cntlid, "mark")] = str(mark.role) if mark else None
-        cells[cell(one.cntlid, "valid_s")] = mark.valid_s if mark else None
-        if one.namespaces is not None:
-            cells[cell(one.cntlid, "namespaces")] = namespaces_value(one.namespaces)
+    for secondary in picture.secondaries:
+        cells[cell(secondary.cntlid, "vq")] = secondary.vq
+        cells[cell(secondary.cntlid, "vi")] = secondary.vi
+        cells[cell(secondary.cntlid, "online")] = secondary.online
+        cells[cell(secondary.cntlid, "driver")] = secondary.driver
+        cells[cell(secondary.cntlid, "override")] = secondary.driver_override
+        mark = secondary.mark if secondary.mark and secondary.mark.holds else None
+        cells[cell(secondary.cntlid, "mark")] = str(mark.role) if mark else None
+        cells[cell(secondary.cntlid, "valid_s")] = mark.valid_s if mark else None
+        if secondary.namespaces is not None:
+            cells[cell(secondary.cntlid, "namespaces")] = namespaces_value(secondary.namespaces)
     return cells
 
 
@@ -127,44 +127,44 @@ class _Planner:
     def _completed(self, target: Mapping[str, Value]) -> Cells:
         """Want back what going offline for a change of one resource type takes along: the other type, and online."""
         completed = dict(target)
-        for one in self.picture.secondaries:
-            keys = [cell(one.cntlid, name) for name in ("vq", "vi", "online")]
+        for secondary in self.picture.secondaries:
+            keys = [cell(secondary.cntlid, name) for name in ("vq", "vi", "online")]
             if self.now[keys[2]] and any(key in target and target[key] != self.now[key] for key in keys[:2]):
                 for key in keys:
                     completed.setdefault(key, self.now[key])
         return completed
 
     def _each(self, part: Callable[[Secondary], None]) -> None:
-        for one in self.picture.secondaries:
-            part(one)
+        for secondary in self.picture.secondaries:
+            part(secondary)
 
-    def _wants(self, one: Secondary, name: str) -> bool:
-        key = cell(one.cntlid, name)
+    def _wants(self, secondary: Secondary, name: str) -> bool:
+        key = cell(secondary.cntlid, name)
         return key in self.target and self.target[key] != self.now[key]
 
-    def _enabled(self, one: Secondary) -> bool:
-        return 1 <= one.vf_number <= int(self.now["vfs"] or 0)
+    def _enabled(self, secondary: Secondary) -> bool:
+        return 1 <= secondary.vf_number <= int(self.now["vfs"] or 0)
 
-    def _function(self, one: Secondary, name: str, value: str = VF) -> VfWrite:
+    def _function(self, secondary: Secondary, name: str, value: str = VF) -> VfWrite:
         """Return the write of an attribute of the function's VF, which must be enabled by then."""
-        return self._vf_write(one, f"{DEVICES}/{VF}/{name}", value)
+        return self._vf_write(secondary, f"{DEVICES}/{VF}/{name}", value)
 
-    def _vf_write(self, one: Secondary, path: str, value: str) -> VfWrite:
-        self._require_vf(one)
-        return VfWrite(self.picture.primary.address, one.vf_number - 1, path, value, self._address(one))
+    def _vf_write(self, secondary: Secondary, path: str, value: str) -> VfWrite:
+        self._require_vf(secondary)
+        return VfWrite(self.picture.primary.address, secondary.vf_number - 1, path, value, self._address(secondary))
 
-    def _require_vf(self, one: Secondary) -> None:
-        if not self._enabled(one):
-            raise no_vf(self.picture, one)
+    def _require_vf(self, secondary: Secondary) -> None:
+        if not self._enabled(secondary):
+            raise no_vf(self.picture, secondary)
 
-    def _address(self, one: Secondary) -> str:
+    def _address(self, secondary: Secondary) -> str:
         """Return the VF's address as the kernel has it; empty while only the device could say where it will be."""
-        return one.address or "" if one.present and not self.renewed else ""
+        return secondary.address or "" if secondary.present and not self.renewed else ""
 
-    def _name(self, one: Secondary) -> str:
-        if one.vf_number == 0:
-            return f"{one.cntlid:#06x}"
-        return f"{one.cntlid:#06x} ({self._address(one) or f'VF {one.vf_number}'})"
+    def _name(self, secondary: Secondary) -> str:
+        if secondary.vf_number == 0:
+            return f"{secondary.cntlid:#06x}"
+        return f"{secondary.cntlid:#06x} ({self._address(secondary) or f'VF {secondary.vf_number}'})"
 
     def _emit(
         self,
@@ -172,7 +172,7 @@ class _Planner:
         summary: str,
         operations: tuple[Operation, ...],
         changes: Mapping[str, Value],
-        one: Secondary | None = None,
+        secondary: Secondary | None = None,
         *,
         loses: str = "",
         needs_idle: tuple[int, ...] = (),
@@ -180,7 +180,7 @@ class _Planner:
     ) -> None:
         made = tuple(Change(name, self.now[name], value) for name, value in changes.items() if self.now[name] != value)
         self.now.update(changes)
-        cntlid = one.cntlid if one else None
+        cntlid = secondary.cntlid if secondary else None
         self.actions.append(Action(phase, summary, operations, (*made, *kept), cntlid, loses, needs_idle))
 
     def _autoprobe(self, wanted: bool, phase: Phase) -> None:
@@ -192,15 +192,17 @@ class _Planner:
 
     def _remove_vfs(self, later: int) -> None:
         """Remove all VFs; ``later`` is how many are enabled after that."""
-        present = [one for one in self.picture.secondaries if self._enabled(one)]
+        present = [secondary for secondary in self.picture.secondaries if self._enabled(secondary)]
         gone: dict[str, Value] = {"vfs": 0}
-        for one in present:
+        for secondary in present:
             for name, value in (("vq", 0), ("vi", 0), ("online", False), ("driver", None), ("override", "")):
-                gone[cell(one.cntlid, name)] = value
-            gone |= _no_mark(one)
-        used = [one for one in present if one.online or one.driver]
-        names = ", ".join(str(one.address) for one in used)
-        unmarks = tuple(MarkChange(one.cntlid, None) for one in present if self.now[cell(one.cntlid, "mark")])
+                gone[cell(secondary.cntlid, name)] = value
+            gone |= _no_mark(secondary)
+        used = [secondary for secondary in present if secondary.online or secondary.driver]
+        names = ", ".join(str(secondary.address) for secondary in used)
+        unmarks = tuple(
+            MarkChange(secondary.cntlid, None) for secondary in present if self.now[cell(secondary.cntlid, "mark")]
+        )
         count = _count(int(self.now["vfs"] or 0), "VF")
         self._emit(
             Phase.VFS,
@@ -208,141 +210,156 @@ class _Planner:
             (*unmarks, SysfsWrite(f"{self.pf}/sriov_numvfs", "0")),
             gone,
             loses=f"{names} will be removed with their resources and bindings" if used else "",
-            needs_idle=tuple(one.cntlid for one in present),
+            needs_idle=tuple(secondary.cntlid for secondary in present),
         )
 
     def _enable_vfs(self, wanted: int) -> None:
         """Enable VFs; each has its resources by now, so it comes up with an MSI-X table of the right size."""
         write = SysfsWrite(f"{self.pf}/sriov_numvfs", str(wanted))
         # Taking them away again takes what they hold, also what they held before: the way back has to know that.
-        held = [cell(one.cntlid, name) for one in self.picture.secondaries for name in ("vq", "vi") if one.vf_number]
+        held = [
+            cell(secondary.cntlid, name)
+            for secondary in self.picture.secondaries
+            for name in ("vq", "vi")
+            if secondary.vf_number
+        ]
         kept = tuple(Change(name, self.now[name], self.now[name]) for name in held if self.now[name])
         self._emit(Phase.VFS, f"enable {_count(wanted, 'VF')}", (write,), {"vfs": wanted}, kept=kept)
         self.dirty.clear()
         self.renewed = True
 
-    def _revoke(self, one: Secondary) -> None:
-        if self._wants(one, "mark") and self.now[cell(one.cntlid, "mark")] is not None:
-            summary = f"take the mark of {self._name(one)} back"
-            self._emit(Phase.REVOKE, summary, (MarkChange(one.cntlid, None),), _no_mark(one), one)
+    def _revoke(self, secondary: Secondary) -> None:
+        if self._wants(secondary, "mark") and self.now[cell(secondary.cntlid, "mark")] is not None:
+            summary = f"take the mark of {self._name(secondary)} back"
+            self._emit(Phase.REVOKE, summary, (MarkChange(secondary.cntlid, None),), _no_mark(secondary), secondary)
 
-    def _unbind(self, one: Secondary) -> None:
-        bound = self.now[cell(one.cntlid, "driver")]
-        if not bound or not (self._wants(one, "driver") or (self._goes_offline(one) and bound == "nvme")):
+    def _unbind(self, secondary: Secondary) -> None:
+        bound = self.now[cell(secondary.cntlid, "driver")]
+        if not bound or not (self._wants(secondary, "driver") or (self._goes_offline(secondary) and bound == "nvme")):
             return
-        write = self._function(one, "driver/unbind")
+        write = self._function(secondary, "driver/unbind")
         self._emit(
             Phase.UNBIND,
-            f"unbind {self._name(one)} from {bound}",
+            f"unbind {self._name(secondary)} from {bound}",
             (write,),
-            {cell(one.cntlid, "driver"): None},
-            one,
-            loses=f"{one.address} is taken from the {bound} driver" if bound == "nvme" else "",
-            needs_idle=(one.cntlid,),
+            {cell(secondary.cntlid, "driver"): None},
+            secondary,
+            loses=f"{secondary.address} is taken from the {bound} driver" if bound == "nvme" else "",
+            needs_idle=(secondary.cntlid,),
         )
 
-    def _goes_offline(self, one: Secondary) -> bool:
-        if not self.now[cell(one.cntlid, "online")]:
+    def _goes_offline(self, secondary: Secondary) -> bool:
+        if not self.now[cell(secondary.cntlid, "online")]:
             return False
-        return self._wants(one, "vq") or self._wants(one, "vi") or self._wants(one, "online")
+        return self._wants(secondary, "vq") or self._wants(secondary, "vi") or self._wants(secondary, "online")
 
-    def _offline(self, one: Secondary) -> None:
-        held = bool(self.now[cell(one.cntlid, "vq")] or self.now[cell(one.cntlid, "vi")])
-        empty = self.target.get(cell(one.cntlid, "vq")) == 0 and self.target.get(cell(one.cntlid, "vi")) == 0
-        if not (self._goes_offline(one) or (held and empty)):
+    def _offline(self, secondary: Secondary) -> None:
+        held = bool(self.now[cell(secondary.cntlid, "vq")] or self.now[cell(secondary.cntlid, "vi")])
+        empty = (
+            self.target.get(cell(secondary.cntlid, "vq")) == 0 and self.target.get(cell(secondary.cntlid, "vi")) == 0
+        )
+        if not (self._goes_offline(secondary) or (held and empty)):
             return
-        online = bool(self.now[cell(one.cntlid, "online")])
-        gone: dict[str, Value] = {cell(one.cntlid, name): 0 for name in ("vq", "vi")}
-        gone |= {cell(one.cntlid, "online"): False, **_no_mark(one)}
-        unmark = (MarkChange(one.cntlid, None),) if self.now[cell(one.cntlid, "mark")] else ()
+        online = bool(self.now[cell(secondary.cntlid, "online")])
+        gone: dict[str, Value] = {cell(secondary.cntlid, name): 0 for name in ("vq", "vi")}
+        gone |= {cell(secondary.cntlid, "online"): False, **_no_mark(secondary)}
+        unmark = (MarkChange(secondary.cntlid, None),) if self.now[cell(secondary.cntlid, "mark")] else ()
         self._emit(
             Phase.OFFLINE,
-            f"take {self._name(one)} offline; its resources are given back",
-            (*unmark, virtualization.offline(one.cntlid)),
+            f"take {self._name(secondary)} offline; its resources are given back",
+            (*unmark, virtualization.offline(secondary.cntlid)),
             gone,
-            one,
-            loses=f"controller {one.cntlid:#06x} stops working" if online else "",
-            needs_idle=(one.cntlid,) if online else (),
+            secondary,
+            loses=f"controller {secondary.cntlid:#06x} stops working" if online else "",
+            needs_idle=(secondary.cntlid,) if online else (),
         )
 
-    def _assign(self, one: Secondary) -> None:
+    def _assign(self, secondary: Secondary) -> None:
         for name, kind in (("vq", ResourceType.VQ), ("vi", ResourceType.VI)):
-            key = cell(one.cntlid, name)
+            key = cell(secondary.cntlid, name)
             wanted = self.target.get(key, self.now[key])
             if wanted == self.now[key]:
                 continue
             count = int(wanted or 0)
-            command = virtualization.assign(one.cntlid, kind, count)
-            summary = f"assign {count} {name.upper()} resources to {self._name(one)}"
-            self._emit(Phase.ASSIGN, summary, (command,), {key: count}, one)
-            self.dirty.add(one.cntlid)
+            command = virtualization.assign(secondary.cntlid, kind, count)
+            summary = f"assign {count} {name.upper()} resources to {self._name(secondary)}"
+            self._emit(Phase.ASSIGN, summary, (command,), {key: count}, secondary)
+            self.dirty.add(secondary.cntlid)
 
-    def _attach(self, one: Secondary) -> None:
+    def _attach(self, secondary: Secondary) -> None:
         """Attach what is missing before what is too much is detached."""
-        key = cell(one.cntlid, "namespaces")
-        if not self._wants(one, "namespaces"):
+        key = cell(secondary.cntlid, "namespaces")
+        if not self._wants(secondary, "namespaces"):
             return
         now, wanted = (_nsids(value) for value in (self.now[key], self.target[key]))
         missing, extra = sorted(wanted - now), sorted(now - wanted)
-        commands = [namespace.attach(nsid, [one.cntlid]) for nsid in missing]
-        commands += [namespace.detach(nsid, [one.cntlid]) for nsid in extra]
+        commands = [namespace.attach(nsid, [secondary.cntlid]) for nsid in missing]
+        commands += [namespace.detach(nsid, [secondary.cntlid]) for nsid in extra]
         lost = ", ".join(map(str, extra))
-        online = bool(self.now[cell(one.cntlid, "online")] or self.now[cell(one.cntlid, "driver")])
+        online = bool(self.now[cell(secondary.cntlid, "online")] or self.now[cell(secondary.cntlid, "driver")])
         self._emit(
             Phase.NAMESPACES,
-            f"attach namespaces {self.target[key] or 'none'} to {self._name(one)}, and no other",
+            f"attach namespaces {self.target[key] or 'none'} to {self._name(secondary)}, and no other",
             tuple(commands),
             {key: self.target[key]},
-            one,
-            loses=f"controller {one.cntlid:#06x} loses namespace {lost}" if extra and online else "",
-            needs_idle=(one.cntlid,) if extra and online else (),
+            secondary,
+            loses=f"controller {secondary.cntlid:#06x} loses namespace {lost}" if extra and online else "",
+            needs_idle=(secondary.cntlid,) if extra and online else (),
         )
 
-    def _reset(self, one: Secondary) -> None:
-        if one.cntlid in self.dirty and self._enabled(one):
-            write = self._function(one, "reset", "1")
+    def _reset(self, secondary: Secondary) -> None:
+        if secondary.cntlid in self.dirty and self._enabled(secondary):
+            write = self._function(secondary, "reset", "1")
             self._emit(
-                Phase.RESET, f"reset {self._name(one)}, so that its MSI-X table has its new size", (write,), {}, one
+                Phase.RESET,
+                f"reset {self._name(secondary)}, so that its MSI-X table has its new size",
+                (write,),
+                {},
+                secondary,
             )
 
-    def _online(self, one: Secondary) -> None:
-        key = cell(one.cntlid, "online")
+    def _online(self, secondary: Secondary) -> None:
+        key = cell(secondary.cntlid, "online")
         if self.target.get(key) and not self.now[key]:
-            self._require_vf(one)
-            command = virtualization.online(one.cntlid)
-            self._emit(Phase.ONLINE, f"bring {self._name(one)} online", (command,), {key: True}, one)
+            self._require_vf(secondary)
+            command = virtualization.online(secondary.cntlid)
+            self._emit(Phase.ONLINE, f"bring {self._name(secondary)} online", (command,), {key: True}, secondary)
 
-    def _mark(self, one: Secondary) -> None:
-        mark, span = cell(one.cntlid, "mark"), cell(one.cntlid, "valid_s")
+    def _mark(self, secondary: Secondary) -> None:
+        mark, span = cell(secondary.cntlid, "mark"), cell(secondary.cntlid, "valid_s")
         role = self.target.get(mark, self.now[mark])
-        if not role or not (self._wants(one, "mark") or self._wants(one, "valid_s")):
+        if not role or not (self._wants(secondary, "mark") or self._wants(secondary, "valid_s")):
             return
         valid_s = self.target.get(span)
-        change = MarkChange(one.cntlid, Role(str(role)), valid_s if isinstance(valid_s, int) and valid_s else None)
-        summary = f"mark {self._name(one)} {role}{span_text(change.valid_s)}"
-        self._emit(Phase.MARK, summary, (change,), {mark: str(role), span: change.valid_s}, one)
+        change = MarkChange(
+            secondary.cntlid, Role(str(role)), valid_s if isinstance(valid_s, int) and valid_s else None
+        )
+        summary = f"mark {self._name(secondary)} {role}{span_text(change.valid_s)}"
+        self._emit(Phase.MARK, summary, (change,), {mark: str(role), span: change.valid_s}, secondary)
 
-    def _bind(self, one: Secondary) -> None:
-        driver, override = cell(one.cntlid, "driver"), cell(one.cntlid, "override")
+    def _bind(self, secondary: Secondary) -> None:
+        driver, override = cell(secondary.cntlid, "driver"), cell(secondary.cntlid, "override")
         wanted = self.target.get(driver)
         if wanted and wanted != self.now[driver]:
             final = str(self.target.get(override, wanted if wanted == VFIO_DRIVER else ""))
-            writes = [self._override(one, str(wanted)), self._vf_write(one, "bus/pci/drivers_probe", VF)]
+            writes = [self._override(secondary, str(wanted)), self._vf_write(secondary, "bus/pci/drivers_probe", VF)]
             if final != wanted:
-                writes.append(self._override(one, final))
+                writes.append(self._override(secondary, final))
             changes: dict[str, Value] = {driver: wanted, override: final}
             # The override is another one in between: the way back from there has to know it even if it ends the same.
             kept = (Change(override, final, final),) if final == self.now[override] else ()
-            self._emit(Phase.BIND, f"bind {self._name(one)} to {wanted}", tuple(writes), changes, one, kept=kept)
-        elif self._wants(one, "override") and self._enabled(one):
+            self._emit(
+                Phase.BIND, f"bind {self._name(secondary)} to {wanted}", tuple(writes), changes, secondary, kept=kept
+            )
+        elif self._wants(secondary, "override") and self._enabled(secondary):
             text = str(self.target[override] or "")
-            write = self._override(one, text)
-            summary = f"{'set' if text else 'clear'} the driver override of {self._name(one)}"
-            self._emit(Phase.BIND, summary, (write,), {override: text}, one)
+            write = self._override(secondary, text)
+            summary = f"{'set' if text else 'clear'} the driver override of {self._name(secondary)}"
+            self._emit(Phase.BIND, summary, (write,), {override: text}, secondary)
 
-    def _override(self, one: Secondary, text: str) -> VfWrite:
+    def _override(self, secondary: Secondary, text: str) -> VfWrite:
         # An empty write reports success and changes nothing; a newline clears the override.
-        return self._function(one, "driver_override", text or "\n")
+        return self._function(secondary, "driver_override", text or "\n")
 
 
 def driver_bind_path(name: str) -> str:
@@ -350,8 +367,8 @@ def driver_bind_path(name: str) -> str:
     return f"{DRIVERS}/{name}/bind"
 
 
-def _no_mark(one: Secondary) -> dict[str, Value]:
-    return {cell(one.cntlid, "mark"): None, cell(one.cntlid, "valid_s"): None}
+def _no_mark(secondary: Secondary) -> dict[str, Value]:
+    return {cell(secondary.cntlid, "mark"): None, cell(secondary.cntlid, "valid_s"): None}
 
 
 def _kept_zero(wanted: int) -> str:

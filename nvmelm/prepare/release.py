@@ -32,8 +32,8 @@ def release(pf: OpenPrimary, *, confirm: Confirm, dry_run: bool = False) -> Chan
 
 def remove_stale_marks(pf: OpenPrimary) -> list[int]:
     """Remove the marks that no longer hold, and return whose they were; a mark must not outlive its VF."""
-    found = pf.picture(users=False).secondaries
-    stale = [one.cntlid for one in found if one.mark is not None and not one.mark.holds]
+    secondaries = pf.picture(users=False).secondaries
+    stale = [secondary.cntlid for secondary in secondaries if secondary.mark is not None and not secondary.mark.holds]
     for cntlid in stale:
         marks.revoke(pf.host, pf.address, cntlid)
     return stale
@@ -42,5 +42,7 @@ def remove_stale_marks(pf: OpenPrimary) -> list[int]:
 def _without_marks(picture: Picture | None, cntlids: Sequence[int]) -> Picture | None:
     if picture is None or not cntlids:
         return picture
-    left = (replace(one, mark=None) if one.cntlid in cntlids else one for one in picture.secondaries)
+    left = (
+        replace(secondary, mark=None) if secondary.cntlid in cntlids else secondary for secondary in picture.secondaries
+    )
     return replace(picture, secondaries=tuple(left))

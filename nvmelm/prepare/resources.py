@@ -55,29 +55,29 @@ def missing_types(picture: Picture, secondary: Secondary) -> tuple[str, ...]:
     return tuple(kind for kind in _MINIMUM if _lacks(picture, secondary, kind))
 
 
-def too_few(picture: Picture, one: Secondary) -> NotReadyError:
+def too_few(picture: Picture, secondary: Secondary) -> NotReadyError:
     """Return the error of a function that has no resources of some type to go online with.
 
     Raises:
         NotSupportedError: that many are not free.
     """
-    missing = {kind: _MINIMUM[kind] for kind in missing_types(picture, one)}
+    missing = {kind: _MINIMUM[kind] for kind in missing_types(picture, secondary)}
     for kind in missing:
-        _share_one(picture, [one], kind, None)
-    has = " and ".join(f"{getattr(one, kind)} {kind.upper()}" for kind in missing)
+        _share_one(picture, [secondary], kind, None)
+    has = " and ".join(f"{getattr(secondary, kind)} {kind.upper()}" for kind in missing)
     needs = " and ".join(f"{least} {kind.upper()}" for kind, least in missing.items())
     options = " ".join(f"--{kind} {least}" for kind, least in missing.items())
     return NotReadyError(
-        f"controller {one.cntlid:#06x} has too few resources to go online",
+        f"controller {secondary.cntlid:#06x} has too few resources to go online",
         cause=f"it has {has} resources, and needs {needs}",
-        fix=f"nvmelm secondary assign {picture.primary.node} {one.cntlid:#06x} {options}",
+        fix=f"nvmelm secondary assign {picture.primary.node} {secondary.cntlid:#06x} {options}",
         reason="no-resources",
     )
 
 
-def _lacks(picture: Picture, one: Secondary, kind: str) -> bool:
+def _lacks(picture: Picture, secondary: Secondary, kind: str) -> bool:
     """Return whether a function has no resources of a type its primary gives out."""
-    return _given_out(picture, kind) and int(getattr(one, kind)) == 0
+    return _given_out(picture, kind) and int(getattr(secondary, kind)) == 0
 
 
 def _given_out(picture: Picture, kind: str) -> bool:
@@ -93,7 +93,7 @@ def _share_one(picture: Picture, chosen: Sequence[Secondary], kind: str, wish: i
             raise NotSupportedError(message, cause="its capabilities (CRT) say so", fix=f"leave --{kind} out")
         return 0
     sanity.require_counts(picture, kind)
-    available = resources.free + sum(int(getattr(one, kind)) for one in chosen)
+    available = resources.free + sum(int(getattr(secondary, kind)) for secondary in chosen)
     pool = _Pool(picture, kind, resources.secondary_maximum, available, len(chosen))
     fair = _rounded(min(available // max(1, len(chosen)), pool.most), resources.granularity, pool.least)
     if wish is None:

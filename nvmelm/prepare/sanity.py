@@ -51,18 +51,21 @@ def require_counts(picture: Picture, kind: str) -> None:
 
 def _of_list(picture: Picture) -> Iterator[str]:
     primary = picture.primary
-    numbered = sorted((one.vf_number, one.cntlid) for one in picture.secondaries if one.vf_number)
+    numbered = sorted(
+        (secondary.vf_number, secondary.cntlid) for secondary in picture.secondaries if secondary.vf_number
+    )
     for number, rows in groupby(numbered, key=lambda row: row[0]):
         names = [f"{cntlid:#06x}" for _, cntlid in rows]
         if len(names) > 1:
             yield f"{' and '.join(names)} both claim VF {number}"
         if number > primary.vfs_total:
             yield f"{names[0]} is said to be VF {number}, and TotalVFs is {primary.vfs_total}"
-    for one in picture.secondaries:
-        if one.cntlid == primary.cntlid:
-            yield f"{one.cntlid:#06x} is the primary controller and its own secondary"
-        elif one.primary_cntlid != primary.cntlid:
-            yield f"{one.cntlid:#06x} is a secondary of {one.primary_cntlid:#06x}, and this is {primary.cntlid:#06x}"
+    for secondary in picture.secondaries:
+        if secondary.cntlid == primary.cntlid:
+            yield f"{secondary.cntlid:#06x} is the primary controller and its own secondary"
+        elif secondary.primary_cntlid != primary.cntlid:
+            owner = secondary.primary_cntlid
+            yield f"{secondary.cntlid:#06x} is a secondary of {owner:#06x}, and this is {primary.cntlid:#06x}"
 
 
 def _of_counts(name: str, resources: Resources | None) -> Iterator[str]:

@@ -24,10 +24,10 @@ def assign(
         UsageError: it does not fit; the message says what would.
     """
     picture = pf.picture(users=False)
-    one = resolve(picture, which)
+    secondary = resolve(picture, which)
     vq, vi = vq or None, vi or None
-    check_share(picture, [one], vq, vi)
-    wanted = {cell(one.cntlid, name): count for name, count in (("vq", vq), ("vi", vi)) if count is not None}
+    check_share(picture, [secondary], vq, vi)
+    wanted = {cell(secondary.cntlid, name): count for name, count in (("vq", vq), ("vi", vi)) if count is not None}
     return apply(pf, Request("secondary assign", {**wanted}), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
@@ -65,7 +65,11 @@ def offline(
     Args:
         of_session: the session that gave the controller away does it; everybody else is refused such a controller.
     """
-    one = resolve(pf.picture(users=False), which)
-    target: Cells = {cell(one.cntlid, "online"): False, cell(one.cntlid, "vq"): 0, cell(one.cntlid, "vi"): 0}
+    secondary = resolve(pf.picture(users=False), which)
+    target: Cells = {
+        cell(secondary.cntlid, "online"): False,
+        cell(secondary.cntlid, "vq"): 0,
+        cell(secondary.cntlid, "vi"): 0,
+    }
     request = Request("secondary offline", target, of_session=of_session)
     return apply(pf, request, confirm=confirm, dry_run=dry_run)

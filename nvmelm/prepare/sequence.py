@@ -52,7 +52,7 @@ def prepare(
         cause = "nothing on this host is in an IOMMU group that translates, so no VF can be given to a VM safely"
         fix = "switch the IOMMU on; nvmelm host check tells how"
         raise NotSupportedError("the IOMMU is off", cause=cause, fix=fix, reason="no-iommu")
-    chosen = [one for one in picture.secondaries if 1 <= one.vf_number <= vfs]
+    chosen = [secondary for secondary in picture.secondaries if 1 <= secondary.vf_number <= vfs]
     if len(chosen) != vfs:
         cause = f"the Secondary Controller List names {len(chosen)} of them"
         raise NotSupportedError(
@@ -60,19 +60,19 @@ def prepare(
         )
     each_vq, each_vi = share(picture, chosen, vq, vi)
     target: Cells = {"vfs": vfs, "autoprobe": False}
-    for one in chosen:
+    for secondary in chosen:
         counts = (("vq", each_vq), ("vi", each_vi))
-        target |= {cell(one.cntlid, name): count for name, count in counts if count is not None}
-        target[cell(one.cntlid, "online")] = True
+        target |= {cell(secondary.cntlid, name): count for name, count in counts if count is not None}
+        target[cell(secondary.cntlid, "online")] = True
         if not unmarked:
-            target |= marked(one, role, valid_s)
+            target |= marked(secondary, role, valid_s)
     verb = "source prepare" if role is Role.MIGRATABLE else "destination prepare"
     target, notes = without_running(pf, picture, target | bound(chosen))
     target, moved = _without_moved(pf, picture, target, role)
     notes += tuple(
-        f"{one.cntlid:#06x} was moved to {one.to} (session {one.session}) and is left as it is; "
+        f"{gone.cntlid:#06x} was moved to {gone.to} (session {gone.session}) and is left as it is; "
         f"nvmelm secondary assign, online and allow-migration make a new one of it"
-        for one in moved
+        for gone in moved
     )
     request = Request(verb, target, notes=(*notes, *ends(chosen, target)))
     report = apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
@@ -86,11 +86,11 @@ def _without_moved(pf: OpenPrimary, picture: Picture, target: Cells, role: Role)
         return target, ()
     gone = guards.left_blank(pf.host, picture)
     moved = tuple(
-        Moved(cntlid=one.cntlid, to=gone[one.cntlid].peer, session=str(gone[one.cntlid].id))
-        for one in picture.secondaries
-        if one.cntlid in gone and not one.online and cell(one.cntlid, "online") in target
+        Moved(cntlid=secondary.cntlid, to=gone[secondary.cntlid].peer, session=str(gone[secondary.cntlid].id))
+        for secondary in picture.secondaries
+        if secondary.cntlid in gone and not secondary.online and cell(secondary.cntlid, "online") in target
     )
-    left_out = tuple(cell(one.cntlid, "") for one in moved)
+    left_out = tuple(cell(controller.cntlid, "") for controller in moved)
     return {name: value for name, value in target.items() if not name.startswith(left_out)}, moved
 
 
@@ -98,11 +98,11 @@ def without_running(pf: OpenPrimary, picture: Picture, target: Cells) -> tuple[C
     """Leave out the mark *resumable* of controllers that run a guest here, and say which; only an operator gives it."""
     if str(Role.RESUMABLE) not in target.values() or not guards.any_session(pf.host):
         return target, ()
-    found = guards.offered(pf.host, picture, plan(picture, target))
+    running = guards.offered(pf.host, picture, plan(picture, target))
     notes = tuple(
         f"{cntlid:#06x} is left unmarked: it runs a guest here as far as session {record.id} tells ({record.state}); "
         f"when its VM is shut down, nvmelm secondary allow-resume {picture.primary.node} {cntlid:#06x}"
-        for cntlid, record in found.items()
+        for cntlid, record in running.items()
     )
-    left_out = {cell(cntlid, name) for cntlid in found for name in ("mark", "valid_s")}
+    left_out = {cell(cntlid, name) for cntlid in running for name in ("mark", "valid_s")}
     return {name: value for name, value in target.items() if name not in left_out}, notes

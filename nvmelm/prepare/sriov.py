@@ -28,8 +28,8 @@ def disable_sriov(pf: OpenPrimary, *, confirm: Confirm, dry_run: bool = False) -
     """Remove all VFs; marks, resources and bindings go with them, and autoprobe is as nvmelm found it."""
     picture = pf.picture(users=False)
     require_sriov(picture)
-    found = Journal(pf.host, pf.address, pf.ref.serial).original().get("autoprobe")
-    target: Cells = {"vfs": 0} if found is None else {"vfs": 0, "autoprobe": found}
+    autoprobe = Journal(pf.host, pf.address, pf.ref.serial).original().get("autoprobe")
+    target: Cells = {"vfs": 0} if autoprobe is None else {"vfs": 0, "autoprobe": autoprobe}
     return apply(pf, Request("sriov disable", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
 

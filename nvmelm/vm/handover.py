@@ -18,7 +18,7 @@ from nvmelm.inventory.read import no_vf
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 
 
-def require_ready(host: Host, picture: Picture, one: Secondary, *, unmarked: bool) -> Bdf:
+def require_ready(host: Host, picture: Picture, secondary: Secondary, *, unmarked: bool) -> Bdf:
     """Refuse a controlled function that cannot be handed to a VM; return its address otherwise.
 
     Args:
@@ -29,59 +29,61 @@ def require_ready(host: Host, picture: Picture, one: Secondary, *, unmarked: boo
         BusyError: the kernel's NVMe driver owns it, or another function of its IOMMU group is driven by the host.
         NotSupportedError: it has a VFIO driver of its own, or no IOMMU protects the host from it.
     """
-    name, node = f"controller {one.cntlid:#06x}", picture.primary.node
-    if not one.present or one.address is None:
-        raise no_vf(picture, one)
-    if not one.online:
-        fix = f"nvmelm secondary online {node} {one.cntlid:#06x}"
+    name, node = f"controller {secondary.cntlid:#06x}", picture.primary.node
+    if not secondary.present or secondary.address is None:
+        raise no_vf(picture, secondary)
+    if not secondary.online:
+        fix = f"nvmelm secondary online {node} {secondary.cntlid:#06x}"
         cause = "a guest's driver would wait for an offline controller in vain"
-        raise NotReadyError(f"{name} is {one.state}", cause=cause, fix=fix, reason="offline")
-    _require_driver(one, name)
+        raise NotReadyError(f"{name} is {secondary.state}", cause=cause, fix=fix, reason="offline")
+    _require_driver(secondary, name)
     if not unmarked:
-        marks.require(picture, one, Role.MIGRATABLE, Role.RESUMABLE)
-    _require_group(host.sysfs, Bdf.parse(picture.primary.address), one)
-    return Bdf.parse(one.address)
+        marks.require(picture, secondary, Role.MIGRATABLE, Role.RESUMABLE)
+    _require_group(host.sysfs, Bdf.parse(picture.primary.address), secondary)
+    return Bdf.parse(secondary.address)
 
 
-def _require_driver(one: Secondary, name: str) -> None:
-    fix = f"nvmelm vfio bind {one.address}"
-    if one.driver is None:
+def _require_driver(secondary: Secondary, name: str) -> None:
+    fix = f"nvmelm vfio bind {secondary.address}"
+    if secondary.driver is None:
         raise NotReadyError(
             f"{name} is not bound to {VFIO_DRIVER}", cause="step 4 was not done", fix=fix, reason="not-bound"
         )
-    if one.driver == pci.NVME_DRIVER:
-        cause = f"the kernel drives it as {one.controller_node or 'a controller'}"
+    if secondary.driver == pci.NVME_DRIVER:
+        cause = f"the kernel drives it as {secondary.controller_node or 'a controller'}"
         raise BusyError(f"{name} is owned by the nvme driver", cause=cause, fix=fix, reason="not-bound")
-    if one.driver != VFIO_DRIVER:
-        cause = f"the driver {one.driver} may migrate the function itself; two managers would overwrite each other"
-        fix = f"nvmelm vfio unbind {one.address}, or leave the VM to that driver's manager"
-        raise NotSupportedError(f"{name} is bound to {one.driver}", cause=cause, fix=fix, reason="not-bound")
+    if secondary.driver != VFIO_DRIVER:
+        cause = (
+            f"the driver {secondary.driver} may migrate the function itself; two managers would overwrite each other"
+        )
+        fix = f"nvmelm vfio unbind {secondary.address}, or leave the VM to that driver's manager"
+        raise NotSupportedError(f"{name} is bound to {secondary.driver}", cause=cause, fix=fix, reason="not-bound")
 
 
-def _require_group(sysfs: Sysfs, pf: Bdf, one: Secondary) -> None:
-    group = one.iommu_group
-    if group is None or one.vfio_node is None:
+def _require_group(sysfs: Sysfs, pf: Bdf, secondary: Secondary) -> None:
+    group = secondary.iommu_group
+    if group is None or secondary.vfio_node is None:
         cause = "it is in no IOMMU group: its DMA could reach all of the host's memory"
         fix = "switch the IOMMU on; nvmelm host check tells how"
-        raise NotSupportedError(f"{one.address} cannot be given to a VM", cause=cause, fix=fix, reason="no-iommu")
+        raise NotSupportedError(f"{secondary.address} cannot be given to a VM", cause=cause, fix=fix, reason="no-iommu")
     problem = groups.obstacle(sysfs, pf, group)
     if problem is None:
         return
-    message, cause = f"{one.address} cannot be given to a VM", problem.cause
+    message, cause = f"{secondary.address} cannot be given to a VM", problem.cause
     if pci.without_iommu(sysfs, group):
         raise NotSupportedError(message, cause=cause, fix=problem.fix, reason="no-iommu")
     raise BusyError(message, cause=cause, fix=problem.fix, reason="group-not-viable")
 
 
-def require_unused(one: Secondary) -> None:
+def require_unused(secondary: Secondary) -> None:
     """Refuse a function somebody has open.
 
     Raises:
         BusyError: it names who.
     """
-    if one.used_by:
+    if secondary.used_by:
         fix = "stop that, or nvmelm vm detach it there"
-        raise BusyError(f"{one.address} is in use", cause="; ".join(one.used_by), fix=fix, reason="in-use")
+        raise BusyError(f"{secondary.address} is in use", cause="; ".join(secondary.used_by), fix=fix, reason="in-use")
 
 
 def device_name(address: Bdf) -> str:
@@ -98,7 +100,7 @@ def require_name(text: str | None, option: str) -> None:
         )
 
 
-def qemu_arguments(one: Secondary, *, device_id: str | None = None, bus: str | None = None) -> tuple[str, ...]:
+def qemu_arguments(secondary: Secondary, *, device_id: str | None = None, bus: str | None = None) -> tuple[str, ...]:
     """Return the words that put a VF into a VM started by hand: ``-device``, ``vfio-pci,host=…,id=…,bus=…``.
 
     Raises:
@@ -106,14 +108,14 @@ def qemu_arguments(one: Secondary, *, device_id: str | None = None, bus: str | N
     """
     require_name(device_id, "--id")
     require_name(bus, "--bus")
-    address = _address(one)
+    address = _address(secondary)
     pairs = {"host": str(address), "id": device_id or device_name(address)} | ({"bus": bus} if bus else {})
     return ("-device", ",".join(["vfio-pci", *(f"{key}={value}" for key, value in pairs.items())]))
 
 
-def libvirt_xml(one: Secondary) -> str:
+def libvirt_xml(secondary: Secondary) -> str:
     """Return the ``hostdev`` element that puts a VF into a libvirt domain."""
-    return hostdev_xml(_address(one))
+    return hostdev_xml(_address(secondary))
 
 
 def hostdev_xml(address: Bdf, *, alias: str | None = None) -> str:
@@ -159,8 +161,8 @@ def nova_device_spec(sysfs: Sysfs, address: Bdf) -> str:
     return f"device_spec = {json.dumps(spec | {'managed': 'no', 'live_migratable': 'no'})}"
 
 
-def _address(one: Secondary) -> Bdf:
-    if one.address is None:
+def _address(secondary: Secondary) -> Bdf:
+    if secondary.address is None:
         cause, fix = "SR-IOV has not enabled it", "nvmelm sriov enable PF --vfs N"
-        raise NotReadyError(f"controller {one.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
-    return Bdf.parse(one.address)
+        raise NotReadyError(f"controller {secondary.cntlid:#06x} has no VF", cause=cause, fix=fix, reason="no-vf")
+    return Bdf.parse(secondary.address)

@@ -72,7 +72,7 @@ class Machine(Protocol):
         """Refuse a name that is that of another device than the function at ``address``; UsageError."""
         ...
 
-    def obstacles(self, one: Secondary) -> tuple[str, ...]:
+    def obstacles(self, secondary: Secondary) -> tuple[str, ...]:
         """Return what would keep the machine from being migrated with the function in it.
 
         Raises:
@@ -80,7 +80,7 @@ class Machine(Protocol):
         """
         ...
 
-    def plan_add(self, one: Secondary, address: Bdf, device_id: str | None, bus: str | None) -> Plan:
+    def plan_add(self, secondary: Secondary, address: Bdf, device_id: str | None, bus: str | None) -> Plan:
         """Choose name and place, and refuse what cannot be; nothing is changed."""
         ...
 

@@ -85,29 +85,29 @@ def attach(
     """
     _require_live_host(pf)
     picture = pf.picture()
-    one = resolve(picture, which)
+    secondary = resolve(picture, which)
     require_name(device_id, "--id")
     require_name(bus, "--bus")
-    address = require_ready(pf.host, picture, one, unmarked=unmarked)
+    address = require_ready(pf.host, picture, secondary, unmarked=unmarked)
     with _conversation(pf, qmp, libvirt) as machine:
         present = machine.find(address)
         if present is not None:
             _require_same_name(machine, present, device_id, address)
             _require_same_bus(machine, present, bus, address)
-            return _report(pf, "vm attach", one, machine, held=present, dry_run=dry_run)
-        guards.require_decided(pf.host, picture, [one.cntlid])  # opening the VF resets it
-        if not _has_group(machine, picture, one):
-            require_unused(one)
-        notes = machine.obstacles(one)
-        plan = machine.plan_add(one, address, device_id, bus)
-        asks = machine.about.running and one.mark is not None and one.mark.role is Role.RESUMABLE
+            return _report(pf, "vm attach", secondary, machine, held=present, dry_run=dry_run)
+        guards.require_decided(pf.host, picture, [secondary.cntlid])  # opening the VF resets it
+        if not _has_group(machine, picture, secondary):
+            require_unused(secondary)
+        notes = machine.obstacles(secondary)
+        plan = machine.plan_add(secondary, address, device_id, bus)
+        asks = machine.about.running and secondary.mark is not None and secondary.mark.role is Role.RESUMABLE
         if dry_run:
             notes = (*notes, *([f"would ask: {_WAITING.format(address=address)}"] if asks else []))
         else:
             if asks:
                 confirm(_WAITING.format(address=address))
             present = machine.add(plan, address)
-        return _report(pf, "vm attach", one, machine, held=present, plan=plan, dry_run=dry_run, notes=notes)
+        return _report(pf, "vm attach", secondary, machine, held=present, plan=plan, dry_run=dry_run, notes=notes)
 
 
 def detach(
@@ -138,27 +138,27 @@ def detach(
     """
     _require_live_host(pf)
     picture = pf.picture()
-    one = resolve(picture, which)
+    secondary = resolve(picture, which)
     require_name(device_id, "--id")
-    address = None if one.address is None else Bdf.parse(one.address)
+    address = None if secondary.address is None else Bdf.parse(secondary.address)
     with _conversation(pf, qmp, libvirt) as machine:
-        held = machine.find(address) if address is not None and one.present else None
+        held = machine.find(address) if address is not None and secondary.present else None
         if device_id is not None and (held is None or held.id not in (device_id, machine.called(device_id))):
-            _require_absent(machine, device_id, one, held)
+            _require_absent(machine, device_id, secondary, held)
         if held is None or address is None:
-            elsewhere = tuple(f"it is not in this VM; {user}" for user in one.used_by)
-            return _report(pf, "vm detach", one, machine, dry_run=dry_run, notes=elsewhere)
-        guards.require_decided(pf.host, picture, [one.cntlid])  # and so does closing it
+            elsewhere = tuple(f"it is not in this VM; {user}" for user in secondary.used_by)
+            return _report(pf, "vm detach", secondary, machine, dry_run=dry_run, notes=elsewhere)
+        guards.require_decided(pf.host, picture, [secondary.cntlid])  # and so does closing it
         plan = machine.plan_remove(held, address)
         question = f"The guest loses the controller {address} and the disks behind it. Go on?"
         if dry_run:
             asks = () if machine.idle else (f"would ask: {question}",)
-            return _report(pf, "vm detach", one, machine, held=held, plan=plan, dry_run=True, notes=asks)
+            return _report(pf, "vm detach", secondary, machine, held=held, plan=plan, dry_run=True, notes=asks)
         if not machine.idle:
             confirm(question)
         machine.remove(held, plan, timeout_s)
-        notes = () if _has_group(machine, picture, one) else _closed(pf, one)
-        return _report(pf, "vm detach", one, machine, plan=plan, notes=notes)
+        notes = () if _has_group(machine, picture, secondary) else _closed(pf, secondary)
+        return _report(pf, "vm detach", secondary, machine, plan=plan, notes=notes)
 
 
 def arguments(
@@ -175,20 +175,20 @@ def arguments(
         NotReadyError, NotSupportedError, BusyError: the VF may not be handed over, or somebody has it.
     """
     picture = pf.picture()
-    one = resolve(picture, which)
-    address = require_ready(pf.host, picture, one, unmarked=unmarked)
-    guards.require_decided(pf.host, picture, [one.cntlid])
-    require_unused(one)
+    secondary = resolve(picture, which)
+    address = require_ready(pf.host, picture, secondary, unmarked=unmarked)
+    guards.require_decided(pf.host, picture, [secondary.cntlid])
+    require_unused(secondary)
     return VmArguments(
         primary=pf.address,
-        cntlid=one.cntlid,
+        cntlid=secondary.cntlid,
         address=str(address),
         device_id=device_id or device_name(address),
         bus=bus,
-        qemu_arguments=qemu_arguments(one, device_id=device_id, bus=bus),
-        libvirt_xml=libvirt_xml(one),
+        qemu_arguments=qemu_arguments(secondary, device_id=device_id, bus=bus),
+        libvirt_xml=libvirt_xml(secondary),
         nova_device_spec=nova_device_spec(pf.host.sysfs, address),
-        notes=() if one.mark is not None else (_UNMARKED_NOTE,),
+        notes=() if secondary.mark is not None else (_UNMARKED_NOTE,),
     )
 
 
@@ -224,41 +224,45 @@ def _require_same_bus(machine: Machine, present: Held, bus: str | None, address:
         raise BusyError(f"the VM has {address} already", cause=f"on the bus {now}", fix=fix, reason="other-bus")
 
 
-def _require_absent(machine: Machine, device_id: str, one: Secondary, held: Held | None) -> None:
+def _require_absent(machine: Machine, device_id: str, secondary: Secondary, held: Held | None) -> None:
     """Refuse a name that is another device's, or that is not this VF's."""
     if held is None:
-        machine.require_absent(device_id, one.address)
+        machine.require_absent(device_id, secondary.address)
         return
-    message, cause = f"the VM knows {one.address} by another name", f"as {held.handle}"
+    message, cause = f"the VM knows {secondary.address} by another name", f"as {held.handle}"
     fix = "leave --id out: nvmelm finds the device by its address"
     raise UsageError(message, cause=cause, fix=fix, reason="other-device-id")
 
 
-def _has_group(machine: Machine, picture: Picture, one: Secondary) -> bool:
+def _has_group(machine: Machine, picture: Picture, secondary: Secondary) -> bool:
     """Return whether a VM has another VF of the function's IOMMU group: the group's node is open in it, then."""
     siblings = (
-        each for each in picture.secondaries if each.present and each is not one and each.iommu_group == one.iommu_group
+        other
+        for other in picture.secondaries
+        if other.present and other is not secondary and other.iommu_group == secondary.iommu_group
     )
-    return one.iommu_group is not None and any(machine.find(Bdf.parse(str(each.address))) for each in siblings)
+    return secondary.iommu_group is not None and any(
+        machine.find(Bdf.parse(str(sibling.address))) for sibling in siblings
+    )
 
 
-def _closed(pf: OpenPrimary, one: Secondary) -> tuple[str, ...]:
+def _closed(pf: OpenPrimary, secondary: Secondary) -> tuple[str, ...]:
     """Wait until the kernel has closed the VF; return a note when it has not."""
-    node = (one.vfio_node or "").removeprefix("/dev/")
+    node = (secondary.vfio_node or "").removeprefix("/dev/")
     if not node:
         return ()
     try:
         wait_until(lambda: not pf.host.openers([node]), f"{node} to be closed", deadline_s=_CLOSE_DEADLINE_S)
     except TimedOutError:
         users = ", ".join(str(user) for user in pf.host.openers([node]))
-        return (f"the VM gave {one.address} back, but /dev/{node} is still open in {users}",)
+        return (f"the VM gave {secondary.address} back, but /dev/{node} is still open in {users}",)
     return ()
 
 
 def _report(
     pf: OpenPrimary,
     verb: str,
-    one: Secondary,
+    secondary: Secondary,
     machine: Machine,
     *,
     held: Held | None = None,
@@ -277,17 +281,17 @@ def _report(
     try:
         reasons = machine.blockers()
         bus = (machine.bus_of(held) if held else None) or bus
-        if one.address is not None:
-            notes = (*notes, *machine.notes(Bdf.parse(one.address), attached=held is not None))
+        if secondary.address is not None:
+            notes = (*notes, *machine.notes(Bdf.parse(secondary.address), attached=held is not None))
     except NvmelmError as error:  # the change is done, and this is an addition to it
         notes = (*notes, f"the VM could not be asked whether it can migrate: {error.message}")
-    if verb == "vm attach" and one.mark is None:
+    if verb == "vm attach" and secondary.mark is None:
         notes = (*notes, _UNMARKED_NOTE)
     return VmReport(
         verb=verb,
         primary=pf.address,
-        cntlid=one.cntlid,
-        address=str(one.address),
+        cntlid=secondary.cntlid,
+        address=str(secondary.address),
         dry_run=dry_run,
         changed=plan is not None and not dry_run,
         attached=held is not None,

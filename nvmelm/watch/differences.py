@@ -57,19 +57,19 @@ class Known:
     @property
     def addresses(self) -> frozenset[str]:
         """Return the PCI addresses of the function and of all it can have."""
-        below = (one.address for one in self.picture.secondaries)
+        below = (secondary.address for secondary in self.picture.secondaries)
         return frozenset({self.picture.primary.address, *filter(None, below)})
 
     def there(self) -> PrimaryPart:
         """Return all that is known."""
-        rows = tuple(_state(one, self.manifests.get(one.cntlid)) for one in self.picture.secondaries)
+        rows = tuple(_state(secondary, self.manifests.get(secondary.cntlid)) for secondary in self.picture.secondaries)
         return self._part("there", controllers=rows)
 
     def gone(self) -> Iterator[Body]:
         """Say that the function is not there any more, and nothing below it."""
-        for one in self.picture.secondaries:
-            if one.cntlid in self.manifests:
-                yield _manifest(self, one, self.manifests[one.cntlid], None)
+        for secondary in self.picture.secondaries:
+            if secondary.cntlid in self.manifests:
+                yield _manifest(self, secondary, self.manifests[secondary.cntlid], None)
         yield self._part("gone")
 
     def _part(self, what: Any, **more: Any) -> PrimaryPart:
@@ -82,18 +82,18 @@ def differences(before: Known, after: Known) -> Iterator[Body]:
     was, now = _primary(before), _primary(after)
     if was != now:
         yield after._part("changed", **_pair(was, now))
-    old = {one.cntlid: one for one in before.picture.secondaries}
-    new = {one.cntlid: one for one in after.picture.secondaries}
+    old = {secondary.cntlid: secondary for secondary in before.picture.secondaries}
+    new = {secondary.cntlid: secondary for secondary in after.picture.secondaries}
     for cntlid in sorted(old.keys() | new.keys()):
         first, then = old.get(cntlid), new.get(cntlid)
-        one = then or first
-        if one is None:
+        either = then or first
+        if either is None:
             continue
-        yield from _controller(after, first, then, one)
-        yield from _mark(after, first.mark if first else None, then.mark if then else None, one)
+        yield from _controller(after, first, then, either)
+        yield from _mark(after, first.mark if first else None, then.mark if then else None, either)
         digests = before.manifests.get(cntlid), after.manifests.get(cntlid)
         if digests[0] != digests[1]:
-            yield _manifest(after, one, *digests)
+            yield _manifest(after, either, *digests)
 
 
 def _primary(known: Known) -> dict[str, Value]:
@@ -108,17 +108,17 @@ def _primary(known: Known) -> dict[str, Value]:
     return facts
 
 
-def _controller(after: Known, first: Secondary | None, then: Secondary | None, one: Secondary) -> Iterator[Body]:
+def _controller(after: Known, first: Secondary | None, then: Secondary | None, secondary: Secondary) -> Iterator[Body]:
     was, now = _facts(first), _facts(then)
     if was != now:
         address = after.picture.primary.address
-        yield ControllerPart(primary=address, cntlid=one.cntlid, address=one.address, **_pair(was, now))
+        yield ControllerPart(primary=address, cntlid=secondary.cntlid, address=secondary.address, **_pair(was, now))
 
 
-def _facts(one: Secondary | None) -> dict[str, Value]:
-    if one is None:
+def _facts(secondary: Secondary | None) -> dict[str, Value]:
+    if secondary is None:
         return {}
-    return {name: getattr(one, name) for name in _OF_A_CONTROLLER} | {"used_by": list(one.used_by)}
+    return {name: getattr(secondary, name) for name in _OF_A_CONTROLLER} | {"used_by": list(secondary.used_by)}
 
 
 def _pair(was: dict[str, Value], now: dict[str, Value]) -> dict[str, Any]:
@@ -130,15 +130,15 @@ def _pair(was: dict[str, Value], now: dict[str, Value]) -> dict[str, Any]:
     }
 
 
-def _mark(after: Known, was: Mark | None, now: Mark | None, one: Secondary) -> Iterator[Body]:
+def _mark(after: Known, was: Mark | None, now: Mark | None, secondary: Secondary) -> Iterator[Body]:
     what = _what(was, now)
     mark = now or was
     if what and mark is not None:
         yield MarkPart(
             what=what,
             primary=after.picture.primary.address,
-            cntlid=one.cntlid,
-            address=one.address,
+            cntlid=secondary.cntlid,
+            address=secondary.address,
             role=mark.role.value,
             broken_by=mark.broken_by,
             given_by=mark.given_by,
@@ -164,28 +164,28 @@ def _given(mark: Mark) -> tuple[Any, ...]:
     return mark.role, mark.given_at, mark.given_by, mark.expires_at, mark.facts_digest
 
 
-def _manifest(known: Known, one: Secondary, old: str | None, new: str | None) -> ManifestPart:
+def _manifest(known: Known, secondary: Secondary, old: str | None, new: str | None) -> ManifestPart:
     primary = known.picture.primary.address
-    return ManifestPart(primary=primary, cntlid=one.cntlid, address=one.address, old=old, new=new)
+    return ManifestPart(primary=primary, cntlid=secondary.cntlid, address=secondary.address, old=old, new=new)
 
 
-def _state(one: Secondary, manifest: str | None) -> ControllerState:
-    mark = one.mark
+def _state(secondary: Secondary, manifest: str | None) -> ControllerState:
+    mark = secondary.mark
     return ControllerState(
-        cntlid=one.cntlid,
-        vf_number=one.vf_number,
-        address=one.address,
-        present=one.present,
-        state=one.state,
-        vq=one.vq,
-        vi=one.vi,
-        driver=one.driver,
-        iommu_group=one.iommu_group,
-        vfio_node=one.vfio_node,
-        used_by=one.used_by,
+        cntlid=secondary.cntlid,
+        vf_number=secondary.vf_number,
+        address=secondary.address,
+        present=secondary.present,
+        state=secondary.state,
+        vq=secondary.vq,
+        vi=secondary.vi,
+        driver=secondary.driver,
+        iommu_group=secondary.iommu_group,
+        vfio_node=secondary.vfio_node,
+        used_by=secondary.used_by,
         mark=MarkState(role=mark.role.value, holds=mark.holds, broken_by=mark.broken_by, expires_at=mark.expires_at)
         if mark
         else None,
         manifest=manifest,
-        suspended=one.suspended,
+        suspended=secondary.suspended,
     )

@@ -56,13 +56,15 @@ def of_stream(sessions: SessionLooks, lines: Mapping[str, int], *, troubles: int
                 "nvmelm_sessions",
                 "gauge",
                 "Migrations as this host wrote them down.",
-                _counted(("side", "state"), ((one.side.value, one.state.value) for one in sessions.records.values())),
+                _counted(
+                    ("side", "state"), ((record.side.value, record.state.value) for record in sessions.records.values())
+                ),
             ),
             _family(
                 "nvmelm_sessions_unfinished",
                 "gauge",
                 "Migrations in which something is left to be decided here.",
-                [({}, sum(not one.over for one in sessions.records.values()))],
+                [({}, sum(not record.over for record in sessions.records.values()))],
             ),
             _family("nvmelm_watch_troubles", "gauge", "Looks that fail or hang at present.", [({}, troubles)]),
             _family(
@@ -93,14 +95,14 @@ def _vfs(looks: Looks) -> list[Row]:
 
 def _controllers(looks: Looks) -> Iterable[tuple[str, ...]]:
     for address, known in _sorted(looks):
-        yield from ((address, one.standing, one.driver or "") for one in known.picture.secondaries)
+        yield from ((address, secondary.standing, secondary.driver or "") for secondary in known.picture.secondaries)
 
 
 def _marks(looks: Looks) -> Iterable[tuple[str, ...]]:
     for address, known in _sorted(looks):
-        for one in known.picture.secondaries:
-            if one.mark:
-                yield address, one.mark.role.value, str(one.mark.holds).lower()
+        for secondary in known.picture.secondaries:
+            if secondary.mark:
+                yield address, secondary.mark.role.value, str(secondary.mark.holds).lower()
 
 
 def _sorted(looks: Looks) -> Iterable[tuple[str, Known]]:

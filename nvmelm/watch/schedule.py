@@ -38,22 +38,24 @@ _MANIFESTS_EVERY_S = 60.0
 _LAST_S = 2.0
 
 Look = Callable[[], Iterable[Body]]
-Told = Callable[[list[Body], Looks], None]
+HandOver = Callable[[list[Body], Looks], None]
 
 
 class Looking:
-    """The thread that looks; what it finds goes to ``told``, and an exception that nobody expected to ``failed``.
+    """The thread that looks; what it finds goes to ``hand_over``, and an exception that nobody expected to ``failed``.
 
     Args:
         every_s: seconds between two glances at the lists.
-        told: takes what a look found different, often nothing, and all that is known; called in this thread.
+        hand_over: takes what a look found different, often nothing, and all that is known; called in this thread.
         failed: takes the exception that ended the thread.
     """
 
-    def __init__(self, looks: Looks, *, every_s: float, told: Told, failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, looks: Looks, *, every_s: float, hand_over: HandOver, failed: Callable[[BaseException], None]
+    ) -> None:
         self._looks = looks
         self._every_s = every_s
-        self._told = told
+        self._hand_over = hand_over
         self._failed = failed
         self._changed = threading.Condition()
         self._dirty: set[str] = set()
@@ -113,11 +115,11 @@ class Looking:
         self._since = time.monotonic()
         self._tell(look())
 
-    def _tell(self, found: Iterable[Body]) -> None:
-        bodies = list(found)
+    def _tell(self, look: Iterable[Body]) -> None:
+        bodies = list(look)
         self._since = None
         if not self._stopped:
-            self._told(bodies, self._looks)
+            self._hand_over(bodies, self._looks)
 
     def _put_off(self) -> None:
         """Begin the intervals anew; everything has just been seen."""
@@ -168,17 +170,17 @@ class Looking:
 
     def _users(self) -> Iterable[Body]:
         before, began = time.thread_time(), time.monotonic()
-        found = list(self._looks.users())
+        bodies = list(self._looks.users())
         cost = time.thread_time() - before
         self._due[self._users] = began + max(_USERS_EVERY_S, cost / _USERS_SHARE)
-        return found
+        return bodies
 
     def _manifests(self) -> Iterator[Body]:
         return self._looks.at(None, manifests=True)
 
     def _owners(self, addresses: Collection[str]) -> set[str] | None:
         """Return the functions that addresses are of or below; None when one of them is not known yet."""
-        found = {address: known.addresses & set(addresses) for address, known in self._looks.functions.items()}
-        if set().union(*found.values()) != set(addresses):
+        touched = {address: known.addresses & set(addresses) for address, known in self._looks.functions.items()}
+        if set().union(*touched.values()) != set(addresses):
             return None
-        return {address for address, of_it in found.items() if of_it}
+        return {address for address, of_it in touched.items() if of_it}

@@ -76,5 +76,5 @@ def _part(record: Record, at: int, *, begin: bool = False) -> SessionPart:
         over=record.over and last,
         peer=record.peer,
         primary=record.primary,
-        cntlids=tuple(one.cntlid for one in record.controllers),
+        cntlids=tuple(moving.cntlid for moving in record.controllers),
     )

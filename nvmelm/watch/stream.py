@@ -108,7 +108,9 @@ class Stream:
             waker = stack.enter_context(Waker())
             stack.enter_context(waker.reading)  # its number stays its own until the stream has ended
             came = stack.enter_context(signals(waker))
-            looking = Looking(looks, every_s=self._every_s, told=self._told(waker), failed=self._failed(waker))
+            looking = Looking(
+                looks, every_s=self._every_s, hand_over=self._hand_over(waker), failed=self._failed(waker)
+            )
             if self._programs is not None:
                 stack.enter_context(self._programs.running())
             facts = self._host.facts()
@@ -179,10 +181,10 @@ class Stream:
     def _take_found(self) -> None:
         with contextlib.suppress(Empty):
             while True:
-                found = self._found.get_nowait()
-                if isinstance(found, BaseException):
-                    raise found
-                self._say_all(found)
+                outcome = self._found.get_nowait()
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                self._say_all(outcome)
 
     def _tick(self, looking: Looking) -> None:
         """Do what is done every second: look at sessions, whether a look hangs, what was lost, and the metrics."""
@@ -208,7 +210,7 @@ class Stream:
                 reason="look-slow",
             )
             return list(self._troubles.failed(_SLOW, error, slow[0]))
-        return [body for one in (None, *self._troubles.of(_SLOW)) for body in self._troubles.works(_SLOW, one)]
+        return [body for address in (None, *self._troubles.of(_SLOW)) for body in self._troubles.works(_SLOW, address)]
 
     def _say_all(self, bodies: Any) -> None:
         for body in bodies:
@@ -227,14 +229,14 @@ class Stream:
         """Write what was said, at most ``count`` lines in all; return whether somebody still reads."""
         lines, self._lines = self._lines, []
         if count is not None:
-            lines = [one for one in lines if one.number <= count]
+            lines = [line for line in lines if line.number <= count]
         if not lines:
             return True
-        for one in lines:
-            self._written[one.kind] += 1
-            if self._programs is not None and one.for_programs:
-                self._programs.give(one.number, one.text.encode() + b"\n")
-        return self._write([one.text for one in lines])
+        for line in lines:
+            self._written[line.kind] += 1
+            if self._programs is not None and line.for_programs:
+                self._programs.give(line.number, line.text.encode() + b"\n")
+        return self._write([line.text for line in lines])
 
     def _numbers(self, at: float) -> str:
         troubles = self._failing + len(self._troubles) + len(self._sessions.troubles)
@@ -256,8 +258,8 @@ class Stream:
         else:
             self._say_all(self._troubles.works(_METRICS))
 
-    def _told(self, waker: Waker) -> Callable[[list[Body], Looks], None]:
-        def told(bodies: list[Body], looks: Looks) -> None:
+    def _hand_over(self, waker: Waker) -> Callable[[list[Body], Looks], None]:
+        def hand_over(bodies: list[Body], looks: Looks) -> None:
             self._looked_at, self._failing = time.time(), len(looks.troubles)
             if self._metrics_file is not None:
                 self._known = metrics.of_host(looks)  # here, while nothing of it changes
@@ -265,7 +267,7 @@ class Stream:
                 self._found.put(bodies)
                 waker.wake()
 
-        return told
+        return hand_over
 
     def _failed(self, waker: Waker) -> Callable[[BaseException], None]:
         def failed(error: BaseException) -> None:
@@ -276,13 +278,13 @@ class Stream:
 
 
 def _part(uevent: Uevent) -> UeventPart:
-    found = _ADDRESS.findall(f"/{uevent.device}")
+    addresses = _ADDRESS.findall(f"/{uevent.device}")
     return UeventPart(
         seqnum=uevent.seqnum,
         action=uevent.action,
         subsystem=uevent.subsystem,  # type: ignore[arg-type]  # one of those that were asked for
         device=uevent.device,
-        address=str(Bdf.parse(found[-1])) if found else None,
+        address=str(Bdf.parse(addresses[-1])) if addresses else None,
         properties=dict(uevent.properties),
     )
 

@@ -73,7 +73,7 @@ class Looks:
     def users(self) -> Iterator[Body]:
         """Look who has the controlled functions in use; nothing tells of that, and asking costs the most."""
         for address, known in sorted(self.functions.items()):
-            rows = [replace(one, used_by=()) for one in known.picture.secondaries]
+            rows = [replace(secondary, used_by=()) for secondary in known.picture.secondaries]
             try:
                 rows = with_users(self._host, rows)
             except NvmelmError as error:
@@ -110,7 +110,7 @@ class Looks:
 
     def remembered(self) -> Iterator[Body]:
         """Look at what nvmelm itself wrote down since: marks that were given, taken back or expired."""
-        changed = {one for one in self.functions if self._stamps.changed(one, self._mark_files(one))}
+        changed = {address for address in self.functions if self._stamps.changed(address, self._mark_files(address))}
         now = datetime.now(UTC)
         changed |= {address for address, known in self.functions.items() if _expires(known.picture, now)}
         if changed:
@@ -119,13 +119,13 @@ class Looks:
     def _refs(self) -> Generator[Body, None, dict[str, PrimaryRef] | None]:
         """Return the host's controlling functions by address, or None when that cannot be asked."""
         try:
-            found = {str(ref.address): ref for ref in primaries(self._host)}
+            refs = {str(ref.address): ref for ref in primaries(self._host)}
         except NvmelmError as error:
             yield from self.troubles.failed(_LIST, error)
             return None
         yield from self.troubles.works(_LIST)
-        yield from self.troubles.without(found.keys())
-        return found
+        yield from self.troubles.without(refs.keys())
+        return refs
 
     def _function(self, ref: PrimaryRef, *, manifests: bool) -> Iterator[Body]:
         address = str(ref.address)
@@ -148,9 +148,11 @@ class Looks:
         with opened(self._host, ref) as queue:
             picture = OpenPrimary(self._host, ref, queue).picture(users=before is None, states=True)
             picture = _with_known(picture, self.functions.get(str(ref.address)))
-            ready = [one for one in picture.secondaries if one.present and one.online]
+            ready = [secondary for secondary in picture.secondaries if secondary.present and secondary.online]
             kept = _kept(before, picture, ready) if before is not None else {}
-            fresh = of_functions(self._host, queue, picture, [one for one in ready if one.cntlid not in kept])
+            fresh = of_functions(
+                self._host, queue, picture, [secondary for secondary in ready if secondary.cntlid not in kept]
+            )
         return Known(ref, picture, kept | {cntlid: manifest.digest for cntlid, manifest in fresh.items()})
 
     def _list_changed(self, address: str, ref: PrimaryRef) -> bool:
@@ -165,9 +167,12 @@ class Looks:
             return True  # the whole look says what is wrong
         finally:
             self.at_work_on = None
-        now = [(one.scid, one.vfn, one.nvq, one.nvi, one.scs & 1) for one in entries]
+        now = [(entry.scid, entry.vfn, entry.nvq, entry.nvi, entry.scs & 1) for entry in entries]
         rows = known.picture.secondaries
-        return now != [(one.cntlid, one.vf_number, one.vq, one.vi, int(one.online)) for one in rows]
+        return now != [
+            (secondary.cntlid, secondary.vf_number, secondary.vq, secondary.vi, int(secondary.online))
+            for secondary in rows
+        ]
 
     def _mark_files(self, address: str) -> list[str]:
         return [str(self._host.state_dir / "marks" / address)]  # a mark is renamed into its directory
@@ -177,8 +182,8 @@ def _with_known(picture: Picture, before: Known | None) -> Picture:
     """Return a picture that was read without users with those that are known; the same of who is suspended."""
     if before is None:
         return picture
-    users = {one.incarnation: one.used_by for one in before.picture.secondaries if one.used_by}
-    rows = [replace(one, used_by=users.get(one.incarnation, ())) for one in picture.secondaries]
+    users = {secondary.incarnation: secondary.used_by for secondary in before.picture.secondaries if secondary.used_by}
+    rows = [replace(secondary, used_by=users.get(secondary.incarnation, ())) for secondary in picture.secondaries]
     return _with_known_states(replace(picture, secondaries=tuple(rows)), before)
 
 
@@ -186,10 +191,12 @@ def _with_known_states(picture: Picture, before: Known) -> Picture:
     """Return a picture whose controllers could not be asked, while a transfer has the lock, with what is known."""
     if picture.suspension_unknown is None:
         return picture
-    last = {one.incarnation: one for one in before.picture.secondaries if one.online}
+    last = {secondary.incarnation: secondary for secondary in before.picture.secondaries if secondary.online}
     rows = [
-        replace(one, suspended=last[one.incarnation].suspended) if one.online and one.incarnation in last else one
-        for one in picture.secondaries
+        replace(secondary, suspended=last[secondary.incarnation].suspended)
+        if secondary.online and secondary.incarnation in last
+        else secondary
+        for secondary in picture.secondaries
     ]
     return replace(picture, secondaries=tuple(rows))
 
@@ -198,15 +205,19 @@ def _kept(before: Known, picture: Picture, ready: Collection[Secondary]) -> dict
     """Return the manifests that rest on nothing that has changed."""
     if before.picture.primary != picture.primary:
         return {}
-    same = {one.cntlid: one for one in before.picture.secondaries}
+    same = {secondary.cntlid: secondary for secondary in before.picture.secondaries}
     return {
-        one.cntlid: before.manifests[one.cntlid]
-        for one in ready
-        if one.cntlid in before.manifests and same[one.cntlid] == one
+        secondary.cntlid: before.manifests[secondary.cntlid]
+        for secondary in ready
+        if secondary.cntlid in before.manifests and same[secondary.cntlid] == secondary
     }
 
 
 def _expires(picture: Picture, now: datetime) -> bool:
     """Return whether a mark that held at the last look has expired since."""
-    marks = [one.mark for one in picture.secondaries if one.mark and one.mark.holds and one.mark.expires_at]
+    marks = [
+        secondary.mark
+        for secondary in picture.secondaries
+        if secondary.mark and secondary.mark.holds and secondary.mark.expires_at
+    ]
     return any(datetime.fromisoformat(mark.expires_at) <= now for mark in marks if mark.expires_at)

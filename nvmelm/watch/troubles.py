@@ -32,9 +32,10 @@ class Troubles:
         if self._known.pop((address, what), None) is not None:
             yield Trouble(primary=address, over=True)
 
-    def without(self, there: Collection[str]) -> Iterator[Body]:
+    def without(self, present: Collection[str]) -> Iterator[Body]:
         """Say that the failures of functions that are not there any more are over."""
-        for address, what in sorted((one, what) for one, what in self._known if one is not None and one not in there):
+        gone = ((address, what) for address, what in self._known if address is not None and address not in present)
+        for address, what in sorted(gone):
             yield from self.works(what, address)
 
 

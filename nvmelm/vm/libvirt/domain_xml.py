@@ -63,7 +63,7 @@ class DomainXml:
 
     def function(self, address: Bdf) -> HostFunction | None:
         """Return the domain's device that is a function of the host, or None."""
-        return next((one for one in self.functions if one.address == address), None)
+        return next((function for function in self.functions if function.address == address), None)
 
 
 def mentions_us(text: bytes) -> bool:
@@ -128,9 +128,9 @@ class _Reader:
     def end(self, name: str) -> None:
         self._path.pop()
         if len(self._path) == 2 and self._device is not None:
-            one, self._device = self._device, None
-            if one.fits and one.address is not None:
-                self.functions.append(HostFunction(one.address, one.kind, one.managed, one.alias))
+            device, self._device = self._device, None
+            if device.fits and device.address is not None:
+                self.functions.append(HostFunction(device.address, device.kind, device.managed, device.alias))
 
 
 def _inside(device: _Device, path: tuple[str, ...], attributes: Mapping[str, str]) -> None:

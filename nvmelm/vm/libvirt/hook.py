@@ -39,11 +39,11 @@ def prepare(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_ru
         NotReadyError: one is not enabled, offline, or bears no mark.
         NotSupportedError: one is in no IOMMU group, or another driver migrates it.
     """
-    for one in xml.wanted:
-        function = xml.function(one.address)
+    for entry in xml.wanted:
+        function = xml.function(entry.address)
         if function is not None and (function.managed or function.kind != "hostdev"):
             raise BusyError(
-                f"libvirt would bind {one.address} itself",
+                f"libvirt would bind {entry.address} itself",
                 cause=f"the domain has it as <{function.kind}>" + (" with managed='yes'" if function.managed else ""),
                 fix=f"virsh edit {domain}: make it a <hostdev managed='no'>",
                 reason="libvirt-managed",
@@ -62,15 +62,15 @@ def release(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_ru
         NvmelmError: whatever unbinding a VF meets.
     """
     unbound, met = [], None
-    for one in xml.wanted:
-        path = _path(host, one.address)
+    for entry in xml.wanted:
+        path = _path(host, entry.address)
         note = _note(path)
         if note.get("domain") != domain:
             continue
         try:
-            if note.get("bound") and {**note, **_identity(host, one.address)} == note:
-                _unbind(host, one.address, confirm=confirm, dry_run=dry_run)
-                unbound.append(str(one.address))
+            if note.get("bound") and {**note, **_identity(host, entry.address)} == note:
+                _unbind(host, entry.address, confirm=confirm, dry_run=dry_run)
+                unbound.append(str(entry.address))
         except NvmelmError as error:
             met = met or error
             continue
@@ -82,11 +82,11 @@ def release(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_ru
 
 
 def _by_primary(host: Host, wanted: Sequence[Wanted]) -> list[tuple[PrimaryRef, list[Wanted]]]:
-    found: dict[PrimaryRef, list[Wanted]] = {}
-    for one in wanted:
-        ref, _ = find_function(host, str(one.address))
-        found.setdefault(ref, []).append(one)
-    return list(found.items())
+    groups: dict[PrimaryRef, list[Wanted]] = {}
+    for entry in wanted:
+        ref, _ = find_function(host, str(entry.address))
+        groups.setdefault(ref, []).append(entry)
+    return list(groups.items())
 
 
 def _prepared(
@@ -96,28 +96,28 @@ def _prepared(
     bound = []
     with open_primary(host, ref, change=not dry_run) as pf:
         picture = pf.picture()
-        for one in wanted:
-            found = resolve(picture, one.address)
-            guards.require_decided(host, picture, [found.cntlid])  # the domain would open the VF, which resets it
-            require_unused(found)
-            path = _path(host, one.address)
-            if found.driver == VFIO_DRIVER:
+        for entry in wanted:
+            secondary = resolve(picture, entry.address)
+            guards.require_decided(host, picture, [secondary.cntlid])  # the domain would open the VF, which resets it
+            require_unused(secondary)
+            path = _path(host, entry.address)
+            if secondary.driver == VFIO_DRIVER:
                 if not dry_run and _note(path).get("bound") is False:
                     store.remove(path)
                 continue
-            note = {"domain": domain, **_identity(host, one.address)}
+            note = {"domain": domain, **_identity(host, entry.address)}
             if not dry_run:
                 store.write(path, json.dumps(note | {"bound": False}) + "\n")
-            binding.bind(pf, [one.address], unmarked=one.unmarked, confirm=confirm, dry_run=dry_run)
+            binding.bind(pf, [entry.address], unmarked=entry.unmarked, confirm=confirm, dry_run=dry_run)
             if not dry_run:
                 store.write(path, json.dumps(note | {"bound": True}) + "\n")
-            bound.append(str(one.address))
+            bound.append(str(entry.address))
         if dry_run:
             return bound
         picture = pf.picture(users=False)
-        for one in wanted:
-            found = resolve(picture, one.address)
-            require_ready(host, picture, found, unmarked=one.unmarked)
+        for entry in wanted:
+            secondary = resolve(picture, entry.address)
+            require_ready(host, picture, secondary, unmarked=entry.unmarked)
     return bound
 
 

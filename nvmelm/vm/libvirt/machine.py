@@ -70,9 +70,9 @@ class LibvirtMachine:
             BusyError: libvirt binds the function itself for this domain, now or at its next start.
         """
         for lasting in (False, True):
-            found = self._function(address, lasting=lasting)
-            if found is not None and (found.managed or found.kind != "hostdev"):
-                raise _managed(found, self._name, lasting=lasting)
+            function = self._function(address, lasting=lasting)
+            if function is not None and (function.managed or function.kind != "hostdev"):
+                raise _managed(function, self._name, lasting=lasting)
         now = self._function(address)
         return None if now is None else Held(now.alias, now.alias or str(address))
 
@@ -87,11 +87,11 @@ class LibvirtMachine:
             fix = "leave --id out: nvmelm finds the device by its address"
             raise UsageError(message, cause="it is another device", fix=fix, reason="other-device-id")
 
-    def obstacles(self, one: Secondary) -> tuple[str, ...]:
+    def obstacles(self, secondary: Secondary) -> tuple[str, ...]:
         """Return nothing: libvirt sets QEMU's migration capabilities anew for every migration."""
         return ()
 
-    def plan_add(self, one: Secondary, address: Bdf, device_id: str | None, bus: str | None) -> Plan:
+    def plan_add(self, secondary: Secondary, address: Bdf, device_id: str | None, bus: str | None) -> Plan:
         if bus is not None:
             fix = "leave --bus out; an <address> in the domain's configuration chooses one"
             raise UsageError("libvirt chooses the port itself", fix=fix, reason="libvirt-bus")
@@ -104,13 +104,13 @@ class LibvirtMachine:
             self._domain.attach(str(plan.words["xml"]))
             end = time.monotonic() + (SETTLES_S if self._about.running else 0.0)
             deleted = self._domain.hear(str(plan.device_id), end) == "removed"
-            found = self._function(address)
-        if found is None and deleted:
+            function = self._function(address)
+        if function is None and deleted:
             raise handed_back(address)
-        if found is None:
+        if function is None:
             cause = "libvirt answered the request with success"
             raise UncertainError(f"the domain does not show {address}", cause=cause, fix=LOOK)
-        return Held(found.alias, found.alias or str(address))
+        return Held(function.alias, function.alias or str(address))
 
     def plan_remove(self, held: Held, address: Bdf) -> Plan:
         return self._plan("detach-device", held.id, hostdev_xml(address))
@@ -164,7 +164,7 @@ class LibvirtMachine:
             if error.reason == "no-such-domain":
                 return True
             raise
-        return xml is None or all(one.alias != held.id for one in xml.functions)
+        return xml is None or all(function.alias != held.id for function in xml.functions)
 
     def _function(self, address: Bdf, *, lasting: bool = False) -> HostFunction | None:
         xml = self._domain.xml(lasting=lasting)
@@ -173,15 +173,15 @@ class LibvirtMachine:
     def _plan(self, verb: str, alias: str | None, xml: str) -> Plan:
         connect = ["-c", self._domain.which.uri] if self._domain.which.uri else []
         words = ["virsh", *connect, verb, "--live", self._domain.name, "/dev/stdin"]
-        line = " ".join(one.strip() for one in xml.splitlines())
+        line = " ".join(part.strip() for part in xml.splitlines())
         return Plan(alias, None, f"{shlex.join(words)} <<< {shlex.quote(line)}", {"xml": xml})
 
 
-def _managed(found: HostFunction, domain: str, *, lasting: bool) -> BusyError:
+def _managed(function: HostFunction, domain: str, *, lasting: bool) -> BusyError:
     where = f"the configuration of {domain} gives it" if lasting else f"{domain} has"
-    how = f"as <{found.kind}>" + (" with managed='yes'" if found.managed else "")
+    how = f"as <{function.kind}>" + (" with managed='yes'" if function.managed else "")
     return BusyError(
-        f"{where} {found.address} {how}",
+        f"{where} {function.address} {how}",
         cause="libvirt binds and rebinds such a function itself, and would undo what nvmelm did",
         fix=f"virsh edit {domain}: make it the <hostdev managed='no'> that nvmelm vm attach --print shows",
         reason="libvirt-managed",

@@ -148,5 +148,7 @@ def refusal(doing: str, number: int, sentence: str, *, alive: bool = True) -> Nv
         fix = "systemctl status libvirtd (or virtqemud)"
         return HostError(message, path="libvirt", cause=cause, fix=fix, reason="libvirt-lost")
     rows = (*SENTENCES, *REFUSALS)
-    row = next((one for one in rows if re.search(one.pattern, sentence)), None) or NUMBERS.get(number, _UNKNOWN)
+    row = next((refusal for refusal in rows if re.search(refusal.pattern, sentence)), None) or NUMBERS.get(
+        number, _UNKNOWN
+    )
     return row.error(f"libvirt could not {doing}: {sentence}", cause=row.cause, fix=row.fix, reason=row.reason)

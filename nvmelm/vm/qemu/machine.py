@@ -52,8 +52,8 @@ class QmpMachine:
         return self._about.status in _IDLE_STATES
 
     def find(self, address: Bdf) -> Held | None:
-        found = view.find(self._monitor, self._known, address)
-        return None if found is None else _held(found)
+        device = view.find(self._monitor, self._known, address)
+        return None if device is None else _held(device)
 
     def called(self, device_id: str) -> str:
         return device_id
@@ -64,12 +64,12 @@ class QmpMachine:
             message = f"the VM's device {device_id} is not {address}"
             raise UsageError(message, cause="it is another device", fix=fix, reason="other-device-id")
 
-    def obstacles(self, one: Secondary) -> tuple[str, ...]:
+    def obstacles(self, secondary: Secondary) -> tuple[str, ...]:
         names = view.blocking_capabilities(self._monitor)
         if not names:
             return ()
         words = " and ".join(names)
-        if one.mark is None:
+        if secondary.mark is None:
             return (f"the VM's capability {words} is on: a VM with it cannot be migrated with a VF in it",)
         off = [{"capability": name, "state": False} for name in names]
         command = {"execute": "migrate-set-capabilities", "arguments": {"capabilities": off}}
@@ -80,7 +80,7 @@ class QmpMachine:
             reason="vm-capability",
         )
 
-    def plan_add(self, one: Secondary, address: Bdf, device_id: str | None, bus: str | None) -> Plan:
+    def plan_add(self, secondary: Secondary, address: Bdf, device_id: str | None, bus: str | None) -> Plan:
         name = device_id or device_name(address)
         chosen = self._choose_bus(name, bus)
         words = {"driver": "vfio-pci", "host": str(address), "id": name} | ({"bus": chosen} if chosen else {})
@@ -109,8 +109,8 @@ class QmpMachine:
 
     def _add_deadline_s(self) -> float:
         """Return how long device_add may take; a guest has no more memory to lock than this host has."""
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        locked = min(view.memory_bytes(self._monitor) or there, there)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        locked = min(view.memory_bytes(self._monitor) or memory, memory)
         return min(_ADD_S + _ADD_S_PER_GIB * locked / (1 << 30), _ADD_DEADLINE_S)
 
     def plan_remove(self, held: Held, address: Bdf) -> Plan:
@@ -144,7 +144,7 @@ class QmpMachine:
         Raises:
             BusyError: the name or the bus is taken.
         """
-        if any(one.id == name for one in self._known):
+        if any(device.id == name for device in self._known):
             fix = "choose another name with --id"
             raise BusyError(f"the VM has another device called {name}", cause="", fix=fix, reason="id-taken")
         if bus is None:

@@ -224,5 +224,7 @@ def refusal(command: str, error_class: str, sentence: str) -> NvmelmError:
         error_class: QMP's error class.
         sentence: the VMM's words, already printable and bounded.
     """
-    row = CLASSES.get(error_class) or next((one for one in REFUSALS if re.search(one.pattern, sentence)), _UNKNOWN)
+    row = CLASSES.get(error_class) or next(
+        (refusal for refusal in REFUSALS if re.search(refusal.pattern, sentence)), _UNKNOWN
+    )
     return row.error(f"the VMM refused {command}: {sentence}", cause=row.cause, fix=row.fix, reason=row.reason)

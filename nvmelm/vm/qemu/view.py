@@ -66,13 +66,13 @@ def status(monitor: Monitor) -> Vmm:
 
 def devices(monitor: Monitor) -> list[Device]:
     """List the devices that were added by the operator, with and without a name."""
-    found = []
+    listed = []
     for place in (NAMED, UNNAMED):
         for name, kind in _children(monitor, place):
-            found.append(Device(f"{place}/{name}", kind, name if place == NAMED else None))
-    if len(found) > _MOST_DEVICES:
-        raise _nonsense(f"it lists {len(found)} devices")
-    return found
+            listed.append(Device(f"{place}/{name}", kind, name if place == NAMED else None))
+    if len(listed) > _MOST_DEVICES:
+        raise _nonsense(f"it lists {len(listed)} devices")
+    return listed
 
 
 def find(monitor: Monitor, known: list[Device], address: Bdf) -> Device | None:
@@ -100,7 +100,7 @@ def free_port(monitor: Monitor, known: list[Device]) -> str | None:
 
 def taken(monitor: Monitor, known: list[Device], bus: str) -> bool:
     """Return whether the bus of a port has its one device already; False for a bus that is not a port's."""
-    port = next((one for one in known if one.id == bus and one.kind in _PORTS), None)
+    port = next((device for device in known if device.id == bus and device.kind in _PORTS), None)
     return port is not None and _occupied(monitor, f"{port.path}/{bus}")
 
 
@@ -109,7 +109,7 @@ def blockers(monitor: Monitor) -> tuple[str, ...]:
     reasons = _object(monitor, "query-migrate").get("blocked-reasons", [])
     if not isinstance(reasons, list):
         raise _nonsense("its blocked-reasons are no list")
-    return tuple(dict.fromkeys(printable(one) for one in reasons[:MOST_BLOCKERS]))
+    return tuple(dict.fromkeys(printable(reason) for reason in reasons[:MOST_BLOCKERS]))
 
 
 def blocking_capabilities(monitor: Monitor) -> tuple[str, ...]:
@@ -148,13 +148,13 @@ def _occupied(monitor: Monitor, bus: str) -> bool:
 
 def _host_functions(monitor: Monitor, device: Device) -> set[Bdf]:
     """Return the host function behind a vfio device; it is named by address or by its directory in sysfs."""
-    found = set()
+    functions = set()
     for name in ("host", "sysfsdev"):
         value = _property(monitor, device.path, name)
         last = value.rstrip("/").rpartition("/")[2] if isinstance(value, str) else ""
         if Bdf.looks_like(last):
-            found.add(Bdf.parse(last))
-    return found
+            functions.add(Bdf.parse(last))
+    return functions
 
 
 def memory_bytes(monitor: Monitor) -> int | None:

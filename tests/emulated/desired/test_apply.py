@@ -41,13 +41,13 @@ def test_a_host_is_brought_to_its_configuration_once(make_host: MakeHost) -> Non
     host = make_host()
     wanted = parse("f", ONE)
     planned = reach(host, wanted, confirm=agree, dry_run=True)
-    assert [one.outcome for one in planned.entries] == ["planned"]
+    assert [applied.outcome for applied in planned.entries] == ["planned"]
     assert cells(host)["vfs"] == 0
     assert reach(host, wanted, confirm=agree).changed
     reached = cells(host)
     assert (reached["vfs"], reached["0x0042/mark"], reached["0x0043/driver"]) == (2, "resumable", "vfio-pci")
     again = reach(host, wanted, confirm=agree)
-    assert (again.changed, [one.outcome for one in again.entries]) == (False, ["unchanged"])
+    assert (again.changed, [entry.outcome for entry in again.entries]) == (False, ["unchanged"])
     host.reboot()
     assert cells(host)["vfs"] == 0
     assert reach(host, wanted, confirm=agree).changed
@@ -58,7 +58,7 @@ def test_one_that_fails_or_is_absent_does_not_stop_the_others(make_host: MakeHos
     host = make_host("nvme-2.1", "nvme-2.1", serials=["A", "B"])
     text = f"{ONE.replace('vfs = 2', 'vfs = 999')}[[pf]]\nserial = 'none'\nvfs = 1\n[[pf]]\nserial = 'B'\nvfs = 1\n"
     report = reach(host, parse("f", text), confirm=agree)
-    assert [one.outcome for one in report.entries] == ["failed", "absent", "done"]
+    assert [applied.outcome for applied in report.entries] == ["failed", "absent", "done"]
     assert report.code == 2
     assert cells(host, OTHER)["vfs"] == 1
 
@@ -105,7 +105,7 @@ def test_what_another_manager_binds_is_left_to_it(make_host: MakeHost, path: str
     place.parent.mkdir(parents=True)
     place.write_text(text)
     report = reach(host, parse("f", ONE), confirm=agree)
-    assert [one.outcome for one in report.entries] == ["left-alone"]
+    assert [applied.outcome for applied in report.entries] == ["left-alone"]
     assert who in report.entries[0].message
     assert cells(host)["vfs"] == 0
 
@@ -132,9 +132,9 @@ def test_the_verb_reads_its_directory_and_prints_a_document(tmp_path: Path) -> N
 
     done = run("--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    jsonschema.validate(told, json.loads(SCHEMA.read_text()))
-    assert told["changed"]
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    assert document["changed"]
     assert "nothing to do" in run().stdout
     assert json.loads(run("--json", "--pf", "nvme0").stdout)["changed"] is False
     (tmp_path / "nvmelm.toml").write_text("[[pf]]\nserial = 'A'\nvfz = 1\n")
@@ -199,10 +199,10 @@ def test_a_controller_that_is_never_set_up_is_said_to_be_so(
 def test_a_failed_entry_says_why_what_to_type_and_its_reason(make_host: MakeHost) -> None:
     host = make_host()
     report = reach(host, parse("f", ONE.replace("vq = 2", "vq = 99")), confirm=agree)
-    (one,) = report.entries
-    assert one.message == "99 VQ resources for 2 functions do not fit"
-    assert one.cause.startswith("each needs 2 and may have 8")
-    assert one.fix.startswith("--vq 8 fits")
+    (applied,) = report.entries
+    assert applied.message == "99 VQ resources for 2 functions do not fit"
+    assert applied.cause.startswith("each needs 2 and may have 8")
+    assert applied.fix.startswith("--vq 8 fits")
     (absent,) = reach(host, parse("f", "[[pf]]\nserial = 'none'\nvfs = 1\n"), confirm=agree).entries
     assert absent.message == "no controlling function has the serial none"
     assert absent.cause.startswith("f:1 names it")
@@ -219,14 +219,19 @@ def test_what_went_wrong_besides_stays_with_the_entry(make_host: MakeHost, monke
         raise error
 
     monkeypatch.setattr(sequence, "prepare", fail)
-    (one,) = reach(make_host(), parse("f", ONE), confirm=agree).entries
-    assert (one.cause, one.fix, one.reason, one.exit_code) == ("why", "nvmelm recover", "session-uncertain", 9)
-    assert one.notes == ("while putting it back: it broke",)
+    (applied,) = reach(make_host(), parse("f", ONE), confirm=agree).entries
+    assert (applied.cause, applied.fix, applied.reason, applied.exit_code) == (
+        "why",
+        "nvmelm recover",
+        "session-uncertain",
+        9,
+    )
+    assert applied.notes == ("while putting it back: it broke",)
 
 
 def test_an_address_may_leave_domain_0_out(make_host: MakeHost) -> None:
     report = reach(make_host(), parse("f", ONE.replace(PF, "01:00.0")), confirm=agree, dry_run=True)
-    assert [one.outcome for one in report.entries] == ["planned"]
+    assert [applied.outcome for applied in report.entries] == ["planned"]
 
 
 @pytest.fixture
@@ -256,17 +261,17 @@ def test_without_a_terminal_the_entry_that_needs_a_yes_names_it(
     assert "not confirmed" in out
     assert "  fix:   pass --yes when that is meant" in out.splitlines()
     code, out, _ = typed("apply", "--config", str(tmp_path), "--json")
-    told = json.loads(out)
-    jsonschema.validate(told, json.loads(SCHEMA.read_text()))
-    (one,) = told["entries"]
-    assert one["message"].startswith("not confirmed: 0000:01:00.1 will be removed")
-    assert (one["fix"], one["reason"], one["exit_code"], code) == (
+    document = json.loads(out)
+    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    (entry,) = document["entries"]
+    assert entry["message"].startswith("not confirmed: 0000:01:00.1 will be removed")
+    assert (entry["fix"], entry["reason"], entry["exit_code"], code) == (
         "pass --yes when that is meant",
         "confirmation",
         10,
         10,
     )
-    assert "nobody can be asked" in one["cause"]
+    assert "nobody can be asked" in entry["cause"]
     assert typed("apply", "--config", str(tmp_path), "--yes")[0] == 0
 
 
@@ -318,6 +323,6 @@ def test_an_ambiguous_entry_does_not_stop_one_that_is_not(make_host: MakeHost) -
     host = make_host("nvme-2.1", "nvme-2.1", serials=["SAME", "SAME"])
     text = f"[[pf]]\nserial = 'SAME'\nvfs = 1\n[[pf]]\naddress = '{OTHER}'\nvfs = 2\n"
     report = reach(host, parse("f", text), confirm=agree)
-    assert [one.outcome for one in report.entries] == ["failed", "done"]
+    assert [applied.outcome for applied in report.entries] == ["failed", "done"]
     assert (cells(host)["vfs"], cells(host, OTHER)["vfs"]) == (0, 2)
     assert report.code == 2

@@ -46,7 +46,7 @@ def host(make_host: MakeHost) -> EmulatedHost:
 
 
 def suspended(pf: OpenPrimary) -> dict[int, bool | None]:
-    return {one.cntlid: one.suspended for one in pf.picture(states=True).secondaries}
+    return {secondary.cntlid: secondary.suspended for secondary in pf.picture(states=True).secondaries}
 
 
 @pytest.fixture
@@ -81,8 +81,8 @@ def test_asking_costs_one_command_a_controller_and_the_effects_log(
         picture = pf.picture()
         sent.clear()
         pf.with_states(picture)
-    assert [one.opcode for one in sent] == [Opcode.GET_LOG_PAGE, *[Opcode.MIGRATION_RECEIVE] * 2]
-    assert {one.data_in_length for one in sent[1:]} == {48}
+    assert [command.opcode for command in sent] == [Opcode.GET_LOG_PAGE, *[Opcode.MIGRATION_RECEIVE] * 2]
+    assert {command.data_in_length for command in sent[1:]} == {48}
 
 
 @pytest.mark.parametrize("words", ["secondary list nvme0", "show nvme0", "secondary revoke nvme0 0x42"])
@@ -100,14 +100,14 @@ def test_json_says_so_and_when_it_was_saved(host: EmulatedHost, tmp_path: Path, 
     cli.main([*words, "state", "save", "nvme0", "0x43", str(tmp_path / "image")])
     capsys.readouterr()
     cli.main([*words, "secondary", "list", "nvme0", "--json"])
-    rows = {one["cntlid"]: one for one in json.loads(capsys.readouterr().out)["secondaries"]}
+    rows = {row["cntlid"]: row for row in json.loads(capsys.readouterr().out)["secondaries"]}
     assert (rows[STANDS]["state"], rows[STANDS]["suspended"]) == ("online", True)
     assert rows[STANDS]["saved_at"].startswith("20")
     assert (rows[RUNS]["suspended"], rows[RUNS]["saved_at"]) == (False, None)
 
 
 def test_host_check_names_it_with_the_way_on(host: EmulatedHost) -> None:
-    (finding,) = [one for one in check.check(host).findings if one.code == "suspended"]
+    (finding,) = [finding for finding in check.check(host).findings if finding.code == "suspended"]
     assert finding.level == "warning"
     assert "0x0043 is suspended" in finding.message
     assert "nvmelm state resume 0000:01:00.0 0x0043" in finding.fix
@@ -125,11 +125,11 @@ def test_watch_tells_of_a_suspend_and_of_a_resume(host: EmulatedHost) -> None:
     looks = Looks(host)
     (first,) = looks.whole()
     assert isinstance(first, PrimaryPart)
-    assert {one.cntlid: one.suspended for one in first.controllers}[STANDS] is True
+    assert {row.cntlid: row.suspended for row in first.controllers}[STANDS] is True
     with open_primary(host, PF, change=True) as pf:
         verbs.resume(pf, STANDS, confirm=agree)
         verbs.suspend(pf, RUNS, confirm=agree)
-    changes = {one.cntlid: one.after for one in looks.states() if isinstance(one, ControllerPart)}
+    changes = {body.cntlid: body.after for body in looks.states() if isinstance(body, ControllerPart)}
     assert changes == {RUNS: {"suspended": True}, STANDS: {"suspended": False}}
     assert list(looks.states()) == []
 
@@ -149,8 +149,8 @@ def test_nobody_is_asked_while_another_nvmelm_works_on_the_function(
         sent.clear()
         picture = pf.picture(states=True)
         assert list(looks.states()) == [], "what is known stays"
-    assert Opcode.MIGRATION_RECEIVE not in {one.opcode for one in sent}
-    assert [one.suspended for one in picture.secondaries] == [None] * len(picture.secondaries)
+    assert Opcode.MIGRATION_RECEIVE not in {command.opcode for command in sent}
+    assert [secondary.suspended for secondary in picture.secondaries] == [None] * len(picture.secondaries)
     assert "0000:01:00.0 is in use by" in str(picture.suspension_unknown)
 
 
@@ -164,9 +164,9 @@ def test_nobody_is_asked_where_the_kernel_would_stop_the_io_of_the_subsystem(
     sent.clear()
     with open_primary(host, PF) as pf:
         picture = pf.picture(states=True)
-    assert Opcode.MIGRATION_RECEIVE not in {one.opcode for one in sent}
+    assert Opcode.MIGRATION_RECEIVE not in {command.opcode for command in sent}
     assert "CSE of Migration Receive" in str(picture.suspension_unknown)
-    assert "suspension-unknown" in {one.code for one in check.check(host).findings}
+    assert "suspension-unknown" in {finding.code for finding in check.check(host).findings}
 
 
 def test_a_verb_that_is_done_is_done_though_its_controllers_cannot_be_asked(host: EmulatedHost) -> None:

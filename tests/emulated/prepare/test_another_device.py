@@ -32,8 +32,8 @@ OLD = "SERIAL-OLD"
 def host(make_host: MakeHost) -> EmulatedHost:
     """Return a host with a prepared device, whose driver probed VFs by itself before and is not to now."""
     made = make_host(serials=[OLD])
-    with opened(made) as one:
-        sequence.prepare(one, Role.MIGRATABLE, 2, confirm=agree)
+    with opened(made) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=agree)
     return made
 
 
@@ -56,8 +56,8 @@ def autoprobe(host: EmulatedHost) -> str:
 
 def test_release_brings_nothing_of_another_device_back(host: EmulatedHost) -> None:
     swap(host)
-    with opened(host) as one:
-        report = release.release(one, confirm=agree)
+    with opened(host) as pf:
+        report = release.release(pf, confirm=agree)
     assert report.actions == ()
     assert autoprobe(host) == "0"
     assert [run.serial for run in Journal(host, PF).runs()] == [OLD]
@@ -65,20 +65,20 @@ def test_release_brings_nothing_of_another_device_back(host: EmulatedHost) -> No
 
 def test_sriov_disable_and_vfio_unbind_bring_nothing_of_another_device_back(host: EmulatedHost) -> None:
     swap(host)
-    with opened(host) as one:
-        sequence.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
-        sriov.disable_sriov(one, confirm=agree)
+    with opened(host) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
+        sriov.disable_sriov(pf, confirm=agree)
     assert autoprobe(host) == "0"
 
 
 def test_the_device_that_comes_back_is_released_as_it_was(host: EmulatedHost) -> None:
     swap(host)
-    with opened(host) as one:
-        sequence.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
-        release.release(one, confirm=agree)
+    with opened(host) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
+        release.release(pf, confirm=agree)
     swap(host, OLD)
-    with opened(host) as one:
-        release.release(one, confirm=agree)
+    with opened(host) as pf:
+        release.release(pf, confirm=agree)
     assert autoprobe(host) == "1"
     assert Journal(host, PF).runs() == []
 
@@ -86,8 +86,8 @@ def test_the_device_that_comes_back_is_released_as_it_was(host: EmulatedHost) ->
 def test_an_interrupted_run_on_another_device_is_not_undone(host: EmulatedHost) -> None:
     Journal(host, PF, OLD).begin("sriov enable", OLD, {"vfs": 4})
     swap(host)
-    with opened(host) as one:
-        sequence.prepare(one, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
+    with opened(host) as pf:
+        sequence.prepare(pf, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
     with pytest.raises(UncertainError, match="another device"):
         recover(host, confirm=agree)
 
@@ -119,13 +119,13 @@ def test_the_fix_removes_the_runs_of_the_old_device_alone(host: EmulatedHost) ->
 
 
 def test_a_mark_rests_on_the_serial_number(host: EmulatedHost) -> None:
-    with opened(host) as one:
-        facts = marks.facts_of(host, one.picture(), one.picture().secondaries[0])
+    with opened(host) as pf:
+        facts = marks.facts_of(host, pf.picture(), pf.picture().secondaries[0])
     assert facts["serial"] == OLD
     with host.machine.change() as state:
         state["primaries"][PF]["serial"] = "NEW"
-    with opened(host) as one:
-        mark = one.picture().secondaries[0].mark
+    with opened(host) as pf:
+        mark = pf.picture().secondaries[0].mark
     assert mark is not None
     assert (mark.holds, mark.broken_by) == (False, ("the PF is another device",))
 
@@ -135,20 +135,20 @@ def test_a_saved_state_is_of_its_device_and_boot(host: EmulatedHost) -> None:
         picture = pf.picture()
         return suspension.saved_at(pf.host, picture.primary, picture.secondaries[0])
 
-    with opened(host) as one:
-        verbs.suspend(one, FIRST, confirm=agree)
-        verbs.save(one, FIRST, host.state_dir.parent / "image")
-        assert saved(one)
+    with opened(host) as pf:
+        verbs.suspend(pf, FIRST, confirm=agree)
+        verbs.save(pf, FIRST, host.state_dir.parent / "image")
+        assert saved(pf)
     with host.machine.change() as state:
         before = state["boot_id"]
         state["boot_id"] = "another"
-    with opened(host) as one:
-        assert saved(one) == ""
+    with opened(host) as pf:
+        assert saved(pf) == ""
     with host.machine.change() as state:
         state["boot_id"] = before
         state["primaries"][PF]["serial"] = "NEW"
-    with opened(host) as one:
-        assert saved(one) == ""
+    with opened(host) as pf:
+        assert saved(pf) == ""
 
 
 def test_a_mark_holds_in_a_redacted_recording(

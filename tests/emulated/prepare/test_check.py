@@ -17,13 +17,13 @@ PF = "0000:01:00.0"
 
 def levels(host: EmulatedHost) -> dict[str, str]:
     """Return the worst level of each finding, and hold each to its fix."""
-    found = check(host)
-    assert all(one.fix for one in found.findings if one.level != "ok")
-    assert found.ready == all(one.level != "problem" for one in found.findings)
+    report = check(host)
+    assert all(finding.fix for finding in report.findings if finding.level != "ok")
+    assert report.ready == all(finding.level != "problem" for finding in report.findings)
     order = ["ok", "warning", "problem"]
     worst: dict[str, str] = {}
-    for one in found.findings:
-        worst[one.code] = max(worst.get(one.code, "ok"), one.level, key=order.index)
+    for finding in report.findings:
+        worst[finding.code] = max(worst.get(finding.code, "ok"), finding.level, key=order.index)
     return worst
 
 
@@ -69,9 +69,9 @@ def test_a_controller_without_live_migration_is_a_problem_with_a_way_on(make_hos
 def test_a_pf_that_was_reset_is_found_although_sysfs_looks_unchanged(make_host: MakeHost) -> None:
     host = prepared(make_host())
     host.reset_primary(PF)
-    found = levels(host)
-    assert found["pf-was-reset"] == "problem"
-    assert found["mark"] == "warning"
+    findings = levels(host)
+    assert findings["pf-was-reset"] == "problem"
+    assert findings["mark"] == "warning"
 
 
 def test_vfs_whose_pf_lost_its_driver_are_found(make_host: MakeHost) -> None:

@@ -39,12 +39,12 @@ def prepare(host: EmulatedHost, vfs: int = 2) -> ChangeReport:
 
 def bind(host: EmulatedHost, which: Sequence[str] = VFS, *, unmarked: bool = False) -> ChangeReport:
     with open_primary(host, PF, change=True) as pf:
-        return binding.bind(pf, [Bdf.parse(one) for one in which], unmarked=unmarked, confirm=agree)
+        return binding.bind(pf, [Bdf.parse(address) for address in which], unmarked=unmarked, confirm=agree)
 
 
 def unbind(host: EmulatedHost, which: Sequence[str] = VFS) -> None:
     with open_primary(host, PF, change=True) as pf:
-        binding.unbind(pf, [Bdf.parse(one) for one in which], confirm=agree)
+        binding.unbind(pf, [Bdf.parse(address) for address in which], confirm=agree)
 
 
 def ready(host: EmulatedHost, number: int = 0) -> None:
@@ -53,7 +53,11 @@ def ready(host: EmulatedHost, number: int = 0) -> None:
 
 
 def problems(host: EmulatedHost, code: str) -> list[tuple[str, str]]:
-    return [(one.message, one.fix or "") for one in check(host, PF).findings if one.code == code and one.level != "ok"]
+    return [
+        (finding.message, finding.fix or "")
+        for finding in check(host, PF).findings
+        if finding.code == code and finding.level != "ok"
+    ]
 
 
 # The VFs share the group of their PF.
@@ -160,7 +164,7 @@ def test_its_node_has_the_kernels_name_and_its_users_are_found(noiommu: Emulated
 def test_groups_that_vfio_made_are_no_sign_of_an_iommu(noiommu: EmulatedHost) -> None:
     bind(noiommu, VFS[:1], unmarked=True)
     assert noiommu.sysfs.listdir("kernel/iommu_groups")
-    levels = {one.code: one.level for one in check(noiommu).findings}
+    levels = {finding.code: finding.level for finding in check(noiommu).findings}
     assert (levels["iommu"], levels["no-iommu-mode"]) == ("problem", "problem")
     with pytest.raises(NotSupportedError, match="IOMMU is off"):
         prepare(noiommu)

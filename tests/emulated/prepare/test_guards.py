@@ -59,9 +59,9 @@ def cut(world: World) -> None:
 
 @pytest.fixture
 def undecided(cut_off: Path, tmp_path: Path) -> Iterator[World]:
-    found = copy(cut_off, tmp_path / "world")
-    yield found
-    found.close()
+    world = copy(cut_off, tmp_path / "world")
+    yield world
+    world.close()
 
 
 @pytest.fixture
@@ -106,16 +106,16 @@ def allow_resume(host: EmulatedHost, confirm: Callable[[str], None], *, dry_run:
 # An undecided copy is touched by nobody but its session.
 
 DESTROYERS: dict[str, Callable[[OpenPrimary, str], object]] = {
-    "secondary offline": lambda one, _: secondaries.offline(one, FIRST, confirm=agree),
-    "secondary assign": lambda one, _: secondaries.assign(one, FIRST, vq=4, vi=2, confirm=agree),
-    "compat parameters apply": lambda one, _: parameters.give(one, FIRST, namespaces=[], confirm=agree),
-    "sriov disable": lambda one, _: sriov.disable_sriov(one, confirm=agree),
-    "sriov enable": lambda one, _: sriov.enable_sriov(one, 2, confirm=agree),
-    "prepare": lambda one, side: sequence.prepare(one, SIDES[side], 2, confirm=agree),
-    "release": lambda one, _: release.release(one, confirm=agree),
-    "vfio unbind": lambda one, _: binding.unbind(one, [FIRST], confirm=agree),
-    "vm attach --print": lambda one, _: vm.arguments(one, FIRST),
-    "a domain's start": lambda one, _: hook.prepare(one.host, "vm1", domain(), confirm=agree),
+    "secondary offline": lambda pf, _: secondaries.offline(pf, FIRST, confirm=agree),
+    "secondary assign": lambda pf, _: secondaries.assign(pf, FIRST, vq=4, vi=2, confirm=agree),
+    "compat parameters apply": lambda pf, _: parameters.give(pf, FIRST, namespaces=[], confirm=agree),
+    "sriov disable": lambda pf, _: sriov.disable_sriov(pf, confirm=agree),
+    "sriov enable": lambda pf, _: sriov.enable_sriov(pf, 2, confirm=agree),
+    "prepare": lambda pf, side: sequence.prepare(pf, SIDES[side], 2, confirm=agree),
+    "release": lambda pf, _: release.release(pf, confirm=agree),
+    "vfio unbind": lambda pf, _: binding.unbind(pf, [FIRST], confirm=agree),
+    "vm attach --print": lambda pf, _: vm.arguments(pf, FIRST),
+    "a domain's start": lambda pf, _: hook.prepare(pf.host, "vm1", domain(), confirm=agree),
 }
 
 
@@ -132,9 +132,9 @@ def test_an_undecided_copy_is_refused_to_every_verb_that_would_destroy_it(
     (held,) = unfinished(undecided, side)
     with (
         pytest.raises(BusyError) as met,
-        open_primary(undecided.host(side), PF, change=verb != "a domain's start") as one,
+        open_primary(undecided.host(side), PF, change=verb != "a domain's start") as pf,
     ):
-        DESTROYERS[verb](one, side)
+        DESTROYERS[verb](pf, side)
     assert met.value.reason == "session-unfinished"
     assert held in met.value.cause
     assert met.value.fix == "nvmelm recover"
@@ -148,21 +148,21 @@ def unfinished(world: World, side: str) -> list[str]:
 
 def test_a_dry_run_is_refused_as_the_verb_would_be(undecided: World) -> None:
     with pytest.raises(BusyError, match="not over"):
-        change(undecided.destination, lambda one: secondaries.offline(one, FIRST, confirm=agree, dry_run=True))
+        change(undecided.destination, lambda pf: secondaries.offline(pf, FIRST, confirm=agree, dry_run=True))
 
 
 def test_a_state_is_not_restored_over_an_undecided_one(undecided: World, tmp_path: Path) -> None:
     before = undecided.controller("destination")
     with pytest.raises(BusyError, match="not over"):
-        change(undecided.destination, lambda one: verbs.restore(one, FIRST, tmp_path / "no-image", confirm=agree))
+        change(undecided.destination, lambda pf: verbs.restore(pf, FIRST, tmp_path / "no-image", confirm=agree))
     assert undecided.controller("destination") == before
 
 
 def test_a_mark_may_be_taken_back_and_nobody_suspends_a_copy_behind_the_sessions_back(undecided: World) -> None:
     """Suspended, a copy that was lost would look like the one that waits for its session's end."""
     with pytest.raises(BusyError):
-        change(undecided.destination, lambda one: verbs.suspend(one, FIRST, confirm=agree))
-    change(undecided.destination, lambda one: allow.revoke(one, [FIRST], confirm=agree))
+        change(undecided.destination, lambda pf: verbs.suspend(pf, FIRST, confirm=agree))
+    change(undecided.destination, lambda pf: allow.revoke(pf, [FIRST], confirm=agree))
     assert role_of(undecided.destination) is None
 
 
@@ -171,13 +171,13 @@ def test_after_all_refusals_recover_still_ends_the_session(world: World) -> None
     cut(world)
     for side in SIDES:
         with pytest.raises(BusyError):
-            change(world.host(side), lambda one: release.release(one, confirm=agree))
+            change(world.host(side), lambda pf: release.release(pf, confirm=agree))
     world.recover("source")
     assert world.runs("destination")
     assert not world.holds("source")
     assert (world.states("source"), world.states("destination")) == (["done"], ["running"])
     shut_down(world)
-    change(world.source, lambda one: release.release(one, confirm=agree))
+    change(world.source, lambda pf: release.release(pf, confirm=agree))
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -186,7 +186,7 @@ def test_vfs_made_anew_hold_nothing_of_a_session(side: str, undecided: World) ->
     host = undecided.host(side)
     host.sysfs.write(f"bus/pci/devices/{PF}/sriov_numvfs", "0")
     host.sysfs.write(f"bus/pci/devices/{PF}/sriov_numvfs", "1")
-    assert change(host, lambda one: sequence.prepare(one, SIDES[side], 1, vq=3, vi=2, confirm=agree)).changed
+    assert change(host, lambda pf: sequence.prepare(pf, SIDES[side], 1, vq=3, vi=2, confirm=agree)).changed
 
 
 # A copy that runs is offered to nobody.
@@ -218,14 +218,16 @@ def test_a_second_move_finds_no_target_and_the_guest_runs_on(moved: World) -> No
 
 def test_prepare_with_another_count_marks_the_fresh_ones(moved: World) -> None:
     shut_down(moved)
-    report = change(moved.destination, lambda one: sequence.prepare(one, Role.RESUMABLE, 2, confirm=agree))
+    report = change(moved.destination, lambda pf: sequence.prepare(pf, Role.RESUMABLE, 2, confirm=agree))
     assert report.notes == ()
-    assert [str(one.mark.role) for one in look(moved.destination).secondaries[:2] if one.mark] == ["resumable"] * 2
+    assert [str(secondary.mark.role) for secondary in look(moved.destination).secondaries[:2] if secondary.mark] == [
+        "resumable"
+    ] * 2
 
 
 def test_a_controller_that_was_taken_offline_since_is_a_target_again(moved: World) -> None:
     shut_down(moved)
-    change(moved.destination, lambda one: secondaries.offline(one, FIRST, confirm=agree))
+    change(moved.destination, lambda pf: secondaries.offline(pf, FIRST, confirm=agree))
     assert reach(moved.destination, parse("f", CONFIG["destination"]), confirm=agree).changed
     assert role_of(moved.destination) == "resumable"
     assert reach(moved.destination, parse("f", CONFIG["destination"]), confirm=agree).entries[0].outcome == "unchanged"
@@ -233,7 +235,7 @@ def test_a_controller_that_was_taken_offline_since_is_a_target_again(moved: Worl
 
 def test_a_released_function_is_a_target_again(moved: World) -> None:
     shut_down(moved)
-    change(moved.destination, lambda one: release.release(one, confirm=agree))
+    change(moved.destination, lambda pf: release.release(pf, confirm=agree))
     assert reach(moved.destination, parse("f", CONFIG["destination"]), confirm=agree).changed
     assert role_of(moved.destination) == "resumable"
 
@@ -263,7 +265,7 @@ def test_the_host_it_left_is_a_target_at_once_so_that_it_can_come_back(moved: Wo
 
 def test_a_controller_never_moved_is_marked_without_a_question(make_host: MakeHost) -> None:
     host = make_host()
-    change(host, lambda one: sequence.prepare(one, Role.MIGRATABLE, 1, confirm=agree))
+    change(host, lambda pf: sequence.prepare(pf, Role.MIGRATABLE, 1, confirm=agree))
     assert role_of(host) == "migratable"
     with open_primary(host, PF, change=True) as pf:
         which = pf.picture().secondaries[0].cntlid
@@ -290,7 +292,7 @@ def test_one_whose_move_from_here_failed_is_not_offered_either(world: World) -> 
 def killed(host: EmulatedHost, side: str) -> None:
     host.arm("admin/0x1c#3=raise-after")
     with pytest.raises(EmulatedCrash):
-        change(host, lambda one: sequence.prepare(one, SIDES[side], 1, vq=3, vi=2, confirm=agree))
+        change(host, lambda pf: sequence.prepare(pf, SIDES[side], 1, vq=3, vi=2, confirm=agree))
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -298,29 +300,29 @@ def test_a_preparation_that_was_killed_and_then_done_is_not_undone_by_recover(si
     host = make_host()
     original = cells_of(look(host))
     killed(host, side)
-    change(host, lambda one: sequence.prepare(one, SIDES[side], 1, vq=3, vi=2, confirm=agree))
+    change(host, lambda pf: sequence.prepare(pf, SIDES[side], 1, vq=3, vi=2, confirm=agree))
     before = cells_of(look(host))
     assert recover(host, confirm=agree).unfinished == ()
     assert cells_of(look(host)) == before
-    change(host, lambda one: release.release(one, confirm=agree))
+    change(host, lambda pf: release.release(pf, confirm=agree))
     assert cells_of(look(host)) == original
 
 
 def test_one_that_was_killed_when_all_was_done_is_closed_by_one_that_finds_nothing_to_do(make_host: MakeHost) -> None:
     host = make_host()
-    change(host, lambda one: sequence.prepare(one, Role.RESUMABLE, 1, confirm=agree))
+    change(host, lambda pf: sequence.prepare(pf, Role.RESUMABLE, 1, confirm=agree))
     journal = Journal(host, PF)
     text = journal.path.read_text()
     journal.path.write_text("".join(line for line in text.splitlines(keepends=True) if '"record":"end"' not in line))
     assert len(journal.unfinished()) == 1
-    assert not change(host, lambda one: sequence.prepare(one, Role.RESUMABLE, 1, confirm=agree)).changed
+    assert not change(host, lambda pf: sequence.prepare(pf, Role.RESUMABLE, 1, confirm=agree)).changed
     assert recover(host, confirm=agree).unfinished == ()
 
 
 def test_a_change_of_one_cell_closes_no_run_that_wanted_more(make_host: MakeHost) -> None:
     host = make_host()
     killed(host, "source")
-    change(host, lambda one: sriov.enable_sriov(one, 1, confirm=agree))
+    change(host, lambda pf: sriov.enable_sriov(pf, 1, confirm=agree))
     assert len(Journal(host, PF).unfinished()) == 1
 
 
@@ -345,7 +347,7 @@ def test_recover_does_not_undo_a_preparation_below_a_guest_that_was_moved_here(w
 
 def test_without_a_session_the_database_is_neither_opened_nor_its_reader_loaded(make_host: MakeHost) -> None:
     host = make_host()
-    change(host, lambda one: sequence.prepare(one, Role.RESUMABLE, 1, confirm=agree))
+    change(host, lambda pf: sequence.prepare(pf, Role.RESUMABLE, 1, confirm=agree))
     program = f"""
 import sys
 from pathlib import Path
@@ -361,8 +363,8 @@ with EmulatedHost(Path({str(host.state_dir.parent)!r})) as host, open_primary(ho
 print("sqlite3" in sys.modules, "nvmelm.ownership.sessions" in sys.modules)
 """
     words = [sys.executable, "-c", program]
-    found = subprocess.run(words, check=True, capture_output=True, text=True)
-    assert found.stdout.split() == ["False", "False"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False"]
     assert not sessions_path(host).exists()
 
 
@@ -375,7 +377,7 @@ def test_sessions_that_cannot_be_read_allow_no_change_that_could_destroy_a_copy(
     before = undecided.controller("destination")
     sessions_path(undecided.destination).write_bytes(b"no database" * 100)
     with pytest.raises(NvmelmError, match="sessions"):
-        change(undecided.destination, lambda one: release.release(one, confirm=agree))
+        change(undecided.destination, lambda pf: release.release(pf, confirm=agree))
     assert undecided.controller("destination") == before
 
 
@@ -383,7 +385,7 @@ def test_a_verb_that_looks_at_the_sessions_keeps_no_other_from_writing_them(unde
     with Sessions(undecided.source) as writer, writer._database() as held:
         assert held.in_transaction
         with pytest.raises(BusyError, match="not over"):
-            change(undecided.source, lambda one: secondaries.offline(one, FIRST, confirm=agree))
+            change(undecided.source, lambda pf: secondaries.offline(pf, FIRST, confirm=agree))
 
 
 def test_a_preparation_leaves_what_this_source_moved_away_as_it_is(moved: World) -> None:
@@ -391,7 +393,7 @@ def test_a_preparation_leaves_what_this_source_moved_away_as_it_is(moved: World)
     with open_primary(moved.source, PF, change=True) as pf:
         report = sequence.prepare(pf, Role.MIGRATABLE, 1, vq=3, vi=2, confirm=agree)
     assert (report.changed, report.actions) == (False, ())
-    assert [one.cntlid for one in report.moved] == [FIRST]
+    assert [moved.cntlid for moved in report.moved] == [FIRST]
     assert f"{FIRST:#06x} was moved to {report.moved[0].to}" in report.notes[0]
     assert cells_of(look(moved.source)) == before
 

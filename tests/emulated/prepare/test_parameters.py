@@ -61,7 +61,7 @@ def test_a_dry_run_shows_the_commands_of_the_real_run(host: EmulatedHost) -> Non
     assert attached(host) == [1, 2]
     (action,) = planned.actions
     assert "Namespace Attachment: Controller Detach" in action.operations[0]
-    assert [one.summary for one in give(host, namespaces=[1]).actions] == [action.summary]
+    assert [action.summary for action in give(host, namespaces=[1]).actions] == [action.summary]
     assert attached(host) == [1]
     assert not give(host, decline, namespaces=[1]).changed
 
@@ -97,7 +97,7 @@ def test_recover_undoes_a_run_that_was_killed_between_two_namespaces(host: Emula
     if reboot:
         host.reboot()
     report = recover(host, confirm=agree)
-    assert [one.verb for one in report.unfinished] == ["compat parameters apply"]
+    assert [run.verb for run in report.unfinished] == ["compat parameters apply"]
     assert attached(host) == [1, 2]
 
 

@@ -82,8 +82,8 @@ def test_a_dry_run_changes_nothing_and_shows_what_the_real_run_does(make_host: M
         planned = sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=decline, dry_run=True)
         assert cells(host) == before
         done = sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=agree)
-    assert [one.summary for one in planned.actions] == [one.summary for one in done.actions]
-    assert all(one.operations for one in planned.actions)
+    assert [action.summary for action in planned.actions] == [action.summary for action in done.actions]
+    assert all(action.operations for action in planned.actions)
     assert (planned.changed, done.changed) == (False, True)
 
 
@@ -242,7 +242,7 @@ def test_a_reset_of_the_pf_in_the_middle_is_noticed_and_mended(make_host: MakeHo
     with suppress(NvmelmError):
         prepare(host)
     picture = look(host)
-    assert picture.primary.vfs_enabled == 0 or all(one.online for one in picture.secondaries[:2])
+    assert picture.primary.vfs_enabled == 0 or all(secondary.online for secondary in picture.secondaries[:2])
 
 
 def test_a_device_that_vanishes_leaves_a_run_that_recover_names(make_host: MakeHost) -> None:
@@ -308,7 +308,7 @@ def test_killed_at_any_change_recover_undoes_the_run(make_host: MakeHost, fault:
     before = cells(host)
     killed_at(host, fault)
     planned = recover(host, confirm=decline, dry_run=True)
-    assert [one.verb for one in planned.unfinished] == ["source prepare"]
+    assert [run.verb for run in planned.unfinished] == ["source prepare"]
     assert recover(host, confirm=agree).changed
     assert cells(host) == before
     assert not recover(host, confirm=agree).changed
@@ -330,7 +330,7 @@ def test_after_a_reboot_there_is_nothing_to_undo(make_host: MakeHost) -> None:
     killed_at(host, "admin/0x1c#5=raise-after")
     host.reboot()
     report = recover(host, confirm=decline)
-    assert [one.boot for one in report.unfinished] == ["earlier"]
+    assert [run.boot for run in report.unfinished] == ["earlier"]
     assert cells(host) == before
 
 
@@ -486,7 +486,7 @@ def test_a_release_shows_no_mark_that_it_removed(make_host: MakeHost) -> None:
     with open_primary(host, PF, change=True) as pf:
         report = undo_all.release(pf, confirm=agree)
     assert report.picture is not None
-    assert [one.mark for one in report.picture.secondaries] == [None] * len(report.picture.secondaries)
+    assert [secondary.mark for secondary in report.picture.secondaries] == [None] * len(report.picture.secondaries)
     assert report.picture == look(host)
 
 
@@ -516,7 +516,7 @@ def test_an_end_asked_for_a_mark_that_is_there_is_given_to_it(make_host: MakeHos
         done = allow.allow(pf, [0x42], Role.MIGRATABLE, valid_s=3600, confirm=agree)
         assert (done.changed, len(done.actions)) == (True, 1)
         assert "for 3600 s" in done.actions[0].summary
-        first, second = (one.mark for one in look(host).secondaries[:2])
+        first, second = (secondary.mark for secondary in look(host).secondaries[:2])
         assert first is not None
         assert second is not None
         assert (first.valid_s, second.expires_at) == (3600, None)
@@ -536,10 +536,10 @@ def test_a_preparation_that_is_there_gets_the_end_it_is_asked_for(make_host: Mak
         sequence.prepare(pf, role, 2, confirm=agree)
         planned = sequence.prepare(pf, role, 2, valid_s=90, confirm=agree, dry_run=True)
         done = sequence.prepare(pf, role, 2, valid_s=90, confirm=agree)
-        assert [one.summary for one in planned.actions] == [one.summary for one in done.actions]
-        assert {one.step for one in done.actions} == {"mark"}
+        assert [action.summary for action in planned.actions] == [action.summary for action in done.actions]
+        assert {action.step for action in done.actions} == {"mark"}
         assert not sequence.prepare(pf, role, 2, valid_s=90, confirm=agree).changed
-    assert [one.mark.valid_s for one in look(host).secondaries[:2] if one.mark] == [90, 90]
+    assert [secondary.mark.valid_s for secondary in look(host).secondaries[:2] if secondary.mark] == [90, 90]
 
 
 def test_an_end_that_could_not_be_given_is_put_back(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -557,7 +557,7 @@ def test_an_end_that_could_not_be_given_is_put_back(make_host: MakeHost, monkeyp
         monkeypatch.setattr(marks, "give", once)
         with pytest.raises(RolledBackError):
             allow.allow(pf, [0x42, 0x43], Role.MIGRATABLE, valid_s=60, confirm=agree)
-    assert [one.mark.valid_s for one in look(host).secondaries[:2] if one.mark] == [None, None]
+    assert [secondary.mark.valid_s for secondary in look(host).secondaries[:2] if secondary.mark] == [None, None]
     with open_primary(host, PF, change=True) as pf:
         undo_all.release(pf, confirm=agree)
-    assert not any(one.mark for one in look(host).secondaries)
+    assert not any(secondary.mark for secondary in look(host).secondaries)

@@ -30,7 +30,7 @@ def prepare(host: EmulatedHost, vfs: int, **options: int) -> ChangeReport:
 def test_a_device_whose_secondaries_need_one_vq_resource_is_prepared(make_host: MakeHost) -> None:
     picture = prepare(make_host(ONE_IS_ENOUGH), 4, vq=1).picture
     assert picture is not None
-    assert [(one.vq, one.online) for one in picture.secondaries[:5]] == [(1, True)] * 4 + [(0, False)]
+    assert [(row.vq, row.online) for row in picture.secondaries[:5]] == [(1, True)] * 4 + [(0, False)]
 
 
 def test_without_a_wish_the_limit_of_a_secondary_is_named_and_what_to_try(make_host: MakeHost) -> None:
@@ -56,7 +56,9 @@ def test_a_device_that_assigns_no_vi_resources_is_prepared_without_them(make_hos
     report = prepare(make_host(device), 2, vi=0)
     assert not [action for action in report.actions if "VI" in action.summary]
     assert report.picture is not None
-    assert [(one.vi, one.online, one.driver) for one in report.picture.secondaries[:2]] == [(0, True, "vfio-pci")] * 2
+    assert [(secondary.vi, secondary.online, secondary.driver) for secondary in report.picture.secondaries[:2]] == [
+        (0, True, "vfio-pci")
+    ] * 2
 
 
 def test_a_device_that_assigns_no_vi_resources_brings_a_controller_online_without_them(make_host: MakeHost) -> None:
@@ -69,10 +71,10 @@ def test_a_device_that_assigns_no_vi_resources_brings_a_controller_online_withou
 
 
 TWISTS = {
-    "0x0042 and 0x0043 both claim VF 1": lambda one: replace(one, vf_number=1) if one.cntlid == 0x43 else one,
-    "0x0043 is said to be VF 999": lambda one: replace(one, vf_number=999) if one.cntlid == 0x43 else one,
-    "0x0042 is a secondary of 0x0007": lambda one: replace(one, primary_cntlid=7) if one.cntlid == 0x42 else one,
-    "0x0041 is the primary controller": lambda one: replace(one, cntlid=0x41) if one.cntlid == 0x42 else one,
+    "0x0042 and 0x0043 both claim VF 1": lambda row: replace(row, vf_number=1) if row.cntlid == 0x43 else row,
+    "0x0043 is said to be VF 999": lambda row: replace(row, vf_number=999) if row.cntlid == 0x43 else row,
+    "0x0042 is a secondary of 0x0007": lambda row: replace(row, primary_cntlid=7) if row.cntlid == 0x42 else row,
+    "0x0041 is the primary controller": lambda row: replace(row, cntlid=0x41) if row.cntlid == 0x42 else row,
 }
 
 
@@ -92,7 +94,7 @@ def test_a_list_that_cannot_be_true_is_found_and_nothing_is_changed(
         sriov.enable_sriov(pf, 1, confirm=agree)
     assert what in met.value.cause
     assert not Journal(host, PF).runs()
-    assert [one.level for one in check(host, PF).findings if what in one.message] == ["problem"]
+    assert [finding.level for finding in check(host, PF).findings if what in finding.message] == ["problem"]
 
 
 @pytest.mark.parametrize("undone", ["release", "recover"])

@@ -38,13 +38,13 @@ def device(route: str) -> Generation:
 
 @contextmanager
 def opened(host: EmulatedHost) -> Iterator[OpenPrimary]:
-    with open_primary(host, PF, change=True) as one:
-        yield one
+    with open_primary(host, PF, change=True) as pf:
+        yield pf
 
 
 def prepare(host: EmulatedHost, vfs: int = 2, *, dry_run: bool = False) -> ChangeReport:
-    with opened(host) as one:
-        return sequence.prepare(one, Role.MIGRATABLE, vfs, confirm=agree, dry_run=dry_run)
+    with opened(host) as pf:
+        return sequence.prepare(pf, Role.MIGRATABLE, vfs, confirm=agree, dry_run=dry_run)
 
 
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
@@ -73,8 +73,8 @@ def test_only_vfs_are_written_to_wherever_they_come_to_be(
     writes = written(monkeypatch)
     report = prepare(host)
     assert report.picture is not None
-    vfs = {one.address for one in report.picture.secondaries if one.present}
-    assert [one.driver for one in report.picture.secondaries[:2]] == ["vfio-pci", "vfio-pci"]
+    vfs = {secondary.address for secondary in report.picture.secondaries if secondary.present}
+    assert [secondary.driver for secondary in report.picture.secondaries[:2]] == ["vfio-pci", "vfio-pci"]
     assert {path.split("/")[3] for path, _ in writes if path.endswith("driver_override")} == vfs
     assert {value for path, value in writes if path.endswith("drivers_probe")} == vfs
     assert {bdf: text for bdf, text in overrides(host).items() if text} == dict.fromkeys(vfs, "vfio-pci")
@@ -84,8 +84,8 @@ def test_only_vfs_are_written_to_wherever_they_come_to_be(
 @pytest.mark.parametrize("route", ROUTES)
 def test_no_other_functions_address_is_shown_as_a_vfs(route: str, make_host: MakeHost) -> None:
     host = make_host(device(route), "nvme-2.1")
-    with opened(host) as one:
-        addresses = [vf.address for vf in one.picture().secondaries]
+    with opened(host) as pf:
+        addresses = [vf.address for vf in pf.picture().secondaries]
     assert not {PF, OTHER} & set(addresses)
     assert len(set(addresses) - {None}) == len([address for address in addresses if address])
 
@@ -109,7 +109,7 @@ def test_another_number_of_vfs_is_planned_without_the_addresses_of_the_old_ones(
     assert not [line for action in made for line in (action.summary, *action.operations) if "01:00.2" in line]
     picture = prepare(host, 2).picture
     assert picture is not None
-    assert [one.address for one in picture.secondaries[:2]] == ["0000:01:00.4", "0000:01:00.7"]
+    assert [secondary.address for secondary in picture.secondaries[:2]] == ["0000:01:00.4", "0000:01:00.7"]
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -127,11 +127,11 @@ def test_put_back_is_said_of_every_path_that_was_written(route: str, fault: str,
 
 def test_an_override_that_was_only_to_be_there_for_a_moment_is_put_back_too(make_host: MakeHost) -> None:
     host = make_host()
-    with opened(host) as one:
-        sriov.enable_sriov(one, 1, confirm=agree)
+    with opened(host) as pf:
+        sriov.enable_sriov(pf, 1, confirm=agree)
         host.arm("sysfs/bus/pci/drivers_probe=errno:EIO")
         with pytest.raises(NvmelmError) as met:
-            apply(one, Request("test", {"0x0042/driver": "nvme", "0x0042/override": ""}), confirm=agree)
+            apply(pf, Request("test", {"0x0042/driver": "nvme", "0x0042/override": ""}), confirm=agree)
     assert met.value.rolled_back
     assert not any(overrides(host).values())
 
@@ -142,6 +142,6 @@ def test_a_vf_that_is_another_function_by_now_is_not_written_to(
     host = make_host()
     prepare(host)
     monkeypatch.setattr("nvmelm.inventory.pci.virtual_function", lambda *_: Bdf.parse(PF))
-    with opened(host) as one, pytest.raises(NvmelmError, match="has no VF 1"):
-        binding.unbind(one, [0x42], confirm=agree)
+    with opened(host) as pf, pytest.raises(NvmelmError, match="has no VF 1"):
+        binding.unbind(pf, [0x42], confirm=agree)
     assert overrides(host)[PF] == ""

@@ -64,14 +64,14 @@ class Bench:
 
 @pytest.fixture
 def bench(make_host: MakeHost) -> Iterator[Bench]:
-    one = Bench(make_host())
-    yield one
-    for domain in one.connection.listAllDomains():
+    bench = Bench(make_host())
+    yield bench
+    for domain in bench.connection.listAllDomains():
         if domain.name() != "test":
-            with suppress(one.libvirt.libvirtError):
+            with suppress(bench.libvirt.libvirtError):
                 domain.destroy()
             domain.undefine()
-    one.connection.close()
+    bench.connection.close()
 
 
 def hostdev(managed: str) -> str:
@@ -178,7 +178,7 @@ def test_one_way_to_the_vm_is_named_and_only_its_options(
     verb, *options = words
     code, out, err = run(capsys, bench, "vm", verb, "nvme0/0x42", *options)
     assert (code, out) == (2, "")
-    several = sum(one in options for one in ("--qmp", "--libvirt", "--print")) > 1
+    several = sum(option in options for option in ("--qmp", "--libvirt", "--print")) > 1
     assert ("only one of" in err) is several
     assert ("--libvirt" if several else "--libvirt DOMAIN") in err
 

@@ -33,7 +33,7 @@ HOOK_BEGIN, HOOK_END = ("prepare", "begin", "-"), ("release", "end", "shutdown")
 
 def domain(*wanted: str, managed: str = "no", unmarked: str = "no") -> str:
     """Return a domain that has the first VF and whose metadata names some for nvmelm."""
-    vfs = "".join(f"<nvmelm:vf address='{one}' unmarked='{unmarked}'/>" for one in wanted)
+    vfs = "".join(f"<nvmelm:vf address='{address}' unmarked='{unmarked}'/>" for address in wanted)
     metadata = f"<nvmelm:vfs xmlns:nvmelm='urn:nvmelm:domain:1'>{vfs}</nvmelm:vfs>" if wanted else ""
     place = "<address domain='0x0000' bus='0x01' slot='0x00' function='0x1'/>"
     return (
@@ -54,7 +54,7 @@ class Bench:
 
     def unbind(self, *addresses: str) -> None:
         with open_primary(self.host, "nvme0", change=True) as pf:
-            cntlids = [one.cntlid for one in pf.picture().secondaries if one.address in addresses]
+            cntlids = [secondary.cntlid for secondary in pf.picture().secondaries if secondary.address in addresses]
             binding.unbind(pf, cntlids, confirm=agree)
 
     def hook(self, *words: str, xml: str = "", name: str = "vm1") -> subprocess.CompletedProcess[str]:
@@ -67,7 +67,7 @@ class Bench:
 
     def drivers(self) -> list[str | None]:
         with open_primary(self.host, "nvme0") as pf:
-            return [one.driver for one in pf.picture().secondaries if one.present]
+            return [secondary.driver for secondary in pf.picture().secondaries if secondary.present]
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ class Bench:
         with open_primary(host, "nvme0", change=True) as pf:
             picture = sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=agree).picture
         assert picture is not None
-        self.cntlids = {one.vf_number: one.cntlid for one in picture.secondaries}
+        self.cntlids = {secondary.vf_number: secondary.cntlid for secondary in picture.secondaries}
 
     def attach(self, number: int = 1, **options: Any) -> VmReport:
         with open_primary(self.host, "nvme0", change=True) as pf:
@@ -59,9 +59,9 @@ class Bench:
 
     def secondary(self) -> Secondary:
         with open_primary(self.host, "nvme0") as pf:
-            found = pf.picture().secondary(self.cntlids[1])
-        assert found is not None
-        return found
+            secondary = pf.picture().secondary(self.cntlids[1])
+        assert secondary is not None
+        return secondary
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def start(bench: Bench) -> Iterator[Start]:
         return made[-1]
 
     yield _start
-    for one in made:
-        one.close()
+    for vmm in made:
+        vmm.close()
 
 
 def test_a_vm_that_waits_takes_the_vf_and_the_host_names_it(bench: Bench, start: Start) -> None:
@@ -130,8 +130,8 @@ def test_a_dry_run_takes_nothing(bench: Bench, start: Start) -> None:
 
 def held_by_a_session(bench: Bench) -> Sessions:
     """Write down that the first VF was given away, and that nobody knows yet who has it."""
-    one = bench.secondary()
-    moving = Moving(one.cntlid, 0x42, one.incarnation, one.vq, one.vi)
+    secondary = bench.secondary()
+    moving = Moving(secondary.cntlid, 0x42, secondary.incarnation, secondary.vq, secondary.vi)
     sessions = Sessions(bench.host)
     with open_primary(bench.host, "nvme0") as pf:
         record = new_record(
@@ -267,9 +267,9 @@ def test_an_offline_an_unbound_and_an_unmarked_vf_are_refused_by_attach_and_prin
 
 def test_the_printed_arguments_name_the_vf_that_was_prepared(bench: Bench) -> None:
     address = bench.secondary().address
-    found = bench.arguments(device_id="vf1", bus="rp1")
-    assert found.qemu_arguments == ("-device", f"vfio-pci,host={address},id=vf1,bus=rp1")
-    assert 'managed="no"' in found.libvirt_xml
+    arguments = bench.arguments(device_id="vf1", bus="rp1")
+    assert arguments.qemu_arguments == ("-device", f"vfio-pci,host={address},id=vf1,bus=rp1")
+    assert 'managed="no"' in arguments.libvirt_xml
 
 
 def test_a_holder_is_called_by_the_name_of_its_vm(bench: Bench, start: Start) -> None:
@@ -303,12 +303,12 @@ def test_the_name_of_a_vm_is_in_a_recording_unless_it_is_redacted(bench: Bench, 
         file = tmp_path / f"{redact}.json"
         with (
             open_host(bench.host.name, record=file, redact=redact, about="a look") as host,
-            open_primary(host, "nvme0") as one,
+            open_primary(host, "nvme0") as pf,
         ):
-            one.picture()
+            pf.picture()
         assert ("first-vm" in file.read_text()) is not redact
-    with open_host(f"replay:{tmp_path / 'False.json'}") as host, open_primary(host, "nvme0") as one:
-        (replayed,) = [each.used_by for each in one.picture().secondaries if each.used_by]
+    with open_host(f"replay:{tmp_path / 'False.json'}") as host, open_primary(host, "nvme0") as pf:
+        (replayed,) = [secondary.used_by for secondary in pf.picture().secondaries if secondary.used_by]
     assert [re.sub(r"pid \d+", "pid", user) for user in replayed] == [re.sub(r"pid \d+", "pid", user) for user in users]
 
 

@@ -71,10 +71,10 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_a_supervised_vm_with_a_marked_function_can_migrate(bench: Bench) -> None:
-    found = bench.check()
-    assert found.reasons == ()
-    assert (found.can_migrate, found.pid, found.supervised_by) == (True, os.getpid(), "agent")
-    (function,) = found.functions
+    report = bench.check()
+    assert report.reasons == ()
+    assert (report.can_migrate, report.pid, report.supervised_by) == (True, os.getpid(), "agent")
+    (function,) = report.functions
     assert (function.address, function.cntlid, function.mark, function.state) == (
         "0000:01:00.1",
         FIRST,
@@ -91,8 +91,8 @@ def test_all_reasons_come_at_once_and_each_says_what_mends_it(bench: Bench) -> N
     bench.answers["query-migrate-capabilities"] = [{"capability": "postcopy-ram", "state": True}]
     bench.machine.devices["nic"] = {"kind": "vfio-user-pci"}
     bench.machine.devices["iommu"] = {"kind": "intel-iommu"}
-    found = bench.check()
-    assert [(reason.level, reason.code) for reason in found.reasons] == [
+    report = bench.check()
+    assert [(reason.level, reason.code) for reason in report.reasons] == [
         ("blocks", "vm-not-supervised"),
         ("blocks", "vmm-too-old"),
         ("blocks", "vmm-blocker"),
@@ -101,15 +101,15 @@ def test_all_reasons_come_at_once_and_each_says_what_mends_it(bench: Bench) -> N
         ("costs", "viommu"),
         ("blocks", "not-marked"),
     ]
-    assert all(reason.fix for reason in found.reasons)
-    assert not found.can_migrate
+    assert all(reason.fix for reason in report.reasons)
+    assert not report.can_migrate
 
 
 def test_what_only_costs_does_not_keep_a_vm(bench: Bench) -> None:
     bench.machine.devices["iommu"] = {"kind": "virtio-iommu-pci"}
-    found = bench.check()
-    assert [(reason.level, reason.code) for reason in found.reasons] == [("costs", "viommu")]
-    assert found.can_migrate
+    report = bench.check()
+    assert [(reason.level, reason.code) for reason in report.reasons] == [("costs", "viommu")]
+    assert report.can_migrate
 
 
 def test_a_function_that_may_only_arrive_does_not_leave(bench: Bench) -> None:
@@ -123,8 +123,8 @@ def test_a_downtime_limit_below_what_was_measured_is_named_with_both_figures(ben
     assert held is not None
     moves.hold(replace(held, arc="RUNNING_P2P to STOP", arc_seconds=0.42, refusal="it was busy"))
     bench.answers["query-migrate-parameters"] = {"downtime-limit": 300}
-    found = bench.check()
-    (function,), (reason,) = found.functions, found.reasons
+    report = bench.check()
+    (function,), (reason,) = report.functions, report.reasons
     assert (function.last_arc, function.last_arc_ms, function.refusal) == ("RUNNING_P2P to STOP", 420, "it was busy")
     assert reason.code == "downtime-limit"
     assert "420 ms" in reason.message
@@ -132,9 +132,9 @@ def test_a_downtime_limit_below_what_was_measured_is_named_with_both_figures(ben
 
 
 def test_a_vmm_that_was_not_asked_is_not_said_to_be_able(bench: Bench) -> None:
-    found = vm_check.check(bench.host, pid=os.getpid())
-    assert [(reason.level, reason.code) for reason in found.reasons] == [("unknown", "vmm-not-asked")]
-    assert not found.can_migrate
+    report = vm_check.check(bench.host, pid=os.getpid())
+    assert [(reason.level, reason.code) for reason in report.reasons] == [("unknown", "vmm-not-asked")]
+    assert not report.can_migrate
 
 
 def by_libvirt(
@@ -144,8 +144,8 @@ def by_libvirt(
     libvirt.domain = domain
     monkeypatch.setitem(sys.modules, "libvirt", libvirt)
     monkeypatch.setitem(sys.modules, "libvirt_qemu", fake_libvirt.monitor(libvirt))
-    found = vm_check.check(bench.host, libvirt=DomainRef("vm1", None, may_taint))
-    return [(reason.level, reason.code) for reason in found.reasons]
+    report = vm_check.check(bench.host, libvirt=DomainRef("vm1", None, may_taint))
+    return [(reason.level, reason.code) for reason in report.reasons]
 
 
 def test_a_domain_is_looked_at_by_its_functions_and_qemu_only_when_that_may_taint(

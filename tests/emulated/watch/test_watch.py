@@ -233,7 +233,7 @@ def first_look(host: EmulatedHost) -> Looks:
 
 
 def marks(bodies: list[Body]) -> list[tuple[str, int]]:
-    return [(one.what, one.cntlid) for one in bodies if isinstance(one, MarkPart)]
+    return [(body.what, body.cntlid) for body in bodies if isinstance(body, MarkPart)]
 
 
 def test_a_mark_that_expires_breaks_or_is_given_anew_is_said(host: EmulatedHost) -> None:
@@ -275,7 +275,7 @@ def test_each_state_of_a_session_is_said_once(host: EmulatedHost) -> None:
         return new_record(host, session, Side.SOURCE, peer="ssh://b", primary=PF, serial="SN", controllers=(moving,))
 
     def said(looks: SessionLooks) -> list[tuple[str | None, str, bool]]:
-        return [(one.before, one.state, one.over) for one in looks.look() if isinstance(one, SessionPart)]
+        return [(body.before, body.state, body.over) for body in looks.look() if isinstance(body, SessionPart)]
 
     looks = SessionLooks(host)
     assert said(looks) == []
@@ -286,7 +286,7 @@ def test_each_state_of_a_session_is_said_once(host: EmulatedHost) -> None:
         record = sessions.move(record, State.GIVEN_AWAY)
         assert said(looks) == [("open", "suspending", False), ("suspending", "given-away", False)]
         assert said(SessionLooks(host)) == [(None, "given-away", False)]
-        assert [one.state for one in looks.look(again=True) if isinstance(one, SessionPart)] == ["given-away"]
+        assert [body.state for body in looks.look(again=True) if isinstance(body, SessionPart)] == ["given-away"]
         sessions.move(record, State.DONE)
         assert said(looks) == [("given-away", "done", True)]
         assert said(SessionLooks(host)) == []
@@ -304,7 +304,7 @@ def test_sessions_are_seen_on_a_host_that_is_named_by_a_relative_path(
     place = Path(host.name.removeprefix("emulated:"))
     monkeypatch.chdir(place.parent)
     with EmulatedHost(Path(place.name)) as relative:
-        assert [one.state for one in SessionLooks(relative).look() if isinstance(one, SessionPart)] == ["open"]
+        assert [body.state for body in SessionLooks(relative).look() if isinstance(body, SessionPart)] == ["open"]
 
 
 @pytest.mark.parametrize("damage", ['"peer": null', '"history": []', '"controllers": [{"cntlid": "x"}]'])
@@ -316,12 +316,12 @@ def test_a_session_that_cannot_be_read_is_trouble_until_it_can(host: EmulatedHos
     good = to_json(record)
     set_record(host, json.dumps(json.loads(good) | json.loads(f"{{{damage}}}")))
     looks = SessionLooks(host)
-    assert [one.over for one in looks.look() if isinstance(one, Trouble)] == [False]
+    assert [body.over for body in looks.look() if isinstance(body, Trouble)] == [False]
     assert list(looks.look()) == []  # said once
     set_record(host, good)
-    found = list(looks.look())
-    assert [one.over for one in found if isinstance(one, Trouble)] == [True]
-    assert [one.state for one in found if isinstance(one, SessionPart)] == ["open"]
+    bodies = list(looks.look())
+    assert [body.over for body in bodies if isinstance(body, Trouble)] == [True]
+    assert [body.state for body in bodies if isinstance(body, SessionPart)] == ["open"]
 
 
 def set_record(host: EmulatedHost, text: str) -> None:
@@ -337,7 +337,7 @@ def test_a_namespace_that_is_detached_makes_the_manifest_another(host: EmulatedH
     with open_primary(host, PF) as pf:
         execute(pf.queue, namespace.detach(1, [FIRST]))
     assert list(looks.glance()) == []  # nothing says so
-    (changed,) = [one for one in looks.at(None, manifests=True) if isinstance(one, ManifestPart)]
+    (changed,) = [body for body in looks.at(None, manifests=True) if isinstance(body, ManifestPart)]
     assert (changed.cntlid, changed.old) == (FIRST, old)
     assert changed.new not in (None, old)
 
@@ -345,21 +345,21 @@ def test_a_namespace_that_is_detached_makes_the_manifest_another(host: EmulatedH
 def test_a_look_that_fails_is_said_once_and_again_when_it_works(host: EmulatedHost) -> None:
     looks = first_look(host)
     host.arm("admin/0x06=status:0x4006", "admin/0x06=status:0x4006", "admin/0x06=status:0x4006")
-    said = [one for _ in range(3) for one in looks.at(None) if isinstance(one, Trouble)]
-    assert [(one.primary, one.over) for one in said] == [(PF, False)]
+    said = [body for _ in range(3) for body in looks.at(None) if isinstance(body, Trouble)]
+    assert [(trouble.primary, trouble.over) for trouble in said] == [(PF, False)]
     assert "Internal Error" in said[0].message
     assert len(looks.troubles) == 1
-    said = [one for one in looks.glance() if isinstance(one, Trouble)]
-    assert [(one.primary, one.over) for one in said] == [(PF, True)]
+    said = [body for body in looks.glance() if isinstance(body, Trouble)]
+    assert [(trouble.primary, trouble.over) for trouble in said] == [(PF, True)]
     assert len(looks.troubles) == 0
 
 
 def test_the_trouble_of_a_function_that_goes_away_is_over(host: EmulatedHost) -> None:
     host.arm("admin/0x06=status:0x4006")
     looks = Looks(host)
-    assert [one.over for one in looks.whole() if isinstance(one, Trouble)] == [False]
+    assert [body.over for body in looks.whole() if isinstance(body, Trouble)] == [False]
     host.remove(PF)
-    assert [(one.primary, one.over) for one in looks.glance() if isinstance(one, Trouble)] == [(PF, True)]
+    assert [(body.primary, body.over) for body in looks.glance() if isinstance(body, Trouble)] == [(PF, True)]
     assert len(looks.troubles) == 0
 
 
@@ -371,10 +371,16 @@ def test_users_that_cannot_be_asked_are_trouble_once(host: EmulatedHost, monkeyp
         raise HostError("the processes cannot be read")
 
     monkeypatch.setattr("nvmelm.watch.survey.with_users", refused)
-    said = [one.over for _ in range(3) for look in (looks.users, looks.glance) for one in look() if is_trouble(one)]
+    said = [
+        trouble.over
+        for _ in range(3)
+        for look in (looks.users, looks.glance)
+        for trouble in look()
+        if is_trouble(trouble)
+    ]
     assert said == [False]
     monkeypatch.undo()
-    assert [one.over for one in looks.users() if isinstance(one, Trouble)] == [True]
+    assert [body.over for body in looks.users() if isinstance(body, Trouble)] == [True]
 
 
 def is_trouble(body: Body) -> TypeGuard[Trouble]:
@@ -409,7 +415,7 @@ def test_a_look_that_hangs_is_said_and_sessions_are_seen_all_the_same(
 
     assert Stream(host, write, every_s=60).run(seconds=20) == "nobody"
     troubles = [line["trouble"] for line in written if line["kind"] == "trouble"]
-    assert [(one["primary"], one["over"], one["reason"]) for one in troubles] == [
+    assert [(trouble["primary"], trouble["over"], trouble["reason"]) for trouble in troubles] == [
         (PF, False, "look-slow"),
         (PF, True, ""),
     ]
@@ -508,9 +514,9 @@ def test_a_function_of_two_is_looked_at_alone(make_host: MakeHost) -> None:
     host = make_host("nvme-2.1", "nvme-2.1")
     looks = first_look(host)
     prepare(host)
-    found = list(looks.at({"0000:02:00.0"}))
-    assert found == []
-    assert [one.address for one in looks.at({PF}) if isinstance(one, PrimaryPart)] == [PF]
+    bodies = list(looks.at({"0000:02:00.0"}))
+    assert bodies == []
+    assert [body.address for body in looks.at({PF}) if isinstance(body, PrimaryPart)] == [PF]
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")

@@ -139,10 +139,10 @@ def test_any_words_give_one_line(opcode: int, nsid: int, words: list[int]) -> No
 
 
 def test_what_a_recording_claims_can_be_held_against_its_words() -> None:
-    told = {exchange.about: describe(_command(exchange)) for exchange in golden.recording("tp4159-controller")}
-    assert told["Secondary Assign 3 VQ resources to 0x0001"].endswith("controller 0x0001, 3 VQ resources")
-    assert told["Migration Send Suspend (STYPE 1) of 0x0001"] == "Migration Send: Suspend, controller 0x0001"
-    assert "version index 7" in told["Migration Receive with an unknown version index: refused"]
+    descriptions = {exchange.about: describe(_command(exchange)) for exchange in golden.recording("tp4159-controller")}
+    assert descriptions["Secondary Assign 3 VQ resources to 0x0001"].endswith("controller 0x0001, 3 VQ resources")
+    assert descriptions["Migration Send Suspend (STYPE 1) of 0x0001"] == "Migration Send: Suspend, controller 0x0001"
+    assert "version index 7" in descriptions["Migration Receive with an unknown version index: refused"]
 
 
 def _command(exchange: golden.Exchange) -> AdminCommand:

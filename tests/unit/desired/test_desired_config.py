@@ -89,7 +89,7 @@ def test_files_are_read_in_order_and_a_function_stands_once(tmp_path: Path) -> N
     (tmp_path / "nvmelm.toml").write_text("[[pf]]\nserial = 'A'\nvfs = 1\n")
     (tmp_path / "nvmelm.d" / "b.toml").write_text("[[pf]]\nserial = 'B'\nvfs = 1\n")
     (tmp_path / "nvmelm.d" / "a.toml").write_text("[[pf]]\nserial = 'C'\nvfs = 1\n")
-    assert [one.name for one in load(config_files(tmp_path))] == ["A", "C", "B"]
+    assert [entry.name for entry in load(config_files(tmp_path))] == ["A", "C", "B"]
     (tmp_path / "nvmelm.d" / "z.toml").write_text("\n[[pf]]\nserial = 'A'\nvfs = 2\n")
     with pytest.raises(UsageError) as met:
         load(config_files(tmp_path))
@@ -178,12 +178,14 @@ def test_the_place_of_each_of_many_entries_is_found_in_one_pass(monkeypatch: pyt
 
     monkeypatch.setattr(config, "_line", again)
     text = "".join(f"[[pf]]\nserial = 'S{number}'\nvfs = 1\n\n" for number in range(4000))
-    found = parse("f", text)
-    assert [one.place for one in found] == [f"f:{1 + 4 * number}" for number in range(4000)]
+    entries = parse("f", text)
+    assert [entry.place for entry in entries] == [f"f:{1 + 4 * number}" for number in range(4000)]
 
 
 def test_entries_of_an_inline_list_have_a_place_too() -> None:
-    assert [one.place for one in parse("f", "pf = [{serial = 'A', vfs = 1}, {serial = 'B', vfs = 2}]")] == ["f:1"] * 2
+    assert [entry.place for entry in parse("f", "pf = [{serial = 'A', vfs = 1}, {serial = 'B', vfs = 2}]")] == [
+        "f:1"
+    ] * 2
 
 
 def test_an_entry_masked_with_dev_null_and_an_editors_lock_are_passed_over(tmp_path: Path) -> None:

@@ -83,12 +83,12 @@ def test_ssh_gets_the_user_with_his_domain() -> None:
 @given(st.text(max_size=80))
 def test_any_text_is_an_address_or_a_usage_error(text: str) -> None:
     try:
-        found = Address.parse(f"ssh://{text}")
+        address = Address.parse(f"ssh://{text}")
     except UsageError:
         return
-    assert not found.host.startswith("-")
-    assert not found.user.startswith("-")
-    assert Address.parse(str(found)) == found
+    assert not address.host.startswith("-")
+    assert not address.user.startswith("-")
+    assert Address.parse(str(address)) == address
 
 
 def test_ssh_gets_the_host_behind_the_end_of_its_options() -> None:

@@ -44,35 +44,35 @@ def journal(host: Host) -> Journal:
 
 def test_the_first_value_since_the_last_release_is_the_original(host: Host) -> None:
     for before, after in ((0, 2), (2, 4)):
-        one = journal(host)
-        one.begin("sriov enable", "S", {"vfs": after})
-        one.intend([change("vfs", before, after)])
-        one.end("done")
+        log = journal(host)
+        log.begin("sriov enable", "S", {"vfs": after})
+        log.intend([change("vfs", before, after)])
+        log.end("done")
     assert journal(host).original() == {"vfs": 0}
     assert journal(host).unfinished() == []
 
 
 def test_a_run_without_its_end_is_unfinished(host: Host) -> None:
-    one = journal(host)
-    one.begin("sriov enable", "S", {"vfs": 2})
-    one.intend([change("vfs", 0, 2)])
+    log = journal(host)
+    log.begin("sriov enable", "S", {"vfs": 2})
+    log.intend([change("vfs", 0, 2)])
     (run,) = journal(host).unfinished()
     assert (run.verb, run.before(), run.target) == ("sriov enable", {"vfs": 0}, {"vfs": 2})
 
 
 def test_what_an_earlier_boot_changed_is_not_brought_back(host: Host) -> None:
-    one = journal(host)
-    one.begin("sriov enable", "S", {"vfs": 2})
-    one.intend([change("vfs", 0, 2)])
+    log = journal(host)
+    log.begin("sriov enable", "S", {"vfs": 2})
+    log.intend([change("vfs", 0, 2)])
     host.boot = "second"
     assert journal(host).original() == {}
     assert [run.boot for run in journal(host).unfinished()] == ["first"]
 
 
 def test_a_line_torn_by_a_full_disk_does_not_hide_the_next_run(host: Host) -> None:
-    one = journal(host)
-    one.begin("sriov enable", "S", {"vfs": 2})
-    with one.path.open("a") as file:
+    log = journal(host)
+    log.begin("sriov enable", "S", {"vfs": 2})
+    with log.path.open("a") as file:
         file.write('{"record":"begin","run":"')
     again = journal(host)
     again.begin("sriov disable", "S", {"vfs": 0})
@@ -82,7 +82,7 @@ def test_a_line_torn_by_a_full_disk_does_not_hide_the_next_run(host: Host) -> No
 def test_a_journal_is_for_root_alone_and_found_by_its_pf(host: Host) -> None:
     journal(host).begin("sriov enable", "S", {})
     assert journal(host).path.stat().st_mode & 0o777 == 0o600
-    assert [one.address for one in journals(host)] == [PF]  # type: ignore[arg-type]
+    assert [log.address for log in journals(host)] == [PF]  # type: ignore[arg-type]
     journal(host).forget()
     assert journals(host) == []  # type: ignore[arg-type]
 
@@ -103,7 +103,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(HostError):
         store.write(path, "new")
     assert path.read_text() == "old"
-    assert [one.name for one in tmp_path.iterdir()] == ["mark.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mark.json"]
 
 
 @given(st.text(max_size=200))
@@ -127,7 +127,7 @@ RECORDS = st.dictionaries(KEYS, VALUES | st.sampled_from(["run", "begin", "end"]
 @given(st.lists(RECORDS, max_size=6))
 def test_records_of_any_shape_never_crash_the_reader(records: list[dict[str, object]]) -> None:
     runs: dict[str, Run] = {}
-    for record in _records("\n".join(json.dumps(one) for one in records)):
+    for record in _records("\n".join(json.dumps(body) for body in records)):
         _take(runs, record)
     for run in runs.values():
         run.before()
@@ -137,16 +137,16 @@ def test_records_of_any_shape_never_crash_the_reader(records: list[dict[str, obj
     "cells", [{"vfs": "²"}, {"vfs": True}, {"²/vq": 1}, {"0x0001/vq": "2"}, {"0x0001/other": 1}, {"0x0001/online": 1}]
 )
 def test_a_run_whose_cells_are_none_is_passed_over(host: Host, cells: dict[str, object]) -> None:
-    one = journal(host)
-    one.begin("sriov enable", "S", cells)  # type: ignore[arg-type]
-    one.begin("sriov disable", "S", {"vfs": 0})
+    log = journal(host)
+    log.begin("sriov enable", "S", cells)  # type: ignore[arg-type]
+    log.begin("sriov disable", "S", {"vfs": 0})
     assert [run.verb for run in journal(host).runs()] == ["sriov disable"]
 
 
 def test_a_run_that_gives_marks_an_end_is_read_again(host: Host) -> None:
-    one = journal(host)
-    one.begin("source prepare", "S", {"0x0001/mark": "migratable", "0x0001/valid_s": 60})
-    one.intend([change("0x0001/valid_s", None, 60)])
+    log = journal(host)
+    log.begin("source prepare", "S", {"0x0001/mark": "migratable", "0x0001/valid_s": 60})
+    log.intend([change("0x0001/valid_s", None, 60)])
     (run,) = journal(host).unfinished()
     assert run.target["0x0001/valid_s"] == 60
     assert run.before() == {"0x0001/valid_s": None}
@@ -154,9 +154,9 @@ def test_a_run_that_gives_marks_an_end_is_read_again(host: Host) -> None:
 
 def test_what_is_written_of_another_device_in_the_place_is_neither_used_nor_forgotten(host: Host) -> None:
     for serial, before in (("old", 3), ("new", 1)):
-        one = Journal(host, PF, serial)  # type: ignore[arg-type]
-        one.begin("sriov enable", serial, {"vfs": 4})
-        one.intend([change("vfs", before, 4)])
+        log = Journal(host, PF, serial)  # type: ignore[arg-type]
+        log.begin("sriov enable", serial, {"vfs": 4})
+        log.intend([change("vfs", before, 4)])
     ours = Journal(host, PF, "new")  # type: ignore[arg-type]
     assert ours.original() == {"vfs": 1}
     ours.supersede({"vfs": 4})

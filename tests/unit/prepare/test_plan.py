@@ -21,15 +21,15 @@ def prepared(vfs: int) -> Cells:
 
 
 def phases(actions: list[Action]) -> list[str]:
-    found: list[str] = []
+    words: list[str] = []
     for action in actions:
-        if not found or found[-1] != action.phase:
-            found.append(action.phase)
-    return found
+        if not words or words[-1] != action.phase:
+            words.append(action.phase)
+    return words
 
 
 def lines(actions: list[Action]) -> list[str]:
-    return [operation_text(one) for action in actions for one in action.operations]
+    return [operation_text(operation) for action in actions for operation in action.operations]
 
 
 def after(start: Picture, actions: list[Action]) -> Cells:
@@ -82,7 +82,10 @@ def test_wanting_what_is_there_plans_nothing() -> None:
 def test_a_changed_count_goes_by_way_of_zero_and_says_what_it_takes_along() -> None:
     busy = secondary(1, present=True, online=True, vq=3, vi=2, driver="vfio-pci", driver_override="vfio-pci")
     actions = plan(picture(busy, secondary(2), vfs_enabled=1, drivers_autoprobe=False), {"vfs": 2})
-    assert [one.value for action in actions for one in action.operations if isinstance(one, SysfsWrite)] == ["0", "2"]
+    assert [write.value for action in actions for write in action.operations if isinstance(write, SysfsWrite)] == [
+        "0",
+        "2",
+    ]
     assert "0000:01:00.1" in actions[0].loses
     assert actions[0].needs_idle == (1,)
 
@@ -109,7 +112,7 @@ def test_giving_a_vf_back_to_nvme_leaves_no_override_behind() -> None:
         "echo '' > /sys/bus/pci/devices/0000:01:00.1/driver_override",
     ]
     # An empty write would report success and change nothing.
-    assert [one.value for one in actions[-1].operations if isinstance(one, VfWrite)][-1] == "\n"
+    assert [write.value for write in actions[-1].operations if isinstance(write, VfWrite)][-1] == "\n"
 
 
 def test_a_controller_without_a_vf_cannot_go_online() -> None:

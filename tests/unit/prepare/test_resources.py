@@ -21,9 +21,9 @@ def test_an_even_share_keeps_the_granularity() -> None:
 
 
 def test_what_a_function_has_already_counts_for_itself_again() -> None:
-    one = secondary(1, vq=3, vi=2)
-    start = picture(one, vq=resources(assigned_to_secondaries=12, flexible_total=12))
-    assert share(start, [one], 3, 2) == (3, 2)
+    function = secondary(1, vq=3, vi=2)
+    start = picture(function, vq=resources(assigned_to_secondaries=12, flexible_total=12))
+    assert share(start, [function], 3, 2) == (3, 2)
 
 
 def test_a_wish_that_does_not_fit_names_one_that_does() -> None:

@@ -53,8 +53,8 @@ def vfs(*elements: str, namespace: str = "urn:nvmelm:domain:1") -> str:
     ],
     ids=["hostdev", "hostdev by default", "managed hostdev", "interface", "nvme disk"],
 )
-def test_every_way_a_domain_has_a_host_function_is_seen(device: str, found: HostFunction) -> None:
-    assert domain_xml.read(domain(device)).function(VF) == found
+def test_every_way_a_domain_has_a_host_function_is_seen(device: str, function: HostFunction) -> None:
+    assert domain_xml.read(domain(device)).function(VF) == function
 
 
 @pytest.mark.parametrize(

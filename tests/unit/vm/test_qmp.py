@@ -405,7 +405,7 @@ def test_each_refusal_becomes_the_error_an_operator_can_act_on(
 def test_every_row_of_the_table_has_a_sentence_a_cause_and_a_fix() -> None:
     rows = [*qmp_refusals.REFUSALS, *qmp_refusals.CLASSES.values()]
     assert all(row.cause and row.fix and row.reason for row in rows)
-    met = {qmp_refusals.refusal("x", one, sentence).cause for one, sentence, _, _ in SENTENCES}
+    met = {qmp_refusals.refusal("x", kind, sentence).cause for kind, sentence, _, _ in SENTENCES}
     assert {row.cause for row in rows} <= met
 
 

@@ -297,7 +297,7 @@ def test_what_the_vm_says_is_printable_and_bounded_in_the_report(bench: Bench) -
     with bench.running(**reasons):
         report = bench.attach()
     assert len(report.migration_blockers) == 16
-    assert all(one.isprintable() and len(one) < 500 for one in (*report.migration_blockers, str(report.vmm.name)))
+    assert all(text.isprintable() and len(text) < 500 for text in (*report.migration_blockers, str(report.vmm.name)))
 
 
 #: How one VF more is come by when there are others: not before it is said what that costs.
@@ -305,19 +305,21 @@ _USE = "use an existing VF (nvmelm secondary list nvme0), or nvmelm sriov enable
 
 
 @pytest.mark.parametrize(
-    ("there", "fix"),
+    ("enabled", "fix"),
     [
         (0, "nvmelm sriov enable nvme0 --vfs 2"),
         (1, f"{_USE} the existing VF first"),
         (3, f"{_USE} all 3 existing VFs first"),
     ],
 )
-def test_to_enable_a_vf_that_is_not_there_is_said_to_remove_those_that_are(bench: Bench, there: int, fix: str) -> None:
+def test_to_enable_a_vf_that_is_not_there_is_said_to_remove_those_that_are(
+    bench: Bench, enabled: int, fix: str
+) -> None:
     start = bench.picture()
     with pytest.raises(NotReadyError) as caught:
         require_ready(
             cast("Any", bench.host),
-            replace(start, primary=replace(start.primary, vfs_enabled=there)),
+            replace(start, primary=replace(start.primary, vfs_enabled=enabled)),
             start.secondaries[1],
             unmarked=True,
         )

@@ -153,9 +153,9 @@ def test_a_node_that_stays_open_is_noted(bench: Bench, monkeypatch: pytest.Monke
 
 
 def test_the_arguments_are_words_for_qemu_and_an_element_for_libvirt(bench: Bench) -> None:
-    found = vm.arguments(bench.session, 1, bus="rp1")
-    assert found.qemu_arguments == ("-device", f"vfio-pci,host={VF},id={NAME},bus=rp1")
-    assert found.libvirt_xml.splitlines() == [
+    arguments = vm.arguments(bench.session, 1, bus="rp1")
+    assert arguments.qemu_arguments == ("-device", f"vfio-pci,host={VF},id={NAME},bus=rp1")
+    assert arguments.libvirt_xml.splitlines() == [
         '<hostdev mode="subsystem" type="pci" managed="no">',
         '  <driver name="vfio" />',
         "  <source>",
@@ -163,7 +163,7 @@ def test_the_arguments_are_words_for_qemu_and_an_element_for_libvirt(bench: Benc
         "  </source>",
         "</hostdev>",
     ]
-    assert found.to_json()["schema"] == "nvmelm.vm_arguments"
+    assert arguments.to_json()["schema"] == "nvmelm.vm_arguments"
 
 
 def test_printing_refuses_a_vf_in_use(bench: Bench) -> None:
@@ -186,9 +186,9 @@ def test_a_function_without_a_vf_has_no_arguments() -> None:
 @given(st.integers(0, 0xFFFF), st.integers(0, 255), st.integers(0, 31), st.integers(0, 7))
 def test_every_address_survives_both_forms(domain: int, bus: int, device: int, function: int) -> None:
     address = Bdf(domain, bus, device, function)
-    one = pictures.secondary(1, address=str(address))
-    assert f"host={address}," in vm.qemu_arguments(one)[1]
-    place = ET.fromstring(vm.libvirt_xml(one)).find("source/address")
+    secondary = pictures.secondary(1, address=str(address))
+    assert f"host={address}," in vm.qemu_arguments(secondary)[1]
+    place = ET.fromstring(vm.libvirt_xml(secondary)).find("source/address")
     assert place is not None
     assert [int(place.attrib[name], 16) for name in ("domain", "bus", "slot", "function")] == [
         domain, bus, device, function,

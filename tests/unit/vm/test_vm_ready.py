@@ -72,8 +72,8 @@ def test_a_vm_that_waits_for_its_guest_from_elsewhere_gets_the_vf_unasked(bench:
 
 
 def test_nova_gets_a_line_by_its_documented_keys(bench: Bench) -> None:
-    found = vm.arguments(bench.session, 1)
-    assert found.nova_device_spec == (
+    arguments = vm.arguments(bench.session, 1)
+    assert arguments.nova_device_spec == (
         'device_spec = {"vendor_id": "1b36", "product_id": "0010", "address": "0000:01:00.1", '
         '"managed": "no", "live_migratable": "no"}'
     )
