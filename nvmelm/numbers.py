@@ -7,6 +7,10 @@ read here: plain ASCII digits, no more of them than the largest value has, or it
 
 from __future__ import annotations
 
+import re
+
+_SPAN = re.compile(r"([0-9]{1,6})(s|min|h|d)?")
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 
@@ -30,3 +34,9 @@ def hexadecimal(text: str, *, most: int) -> int | None:
 def number(text: str, *, most: int) -> int | None:
     """Return a decimal number, or with ``0x`` before it a hexadecimal one; None for any other text."""
     return hexadecimal(text, most=most) if text[:2] in ("0x", "0X") else decimal(text, most=most)
+
+
+def span_seconds(text: str) -> int | None:
+    """Return a time span, ``90``, ``90s``, ``15min``, ``8h`` or ``2d``, in seconds; None for 0 and any other text."""
+    match = _SPAN.fullmatch(text)
+    return int(match[1]) * _SECONDS[match[2] or "s"] or None if match else None

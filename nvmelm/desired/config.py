@@ -29,6 +29,7 @@ from nvmelm.disk import toml
 from nvmelm.disk.bounded import names_in, read_file, what_is
 from nvmelm.errors import UsageError
 from nvmelm.inventory.pci import Bdf
+from nvmelm.numbers import span_seconds
 
 #: Where the configuration is, below the root of the file system, and what names another directory for both.
 FILE, DIRECTORY, VARIABLE = "nvmelm.toml", "nvmelm.d", "NVMELM_CONFIG"
@@ -37,15 +38,13 @@ _MAX_BYTES = 1 << 20
 _SELECTORS = ("serial", "address", "nqn")
 _KEYS = (*_SELECTORS, "vfs", "role", "vq", "vi", "expires")
 _MOST = 0xFFFF
-_SPAN = re.compile(r"([1-9][0-9]{0,5})(s|min|h|d)?")
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _TABLE = re.compile(r"\s*\[\[\s*pf\s*\]\]")
 
 Role = Literal["source", "destination", "unmarked"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredPrimary:
     """What is wanted of one controlling function.
 
     Attributes:
@@ -115,17 +114,17 @@ def _require(path: Path, wanted: Literal["file", "directory"]) -> None:
     )
 
 
-def load(files: Iterable[Path]) -> list[Wanted]:
+def load(files: Iterable[Path]) -> list[DesiredPrimary]:
     """Read the configuration.
 
     Raises:
         UsageError: with file, line and key.
         HostError: a file cannot be read.
     """
-    entries: list[Wanted] = []
+    entries: list[DesiredPrimary] = []
     for path in files:
         entries += parse(str(path), _text(path, read_file(path, _MAX_BYTES)))
-    seen: dict[tuple[str, str], Wanted] = {}
+    seen: dict[tuple[str, str], DesiredPrimary] = {}
     for entry in entries:
         earlier = seen.setdefault((entry.by, entry.name), entry)
         if earlier is not entry:
@@ -147,7 +146,7 @@ def _text(path: Path, content: bytes) -> str:
         ) from error
 
 
-def parse(name: str, text: str) -> list[Wanted]:
+def parse(name: str, text: str) -> list[DesiredPrimary]:
     """Read one file's text; the errors are those of :func:`load`."""
     try:
         document = toml.loads(text)
@@ -166,42 +165,78 @@ def parse(name: str, text: str) -> list[Wanted]:
     return [_row(name, text, number, row, heads[number - 1]) for number, row in enumerate(rows, 1)]
 
 
-def _row(name: str, text: str, number: int, row: Mapping[str, Any], head: int) -> Wanted:
-    def wrong(key: str, why: str) -> UsageError:
-        return _bad(name, _line(text, number, key), key, why)
+def _row(name: str, text: str, number: int, row: Mapping[str, Any], head: int) -> DesiredPrimary:
+    reader = _Row(name, text, number, row)
+    reader.require_known_keys()
+    by, named = reader.selector()
+    vfs = reader.count("vfs", least=1)
+    if vfs is None:
+        raise reader.wrong("pf", "vfs is missing: how many virtual functions")
+    vq, vi = reader.count("vq"), reader.count("vi")
+    return DesiredPrimary(f"{name}:{head}", by, named, vfs, reader.role(), vq, vi, reader.expires_s())
 
-    for key in row:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, 1)
-            raise wrong(key, f"is unknown; {f'meant is {near[0]}?' if near else 'known are ' + ', '.join(_KEYS)}")
-    named = [key for key in _SELECTORS if key in row]
-    if len(named) != 1:
-        raise wrong(named[1] if named else "pf", f"a PF is named by one of {', '.join(_SELECTORS)}")
-    by = named[0]
-    if not isinstance(row[by], str) or not 0 < len(row[by]) <= 256 or not row[by].isprintable():
-        raise wrong(by, "is not a short text")
-    named_by = row[by].strip()
-    if by == "address":
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One ``[[pf]]``, the ``number``-th of its file, read key by key; every error names file, line and key."""
+
+    name: str
+    text: str
+    number: int
+    row: Mapping[str, Any]
+
+    def wrong(self, key: str, why: str) -> UsageError:
+        """Return the error of a key."""
+        return _bad(self.name, _line(self.text, self.number, key), key, why)
+
+    def require_known_keys(self) -> None:
+        """Refuse a key that means nothing here; UsageError names the one that may be meant."""
+        for key in self.row:
+            if key not in _KEYS:
+                near = difflib.get_close_matches(key, _KEYS, 1)
+                hint = f"meant is {near[0]}?" if near else "known are " + ", ".join(_KEYS)
+                raise self.wrong(key, f"is unknown; {hint}")
+
+    def selector(self) -> tuple[str, str]:
+        """Return how the PF is named and its name: an address in its canonical form."""
+        named = [key for key in _SELECTORS if key in self.row]
+        if len(named) != 1:
+            raise self.wrong(named[1] if named else "pf", f"a PF is named by one of {', '.join(_SELECTORS)}")
+        key = named[0]
+        value = self.row[key]
+        if not isinstance(value, str) or not 0 < len(value) <= 256 or not value.isprintable():
+            raise self.wrong(key, "is not a short text")
+        return key, self._address(value.strip()) if key == "address" else value.strip()
+
+    def _address(self, text: str) -> str:
         try:
-            named_by = str(Bdf.parse(named_by))
+            return str(Bdf.parse(text))
         except UsageError as error:
-            raise wrong(by, f"is no PCI address: {named_by!r}; write it like 0000:01:00.0") from error
-    role = row.get("role", "unmarked")
-    if role not in ("source", "destination", "unmarked"):
-        raise wrong("role", 'is not "source", "destination" or "unmarked"')
-    counts: dict[str, int | None] = {}
-    for key, least in (("vfs", 1), ("vq", 0), ("vi", 0)):
-        value = row.get(key)
+            raise self.wrong("address", f"is no PCI address: {text!r}; write it like 0000:01:00.0") from error
+
+    def role(self) -> Role:
+        """Return what the VFs are for."""
+        role: Role = self.row.get("role", "unmarked")
+        if role not in ("source", "destination", "unmarked"):
+            raise self.wrong("role", 'is not "source", "destination" or "unmarked"')
+        return role
+
+    def count(self, key: str, *, least: int = 0) -> int | None:
+        """Return a count, ``least`` to 65535; None when it is left out."""
+        value = self.row.get(key)
         if value is not None and not (type(value) is int and least <= value <= _MOST):
-            raise wrong(key, f"is not a number from {least} to {_MOST}")
-        counts[key] = value
-    if counts["vfs"] is None:
-        raise wrong("pf", "vfs is missing: how many virtual functions")
-    span = _SPAN.fullmatch(row["expires"]) if isinstance(row.get("expires"), str) else None
-    if "expires" in row and span is None:
-        raise wrong("expires", "is not a time span such as 90s, 15min, 8h or 2d")
-    expires_s = int(span[1]) * _SECONDS[span[2] or "s"] if span else None
-    return Wanted(f"{name}:{head}", by, named_by, counts["vfs"], role, counts["vq"], counts["vi"], expires_s)
+            raise self.wrong(key, f"is not a number from {least} to {_MOST}")
+        return value
+
+    def expires_s(self) -> int | None:
+        """Return for how many seconds marks hold; None for no end."""
+        if "expires" not in self.row:
+            return None
+        text = self.row["expires"]
+        seconds = span_seconds(text) if isinstance(text, str) else None
+        if seconds is None:
+            raise self.wrong("expires", "is not a time span such as 90s, 15min, 8h or 2d")
+        return seconds
 
 
 def _line(text: str, number: int, key: str) -> int:
@@ -224,12 +259,12 @@ def _bad(name: str, line: int, key: str, why: str) -> UsageError:
     )
 
 
-def _twice(entry: Wanted, other: Wanted, name: str) -> UsageError:
+def _twice(entry: DesiredPrimary, other: DesiredPrimary, name: str) -> UsageError:
     return UsageError(
         f"{name} stands twice", cause=f"at {entry.place} and at {other.place}", fix="keep one of them", reason="config"
     )
 
 
-def same_function(entry: Wanted, other: Wanted, address: str) -> UsageError:
+def same_function(entry: DesiredPrimary, other: DesiredPrimary, address: str) -> UsageError:
     """Return the error of two entries that name one function in different ways."""
     return _twice(entry, other, address)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from nvmelm.desired.config import Wanted, same_function
+from nvmelm.desired.config import DesiredPrimary, same_function
 from nvmelm.documents import Record, Report, about
 from nvmelm.errors import ExitCode, InterruptedByUserError, NvmelmError
 from nvmelm.host import Claim, Host
@@ -60,7 +60,7 @@ class ApplyReport(Report):
         return ExitCode(bad[0]) if bad else ExitCode.DONE
 
 
-def reach(host: Host, wanted: Sequence[Wanted], *, confirm: Confirm, dry_run: bool = False) -> ApplyReport:
+def reach(host: Host, wanted: Sequence[DesiredPrimary], *, confirm: Confirm, dry_run: bool = False) -> ApplyReport:
     """Bring every listed function to what is wanted of it; others are not touched.
 
     Raises:
@@ -69,7 +69,7 @@ def reach(host: Host, wanted: Sequence[Wanted], *, confirm: Confirm, dry_run: bo
     """
     called = [(ref, names(host, ref)) for ref in primaries(host)]
     named = [(entry, [ref for ref, known in called if known[entry.by] == entry.name]) for entry in wanted]
-    seen: dict[str, Wanted] = {}
+    seen: dict[str, DesiredPrimary] = {}
     for entry, refs in named:
         if len(refs) == 1 and seen.setdefault(str(refs[0].address), entry) is not entry:
             raise same_function(seen[str(refs[0].address)], entry, str(refs[0].address))
@@ -112,7 +112,7 @@ def names(host: Host, ref: PrimaryRef) -> dict[str, str]:
     return {"serial": ref.serial, "address": str(ref.address), "nqn": nqn}
 
 
-def _ambiguous(wanted: Wanted, refs: Sequence[PrimaryRef]) -> Applied:
+def _ambiguous(wanted: DesiredPrimary, refs: Sequence[PrimaryRef]) -> Applied:
     """Refuse a name that several functions bear, as the ports of one device do: which is meant is not known."""
     addresses = " and ".join(str(ref.address) for ref in refs)
     return Applied(
@@ -129,7 +129,7 @@ def _ambiguous(wanted: Wanted, refs: Sequence[PrimaryRef]) -> Applied:
 
 
 def _one(
-    host: Host, wanted: Wanted, ref: PrimaryRef | None, claims: Sequence[Claim], confirm: Confirm, dry_run: bool
+    host: Host, wanted: DesiredPrimary, ref: PrimaryRef | None, claims: Sequence[Claim], confirm: Confirm, dry_run: bool
 ) -> Applied:
     def ended(outcome: Outcome, **values: Any) -> Applied:
         address = str(ref.address) if ref is not None else None
@@ -154,7 +154,7 @@ def _one(
     return ended("done" if report.changed else "planned" if report.actions else "unchanged", report=report)
 
 
-def _prepare(host: Host, wanted: Wanted, ref: PrimaryRef, confirm: Confirm, *, dry_run: bool) -> ChangeReport:
+def _prepare(host: Host, wanted: DesiredPrimary, ref: PrimaryRef, confirm: Confirm, *, dry_run: bool) -> ChangeReport:
     role = MarkRole.RESUMABLE if wanted.role == "destination" else MarkRole.MIGRATABLE
     with open_primary(host, ref, change=not dry_run) as pf:
         return sequence.prepare(

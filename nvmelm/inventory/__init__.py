@@ -13,6 +13,7 @@
     address       a function of another host: ssh://HOST/PF/CNTLID
     disks         the disks behind a controller that the kernel drives, and what the kernel has built on them
     groups        IOMMU groups
+    drivers       which drivers leave a function to nvmelm
     suspension    which controllers stand still
     vm_moves      what this host knows of controlled functions that move with their VMs
 

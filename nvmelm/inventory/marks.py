@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 from nvmelm.disk import store
 from nvmelm.errors import BusyError, NotReadyError, NotSupportedError
 from nvmelm.host import Host
+from nvmelm.inventory.drivers import require_no_other_manager
+from nvmelm.inventory.pci import NVME_DRIVER
 from nvmelm.inventory.picture import Mark, Picture, Role, Secondary
 from nvmelm.inventory.read import no_vf
 
@@ -133,16 +135,11 @@ def verify(picture: Picture, secondary: Secondary) -> None:
             fix=fix,
             reason="offline",
         )
-    if secondary.driver == "nvme":
+    if secondary.driver == NVME_DRIVER:
         cause = f"the kernel drives it as {secondary.controller_node or 'a controller'} and would fight over its queues"
         fix = f"nvmelm vfio bind --unmarked {secondary.address} takes it from the kernel (asks first if it is in use)"
         raise BusyError(f"{name} is owned by the nvme driver", cause=cause, fix=fix)
-    if secondary.driver not in (None, "vfio-pci"):
-        cause = (
-            f"the driver {secondary.driver} may migrate the function itself; two managers would overwrite each other"
-        )
-        fix = f"nvmelm vfio unbind {secondary.address}, or leave the migration to that driver"
-        raise NotSupportedError(f"{name} is bound to {secondary.driver}", cause=cause, fix=fix)
+    require_no_other_manager(secondary, f"{name} is bound to {secondary.driver}")
 
 
 def require_live_migration(picture: Picture) -> None:

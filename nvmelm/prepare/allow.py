@@ -12,7 +12,7 @@ from nvmelm.inventory.picture import ChangeReport, Role, Secondary
 from nvmelm.inventory.read import resolve
 from nvmelm.prepare import guards
 from nvmelm.prepare.actions import Cells
-from nvmelm.prepare.apply import Confirm, Request, apply
+from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
 from nvmelm.prepare.plan import cell, plan
 
 Which = Sequence[Bdf | int]
@@ -48,7 +48,7 @@ def allow(
         for cntlid, record in guards.offered(pf.host, picture, plan(picture, target)).items()
     )
     notes = (*(risks if dry_run else ()), *ends(chosen, target))
-    request = Request(verb, target, notes=notes, risks=risks)
+    request = ChangeRequest(verb, target, notes=notes, risks=risks)
     return apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
 
 
@@ -57,7 +57,7 @@ def revoke(pf: OpenPrimary, which: Which, *, confirm: Confirm, dry_run: bool = F
     picture = pf.picture(users=False)
     chosen = [resolve(picture, name) for name in which]
     target: Cells = {cell(secondary.cntlid, "mark"): None for secondary in chosen}
-    report = apply(pf, Request("secondary revoke", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    report = apply(pf, ChangeRequest("secondary revoke", target), picture=picture, confirm=confirm, dry_run=dry_run)
     broken = [secondary for secondary in chosen if secondary.mark is not None and not secondary.mark.holds]
     for secondary in broken if not dry_run else []:
         marks.revoke(pf.host, pf.address, secondary.cntlid)

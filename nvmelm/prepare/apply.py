@@ -37,7 +37,7 @@ Confirm = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ChangeRequest:
     """What a verb wants of a controlling function.
 
     Attributes:
@@ -55,7 +55,7 @@ class Request:
 
 
 def apply(
-    pf: OpenPrimary, request: Request, *, picture: Picture | None = None, confirm: Confirm, dry_run: bool = False
+    pf: OpenPrimary, request: ChangeRequest, *, picture: Picture | None = None, confirm: Confirm, dry_run: bool = False
 ) -> ChangeReport:
     """Bring a controlling function to the wanted cells, or show how that would be done.
 
@@ -102,7 +102,7 @@ def undo(pf: OpenPrimary, target: Cells, verb: str, *, confirm: Confirm, dry_run
     """
     picture = picture_for(pf, target)
     sanity.require_sense(picture)
-    request = Request(verb, known(picture, target))
+    request = ChangeRequest(verb, known(picture, target))
     actions = plan(picture, request.target)
     guards.require_free_to(pf.host, picture, actions)
     if dry_run or not actions:
@@ -129,7 +129,7 @@ def known(picture: Picture, target: Cells) -> Cells:
 
 
 def _converge(
-    pf: OpenPrimary, request: Request, actions: list[Action], picture: Picture, journal: Journal | None
+    pf: OpenPrimary, request: ChangeRequest, actions: list[Action], picture: Picture, journal: Journal | None
 ) -> Picture:
     """Do the actions, look again, and do once more what a side effect of the host or device took back."""
     for _ in range(2):
@@ -155,7 +155,7 @@ def _put_back(pf: OpenPrimary, journal: Journal, error: Exception | KeyboardInte
     try:
         picture = pf.picture(namespaces=namespaces_wanted(run.before()))
         before = known(picture, run.before())
-        _converge(pf, Request(f"undo {run.verb}", before), plan(picture, before), picture, None)
+        _converge(pf, ChangeRequest(f"undo {run.verb}", before), plan(picture, before), picture, None)
         journal.end("rolled back")
         if not journal.unfinished() and all(run.outcome == "rolled back" for run in journal.runs()):
             journal.forget()
@@ -175,7 +175,7 @@ def _put_back(pf: OpenPrimary, journal: Journal, error: Exception | KeyboardInte
     return failure
 
 
-def _with_losses(request: Request, actions: list[Action]) -> Request:
+def _with_losses(request: ChangeRequest, actions: list[Action]) -> ChangeRequest:
     """Return the request of a dry run, which tells what would be asked."""
     losses = tuple(action.loses for action in actions if action.loses)
     return replace(request, notes=(*request.notes, *losses))
@@ -207,7 +207,7 @@ def _ask(pf: OpenPrimary, picture: Picture, actions: list[Action], risks: Sequen
 
 def _report(
     pf: OpenPrimary,
-    request: Request,
+    request: ChangeRequest,
     actions: list[Action],
     picture: Picture,
     *,
@@ -235,7 +235,7 @@ def _of_addresses(pf: OpenPrimary, actions: Sequence[Action]) -> tuple[str, ...]
     return (text,) if unknown else ()
 
 
-def _with_states(pf: OpenPrimary, request: Request, picture: Picture) -> Picture:
+def _with_states(pf: OpenPrimary, request: ChangeRequest, picture: Picture) -> Picture:
     """Return a picture with which controllers are suspended; what was done is done, even if they cannot be asked."""
     if request.of_session:
         return picture

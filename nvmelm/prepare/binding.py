@@ -12,7 +12,7 @@ from nvmelm.inventory.picture import ChangeReport, Role, Secondary
 from nvmelm.inventory.read import resolve
 from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.allow import Which
-from nvmelm.prepare.apply import Confirm, Request, apply
+from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
 from nvmelm.prepare.journal import Journal
 from nvmelm.prepare.plan import cell
 
@@ -34,7 +34,7 @@ def bind(
     for secondary in chosen:
         if not unmarked:
             marks.require(picture, secondary, Role.MIGRATABLE, Role.RESUMABLE)
-    report = apply(pf, Request("vfio bind", bound(chosen)), picture=picture, confirm=confirm, dry_run=dry_run)
+    report = apply(pf, ChangeRequest("vfio bind", bound(chosen)), picture=picture, confirm=confirm, dry_run=dry_run)
     return with_groups(pf, report, chosen)
 
 
@@ -46,7 +46,7 @@ def unbind(pf: OpenPrimary, which: Which, *, confirm: Confirm, dry_run: bool = F
     for secondary in (resolve(picture, name) for name in which):
         for name, unset in (("driver", None), ("override", "")):
             target[cell(secondary.cntlid, name)] = original.get(cell(secondary.cntlid, name), unset)
-    return apply(pf, Request("vfio unbind", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    return apply(pf, ChangeRequest("vfio unbind", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def bound(chosen: Sequence[Secondary]) -> Cells:

@@ -41,7 +41,7 @@ Outcome = Literal["done", "failed", "rolled back", "recovered", "superseded"]
 
 
 @dataclass(slots=True)
-class Run:
+class JournaledRun:
     """One run of a verb as the journal holds it.
 
     Attributes:
@@ -146,14 +146,14 @@ class Journal:
             if self._ours(run) and ((anew and lasting <= wanted) or (cells and cells <= wanted)):
                 self.try_end("superseded", run.run)
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[JournaledRun]:
         """Return every run since the last release, oldest first."""
-        runs: dict[str, Run] = {}
+        runs: dict[str, JournaledRun] = {}
         for record in _records(store.read(self.path) or ""):
             _take(runs, record)
         return list(runs.values())
 
-    def unfinished(self) -> list[Run]:
+    def unfinished(self) -> list[JournaledRun]:
         """Return the runs that did not end."""
         return [run for run in self.runs() if run.outcome is None]
 
@@ -179,7 +179,7 @@ class Journal:
         records = [record for record in _records(store.read(self.path) or "") if record.get("run") in others]
         store.write(self.path, "".join(f"{_line(record)}\n" for record in records))
 
-    def _ours(self, run: Run) -> bool:
+    def _ours(self, run: JournaledRun) -> bool:
         return self.serial is None or run.serial == self.serial
 
     def _append(self, *records: dict[str, Any]) -> None:
@@ -242,12 +242,12 @@ def _change(name: str, before: Value, after: Value) -> Change:
     return Change(name, _cells({name: before})[name], _cells({name: after})[name])
 
 
-def _take(runs: dict[str, Run], record: dict[str, Any]) -> None:
+def _take(runs: dict[str, JournaledRun], record: dict[str, Any]) -> None:
     """Add one record to the runs; one that is not of our shape is passed over."""
     try:
         if record["record"] == "run":
             run_id, verb, boot, started_at, serial = (str(record[name]) for name in _RUN_FIELDS)
-            runs[run_id] = Run(run_id, verb, boot, started_at, serial, _cells(record["target"]))
+            runs[run_id] = JournaledRun(run_id, verb, boot, started_at, serial, _cells(record["target"]))
         elif record["record"] == "begin":
             run = runs[record["run"]]
             run.changes += [_change(name, before, after) for name, before, after in record["changes"]]

@@ -9,7 +9,7 @@ from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
 from nvmelm.inventory.read import resolve
 from nvmelm.prepare.actions import Cells
-from nvmelm.prepare.apply import Confirm, Request, apply
+from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
 from nvmelm.prepare.plan import cell, namespaces_value
 from nvmelm.prepare.resources import check_share
 
@@ -43,4 +43,4 @@ def give(
     }
     if namespaces is not None:
         target[cell(secondary.cntlid, "namespaces")] = namespaces_value(namespaces)
-    return apply(pf, Request("compat parameters apply", target), confirm=confirm, dry_run=dry_run)
+    return apply(pf, ChangeRequest("compat parameters apply", target), confirm=confirm, dry_run=dry_run)

@@ -23,8 +23,8 @@ from nvmelm.inventory.find import find_primary, primaries
 from nvmelm.inventory.opened import OpenPrimary, open_primary, require_privilege
 from nvmelm.inventory.picture import ActionView
 from nvmelm.prepare import guards
-from nvmelm.prepare.apply import Confirm, Request, apply, known, picture_for, undo
-from nvmelm.prepare.journal import Journal, Run, journals
+from nvmelm.prepare.apply import ChangeRequest, Confirm, apply, known, picture_for, undo
+from nvmelm.prepare.journal import Journal, JournaledRun, journals
 from nvmelm.prepare.plan import plan
 from nvmelm.prepare.release import remove_stale_marks
 from nvmelm.prepare.sequence import without_running
@@ -140,7 +140,7 @@ class _Recovery:
         self.notes: list[str] = []
         self.changed = False
 
-    def of_journal(self, journal: Journal, runs: list[Run]) -> None:
+    def of_journal(self, journal: Journal, runs: list[JournaledRun]) -> None:
         """Recover the runs of one PF.
 
         Raises:
@@ -160,7 +160,7 @@ class _Recovery:
             for run in later:
                 _require_same_device(pf, journal, run)
 
-    def _of_device(self, pf: OpenPrimary, journal: Journal, runs: list[Run]) -> None:
+    def _of_device(self, pf: OpenPrimary, journal: Journal, runs: list[JournaledRun]) -> None:
         """Undo or finish the runs of the device that is there, the last one first."""
         self.unfinished += [_describe(pf, journal, run) for run in runs]
         needed = "" if self._finish else _needed_by_guests(pf, runs)
@@ -173,16 +173,16 @@ class _Recovery:
             remove_stale_marks(pf)
         self._close(journal, runs)
 
-    def _of_run(self, pf: OpenPrimary, run: Run) -> None:
+    def _of_run(self, pf: OpenPrimary, run: JournaledRun) -> None:
         confirm, dry_run = self._confirm, self._dry_run
         if not self._finish:
             undo(pf, run.before(self._boot), f"undo {run.verb}", confirm=confirm, dry_run=dry_run)
             return
         # Journaled like any run: it may touch cells the interrupted one had not come to.
         wanted, _ = without_running(pf, picture_for(pf, run.target), run.wanted(self._boot))
-        apply(pf, Request(run.verb, wanted), confirm=confirm, dry_run=dry_run)
+        apply(pf, ChangeRequest(run.verb, wanted), confirm=confirm, dry_run=dry_run)
 
-    def _close(self, journal: Journal, runs: list[Run]) -> None:
+    def _close(self, journal: Journal, runs: list[JournaledRun]) -> None:
         if self._dry_run or not runs:
             return
         for run in runs:
@@ -213,7 +213,7 @@ def _standing_still(host: Host, leave: Collection[str]) -> Iterator[str]:
                 yield f"{ref.address}: {suspension.meaning(secondary)}; {fix}"
 
 
-def _needed_by_guests(pf: OpenPrimary, runs: list[Run]) -> str:
+def _needed_by_guests(pf: OpenPrimary, runs: list[JournaledRun]) -> str:
     """Say which controllers that run a guest, as far as the sessions tell, would go with the undo; empty: none."""
     guests = guards.running(pf.host, pf.picture(users=False))
     boot = pf.host.facts().boot_id
@@ -230,7 +230,7 @@ def _needed_by_guests(pf: OpenPrimary, runs: list[Run]) -> str:
     return ""
 
 
-def _opened(host: Host, journal: Journal, run: Run) -> AbstractContextManager[OpenPrimary]:
+def _opened(host: Host, journal: Journal, run: JournaledRun) -> AbstractContextManager[OpenPrimary]:
     try:
         return open_primary(host, find_primary(host, journal.address), change=True)
     except UsageError as error:
@@ -239,20 +239,20 @@ def _opened(host: Host, journal: Journal, run: Run) -> AbstractContextManager[Op
         raise UncertainError(f"{journal.address} is not there", cause=cause, fix=fix) from error
 
 
-def _require_same_device(pf: OpenPrimary, journal: Journal, run: Run) -> None:
+def _require_same_device(pf: OpenPrimary, journal: Journal, run: JournaledRun) -> None:
     if run.serial != pf.ref.serial:
         cause = f"the journal was written for serial {run.serial}; {pf.ref.serial} is there now"
         fix = f"put the old device back, and recover; if it is gone for good: {_forgetting(journal, run)}"
         raise UncertainError(f"{pf.address} is another device", cause=cause, fix=fix)
 
 
-def _forgetting(journal: Journal, run: Run) -> str:
+def _forgetting(journal: Journal, run: JournaledRun) -> str:
     """Return the command that removes one run from a journal, which holds those of other devices as well."""
     lines = f'/"run":"{re.escape(run.run)}"/d'
     return f"sed -i {shlex.quote(lines)} {shlex.quote(str(journal.path))}"
 
 
-def _describe(pf: OpenPrimary, journal: Journal, run: Run) -> Unfinished:
+def _describe(pf: OpenPrimary, journal: Journal, run: JournaledRun) -> Unfinished:
     boot = pf.host.facts().boot_id
     before = run.before(boot)
     picture = picture_for(pf, before | run.target)
@@ -269,7 +269,7 @@ def _describe(pf: OpenPrimary, journal: Journal, run: Run) -> Unfinished:
     )
 
 
-def _of_earlier_boot(journal: Journal, run: Run) -> Unfinished:
+def _of_earlier_boot(journal: Journal, run: JournaledRun) -> Unfinished:
     return Unfinished(
         run=run.run,
         verb=run.verb,

@@ -8,7 +8,7 @@ from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
 from nvmelm.inventory.read import resolve
 from nvmelm.prepare.actions import Cells
-from nvmelm.prepare.apply import Confirm, Request, apply
+from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
 from nvmelm.prepare.plan import cell
 from nvmelm.prepare.resources import check_share, missing_types, too_few
 
@@ -28,7 +28,7 @@ def assign(
     vq, vi = vq or None, vi or None
     check_share(picture, [secondary], vq, vi)
     wanted = {cell(secondary.cntlid, name): count for name, count in (("vq", vq), ("vi", vi)) if count is not None}
-    return apply(pf, Request("secondary assign", {**wanted}), picture=picture, confirm=confirm, dry_run=dry_run)
+    return apply(pf, ChangeRequest("secondary assign", {**wanted}), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def online(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
@@ -46,7 +46,7 @@ def online(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool
     missing = () if secondary.online else missing_types(picture, secondary)
     if missing and not (secondary.vq or secondary.vi):
         raise too_few(picture, secondary)
-    request = Request("secondary online", {cell(secondary.cntlid, "online"): True})
+    request = ChangeRequest("secondary online", {cell(secondary.cntlid, "online"): True})
     try:
         return apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
     except AdminCommandError as error:
@@ -71,5 +71,5 @@ def offline(
         cell(secondary.cntlid, "vq"): 0,
         cell(secondary.cntlid, "vi"): 0,
     }
-    request = Request("secondary offline", target, of_session=of_session)
+    request = ChangeRequest("secondary offline", target, of_session=of_session)
     return apply(pf, request, confirm=confirm, dry_run=dry_run)

@@ -11,7 +11,7 @@ from nvmelm.inventory.picture import ChangeReport, Moved, Picture, Role
 from nvmelm.prepare import guards
 from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.allow import ends, marked
-from nvmelm.prepare.apply import Confirm, Request, apply
+from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
 from nvmelm.prepare.binding import bound, with_groups
 from nvmelm.prepare.plan import cell, plan
 from nvmelm.prepare.resources import share
@@ -74,7 +74,7 @@ def prepare(
         f"nvmelm secondary assign, online and allow-migration make a new one of it"
         for gone in moved
     )
-    request = Request(verb, target, notes=(*notes, *ends(chosen, target)))
+    request = ChangeRequest(verb, target, notes=(*notes, *ends(chosen, target)))
     report = apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
     return replace(with_groups(pf, report, chosen), moved=moved)
 

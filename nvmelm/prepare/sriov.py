@@ -7,7 +7,7 @@ from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import ChangeReport, Picture
 from nvmelm.inventory.read import require_sriov
 from nvmelm.prepare.actions import Cells
-from nvmelm.prepare.apply import Confirm, Request, apply
+from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
 from nvmelm.prepare.journal import Journal
 
 
@@ -21,7 +21,7 @@ def enable_sriov(pf: OpenPrimary, vfs: int, *, confirm: Confirm, dry_run: bool =
     picture = pf.picture(users=False)
     check_vfs(picture, vfs)
     target: Cells = {"vfs": vfs, "autoprobe": False}
-    return apply(pf, Request("sriov enable", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    return apply(pf, ChangeRequest("sriov enable", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def disable_sriov(pf: OpenPrimary, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
@@ -30,7 +30,7 @@ def disable_sriov(pf: OpenPrimary, *, confirm: Confirm, dry_run: bool = False) -
     require_sriov(picture)
     autoprobe = Journal(pf.host, pf.address, pf.ref.serial).original().get("autoprobe")
     target: Cells = {"vfs": 0} if autoprobe is None else {"vfs": 0, "autoprobe": autoprobe}
-    return apply(pf, Request("sriov disable", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    return apply(pf, ChangeRequest("sriov disable", target), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def check_vfs(picture: Picture, vfs: int) -> None:

@@ -22,11 +22,12 @@ from typing import Any
 from nvmelm.commands import migration
 from nvmelm.disk import store
 from nvmelm.documents import Report, about
-from nvmelm.errors import BusyError, ImageError, NotSupportedError, NvmelmError
+from nvmelm.errors import BusyError, ImageError, NvmelmError
 from nvmelm.host import AdminCommand, Progress
 from nvmelm.inventory import marks, suspension
+from nvmelm.inventory.drivers import require_no_other_manager
 from nvmelm.inventory.opened import OpenPrimary
-from nvmelm.inventory.pci import VFIO_DRIVER, Bdf
+from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import Picture, Role, Secondary
 from nvmelm.inventory.read import resolve
 from nvmelm.inventory.state_reader import StateReader
@@ -372,10 +373,7 @@ def require_free(one: Secondary) -> None:
         cause = f"the kernel's nvme driver owns it as {one.controller_node}, and state would change under its feet"
         fix = f"nvmelm vfio bind {one.address}"
         raise BusyError(f"state never goes into {one.address} now", cause=cause, fix=fix, reason="kernel-owned")
-    if one.driver not in (None, VFIO_DRIVER):
-        cause = f"its driver {one.driver} may migrate the function itself"
-        fix = f"leave the migration to {one.driver}, or bind the VF to vfio-pci"
-        raise NotSupportedError(f"state never goes into {one.address} now", cause=cause, fix=fix)
+    require_no_other_manager(one, f"state never goes into {one.address} now")
 
 
 def _report(pf: OpenPrimary, one: Secondary, verb: str, *, dry_run: bool = False, **values: Any) -> StateReport:

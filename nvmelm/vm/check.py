@@ -264,7 +264,7 @@ def _age(version: str) -> Iterator[Reason]:
         yield _reason("blocks", "vmm-too-old", message, "run the VM on QEMU 8.1 or newer")
 
 
-def _of_device(device: view.Device) -> Iterator[Reason]:
+def _of_device(device: view.QomDevice) -> Iterator[Reason]:
     name = printable(device.handle, 80)
     if _VFIO_USER.fullmatch(device.kind):
         message = f"{name} is a vfio-user device: QEMU migrates the VM without its state, and says nothing"

@@ -10,6 +10,7 @@ import re
 from nvmelm.errors import BusyError, NotReadyError, NotSupportedError, UsageError
 from nvmelm.host import Host, Sysfs
 from nvmelm.inventory import groups, marks, pci
+from nvmelm.inventory.drivers import require_no_other_manager
 from nvmelm.inventory.pci import VFIO_DRIVER, Bdf
 from nvmelm.inventory.picture import Picture, Role, Secondary
 from nvmelm.inventory.read import no_vf
@@ -52,12 +53,7 @@ def _require_driver(secondary: Secondary, name: str) -> None:
     if secondary.driver == pci.NVME_DRIVER:
         cause = f"the kernel drives it as {secondary.controller_node or 'a controller'}"
         raise BusyError(f"{name} is owned by the nvme driver", cause=cause, fix=fix, reason="not-bound")
-    if secondary.driver != VFIO_DRIVER:
-        cause = (
-            f"the driver {secondary.driver} may migrate the function itself; two managers would overwrite each other"
-        )
-        fix = f"nvmelm vfio unbind {secondary.address}, or leave the VM to that driver's manager"
-        raise NotSupportedError(f"{name} is bound to {secondary.driver}", cause=cause, fix=fix, reason="not-bound")
+    require_no_other_manager(secondary, f"{name} is bound to {secondary.driver}", reason="not-bound")
 
 
 def _require_group(sysfs: Sysfs, pf: Bdf, secondary: Secondary) -> None:

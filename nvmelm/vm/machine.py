@@ -13,7 +13,7 @@ from nvmelm.vm.report import Vmm
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldVf:
     """A VF as a virtual machine has it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Plan:
 SETTLES_S = 2.0
 
 
-class Machine(Protocol):
+class VmMachine(Protocol):
     """A virtual machine, asked and told things one after the other."""
 
     @property
@@ -60,7 +60,7 @@ class Machine(Protocol):
         """Return whether no guest has begun to use its devices, or none uses them any more."""
         ...
 
-    def find(self, address: Bdf) -> Held | None:
+    def find(self, address: Bdf) -> HeldVf | None:
         """Return the device that is a function of this host, or None when the machine does not have it."""
         ...
 
@@ -84,7 +84,7 @@ class Machine(Protocol):
         """Choose name and place, and refuse what cannot be; nothing is changed."""
         ...
 
-    def add(self, plan: Plan, address: Bdf) -> Held:
+    def add(self, plan: Plan, address: Bdf) -> HeldVf:
         """Tell the machine to take the function, and return it as it then shows it.
 
         Raises:
@@ -92,11 +92,11 @@ class Machine(Protocol):
         """
         ...
 
-    def plan_remove(self, held: Held, address: Bdf) -> Plan:
+    def plan_remove(self, held: HeldVf, address: Bdf) -> Plan:
         """Return what :meth:`remove` would say."""
         ...
 
-    def remove(self, held: Held, plan: Plan, timeout_s: float) -> None:
+    def remove(self, held: HeldVf, plan: Plan, timeout_s: float) -> None:
         """Ask for the function and wait for the guest's answer."""
         ...
 
@@ -112,7 +112,7 @@ class Machine(Protocol):
         """Return what else an operator should know, after the change."""
         ...
 
-    def bus_of(self, held: Held) -> str | None:
+    def bus_of(self, held: HeldVf) -> str | None:
         """Return the bus a device is on, or None when the machine does not say."""
         ...
 

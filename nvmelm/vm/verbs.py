@@ -31,7 +31,7 @@ from nvmelm.vm.handover import (
     require_ready,
     require_unused,
 )
-from nvmelm.vm.machine import Held, Machine, Plan
+from nvmelm.vm.machine import HeldVf, Plan, VmMachine
 from nvmelm.vm.report import VmArguments, VmReport
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def arguments(
     )
 
 
-def _conversation(pf: OpenPrimary, qmp: str | None, libvirt: DomainRef | None) -> AbstractContextManager[Machine]:
+def _conversation(pf: OpenPrimary, qmp: str | None, libvirt: DomainRef | None) -> AbstractContextManager[VmMachine]:
     """Connect with the VM; what talks to it costs imports that ``--print`` and every other verb do without."""
     if libvirt is not None:
         from nvmelm.vm.libvirt import machine as libvirt_machine
@@ -210,21 +210,21 @@ def _require_live_host(pf: OpenPrimary) -> None:
         raise NotSupportedError("a replayed host has no VMs", cause=cause, fix=fix, reason="replay-has-no-vm")
 
 
-def _require_same_name(machine: Machine, present: Held, device_id: str | None, address: Bdf) -> None:
+def _require_same_name(machine: VmMachine, present: HeldVf, device_id: str | None, address: Bdf) -> None:
     if device_id is not None and present.id not in (device_id, machine.called(device_id)):
         name = present.id or "a device without a name"
         fix = "leave --id out, or nvmelm vm detach it first"
         raise BusyError(f"the VM has {address} already", cause=f"as {name}", fix=fix, reason="other-device-id")
 
 
-def _require_same_bus(machine: Machine, present: Held, bus: str | None, address: Bdf) -> None:
+def _require_same_bus(machine: VmMachine, present: HeldVf, bus: str | None, address: Bdf) -> None:
     now = machine.bus_of(present)
     if bus is not None and now is not None and now != bus:
         fix = "leave --bus out, or nvmelm vm detach it first"
         raise BusyError(f"the VM has {address} already", cause=f"on the bus {now}", fix=fix, reason="other-bus")
 
 
-def _require_absent(machine: Machine, device_id: str, secondary: Secondary, held: Held | None) -> None:
+def _require_absent(machine: VmMachine, device_id: str, secondary: Secondary, held: HeldVf | None) -> None:
     """Refuse a name that is another device's, or that is not this VF's."""
     if held is None:
         machine.require_absent(device_id, secondary.address)
@@ -234,7 +234,7 @@ def _require_absent(machine: Machine, device_id: str, secondary: Secondary, held
     raise UsageError(message, cause=cause, fix=fix, reason="other-device-id")
 
 
-def _has_group(machine: Machine, picture: Picture, secondary: Secondary) -> bool:
+def _has_group(machine: VmMachine, picture: Picture, secondary: Secondary) -> bool:
     """Return whether a VM has another VF of the function's IOMMU group: the group's node is open in it, then."""
     siblings = (
         other
@@ -263,9 +263,9 @@ def _report(
     pf: OpenPrimary,
     verb: str,
     secondary: Secondary,
-    machine: Machine,
+    machine: VmMachine,
     *,
-    held: Held | None = None,
+    held: HeldVf | None = None,
     plan: Plan | None = None,
     dry_run: bool = False,
     notes: tuple[str, ...] = (),

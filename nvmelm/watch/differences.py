@@ -43,7 +43,7 @@ _OF_A_CONTROLLER = (
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownPrimary:
     """A controlling function as it was at the last look.
 
     Attributes:
@@ -77,7 +77,7 @@ class Known:
         return PrimaryPart(what=what, address=primary.address, node=primary.node, serial=primary.serial, **more)
 
 
-def differences(before: Known, after: Known) -> Iterator[Body]:
+def differences(before: KnownPrimary, after: KnownPrimary) -> Iterator[Body]:
     """Say what is different."""
     was, now = _primary(before), _primary(after)
     if was != now:
@@ -96,7 +96,7 @@ def differences(before: Known, after: Known) -> Iterator[Body]:
             yield _manifest(after, either, *digests)
 
 
-def _primary(known: Known) -> dict[str, Value]:
+def _primary(known: KnownPrimary) -> dict[str, Value]:
     primary = known.picture.primary
     facts: dict[str, Value] = {name: getattr(primary, name) for name in _OF_A_PRIMARY}
     for kind in ("vq", "vi"):
@@ -108,7 +108,9 @@ def _primary(known: Known) -> dict[str, Value]:
     return facts
 
 
-def _controller(after: Known, first: Secondary | None, then: Secondary | None, secondary: Secondary) -> Iterator[Body]:
+def _controller(
+    after: KnownPrimary, first: Secondary | None, then: Secondary | None, secondary: Secondary
+) -> Iterator[Body]:
     was, now = _facts(first), _facts(then)
     if was != now:
         address = after.picture.primary.address
@@ -130,7 +132,7 @@ def _pair(was: dict[str, Value], now: dict[str, Value]) -> dict[str, Any]:
     }
 
 
-def _mark(after: Known, was: Mark | None, now: Mark | None, secondary: Secondary) -> Iterator[Body]:
+def _mark(after: KnownPrimary, was: Mark | None, now: Mark | None, secondary: Secondary) -> Iterator[Body]:
     what = _what(was, now)
     mark = now or was
     if what and mark is not None:
@@ -164,7 +166,7 @@ def _given(mark: Mark) -> tuple[Any, ...]:
     return mark.role, mark.given_at, mark.given_by, mark.expires_at, mark.facts_digest
 
 
-def _manifest(known: Known, secondary: Secondary, old: str | None, new: str | None) -> ManifestPart:
+def _manifest(known: KnownPrimary, secondary: Secondary, old: str | None, new: str | None) -> ManifestPart:
     primary = known.picture.primary.address
     return ManifestPart(primary=primary, cntlid=secondary.cntlid, address=secondary.address, old=old, new=new)
 

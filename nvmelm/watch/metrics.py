@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from nvmelm.disk.atomic import AtomicFile
-from nvmelm.watch.differences import Known
+from nvmelm.watch.differences import KnownPrimary
 from nvmelm.watch.sessions import SessionLooks
 from nvmelm.watch.survey import Looks
 
@@ -105,7 +105,7 @@ def _marks(looks: Looks) -> Iterable[tuple[str, ...]]:
                 yield address, secondary.mark.role.value, str(secondary.mark.holds).lower()
 
 
-def _sorted(looks: Looks) -> Iterable[tuple[str, Known]]:
+def _sorted(looks: Looks) -> Iterable[tuple[str, KnownPrimary]]:
     return sorted(looks.functions.items())
 
 

@@ -56,7 +56,7 @@ class _Line(NamedTuple):
     for_programs: bool
 
 
-class Stream:
+class WatchStream:
     """Watches a host.
 
     Args:

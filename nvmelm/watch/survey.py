@@ -18,7 +18,7 @@ from nvmelm.inventory.find import PrimaryRef, opened, primaries
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.inventory.read import with_users
-from nvmelm.watch.differences import Known, differences
+from nvmelm.watch.differences import KnownPrimary, differences
 from nvmelm.watch.lines import Body
 from nvmelm.watch.stamps import Stamps
 from nvmelm.watch.troubles import Troubles
@@ -39,7 +39,7 @@ class Looks:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._stamps = Stamps()
-        self.functions: dict[str, Known] = {}
+        self.functions: dict[str, KnownPrimary] = {}
         self.troubles = Troubles()
         self.at_work_on: str | None = None
 
@@ -143,7 +143,7 @@ class Looks:
         self.functions[address] = after
         yield from [after.there()] if before is None else differences(before, after)
 
-    def _read(self, ref: PrimaryRef, before: Known | None) -> Known:
+    def _read(self, ref: PrimaryRef, before: KnownPrimary | None) -> KnownPrimary:
         """Look at one function; the manifests of controlled functions that look as before are taken from there."""
         with opened(self._host, ref) as queue:
             picture = OpenPrimary(self._host, ref, queue).picture(users=before is None, states=True)
@@ -153,7 +153,7 @@ class Looks:
             fresh = of_functions(
                 self._host, queue, picture, [secondary for secondary in ready if secondary.cntlid not in kept]
             )
-        return Known(ref, picture, kept | {cntlid: manifest.digest for cntlid, manifest in fresh.items()})
+        return KnownPrimary(ref, picture, kept | {cntlid: manifest.digest for cntlid, manifest in fresh.items()})
 
     def _list_changed(self, address: str, ref: PrimaryRef) -> bool:
         known = self.functions.get(address)
@@ -178,7 +178,7 @@ class Looks:
         return [str(self._host.state_dir / "marks" / address)]  # a mark is renamed into its directory
 
 
-def _with_known(picture: Picture, before: Known | None) -> Picture:
+def _with_known(picture: Picture, before: KnownPrimary | None) -> Picture:
     """Return a picture that was read without users with those that are known; the same of who is suspended."""
     if before is None:
         return picture
@@ -187,7 +187,7 @@ def _with_known(picture: Picture, before: Known | None) -> Picture:
     return _with_known_states(replace(picture, secondaries=tuple(rows)), before)
 
 
-def _with_known_states(picture: Picture, before: Known) -> Picture:
+def _with_known_states(picture: Picture, before: KnownPrimary) -> Picture:
     """Return a picture whose controllers could not be asked, while a transfer has the lock, with what is known."""
     if picture.suspension_unknown is None:
         return picture
@@ -201,7 +201,7 @@ def _with_known_states(picture: Picture, before: Known) -> Picture:
     return replace(picture, secondaries=tuple(rows))
 
 
-def _kept(before: Known, picture: Picture, ready: Collection[Secondary]) -> dict[int, str]:
+def _kept(before: KnownPrimary, picture: Picture, ready: Collection[Secondary]) -> dict[int, str]:
     """Return the manifests that rest on nothing that has changed."""
     if before.picture.primary != picture.primary:
         return {}

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from nvmelm.cli.frame.parser import VerbGroup
+from nvmelm.numbers import span_seconds
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -64,12 +65,10 @@ def group(help_text: str, name: str | None = None) -> typer.Typer:
 
 def read_span(text: str) -> int:
     """Read a time span, ``90``, ``90s``, ``15min``, ``8h`` or ``2d``, as seconds."""
-    units = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-    digits = str(text).rstrip("dhimns")
-    unit = str(text)[len(digits) :] or "s"
-    if not digits.isdecimal() or not digits.isascii() or len(digits) > 6 or unit not in units or int(digits) == 0:
+    seconds = span_seconds(str(text))
+    if seconds is None:
         raise typer.BadParameter(f"{text!r} is not a time span; write 90s, 15min, 8h or 2d")
-    return int(digits) * units[unit]
+    return seconds
 
 
 Vfs = Annotated[int, typer.Option("--vfs", metavar="N", min=1, show_default=False, help="Number of virtual functions.")]

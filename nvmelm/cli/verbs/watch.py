@@ -41,7 +41,7 @@ def watch(
     """Print one line of JSON for each change: devices, controllers, marks, sessions, manifests."""
     from nvmelm.inventory.opened import require_privilege
     from nvmelm.watch.programs import Programs
-    from nvmelm.watch.stream import Stream
+    from nvmelm.watch.stream import WatchStream
 
     words = _words(command) if command is not None else None
     if run.settings.record is not None or run.settings.host.startswith("replay:"):
@@ -51,7 +51,7 @@ def watch(
     host = run.host()
     require_privilege(host)
     programs = Programs(words, run.say) if words is not None else None
-    stream = Stream(host, _write, every_s=every, programs=programs, metrics_file=metrics)
+    stream = WatchStream(host, _write, every_s=every, programs=programs, metrics_file=metrics)
     why = stream.run(count=count, seconds=seconds)
     return int(ExitCode.INTERRUPTED if why == "interrupted" else ExitCode.DONE)
 

@@ -47,7 +47,7 @@ class HostFunction:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DomainWanted:
     """A VF that nvmelm is to prepare before the domain starts; an unmarked one cannot be migrated."""
 
     address: Bdf
@@ -59,7 +59,7 @@ class DomainXml:
     """What a domain's XML says of host functions."""
 
     functions: tuple[HostFunction, ...]
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[DomainWanted, ...]
 
     def function(self, address: Bdf) -> HostFunction | None:
         """Return the domain's device that is a function of the host, or None."""
@@ -109,7 +109,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.functions: list[HostFunction] = []
-        self.wanted: list[Wanted] = []
+        self.wanted: list[DomainWanted] = []
         self._path: list[str] = []
         self._device: _Device | None = None
 
@@ -151,11 +151,11 @@ def _address(attributes: Mapping[str, str]) -> Bdf | None:
     return Bdf(domain, bus, slot, function)
 
 
-def _wanted(attributes: Mapping[str, str]) -> Wanted:
+def _wanted(attributes: Mapping[str, str]) -> DomainWanted:
     address = attributes.get("address", "")
     if not Bdf.looks_like(address):
         raise _nonsense(f"its nvmelm:vf has {address[:40]!r} for an address; write it like 0000:01:00.1")
-    return Wanted(Bdf.parse(address), attributes.get("unmarked") == "yes")
+    return DomainWanted(Bdf.parse(address), attributes.get("unmarked") == "yes")
 
 
 def _refuse_document_type(*_about: object) -> None:

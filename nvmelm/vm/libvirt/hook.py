@@ -27,7 +27,7 @@ from nvmelm.inventory.read import resolve
 from nvmelm.prepare import binding, guards
 from nvmelm.prepare.apply import Confirm
 from nvmelm.vm.handover import require_ready, require_unused
-from nvmelm.vm.libvirt.domain_xml import DomainXml, Wanted
+from nvmelm.vm.libvirt.domain_xml import DomainWanted, DomainXml
 
 
 def prepare(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_run: bool = False) -> tuple[str, ...]:
@@ -81,8 +81,8 @@ def release(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_ru
     return tuple(unbound)
 
 
-def _by_primary(host: Host, wanted: Sequence[Wanted]) -> list[tuple[PrimaryRef, list[Wanted]]]:
-    groups: dict[PrimaryRef, list[Wanted]] = {}
+def _by_primary(host: Host, wanted: Sequence[DomainWanted]) -> list[tuple[PrimaryRef, list[DomainWanted]]]:
+    groups: dict[PrimaryRef, list[DomainWanted]] = {}
     for entry in wanted:
         ref, _ = find_function(host, str(entry.address))
         groups.setdefault(ref, []).append(entry)
@@ -90,7 +90,7 @@ def _by_primary(host: Host, wanted: Sequence[Wanted]) -> list[tuple[PrimaryRef, 
 
 
 def _prepared(
-    host: Host, ref: PrimaryRef, domain: str, wanted: Sequence[Wanted], *, confirm: Confirm, dry_run: bool
+    host: Host, ref: PrimaryRef, domain: str, wanted: Sequence[DomainWanted], *, confirm: Confirm, dry_run: bool
 ) -> list[str]:
     """Bind the VFs of one controlling function that are not bound."""
     bound = []

@@ -17,7 +17,7 @@ from nvmelm.inventory.picture import Secondary
 from nvmelm.vm.handover import device_name, hostdev_xml, require_name
 from nvmelm.vm.libvirt.client import Domain, DomainRef
 from nvmelm.vm.libvirt.domain_xml import HostFunction
-from nvmelm.vm.machine import SETTLES_S, Held, Plan, handed_back, refused, unanswered
+from nvmelm.vm.machine import SETTLES_S, HeldVf, Plan, handed_back, refused, unanswered
 from nvmelm.vm.qemu.monitor import printable
 from nvmelm.vm.qemu.view import MOST_BLOCKERS
 from nvmelm.vm.report import Vmm
@@ -49,7 +49,7 @@ def conversation(which: DomainRef, *, emulated: bool = False) -> Iterator[Libvir
 
 
 class LibvirtMachine:
-    """A running domain; see :class:`nvmelm.vm.machine.Machine`."""
+    """A running domain; see :class:`nvmelm.vm.machine.VmMachine`."""
 
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
@@ -63,7 +63,7 @@ class LibvirtMachine:
     def idle(self) -> bool:
         return self._idle
 
-    def find(self, address: Bdf) -> Held | None:
+    def find(self, address: Bdf) -> HeldVf | None:
         """Return the device, or None.
 
         Raises:
@@ -74,7 +74,7 @@ class LibvirtMachine:
             if function is not None and (function.managed or function.kind != "hostdev"):
                 raise _managed(function, self._name, lasting=lasting)
         now = self._function(address)
-        return None if now is None else Held(now.alias, now.alias or str(address))
+        return None if now is None else HeldVf(now.alias, now.alias or str(address))
 
     def called(self, device_id: str) -> str:
         return device_id if device_id.startswith(_USER_ALIAS) else f"{_USER_ALIAS}{device_id}"
@@ -99,7 +99,7 @@ class LibvirtMachine:
         require_name(alias, "--id")
         return self._plan("attach-device", alias, hostdev_xml(address, alias=alias))
 
-    def add(self, plan: Plan, address: Bdf) -> Held:
+    def add(self, plan: Plan, address: Bdf) -> HeldVf:
         with self._domain.listening(), uncertain_when_lost(f"libvirt was told to attach {address}"):
             self._domain.attach(str(plan.words["xml"]))
             end = time.monotonic() + (SETTLES_S if self._about.running else 0.0)
@@ -110,12 +110,12 @@ class LibvirtMachine:
         if function is None:
             cause = "libvirt answered the request with success"
             raise UncertainError(f"the domain does not show {address}", cause=cause, fix=LOOK)
-        return Held(function.alias, function.alias or str(address))
+        return HeldVf(function.alias, function.alias or str(address))
 
-    def plan_remove(self, held: Held, address: Bdf) -> Plan:
+    def plan_remove(self, held: HeldVf, address: Bdf) -> Plan:
         return self._plan("detach-device", held.id, hostdev_xml(address))
 
-    def remove(self, held: Held, plan: Plan, timeout_s: float) -> None:
+    def remove(self, held: HeldVf, plan: Plan, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
         with self._domain.listening(), uncertain_when_lost(f"libvirt was told to detach {held.handle}"):
             try:
@@ -145,7 +145,7 @@ class LibvirtMachine:
             notes.append(f"the configuration of {self._name} names {address}: it gets it again at its next start")
         return tuple(notes)
 
-    def bus_of(self, held: Held) -> str | None:
+    def bus_of(self, held: HeldVf) -> str | None:
         return None
 
     @property
@@ -156,7 +156,7 @@ class LibvirtMachine:
     def _may_ask(self) -> bool:
         return self._domain.which.may_taint or self._domain.tainted_by_monitor()
 
-    def _gone(self, held: Held) -> bool:
+    def _gone(self, held: HeldVf) -> bool:
         """Return whether the device left without a word: with its domain, or just before somebody listened."""
         try:
             xml = self._domain.xml()

@@ -19,15 +19,15 @@ from nvmelm.errors import (
     PermissionDeniedError,
     UsageError,
 )
-from nvmelm.vm.qemu.refusals import REFUSALS, Refusal
+from nvmelm.vm.qemu.refusals import REFUSALS, QmpRefusal
 
 
-def _row(pattern: str, error: type[NvmelmError], reason: str, cause: str, fix: str) -> Refusal:
-    return Refusal(pattern, error, reason, cause, fix)
+def _row(pattern: str, error: type[NvmelmError], reason: str, cause: str, fix: str) -> QmpRefusal:
+    return QmpRefusal(pattern, error, reason, cause, fix)
 
 
 #: By libvirt's error number (virErrorNumber).
-NUMBERS: dict[int, Refusal] = {
+NUMBERS: dict[int, QmpRefusal] = {
     3: _row(  # met: its test driver has no hot-plug
         "",
         NotSupportedError,
@@ -55,7 +55,7 @@ NUMBERS: dict[int, Refusal] = {
 NUMBERS[29] = NUMBERS[79] = NUMBERS[45]
 
 #: By what libvirt or QEMU says; the first row that is found counts, and QEMU's own follow.
-SENTENCES: tuple[Refusal, ...] = (
+SENTENCES: tuple[QmpRefusal, ...] = (
     _row(  # met
         r"[Ff]ailed to connect socket to|unable to connect to server",
         HostError,

@@ -13,10 +13,10 @@ from nvmelm.errors import BusyError, NotReadyError, NvmelmError, UncertainError,
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import Secondary
 from nvmelm.vm.handover import device_name
-from nvmelm.vm.machine import SETTLES_S, Held, Plan, handed_back, refused, unanswered
+from nvmelm.vm.machine import SETTLES_S, HeldVf, Plan, handed_back, refused, unanswered
 from nvmelm.vm.qemu import view
-from nvmelm.vm.qemu.monitor import Event, Events, Monitor, as_sent
-from nvmelm.vm.qemu.view import Device
+from nvmelm.vm.qemu.monitor import Events, Monitor, QmpEvent, as_sent
+from nvmelm.vm.qemu.view import QomDevice
 from nvmelm.vm.report import Vmm
 from nvmelm.vm.uncertain import LOOK, uncertain_when_lost
 
@@ -36,7 +36,7 @@ def conversation(path: str) -> Iterator[QmpMachine]:
 
 
 class QmpMachine:
-    """The machine behind an open monitor; see :class:`nvmelm.vm.machine.Machine`."""
+    """The machine behind an open monitor; see :class:`nvmelm.vm.machine.VmMachine`."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
@@ -51,7 +51,7 @@ class QmpMachine:
     def idle(self) -> bool:
         return self._about.status in _IDLE_STATES
 
-    def find(self, address: Bdf) -> Held | None:
+    def find(self, address: Bdf) -> HeldVf | None:
         device = view.find(self._monitor, self._known, address)
         return None if device is None else _held(device)
 
@@ -86,7 +86,7 @@ class QmpMachine:
         words = {"driver": "vfio-pci", "host": str(address), "id": name} | ({"bus": chosen} if chosen else {})
         return Plan(name, chosen, as_sent("device_add", words), words)
 
-    def add(self, plan: Plan, address: Bdf) -> Held:
+    def add(self, plan: Plan, address: Bdf) -> HeldVf:
         deadline_s = self._add_deadline_s()
 
         def about_it(data: Mapping[str, Any]) -> bool:
@@ -113,11 +113,11 @@ class QmpMachine:
         locked = min(view.memory_bytes(self._monitor) or memory, memory)
         return min(_ADD_S + _ADD_S_PER_GIB * locked / (1 << 30), _ADD_DEADLINE_S)
 
-    def plan_remove(self, held: Held, address: Bdf) -> Plan:
+    def plan_remove(self, held: HeldVf, address: Bdf) -> Plan:
         words = {"id": held.handle}
         return Plan(held.id, self.bus_of(held), as_sent("device_del", words), words)
 
-    def remove(self, held: Held, plan: Plan, timeout_s: float) -> None:
+    def remove(self, held: HeldVf, plan: Plan, timeout_s: float) -> None:
         def about_it(data: Mapping[str, Any]) -> bool:
             return data.get("path") == held.path or (held.id is not None and data.get("device") == held.id)
 
@@ -135,7 +135,7 @@ class QmpMachine:
     def notes(self, address: Bdf, *, attached: bool) -> tuple[str, ...]:
         return ()
 
-    def bus_of(self, held: Held) -> str | None:
+    def bus_of(self, held: HeldVf) -> str | None:
         return view.bus_of(self._monitor, held.path) if held.path else None
 
     def _choose_bus(self, name: str, bus: str | None) -> str | None:
@@ -167,12 +167,12 @@ class QmpMachine:
         return True
 
 
-def _held(device: Device) -> Held:
-    return Held(device.id, device.handle, device.path)
+def _held(device: QomDevice) -> HeldVf:
+    return HeldVf(device.id, device.handle, device.path)
 
 
-def _await_removal(held: Held, vmm: Vmm, timeout_s: float, events: Events, end: float) -> None:
-    event: Event | None = events.next(deadline_s=max(0.0, end - time.monotonic()))
+def _await_removal(held: HeldVf, vmm: Vmm, timeout_s: float, events: Events, end: float) -> None:
+    event: QmpEvent | None = events.next(deadline_s=max(0.0, end - time.monotonic()))
     if event is None:
         raise unanswered(held.handle, vmm, timeout_s)
     if event.name == "DEVICE_UNPLUG_GUEST_ERROR":

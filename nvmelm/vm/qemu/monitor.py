@@ -86,7 +86,7 @@ def as_sent(command: str, arguments: Mapping[str, object] | None = None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class QmpEvent:
     """Something a VMM said unasked: the event's name and its data."""
 
     name: str
@@ -231,7 +231,7 @@ class Monitor:
             return error
         return None
 
-    async def _heard(self, listener: EventListener) -> Event:
+    async def _heard(self, listener: EventListener) -> QmpEvent:
         """Wait for the next event, and for the connection to end."""
         import asyncio
 
@@ -248,7 +248,7 @@ class Monitor:
             finally:
                 change.cancel()
         message = event.result()
-        return Event(str(message["event"]), _data(message))
+        return QmpEvent(str(message["event"]), _data(message))
 
     def _lost(self, why: Exception | None) -> NvmelmError:
         from qemu.qmp import StateError  # the connection had ended before this call
@@ -270,7 +270,7 @@ class Events:
     monitor: Monitor
     listener: EventListener
 
-    def next(self, *, deadline_s: float) -> Event | None:
+    def next(self, *, deadline_s: float) -> QmpEvent | None:
         """Return the next kept event, or None when none came in time.
 
         Raises:

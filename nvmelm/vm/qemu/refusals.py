@@ -31,7 +31,7 @@ _ROOT_PORT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class QmpRefusal:
     """One way a VMM refuses.
 
     Attributes:
@@ -47,12 +47,12 @@ class Refusal:
     fix: str
 
 
-def _row(pattern: str, error: type[NvmelmError], reason: str, cause: str, fix: str) -> Refusal:
-    return Refusal(pattern, error, reason, cause, fix)
+def _row(pattern: str, error: type[NvmelmError], reason: str, cause: str, fix: str) -> QmpRefusal:
+    return QmpRefusal(pattern, error, reason, cause, fix)
 
 
 #: The first row whose pattern is found counts.
-REFUSALS: tuple[Refusal, ...] = (
+REFUSALS: tuple[QmpRefusal, ...] = (
     _row(
         r"does not support hotplugging|unsupported by the port device",
         NotSupportedError,
@@ -196,7 +196,7 @@ REFUSALS: tuple[Refusal, ...] = (
 )
 
 #: Refusals that have an error class of their own.
-CLASSES: dict[str, Refusal] = {
+CLASSES: dict[str, QmpRefusal] = {
     "CommandNotFound": _row(
         "",
         NotSupportedError,

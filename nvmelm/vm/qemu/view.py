@@ -39,7 +39,7 @@ _BLOCKING = ("postcopy-ram", "background-snapshot")
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class QomDevice:
     """A device of the VM: where it is kept, what it is, and its name if it was given one."""
 
     path: str
@@ -64,18 +64,18 @@ def status(monitor: Monitor) -> Vmm:
     )
 
 
-def devices(monitor: Monitor) -> list[Device]:
+def devices(monitor: Monitor) -> list[QomDevice]:
     """List the devices that were added by the operator, with and without a name."""
     listed = []
     for place in (NAMED, UNNAMED):
         for name, kind in _children(monitor, place):
-            listed.append(Device(f"{place}/{name}", kind, name if place == NAMED else None))
+            listed.append(QomDevice(f"{place}/{name}", kind, name if place == NAMED else None))
     if len(listed) > _MOST_DEVICES:
         raise _nonsense(f"it lists {len(listed)} devices")
     return listed
 
 
-def find(monitor: Monitor, known: list[Device], address: Bdf) -> Device | None:
+def find(monitor: Monitor, known: list[QomDevice], address: Bdf) -> QomDevice | None:
     """Return the device that is a function of this host, or None when the VM does not have it."""
     for device in known:
         if device.kind in _VFIO and address in _host_functions(monitor, device):
@@ -90,7 +90,7 @@ def bus_of(monitor: Monitor, path: str) -> str | None:
     return name if _NAME.fullmatch(name) else None
 
 
-def free_port(monitor: Monitor, known: list[Device]) -> str | None:
+def free_port(monitor: Monitor, known: list[QomDevice]) -> str | None:
     """Return the bus of the first port a device can be put into while the VM runs, or None when there is none."""
     for port in known:
         if port.kind in _PORTS and port.id and _free(monitor, port):
@@ -98,7 +98,7 @@ def free_port(monitor: Monitor, known: list[Device]) -> str | None:
     return None
 
 
-def taken(monitor: Monitor, known: list[Device], bus: str) -> bool:
+def taken(monitor: Monitor, known: list[QomDevice], bus: str) -> bool:
     """Return whether the bus of a port has its one device already; False for a bus that is not a port's."""
     port = next((device for device in known if device.id == bus and device.kind in _PORTS), None)
     return port is not None and _occupied(monitor, f"{port.path}/{bus}")
@@ -134,7 +134,7 @@ def _optional(monitor: Monitor, command: str) -> object:
         raise
 
 
-def _free(monitor: Monitor, port: Device) -> bool:
+def _free(monitor: Monitor, port: QomDevice) -> bool:
     """Return whether a port is empty and takes devices while the VM runs; its bus bears the port's name."""
     bus = f"{port.path}/{port.id}"
     if (port.id, _ROOT_PORT_BUS) not in _rows(monitor, port.path) or _occupied(monitor, bus):
@@ -146,7 +146,7 @@ def _occupied(monitor: Monitor, bus: str) -> bool:
     return any(_ON_BUS.fullmatch(name) for name, _ in _rows(monitor, bus))
 
 
-def _host_functions(monitor: Monitor, device: Device) -> set[Bdf]:
+def _host_functions(monitor: Monitor, device: QomDevice) -> set[Bdf]:
     """Return the host function behind a vfio device; it is named by address or by its directory in sysfs."""
     functions = set()
     for name in ("host", "sysfsdev"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nvmelm import cli
-from nvmelm.desired.config import Wanted
+from nvmelm.desired.config import DesiredPrimary
 from nvmelm.desired.converge import reach
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.kernel.sysfs import EmulatedSysfs
@@ -83,7 +83,7 @@ def test_one_that_vanishes_does_not_keep_another_from_its_configuration(
 ) -> None:
     vanishing(monkeypatch, "nvme0")
     rest = {"by": "serial", "role": "source", "vfs": 1, "vq": None, "vi": None, "expires_s": None}
-    wanted = [Wanted(place=f"file:{name}", name=name, **rest) for name in ("A", "C")]
+    wanted = [DesiredPrimary(place=f"file:{name}", name=name, **rest) for name in ("A", "C")]
     entries = reach(host, wanted, confirm=lambda _: None).entries
     assert [one.outcome for one in entries] == ["absent", "done"]
 

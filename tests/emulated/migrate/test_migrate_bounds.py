@@ -23,7 +23,7 @@ from nvmelm.migrate.destination import Destination
 from nvmelm.migrate.link import messages
 from nvmelm.process.interrupts import interruptible
 from nvmelm.process.waiting import wait_until
-from nvmelm.watch.stream import Stream
+from nvmelm.watch.stream import WatchStream
 from tests.emulated import two_hosts
 from tests.emulated.two_hosts import FIRST, PF, World, build, copy
 from tests.unit.process.test_descriptor import nothing_left
@@ -287,4 +287,4 @@ def test_a_move_leaves_neither_a_thread_nor_a_descriptor(fails: bool, four: Worl
 
 def test_a_watch_leaves_neither_a_thread_nor_a_descriptor(world: World) -> None:
     with nothing_left():
-        assert Stream(world.source, lambda lines: True, every_s=0.1).run(seconds=0.3) == "time"
+        assert WatchStream(world.source, lambda lines: True, every_s=0.1).run(seconds=0.3) == "time"

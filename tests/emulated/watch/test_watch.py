@@ -34,7 +34,7 @@ from nvmelm.prepare import sequence
 from nvmelm.process.waiting import wait_until
 from nvmelm.watch.lines import Body, ManifestPart, MarkPart, PrimaryPart, SessionPart, Trouble
 from nvmelm.watch.sessions import SessionLooks
-from nvmelm.watch.stream import Stream
+from nvmelm.watch.stream import WatchStream
 from nvmelm.watch.survey import Looks
 from nvmelm.wire.opcodes import ResourceType
 from tests.emulated.answers import agree
@@ -413,7 +413,7 @@ def test_a_look_that_hangs_is_said_and_sessions_are_seen_all_the_same(
             go_on.set()
         return not any(line["kind"] == "trouble" and line["trouble"]["over"] for line in written)
 
-    assert Stream(host, write, every_s=60).run(seconds=20) == "nobody"
+    assert WatchStream(host, write, every_s=60).run(seconds=20) == "nobody"
     troubles = [line["trouble"] for line in written if line["kind"] == "trouble"]
     assert [(trouble["primary"], trouble["over"], trouble["reason"]) for trouble in troubles] == [
         (PF, False, "look-slow"),
@@ -473,7 +473,7 @@ def test_lost_uevents_are_said_and_everything_is_looked_at_again(make_host: Make
                 for line in written[kinds.index("overrun") :]
             )
 
-        assert Stream(host, write, every_s=60).run(seconds=20) == "nobody"
+        assert WatchStream(host, write, every_s=60).run(seconds=20) == "nobody"
     kinds = [line["kind"] for line in written]
     after = written[kinds.index("overrun") :]
     assert after[0]["overrun"] == {"of": "uevents", "lost": None}
@@ -497,7 +497,7 @@ def test_the_kernel_is_listened_to_before_the_first_look(host: EmulatedHost, mon
 
     monkeypatch.setattr(EmulatedHost, "uevents", uevents)
     monkeypatch.setattr(Looks, "whole", whole)
-    Stream(host, lambda _: True, every_s=60).run(seconds=0.2)
+    WatchStream(host, lambda _: True, every_s=60).run(seconds=0.2)
     assert order == ["listen", "look"]
 
 
@@ -507,7 +507,7 @@ def test_an_error_that_nobody_expected_ends_the_stream(host: EmulatedHost, monke
 
     monkeypatch.setattr(Looks, "whole", whole)
     with pytest.raises(HostError, match="broken"):
-        Stream(host, lambda _: True, every_s=60).run(seconds=20)
+        WatchStream(host, lambda _: True, every_s=60).run(seconds=20)
 
 
 def test_a_function_of_two_is_looked_at_alone(make_host: MakeHost) -> None:

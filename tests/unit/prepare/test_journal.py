@@ -13,7 +13,7 @@ from nvmelm.disk import store
 from nvmelm.errors import HostError
 from nvmelm.host import HostFacts
 from nvmelm.prepare.actions import Action, Change, Phase
-from nvmelm.prepare.journal import Journal, Run, _records, _take, journals
+from nvmelm.prepare.journal import Journal, JournaledRun, _records, _take, journals
 
 PF = "0000:01:00.0"
 
@@ -108,7 +108,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
 
 @given(st.text(max_size=200))
 def test_any_text_is_a_journal_with_or_without_runs(text: str) -> None:
-    runs: dict[str, Run] = {}
+    runs: dict[str, JournaledRun] = {}
     for record in _records(text):
         _take(runs, record)
 
@@ -126,7 +126,7 @@ RECORDS = st.dictionaries(KEYS, VALUES | st.sampled_from(["run", "begin", "end"]
 
 @given(st.lists(RECORDS, max_size=6))
 def test_records_of_any_shape_never_crash_the_reader(records: list[dict[str, object]]) -> None:
-    runs: dict[str, Run] = {}
+    runs: dict[str, JournaledRun] = {}
     for record in _records("\n".join(json.dumps(body) for body in records)):
         _take(runs, record)
     for run in runs.values():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nvmelm.errors import MalformedError
 from nvmelm.inventory.pci import Bdf
 from nvmelm.vm.libvirt import domain_xml
-from nvmelm.vm.libvirt.domain_xml import HostFunction, Wanted
+from nvmelm.vm.libvirt.domain_xml import DomainWanted, HostFunction
 
 VF = Bdf.parse("0000:01:00.1")
 PLACE = "<address domain='0x0000' bus='0x01' slot='0x00' function='0x1'/>"
@@ -28,7 +28,7 @@ def vfs(*elements: str, namespace: str = "urn:nvmelm:domain:1") -> str:
 
 
 @pytest.mark.parametrize(
-    ("device", "found"),
+    ("device", "function"),
     [
         (
             f"<hostdev mode='subsystem' type='pci' managed='no'><source>{PLACE}</source>{GUEST}</hostdev>",
@@ -78,7 +78,7 @@ def test_the_vfs_that_nvmelm_is_to_prepare_stand_in_its_own_part_of_the_metadata
     text = domain(metadata=vfs("<n:vf address='0000:01:00.1'/>", "<n:vf address='01:00.2' unmarked='yes'/>"))
     second = Bdf.parse("0000:01:00.2")
     assert domain_xml.mentions_us(text)
-    assert domain_xml.read(text).wanted == (Wanted(VF, unmarked=False), Wanted(second, unmarked=True))
+    assert domain_xml.read(text).wanted == (DomainWanted(VF, unmarked=False), DomainWanted(second, unmarked=True))
 
 
 @pytest.mark.parametrize(

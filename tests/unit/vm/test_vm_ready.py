@@ -152,7 +152,7 @@ class Liar:
 @given(st.data())
 def test_a_vmm_that_answers_anything_is_nonsense_or_is_understood(answers: st.DataObject) -> None:
     liar = cast("Any", Liar(answers))
-    device = view.Device("/machine/peripheral/a", "vfio-pci", "a")
+    device = view.QomDevice("/machine/peripheral/a", "vfio-pci", "a")
     for ask in (
         lambda: view.blocking_capabilities(liar),
         lambda: view.blockers(liar),
