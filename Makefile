@@ -2,22 +2,24 @@
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PLAIN  := $(VENV)/.ready-plain
 READY  := $(VENV)/.ready
 LAB    := $(VENV)/.ready-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers format lab lab-qemu lab-vmm bench fixtures schemas pages site man clean
+.PHONY: help demo test check lint types layers format lab lab-qemu lab-vmm bench fixtures schemas pages site man deb clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(READY) ## two emulated hosts, the six steps on both, a guest doing I/O throughout
+demo: $(PLAIN) ## two emulated hosts, the six steps on both, a guest doing I/O throughout
 	@$(BIN)/nvmelm demo
 
 test: $(READY) ## lint, types, layers, then the unit, replay and emulated tests
 	@$(MAKE) --no-print-directory check
 
-check: $(READY) lint types layers ## what `make test` runs
+check: $(READY) lint types layers
 	@$(BIN)/pytest
 
 lint: $(READY) ## ruff: rules and format
@@ -53,28 +55,36 @@ fixtures: $(LAB) ## record the lab's verbs anew into fixtures/; look at the diff
 schemas: $(READY) ## write the JSON Schema of every document to docs/schemas
 	@$(BIN)/python -m nvmelm.cli.reference.schemas docs/schemas
 
-pages: $(READY) schemas ## write the pages of docs/ that are made from the code
+pages: $(READY) schemas man ## write what is made from the code: pages of docs/, man pages, shell completion
 	@$(BIN)/python -m nvmelm.cli.reference.pages docs
 
 site: $(READY) ## build the documentation as a web site, into build/site
 	@$(BIN)/mkdocs build --quiet --strict -f docs/site/mkdocs.yml
 
-man: $(READY) ## write the man pages to build/man/man1, and shell completion to build/completions
-	@$(BIN)/python -m nvmelm.cli.reference.manpages build/man/man1
-	@$(BIN)/python -m nvmelm.cli.reference.completions build/completions
+man: $(READY) ## write the man pages and the shell completion, into nvmelm/share
+	@$(BIN)/python -m nvmelm.cli.reference.manpages nvmelm/share/man
+	@$(BIN)/python -m nvmelm.cli.reference.completions nvmelm/share/completions
+
+deb: $(READY) ## build a Debian package into dist/, with everything where it belongs; asks no index for anything
+	@$(BIN)/python -m packages.debian dist
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .lab .lab-qemu .lab-vmm .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 
-$(READY): pyproject.toml
+$(PLAIN): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; PYTHON=… names another Python >= 3.11" >&2; exit 1; }
+	@echo "make: installing nvmelm and the packages it needs into $(VENV), once" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PIP) --editable .
+	@touch $@
+
+$(READY): $(PLAIN)
+	@echo "make: installing what tests, lint and documentation need into $(VENV), once" >&2
+	@$(PIP) --editable '.[dev]'
 	@# libvirt's binding is compiled against its headers; where they are not there, its tests are skipped.
-	@if pkg-config --exists libvirt 2>/dev/null && command -v cc >/dev/null; then \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[libvirt]' || true; fi
+	@if pkg-config --exists libvirt 2>/dev/null && command -v cc >/dev/null; then $(PIP) --editable '.[libvirt]' || true; fi
 	@touch $@
 
 $(LAB): $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab]'
+	@$(PIP) --editable '.[lab]'
 	@touch $@

@@ -1,7 +1,7 @@
 """Man pages, made from the commands: ``python -m nvmelm.cli.reference.manpages DIR``.
 
-One page for nvmelm, and one for each word behind it. The text is pure ASCII: other characters are written by their
-code points, so that every formatter reads the pages alike.
+One page for nvmelm, and one for each word behind it; in section 8 but for the words that never need root. The text is
+pure ASCII: other characters are written by their code points, so that every formatter reads the pages alike.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from pathlib import Path
 from nvmelm import __version__
 from nvmelm.cli.frame.codes import EXIT_CODES
 from nvmelm.cli.reference import tree
+from nvmelm.cli.reference.examples import EXAMPLES
 from nvmelm.cli.reference.places import ENVIRONMENT, FILES
 from nvmelm.cli.reference.tree import Row, Topic, Verb
+
+#: Words whose verbs touch no device and none of root's files.
+FOR_ANYBODY = frozenset({"demo", "emulate", "explain", "share"})
 
 _SPECIAL = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", '"': "\\(dq", "^": "\\(ha", "~": "\\(ti"}
 _EVERYWHERE = (
@@ -31,19 +35,23 @@ _CHANGING = (
 def pages() -> dict[str, str]:
     """Return the text of every man page by its file name."""
     topics = tree.topics()
-    found = {"nvmelm.1": _overview(topics)}
-    return found | {f"nvmelm-{topic.name}.1": _topic(topic) for topic in topics}
+    words = {f"nvmelm-{topic.name}.{section(topic.name)}": _topic(topic) for topic in topics}
+    return {f"nvmelm.{section()}": _overview(topics)} | words
+
+
+def section(word: str = "") -> int:
+    """Return the section of the manual for a word behind nvmelm: 8 where root is needed, else 1."""
+    return 1 if word in FOR_ANYBODY else 8
 
 
 def write(directory: Path) -> None:
-    """Write the man pages, and remove those of words that are gone."""
-    directory.mkdir(parents=True, exist_ok=True)
-    texts = pages()
-    for old in directory.glob("nvmelm*.1"):
-        if old.name not in texts:
-            old.unlink()
-    for name, text in texts.items():
-        (directory / name).write_text(text, encoding="ascii")
+    """Write the man pages to ``man1`` and ``man8`` below a directory, and remove those of words that are gone."""
+    texts = {directory / f"man{name[-1]}" / name: text for name, text in pages().items()}
+    for old in set(directory.glob("man[18]/nvmelm*.[18]")) - set(texts):
+        old.unlink()
+    for file, text in texts.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="ascii")
 
 
 def escape(text: str) -> str:
@@ -52,8 +60,8 @@ def escape(text: str) -> str:
     return f"\\&{escaped}" if escaped.startswith(".") else escaped
 
 
-def _page(name: str, about: str, body: Iterable[str]) -> str:
-    title = f'.TH "{escape(name.upper())}" 1 "" "nvmelm {__version__}" "nvmelm"'
+def _page(name: str, number: int, about: str, body: Iterable[str]) -> str:
+    title = f'.TH "{escape(name.upper())}" {number} "" "nvmelm {__version__}" "nvmelm"'
     sentence = about.rstrip(".")
     if sentence[1:2].islower():
         sentence = sentence[0].lower() + sentence[1:]
@@ -69,22 +77,23 @@ def _overview(topics: list[Topic]) -> str:
         yield from _paragraph(_EVERYWHERE)
         yield from _paragraph(_CHANGING)
         yield from _section("VERBS")
-        for section in dict.fromkeys(topic.section for topic in topics):
-            yield f".SS {escape(section)}"
+        for heading in dict.fromkeys(topic.section for topic in topics):
+            yield f".SS {escape(heading)}"
             for topic in topics:
-                if topic.section == section:
+                if topic.section == heading:
                     yield from _tagged(Row(_short(one), one.about[0]) for one in topic.verbs)
         yield from _section("OPTIONS")
         yield from _tagged(tree.root_options())
-        yield from _section("EXIT STATUS")
-        yield from _tagged(Row(str(int(code)), f"{row.meaning}.") for code, row in EXIT_CODES.items())
+        yield from _exit_status()
         yield from _section("ENVIRONMENT")
         yield from _tagged(Row(*one) for one in ENVIRONMENT)
         yield from _section("FILES")
         yield from _tagged(Row(*one) for one in FILES)
-        yield from _see_also([f"nvmelm-{topic.name}" for topic in topics])
+        yield from _see_also([(f"nvmelm-{topic.name}", section(topic.name)) for topic in topics])
 
-    return _page("nvmelm", "live migration of NVMe virtual functions, through their controlling function", body())
+    return _page(
+        "nvmelm", section(), "live migration of NVMe virtual functions, through their controlling function", body()
+    )
 
 
 def _short(verb: Verb) -> str:
@@ -105,17 +114,27 @@ def _topic(topic: Topic) -> str:
             for one in topic.verbs:
                 yield f".SS {escape(one.usage)}"
                 yield from _verb(one)
-        yield from _section("EXIT STATUS")
-        yield from _paragraph("0 when it is done or there was nothing to do; the other codes are listed in nvmelm(1).")
-        yield from _see_also(["nvmelm"])
+        yield from _exit_status()
+        yield from _examples(topic.verbs)
+        yield from _see_also([("nvmelm", section())])
 
-    return _page(f"nvmelm-{topic.name}", topic.about, body())
+    return _page(f"nvmelm-{topic.name}", section(topic.name), topic.about, body())
 
 
 def _verb(verb: Verb) -> Iterator[str]:
     for text in verb.about:
         yield from _laid_out(text) if "\n" in text else _paragraph(text)
     yield from _tagged((*verb.arguments, *verb.options))
+
+
+def _exit_status() -> Iterator[str]:
+    yield from _section("EXIT STATUS")
+    yield from _tagged(Row(str(int(code)), f"{row.meaning}.") for code, row in EXIT_CODES.items())
+
+
+def _examples(verbs: Iterable[Verb]) -> Iterator[str]:
+    yield from _section("EXAMPLES")
+    yield from _tagged(Row(*EXAMPLES[verb.name]) for verb in verbs)
 
 
 def _section(title: str) -> list[str]:
@@ -139,8 +158,8 @@ def _tagged(rows: Iterable[Row]) -> Iterator[str]:
         yield from (".TP", f".B {escape(typed)}", escape(about))
 
 
-def _see_also(names: list[str]) -> list[str]:
-    return [*_section("SEE ALSO"), ",\n".join(f".BR {escape(name)} (1)" for name in names)]
+def _see_also(names: list[tuple[str, int]]) -> list[str]:
+    return [*_section("SEE ALSO"), ",\n".join(f".BR {escape(name)} ({number})" for name, number in names)]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nvmelm.cli.frame import codes
 from nvmelm.cli.reference import tree
+from nvmelm.cli.reference.examples import EXAMPLES
 from nvmelm.cli.reference.places import ENVIRONMENT, FILES
 from nvmelm.cli.reference.schemas import schemas
 from nvmelm.compat.facts import FACTS
@@ -77,7 +78,8 @@ def _verbs() -> Iterator[str]:
 
 
 def _verb(verb: tree.Verb) -> Iterator[str]:
-    yield from ("```text", verb.usage, "```", "")
+    example = EXAMPLES[verb.name]
+    yield from ("```text", verb.usage, "", f"{example.typed}    # {example.about}", "```", "")
     for text in verb.about:
         yield from ("```text", text, "```", "") if "\n" in text else (_prose(text), "")
     yield from _table(("argument", ""), verb.arguments)

@@ -18,7 +18,12 @@ app = group("Files for other programs.")
 #: The directory they are in, wherever nvmelm was installed to.
 DIRECTORY = Path(__file__).parents[2] / "share"
 
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False, help="ansible, libvirt, systemd, …")]
+#: The documentation: a wheel has it beside the other files, a clone in its own place.
+_DOCS = (DIRECTORY / "docs", DIRECTORY.parents[1] / "docs")
+
+Name = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", show_default=False, help="ansible, docs, libvirt, man, systemd, …")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +39,21 @@ class Shared(Report):
 @verb(app, "share")
 def share(_: Run, name: Name = None) -> Answer:
     """Print where the files for other programs are: Ansible's collection, libvirt's hook, systemd's units, ..."""
-    names = tuple(sorted(entry.name for entry in DIRECTORY.iterdir() if entry.is_dir()))
-    if name is not None and name not in names:
+    places = _places()
+    if name is not None and name not in places:
         raise UsageError(
             f"nothing of the name {name[:60]!r} comes with nvmelm",
-            cause=f"there are {', '.join(names)}",
-            fix=f"nvmelm share {names[0]}",
+            cause=f"there are {', '.join(sorted(places))}",
+            fix=f"nvmelm share {min(places)}",
             reason="arguments",
         )
-    found = Shared(path=str(DIRECTORY / (name or "")), names=names)
-    return Answer(found, lambda: [found.path])
+    shared = Shared(path=str(places[name] if name else DIRECTORY), names=tuple(sorted(places)))
+    return Answer(shared, lambda: [shared.path])
+
+
+def _places() -> dict[str, Path]:
+    """Return each directory that can be asked for, by its name."""
+    places = {entry.name: entry for entry in DIRECTORY.iterdir() if entry.is_dir()}
+    for docs in filter(Path.is_dir, _DOCS):
+        return {**places, "docs": docs, "schemas": docs / "schemas"}
+    return places

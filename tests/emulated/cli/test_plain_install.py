@@ -34,6 +34,10 @@ def test_the_demo_runs_without_the_package_that_speaks_qmp(tmp_path: Path) -> No
         ("libvirt", "nvmelm"),
         ("systemd", "nvmelm-apply@.service"),
         ("tmpfiles.d", "nvmelm.conf"),
+        ("man", "man8/nvmelm-migrate.8"),
+        ("completions", "zsh/_nvmelm"),
+        ("docs", "index.md"),
+        ("schemas", "nvmelm.list.json"),
     ],
 )
 def test_nvmelm_says_where_its_files_for_other_programs_are(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nvmelm.cli.reference import pages
+from nvmelm.cli.reference import completions, manpages, pages
+from nvmelm.cli.reference.examples import EXAMPLES
 from nvmelm.errors import ExitCode
 
 ROOT = Path(__file__).parents[3]
@@ -89,7 +90,7 @@ def test_a_page_made_from_the_code_has_every_verb_and_no_hidden_option() -> None
     text = pages.pages()["verbs.md"]
     for topic in tree.topics():
         for verb in topic.verbs:
-            assert f"```text\n{verb.usage}\n```" in text
+            assert f"```text\n{verb.usage}\n\n{EXAMPLES[verb.name].typed}  " in text
     assert "install-completion" not in text
 
 
@@ -131,3 +132,13 @@ def test_the_snippet_for_sudoers_is_one_that_sudo_understands() -> None:
     snippet = ROOT / "nvmelm" / "share" / "sudoers.d" / "nvmelm"
     done = subprocess.run(["visudo", "-cf", str(snippet)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_man_pages_that_are_installed_are_current() -> None:
+    installed = {page.name: page.read_text() for page in (ROOT / "nvmelm/share/man").glob("man?/*")}
+    assert installed == manpages.pages(), "run `make pages`"
+
+
+def test_the_completion_scripts_that_are_installed_ask_nvmelm_itself() -> None:
+    for name in completions.FILES.values():
+        assert "_NVMELM_COMPLETE" in (ROOT / "nvmelm/share/completions" / name).read_text(), "run `make man`"

@@ -1,0 +1,1 @@
+complete --command nvmelm --no-files --arguments "(env _NVMELM_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) nvmelm)" --condition "env _NVMELM_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) nvmelm"

@@ -1,0 +1,1 @@
+"""What makes packages of nvmelm for a distribution; nothing of it is installed."""
