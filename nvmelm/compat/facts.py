@@ -1,6 +1,6 @@
 """The facts of a manifest: one table that says what each means and how a source's and a destination's compare.
 
-The verdict, the site's policy, the four dialects and the fleet all read this table, and so does ``docs/compat.md``. A
+The verdict, the site's policy, the four dialects and the fleet all read this table, and so does ``docs/facts.md``. A
 fact has one value; a namespace's attribute is a list that runs along ``namespaces.ids``. A fact that could not be
 known has no value at all: there is no default, and a missing fact is never taken for a harmless one.
 """

@@ -1,8 +1,8 @@
 """The pages of the documentation that are made from the code: ``python -m nvmelm.cli.reference.pages docs``.
 
-``verbs.md`` has every verb, ``codes.md`` every code an answer can hold, ``documents.md`` every JSON document. Other
-pages, and README, show a table of these between two comments; :func:`refreshed` puts it there. A test proves that what
-stands in them is what this module makes.
+``verbs.md`` has every verb, ``codes.md`` every code an answer can hold, ``documents.md`` every JSON document,
+``facts.md`` every fact that compatibility is judged by. Other pages, and README, show a table of these between two
+comments; :func:`refreshed` puts it there. A test proves that what stands in them is what this module makes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nvmelm.cli.reference import tree
 from nvmelm.cli.reference.examples import EXAMPLES
 from nvmelm.cli.reference.places import ENVIRONMENT, FILES
 from nvmelm.cli.reference.schemas import schemas
-from nvmelm.compat.facts import FACTS
+from nvmelm.compat.facts import FACTS, RULES
 from nvmelm.compat.reasons import CODES, explanation
 from nvmelm.errors import ExitCode
 from nvmelm.reasons import REASONS
@@ -31,7 +31,8 @@ _MADE = "<!-- Made by `make pages`; edit the code it is made from. -->"
 
 def pages() -> dict[str, str]:
     """Return the text of each page by its file name."""
-    return {"verbs.md": _page(_verbs()), "codes.md": _page(_codes()), "documents.md": _page(_documents())}
+    texts = {"verbs.md": _verbs(), "codes.md": _codes(), "documents.md": _documents(), "facts.md": _facts()}
+    return {name: _page(lines) for name, lines in texts.items()}
 
 
 def write(directory: Path) -> None:
@@ -66,6 +67,9 @@ def _verbs() -> Iterator[str]:
     yield from ("## nvmelm", "", tree.about(), "")
     yield from _table(("before the verb", ""), tree.root_options())
     yield from ("`--host`, `--record`, `--redact`, `--force` and `--json` may stand behind the verb too.", "")
+    for section in dict.fromkeys(topic.section for topic in tree.topics()):
+        verbs = [verb for topic in tree.topics() if topic.section == section for verb in topic.verbs]
+        yield from _table((section.lower(), ""), ((_short(verb), verb.about[0]) for verb in verbs))
     for topic in tree.topics():
         yield from (f"## {topic.name}", "")
         if topic.verbs[0].words != (topic.name,):
@@ -75,6 +79,10 @@ def _verbs() -> Iterator[str]:
             yield from _verb(verb)
     yield from ("## Environment", "", *_table(("variable", ""), ENVIRONMENT))
     yield from ("## Files", "", *_table(("file", ""), FILES))
+
+
+def _short(verb: tree.Verb) -> str:
+    return f"{verb.name} {verb.pieces.removeprefix('[OPTIONS]').strip()}".rstrip()
 
 
 def _verb(verb: tree.Verb) -> Iterator[str]:
@@ -107,6 +115,31 @@ def _codes() -> Iterator[str]:
 def _judged() -> dict[str, tuple[str, str]]:
     words = [*CODES, *(fact.code for fact in FACTS.values())]
     return {word: known for word in words if (known := explanation(word)) is not None}
+
+
+def _facts() -> Iterator[str]:
+    yield from ("# Every fact", "", "What [compatibility](compat.md) is judged by.", "")
+    yield from ("## Rules", "", "How a source's and a destination's value compare.", "")
+    yield from ("| Rule | Means |", "|---|---|", *(f"| {rule} | {meaning} |" for rule, meaning in RULES.items()), "")
+    yield from (
+        "† nvmelm can set it on a destination · ‡ can change while the function is in use · § no policy can relax it",
+        "",
+    )
+    for group in dict.fromkeys(name.partition(".")[0] for name in FACTS):
+        yield from (f"## {group.capitalize()}", "")
+        yield "| Fact | Kind | What it is | Rule, severity | Code | What to do |"
+        yield "|---|---|---|---|---|---|"
+        yield from (_fact(name) for name in FACTS if name.startswith(f"{group}."))
+        yield ""
+
+
+def _fact(name: str) -> str:
+    """Return a fact's row."""
+    fact = FACTS[name]
+    signs = (("†", fact.settable), ("‡", fact.runtime), ("§", fact.fixed))
+    marks = "".join(f" {sign}" for sign, meant in signs if meant)
+    kind = f"{fact.kind}, {fact.unit}" if fact.unit else fact.kind
+    return f"| `{name}`{marks} | {kind} | {fact.meaning} | {fact.rule}, {fact.severity} | `{fact.code}` | {fact.fix} |"
 
 
 def _documents() -> Iterator[str]:

@@ -10,7 +10,7 @@
 To everybody but nvmelm the string is opaque; nvmelm finds in it all that a verdict needs. It has at most 4096
 characters (PATH_MAX, as the proposal has it): facts that do not fit make no string, which means: incompatible.
 
-Source: Y. Zhao, migration_version, v5, April 2020 (see docs/compat-token.md).
+Source: Y. Zhao, migration_version, v5, April 2020 (see docs/compat-dialects.md).
 """
 
 from __future__ import annotations

@@ -514,7 +514,7 @@ def test_a_verb_that_prepares_or_tells_imports_no_models(prepared: Path, line: s
 def test_the_documentation_names_every_verb() -> None:
     from nvmelm.cli.frame.app import VERBS, _Commands
 
-    text = (ROOT / "docs" / "cli.md").read_text()
+    text = (ROOT / "docs" / "verbs.md").read_text()
     commands = _Commands()
     for words in (words for name in VERBS for words in _paths(commands[name], [name])):
         assert re.search(rf"\| `{' '.join(words)}[ `]", text), words

@@ -13,6 +13,7 @@ import pytest
 from nvmelm.cli.reference import completions, manpages, pages
 from nvmelm.cli.reference.examples import EXAMPLES
 from nvmelm.errors import ExitCode
+from tests.emulated.transcripts import TRANSCRIBED
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
@@ -33,9 +34,9 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
 
 
-@pytest.mark.parametrize("name", ["verbs.md", "codes.md", "documents.md"])
+@pytest.mark.parametrize("name", ["verbs.md", "codes.md", "documents.md", "facts.md"])
 def test_the_pages_that_are_made_from_the_code_are_current(name: str) -> None:
-    assert (DOCS / name).read_text() == pages.pages()[name], f"docs/{name}: run `make docs`"
+    assert (DOCS / name).read_text() == pages.pages()[name], f"docs/{name}: run `make pages`"
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
@@ -56,15 +57,55 @@ def test_the_page_about_a_move_says_of_every_exit_code_what_is_true_then() -> No
     assert sorted(int(code) for row in rows for code in row.split(",")) == sorted(ExitCode)
 
 
-def test_every_page_is_in_the_navigation_once_and_nothing_else_is() -> None:
+def navigation() -> dict[str, list[str]]:
+    """Return the pages of each part of the site's navigation."""
     _, _, nav = (DOCS / "site" / "mkdocs.yml").read_text().partition("\nnav:\n")
-    named = re.findall(r": (\S+\.md)$", nav, flags=re.MULTILINE)
+    parts = re.split(r"^  - ([^:\n]+):\n", nav, flags=re.MULTILINE)[1:]
+    return {title: re.findall(r": (\S+\.md)$", below, flags=re.MULTILINE) for title, below in pairs(parts)}
+
+
+def test_every_page_is_in_the_navigation_once_and_nothing_else_is() -> None:
+    named = ["index.md", *(name for part in navigation().values() for name in part)]
     assert sorted(named) == [page.name for page in PAGES], "docs/site/mkdocs.yml: one line for each page"
 
 
-def test_every_page_is_named_on_the_first_one() -> None:
-    index = (DOCS / "index.md").read_text()
-    assert [page.name for page in PAGES if page.name != "index.md" and f"({page.name})" not in index] == []
+def test_the_first_page_has_the_parts_and_pages_of_the_sites_navigation_in_its_order() -> None:
+    parts = re.split(r"^## (.*)$", prose(DOCS / "index.md"), flags=re.MULTILINE)[1:]
+    rows = {title: re.findall(r"^\|.*\]\((\S+\.md)\) \|$", below, flags=re.MULTILINE) for title, below in pairs(parts)}
+    assert [(title, names) for title, names in rows.items() if names] == list(navigation().items())
+
+
+def pairs(parts: list[str]) -> list[tuple[str, str]]:
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_the_glossary_has_each_word_once_in_order() -> None:
+    words = re.findall(r"^\| ([^|]+?) \|", (DOCS / "glossary.md").read_text(), flags=re.MULTILINE)
+    words = [word.strip("`*").lower() for word in words if word not in ("Word", "---")]
+    assert len(words) > 20
+    assert words == sorted(set(words))
+
+
+def test_what_is_written_by_hand_stays_short() -> None:
+    assert sum(words_by_hand().values()) <= 28_000, sorted(words_by_hand().items(), key=lambda item: -item[1])
+
+
+def words_by_hand() -> dict[str, int]:
+    """Return how many words of each page people wrote.
+
+    Left out are pages and tables that are made from the code, what transcripts print, and the list of changes.
+    """
+    names = [page.name for page in PAGES if page.name not in {*pages.pages(), "changelog.md"}]
+    return {name: len(by_hand(name).split()) for name in names}
+
+
+def by_hand(name: str) -> str:
+    """Return a page without its made tables, and its consoles that a program writes with their commands alone."""
+    text = re.sub(r"<!-- [^>]*made by.*?<!-- end -->", "", (DOCS / name).read_text(), flags=re.DOTALL)
+    if name not in TRANSCRIBED:
+        return text
+    consoles = re.compile(r"^```console\n(?=\$ )(.*?)^```$", re.DOTALL | re.MULTILINE)
+    return consoles.sub(lambda block: "\n".join(re.findall(r"^\$ .*$", block[1], re.MULTILINE)), text)
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
