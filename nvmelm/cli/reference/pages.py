@@ -17,8 +17,9 @@ from nvmelm.cli.reference import tree
 from nvmelm.cli.reference.examples import EXAMPLES
 from nvmelm.cli.reference.places import ENVIRONMENT, FILES
 from nvmelm.cli.reference.schemas import schemas
-from nvmelm.compat.facts import FACTS, RULES
+from nvmelm.compat.facts import FACTS
 from nvmelm.compat.reasons import CODES, explanation
+from nvmelm.compat.rules import RULES
 from nvmelm.errors import ExitCode
 from nvmelm.reasons import REASONS
 from nvmelm.wire.status import Status
