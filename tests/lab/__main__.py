@@ -13,12 +13,14 @@ from pathlib import Path
 
 from tests.lab import boot
 from tests.lab.guest import Guest, LabError, run
+from tests.lab.qemu import vmm
 
 
 def main() -> int:
     """Parse, boot, run, and end with the exit status of what ran inside."""
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     parser.add_argument("--qemu", default=os.environ.get("QEMU") or Guest.qemu, help="emulator (default: $QEMU)")
+    parser.add_argument("--vmm", type=Path, default=_vmm(), help="QEMU for VMs that move (default: make lab-vmm's)")
     parser.add_argument("--kernel", type=Path, help="kernel image (default: the newest in /boot)")
     parser.add_argument(
         "--vfs", type=int, default=Guest.vfs, help="VFs each controller can have (default: %(default)s)"
@@ -35,6 +37,7 @@ def main() -> int:
     guest = Guest(
         vfs=arguments.vfs,
         qemu=arguments.qemu,
+        vmm=arguments.vmm,
         kernel=arguments.kernel,
         memory_mib=arguments.memory,
         deadline_s=arguments.deadline,
@@ -52,6 +55,12 @@ def main() -> int:
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
+
+
+def _vmm() -> Path | None:
+    """Return what ``make lab-vmm`` made, None when it was not."""
+    path = Path.cwd() / vmm.DIRECTORY / vmm.BINARY
+    return path if path.exists() else None
 
 
 def two_boots(words: list[str], guest: Guest, scratch: Path | None = None) -> int:

@@ -12,6 +12,8 @@ import pytest
 from nvmelm.host.local.machine import LocalHost
 from tests.lab import guest, machine
 from tests.lab.machine import Cli, Pf
+from tests.lab.moves import Two
+from tests.lab.vms import Vms
 
 _SERIALS = (guest.SERIAL_A, guest.SERIAL_B)
 
@@ -87,3 +89,25 @@ def hmlms() -> None:
     """Skip where the emulated controllers have no Migration Send and Receive."""
     if os.environ.get(guest.HMLMS_VARIABLE) != "1":
         pytest.skip("this QEMU's nvme device has no hmlms property")
+
+
+@pytest.fixture
+def two(hmlms: None, scratch_host: None, tmp_path: Path) -> Two:
+    """Return both hosts; what the test leaves is put back."""
+    return Two(Cli(tmp_path / "here"), Cli(tmp_path / "there"), tmp_path)
+
+
+@pytest.fixture
+def vmm() -> str:
+    """Return a VMM that speaks VFIO's migration interface; skips where the lab was not given one."""
+    path = os.environ.get(guest.VMM_VARIABLE)
+    if not path:
+        pytest.skip("there is no VMM whose VMs can move: make lab-vmm")
+    return path
+
+
+@pytest.fixture
+def vms(two: Two, vmm: str) -> Iterator[Vms]:
+    """Start VMs that can move; they end before the functions are taken away."""
+    with Vms(vmm) as started:
+        yield started

@@ -39,6 +39,8 @@ SERIAL_B = "LABB0001"
 GUEST_VARIABLE = "NVMELM_LAB_GUEST"
 HMLMS_VARIABLE = "NVMELM_LAB_HMLMS"
 VFS_VARIABLE = "NVMELM_LAB_VFS"
+#: The path of a VMM whose VMs can move; not set where there is none.
+VMM_VARIABLE = "NVMELM_LAB_VMM"
 
 #: How a cached share is mounted inside.
 CACHED = "trans=virtio,version=9p2000.L,msize=512000,access=any,cache=loose,ro"
@@ -46,8 +48,8 @@ CACHED = "trans=virtio,version=9p2000.L,msize=512000,access=any,cache=loose,ro"
 DEADLINE_STATUS = 124  # as timeout(1) has it
 _PR_SET_PDEATHSIG = 1
 _NAMESPACE_BYTES = 64 * MiB
-#: Both namespaces pass for one medium: each test says itself what it copies.
-_EUI64 = 0x5254000000000001
+#: Both controllers call their one medium by the same names, without which no two would be taken for one.
+_NAMES = "eui64=0x5254000000000001,uuid=52540000-0000-4000-8000-000000000001"
 
 #: Directories of the shared root that are writable inside; what is written there ends with the guest.
 _WRITABLE = ("/etc", "/var", "/tmp")
@@ -60,7 +62,12 @@ _UNWANTED_MODULES = (
     *("ahci", "libahci", "libata", "lpc_ich", "i2c_i801", "iTCO_wdt", "i6300esb", "psmouse", "pcspkr", "floppy"),
 )
 
-_KERNEL_OPTIONS = (f"module_blacklist={','.join(_UNWANTED_MODULES)}", "intel_iommu=on", "iommu=pt", "loglevel=4")
+#: An emulated processor on a busy machine may see no tick of the timer in the moment in which the kernel looks for one,
+#: and would panic; no_timer_check has it not look.
+_KERNEL_OPTIONS = (
+    f"module_blacklist={','.join(_UNWANTED_MODULES)}",
+    *("intel_iommu=on", "iommu=pt", "loglevel=4", "no_timer_check"),
+)
 
 
 class LabError(Exception):
@@ -74,6 +81,7 @@ class Guest:
     Attributes:
         vfs: virtual functions each physical function can have.
         qemu: the emulator, by path or by name.
+        vmm: a stock QEMU from 8.1 on, for VMs inside that move; None where there is none.
         kernel: the kernel image; the newest of Debian's packages when None.
         deadline_s: seconds until the guest is ended, whatever it does.
         environment: variables for the command inside.
@@ -84,6 +92,7 @@ class Guest:
 
     vfs: int = 4
     qemu: str = "qemu-system-x86_64"
+    vmm: Path | None = None
     kernel: Path | None = None
     memory_mib: int = 1536
     cpus: int = 2
@@ -148,14 +157,17 @@ def nvme_devices(guest: Guest, scratch: Path, *, hmlms: bool) -> list[str]:
 
     Resources are ample: each VF can have 4 VQ and 2 VI resources, twice what it needs, so that even shares, minimums
     and explicit counts differ. The private resources of the primary (2 VQ, 1 VI) come on top.
+
+    Both controllers have one medium: what a VM wrote through one it finds through the other. A kernel that sees two
+    subsystems with namespaces of one name may drop either (nvme_global_check_duplicate_ids).
     """
+    image = scratch / "medium.img"
+    with image.open("wb") as handle:
+        handle.truncate(_NAMESPACE_BYTES)
     vq, vi = 4 * guest.vfs, 2 * guest.vfs
     # intremap: without it vfio in the guest refuses (EPERM); it needs the split irqchip.
     arguments = ["-machine", "kernel-irqchip=split", "-device", "intel-iommu,intremap=on,caching-mode=on"]
     for number, (letter, serial) in enumerate((("a", SERIAL_A), ("b", SERIAL_B))):
-        image = scratch / f"{letter}.img"
-        with image.open("wb") as handle:
-            handle.truncate(_NAMESPACE_BYTES)
         controller = [
             f"nvme,serial={serial},id=nvme-{letter},bus=rp-{letter},subsys=subsys-{letter}",
             f"sriov_max_vfs={guest.vfs},sriov_vq_flexible={vq},sriov_vi_flexible={vi}",
@@ -165,9 +177,9 @@ def nvme_devices(guest: Guest, scratch: Path, *, hmlms: bool) -> list[str]:
         arguments += [
             *("-device", f"pcie-root-port,id=rp-{letter},chassis={number + 1},slot={number + 1}"),
             *("-device", f"nvme-subsys,id=subsys-{letter},nqn=lab-{letter}"),
-            *("-drive", f"file={image},if=none,format=raw,id=drive-{letter}"),
+            *("-drive", f"file={image},if=none,format=raw,file.locking=off,id=drive-{letter}"),
             *("-device", ",".join(controller)),
-            *("-device", f"nvme-ns,drive=drive-{letter},bus=nvme-{letter},nsid=1,shared=on,eui64={_EUI64}"),
+            *("-device", f"nvme-ns,drive=drive-{letter},bus=nvme-{letter},nsid=1,shared=on,{_NAMES}"),
         ]
     return arguments
 
@@ -272,6 +284,7 @@ def _write_command(command: list[str], guest: Guest, scratch: Path, *, hmlms: bo
         GUEST_VARIABLE: "1",
         HMLMS_VARIABLE: "1" if hmlms else "0",
         VFS_VARIABLE: str(guest.vfs),
+        **({VMM_VARIABLE: str(guest.vmm)} if guest.vmm else {}),
         **guest.environment,
     }
     share, words = shlex.quote(str(scratch)), " ".join(map(shlex.quote, command))

@@ -121,6 +121,11 @@ def find_pf(serial: str) -> Pf:
     return pf
 
 
+def medium() -> Path:
+    """Return a block device of the namespace that both physical functions have; a kernel need not show it by both."""
+    return wait_for(lambda: sorted(Path("/dev").glob("nvme*n1")), "the namespace's block device")[0]
+
+
 def wait_for(condition: Callable[[], T], what: str, deadline_s: float = RESTORE_DEADLINE_S) -> T:
     """Poll a condition until it is true, and return its value."""
     deadline = time.monotonic() + deadline_s

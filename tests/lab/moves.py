@@ -14,9 +14,10 @@ from tests.lab.machine import Cli, Pf
 NVMELM = str(Path(sys.executable).with_name("nvmelm"))
 
 
-def prepared(nvmelm: Cli, role: str, pf: Pf, vfs: int = 1) -> list[str]:
-    """Prepare VFs with two queue pairs and one vector each, and return the controller ids of their secondaries."""
-    nvmelm(role, "prepare", pf.address, "--vfs", str(vfs), "--vq", "2", "--vi", "1", check=True)
+def prepared(nvmelm: Cli, role: str, pf: Pf, vfs: int = 1, vectors: int = 1, *words: str, queues: int = 2) -> list[str]:
+    """Prepare VFs, and return the controller ids of their secondaries."""
+    resources = ["--vfs", str(vfs), "--vq", str(queues), "--vi", str(vectors)]
+    nvmelm(role, "prepare", pf.address, *resources, *words, check=True)
     return [str(one["secondary-controller-identifier"]) for one in pf.secondaries()[:vfs]]
 
 
@@ -26,6 +27,27 @@ def script(path: Path, *lines: str) -> Path:
     path.write_text("\n".join(("#!/bin/sh", "cat >/dev/null", *lines, "")))
     path.chmod(0o700)
     return path
+
+
+def state_of(pf: Pf, cntlid: str, *, version: int = 1, offset: int = 0, length: int = 104) -> bytes:
+    """Return part of a controller's state, by nvme-cli."""
+    words = {"opcode": 0x42, "cdw10": version << 16, "cdw11": int(cntlid), "cdw12": offset, "cdw15": length // 4 - 1}
+    done = passthru(pf, words, "--read", "--raw-binary", f"--data-len={length}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def runs(pf: Pf) -> bool:
+    """Return whether the first secondary is online and not suspended."""
+    one = pf.secondaries()[0]
+    return bool(one["secondary-controller-state"]) and not state_of(pf, str(one["secondary-controller-identifier"]))[2]
+
+
+def passthru(pf: Pf, words: dict[str, int], *more: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Send one admin command by nvme-cli."""
+    named = [f"--{name}={value:#x}" for name, value in words.items()]
+    command = ["nvme", "admin-passthru", f"/dev/{pf.node}", *named, *more]
+    return subprocess.run(command, input=data, capture_output=True, check=False)
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from nvmelm.errors import DeviceGoneError, NotSupportedError
 from nvmelm.host import AdminCommand
 from nvmelm.host.local.passthru import PassthruQueue
 from nvmelm.host.local.sysfs import DirectorySysfs
-from tests.lab.machine import Pf, put
+from tests.lab.machine import Pf, medium, put
 
 #: Invalid Opcode and Do Not Retry, Invalid Field and Do Not Retry.
 INVALID_OPCODE_DNR, INVALID_FIELD_DNR = 0x4001, 0x4002
@@ -120,7 +119,7 @@ def test_a_short_command_after_a_long_one_shows_nothing_of_it(queue: PassthruQue
 
 
 def test_a_namespace_node_is_no_admin_queue(pf_a: Pf) -> None:
-    namespace = next(path.name for path in Path("/dev").glob("nvme*n1"))
+    namespace = medium().name
     with pytest.raises(NotSupportedError, match="is not a controller"):
         PassthruQueue(f"/dev/{namespace}", DirectorySysfs(), namespace)
     with pytest.raises(NotSupportedError, match="is not the node of controller"):

@@ -14,7 +14,7 @@ import pytest
 from nvmelm.errors import BusyError, NotSupportedError
 from nvmelm.host import Mount
 from nvmelm.host.local.machine import LocalHost
-from tests.lab.machine import Pf, group_of, put, wait_for
+from tests.lab.machine import Pf, group_of, medium, put, wait_for
 
 HOLD_THE_LOCK = """
 import sys
@@ -61,8 +61,8 @@ def test_a_process_that_holds_a_vf_is_named(host: LocalHost, enabled: list[str])
     assert host.openers(nodes) == []
 
 
-def test_a_mounted_namespace_is_in_the_mounts(host: LocalHost, pf_a: Pf, tmp_path: Path) -> None:
-    namespace = next(path.name for path in Path("/sys/block").glob("nvme*n1") if path.name.startswith(pf_a.node))
+def test_a_mounted_namespace_is_in_the_mounts(host: LocalHost, pf_a: Pf, pf_b: Pf, tmp_path: Path) -> None:
+    namespace = medium().name
     where = tmp_path / "a place"
     where.mkdir()
     subprocess.run(["mkfs.ext4", "-q", "-F", f"/dev/{namespace}"], check=True)

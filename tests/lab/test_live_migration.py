@@ -17,55 +17,12 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
-from tests.lab.machine import Cli, Pf, wait_for
-from tests.lab.moves import Gate, Two, prepared, script
-from tests.lab.vfio_driver import ENTRIES, IO_CQ, IO_SQ, IOVA, Function, Memory, Pair, block, get, put
+from tests.lab.machine import Pf, wait_for
+from tests.lab.moves import Gate, Two, passthru, prepared, runs, script, state_of
+from tests.lab.nvme_driver import ENTRIES, IO_CQ, IO_SQ, IOVA, put, settle, work
+from tests.lab.vfio_driver import Function, Memory
 
 FULL = ENTRIES - 1  # what a queue holds
-
-
-@pytest.fixture
-def two(hmlms: None, scratch_host: None, tmp_path: Path) -> Two:
-    """Return both hosts; what the test leaves is put back."""
-    return Two(Cli(tmp_path / "here"), Cli(tmp_path / "there"), tmp_path)
-
-
-def settle(function: Function, pair: Pair) -> None:
-    """Every command that waits completes with success, and nothing comes after that."""
-    assert set(function.complete(pair, len(pair.waiting))) <= {0}
-    assert function.nothing_more(pair)
-
-
-def work(function: Function, pair: Pair, numbers: range) -> None:
-    """Write pages and take their completions, a few at a time; read them again."""
-    for first in numbers[::8]:
-        for number in range(first, min(first + 8, numbers.stop)):
-            put(function, pair, number)
-        settle(function, pair)
-    assert [get(function, pair, number) for number in numbers[-8:]] == [block(number) for number in numbers[-8:]]
-
-
-def state_of(pf: Pf, cntlid: str, *, version: int = 1, offset: int = 0, length: int = 104) -> bytes:
-    """Return part of a controller's state, by nvme-cli."""
-    words = {"opcode": 0x42, "cdw10": version << 16, "cdw11": int(cntlid), "cdw12": offset, "cdw15": length // 4 - 1}
-    done = passthru(pf, words, "--read", "--raw-binary", f"--data-len={length}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def runs(pf: Pf) -> bool:
-    """Return whether the first secondary is online and not suspended."""
-    one = pf.secondaries()[0]
-    return bool(one["secondary-controller-state"]) and not state_of(pf, str(one["secondary-controller-identifier"]))[2]
-
-
-def passthru(pf: Pf, words: dict[str, int], *more: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Send one admin command by nvme-cli."""
-    named = [f"--{name}={value:#x}" for name, value in words.items()]
-    command = ["nvme", "admin-passthru", f"/dev/{pf.node}", *named, *more]
-    return subprocess.run(command, input=data, capture_output=True, check=False)
 
 
 def test_a_guest_that_writes_throughout_gets_each_completion_once_there_and_back(

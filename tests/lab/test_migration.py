@@ -10,7 +10,8 @@ import pytest
 from tests.lab import guest
 from tests.lab.machine import Cli, Pf
 from tests.lab.moves import Gate, Two, prepared
-from tests.lab.vfio_driver import Function, Memory, block, get, put
+from tests.lab.nvme_driver import block, get, put
+from tests.lab.vfio_driver import Function, Memory
 
 
 def test_a_state_goes_from_one_primary_to_another(
