@@ -41,7 +41,7 @@ lab: $(LAB) ## steps 1-5 on a real kernel with an SR-IOV NVMe controller in QEMU
 	@$(BIN)/python -m tests.lab --boot
 
 lab-qemu: ## a QEMU for the lab whose controllers can migrate; then make lab QEMU=.lab-qemu/qemu-system-x86_64
-	@$(PYTHON) -m tests.lab.qemu.build
+	@$(PYTHON) -m tests.lab.qemu.build $(if $(LAB_CACHE),--cache '$(LAB_CACHE)')
 
 lab-vmm: ## a stock QEMU >= 8.1 beside the installed one, as the VMM of VMs that move
 	@$(PYTHON) -m tests.lab.qemu.vmm

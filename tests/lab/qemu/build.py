@@ -6,6 +6,9 @@ Debian's source package of QEMU, as the machine's own apt fetches and checks it;
     qemu-system-x86_64   the emulator; firmware is the one of Debian's packages
     apt/                 what apt keeps for this, apart from the system's
     qemu-VERSION/        the source and, in build/, the objects: run again, only what changed is compiled
+
+With ``--cache`` a binary is kept under the digest of all that it is made from, and taken from there the next time; then
+nothing of a compiler is needed.
 """
 
 from __future__ import annotations
@@ -133,6 +136,38 @@ def build(tree: Path, jobs: int) -> Path:
     return objects / BINARY
 
 
+def content_key() -> str:
+    """Return a digest of what a binary is made from: our files and lines, options, QEMU's version, the system."""
+    ours = [path.read_bytes() for path in sorted(Path(__file__).parent.iterdir()) if path.suffix in (".c", ".h")]
+    system = Path("/etc/os-release")
+    words = repr((HOOKS, DEVICES, OPTIONS, _installed_version(), system.read_text() if system.exists() else ""))
+    return hashlib.sha256(b"\0".join([*ours, words.encode()])).hexdigest()
+
+
+def provide(into: Path, jobs: int, cache: Path | None) -> Path:
+    """Return the binary in a directory: the one that the cache has, or a new one, which the cache then has.
+
+    Raises:
+        BuildError: it cannot be built; the message names what is missing, or the log.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    binary, kept = into / BINARY, cache / content_key() / BINARY if cache else None
+    if kept is not None and kept.exists():
+        shutil.copy2(kept, binary)
+        return binary
+    missing = missing_packages()
+    if missing:
+        raise BuildError(f"something is missing: apt-get install --no-install-recommends {' '.join(missing)}")
+    tree = fetch(into)
+    prepare(tree)
+    _run(["strip", "-o", str(binary), str(build(tree, jobs))])
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(binary, kept.with_suffix(".new"))
+        kept.with_suffix(".new").rename(kept)
+    return binary
+
+
 def _installed_version() -> str | None:
     done = subprocess.run(
         ["dpkg-query", "--show", "--showformat=${source:Version}", PACKAGE], capture_output=True, text=True, check=False
@@ -169,18 +204,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.lab.qemu.build", description=__doc__)
     parser.add_argument("--into", type=Path, default=DIRECTORY, help="where (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at once (default: %(default)s)")
+    parser.add_argument("--cache", type=Path, help="where binaries are kept, each under the digest of its making")
     arguments = parser.parse_args()
-    into: Path = arguments.into
     try:
-        missing = missing_packages()
-        if missing:
-            raise BuildError(f"something is missing: apt-get install --no-install-recommends {' '.join(missing)}")
-        into.mkdir(parents=True, exist_ok=True)
-        tree = fetch(into)
-        prepare(tree)
-        built = build(tree, arguments.jobs)
-        binary = into / BINARY
-        _run(["strip", "-o", str(binary), str(built)])
+        binary = provide(arguments.into, arguments.jobs, arguments.cache)
     except BuildError as error:
         print(f"build: {error}", file=sys.stderr)
         return 1

@@ -104,3 +104,28 @@ def test_what_is_missing_is_named_by_its_debian_package(monkeypatch: pytest.Monk
 def test_both_files_say_their_licence() -> None:
     for name in hooks.FILES:
         assert "SPDX-License-Identifier: MIT" in (hooks.HERE / name).read_text().splitlines()[1]
+
+
+def test_a_binary_is_built_once_for_all_that_it_is_made_from(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    built: list[str] = []
+
+    def compiled(_tree: Path, _jobs: int) -> Path:
+        built.append("built")
+        (tree / "built").write_text("binary")
+        return tree / "built"
+
+    monkeypatch.setattr(build, "missing_packages", list)
+    monkeypatch.setattr(build, "fetch", lambda _into: tree)
+    monkeypatch.setattr(build, "prepare", lambda _tree: None)
+    monkeypatch.setattr(build, "build", compiled)
+    monkeypatch.setattr(build, "_run", lambda words: Path(words[2]).write_bytes(Path(words[3]).read_bytes()))
+    monkeypatch.setattr(build, "_installed_version", lambda: "1:7.2")
+    cache = tmp_path / "cache"
+    for number in range(2):  # another clone has the same cache
+        assert build.provide(tmp_path / f"clone{number}", 1, cache).read_text() == "binary"
+    assert built == ["built"]
+    monkeypatch.setattr(build, "HOOKS", (HEADER,))
+    build.provide(tmp_path / "clone0", 1, cache)
+    assert built == ["built", "built"]
