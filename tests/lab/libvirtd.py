@@ -18,7 +18,7 @@ from tests.lab.machine import wait_for
 URI = "qemu:///system"
 HOOK = Path("/etc/libvirt/hooks/qemu.d/nvmelm")
 #: What a distribution does besides: another user, labels, cgroups and a /dev of its own, none of which the guest has.
-_CONFIGURATION = """
+CONFIGURATION = """
 user = "root"
 group = "root"
 security_driver = "none"
@@ -35,13 +35,9 @@ def daemon() -> Iterator[subprocess.Popen[bytes]]:
     """Run libvirtd until the block ends, with nvmelm's hook: hooks that come later are not seen by a running one."""
     HOOK.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(str(files("nvmelm") / "share/libvirt/nvmelm"), HOOK)
-    Path("/etc/libvirt/qemu.conf").write_text(_CONFIGURATION)
+    Path("/etc/libvirt/qemu.conf").write_text(CONFIGURATION)
     Path("/etc/libvirt/libvirtd.conf").write_text('auth_unix_rw = "none"\nlog_outputs = "3:stderr"\n')
-    if not any(line.startswith("libvirt-qemu:") for line in Path("/etc/passwd").read_text().splitlines()):
-        # Its package makes this user, without which the daemon does not begin; a container's image may lack it.
-        with Path("/etc/passwd").open("a") as users, Path("/etc/group").open("a") as groups:
-            users.write("libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin\n")
-            groups.write("libvirt-qemu:x:64055:\n")
+    make_user()
     shutil.rmtree("/etc/libvirt/qemu/networks", ignore_errors=True)  # no domain here has a network
     places = [os.fspath(Path(sys.executable).parent), os.environ["PATH"]]
     environment = {**os.environ, "PATH": ":".join(places)}  # where a hook finds nvmelm
@@ -54,6 +50,14 @@ def daemon() -> Iterator[subprocess.Popen[bytes]]:
             yield one
         finally:
             one.terminate()
+
+
+def make_user() -> None:
+    """Make the user without which the daemon does not begin; its package makes it, a container's image may lack it."""
+    if not any(line.startswith("libvirt-qemu:") for line in Path("/etc/passwd").read_text().splitlines()):
+        with Path("/etc/passwd").open("a") as users, Path("/etc/group").open("a") as groups:
+            users.write("libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin\n")
+            groups.write("libvirt-qemu:x:64055:\n")
 
 
 def xml(
@@ -91,10 +95,15 @@ def xml(
 
 def hostdev(address: str, managed: str = "no") -> str:
     """Return the element of a host function, as an operator would type it."""
+    source = f"<source>{address_element(address)}</source>"
+    return f"<hostdev mode='subsystem' type='pci' managed='{managed}'>{source}</hostdev>"
+
+
+def address_element(address: str) -> str:
+    """Return the element of a PCI address."""
     domain, bus, rest = address.split(":")
     slot, function = rest.split(".")
-    place = f"domain='0x{domain}' bus='0x{bus}' slot='0x{slot}' function='0x{function}'"
-    return f"<hostdev mode='subsystem' type='pci' managed='{managed}'><source><address {place}/></source></hostdev>"
+    return f"<address domain='0x{domain}' bus='0x{bus}' slot='0x{slot}' function='0x{function}'/>"
 
 
 class Domains:
