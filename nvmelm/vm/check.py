@@ -253,6 +253,10 @@ def _monitored(monitor: Monitor) -> Iterator[Reason]:
         message = f"the migration capability {capability} is on, which goes with no VFIO device"
         fix = f'migrate-set-capabilities: {{"capability": "{capability}", "state": false}}'
         yield _reason("blocks", "vm-capability", message, fix)
+    if view.lacks_return_path(monitor):
+        message = "the VMM does not listen to the destination: a VM that is refused there waits paused here"
+        fix = 'at both ends, migrate-set-capabilities: {"capability": "return-path", "state": true}; or then, cont'
+        yield _reason("costs", "return-path", message, fix)
     for device in view.devices(monitor):
         yield from _of_device(device)
 

@@ -36,6 +36,7 @@ MOST_BLOCKERS = 16
 
 #: Migration capabilities that go with no VFIO device.
 _BLOCKING = ("postcopy-ram", "background-snapshot")
+_RETURN_PATH = "return-path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +118,27 @@ def blocking_capabilities(monitor: Monitor) -> tuple[str, ...]:
 
     Source: QEMU, docs/devel/migration/vfio.rst, and ``query-migrate-capabilities`` of its QMP reference.
     """
+    on = _capabilities(monitor, state=True)
+    return tuple(name for name in _BLOCKING if name in on)
+
+
+def lacks_return_path(monitor: Monitor) -> bool:
+    """Return whether the VMM could hear what becomes of its VM at the destination, and would not.
+
+    Without it QEMU's source has migrated as soon as its last byte is in the socket, and waits paused (postmigrate) when
+    the destination refuses.
+
+    Source: QEMU, docs/devel/migration/main.rst, "Return path".
+    """
+    return _RETURN_PATH in _capabilities(monitor, state=False)
+
+
+def _capabilities(monitor: Monitor, *, state: bool) -> list[object]:
+    """Return the migration capabilities that are on, or off; what a VMM says may be no text, and have no hash."""
     rows = _optional(monitor, "query-migrate-capabilities")
     if not isinstance(rows, list):  # a VMM without the command has no such capability
-        return ()
-    on = [row.get("capability") for row in rows if isinstance(row, dict) and row.get("state") is True]
-    return tuple(name for name in _BLOCKING if name in on)  # a list: what a VMM says may be no text, and have no hash
+        return []
+    return [row.get("capability") for row in rows if isinstance(row, dict) and row.get("state") is state]
 
 
 def _optional(monitor: Monitor, command: str) -> object:

@@ -112,6 +112,15 @@ def test_what_only_costs_does_not_keep_a_vm(bench: Bench) -> None:
     assert report.can_migrate
 
 
+def test_a_vmm_that_does_not_listen_to_the_destination_costs_a_cont_and_is_named(bench: Bench) -> None:
+    bench.answers["query-migrate-capabilities"] = [{"capability": "return-path", "state": False}]
+    found = bench.check()
+    assert [(reason.level, reason.code) for reason in found.reasons] == [("costs", "return-path")]
+    assert "cont" in found.reasons[0].fix
+    bench.answers["query-migrate-capabilities"] = [{"capability": "return-path", "state": True}]
+    assert bench.check().reasons == ()
+
+
 def test_a_function_that_may_only_arrive_does_not_leave(bench: Bench) -> None:
     bench.mark(Role.RESUMABLE)
     assert bench.codes() == [("blocks", "wrong-mark")]
