@@ -7,5 +7,6 @@
     manpages     man pages
     completions  completion for shells
     schemas      the JSON Schema of every document
+    examples     one command line for each verb
     places       the environment, and the files nvmelm keeps
 """
