@@ -11,13 +11,21 @@
     |-- TimedOutError              exit 7   a deadline passed
     |-- RolledBackError            exit 8   failed, and everything was put back
     |-- UncertainError             exit 9   an operator must look
+    |   `-- CopyLostError          exit 9   a controller does not hold its state any more
     |-- NotReadyError              exit 10  something has to be done first
     |-- HostError                  exit 1   the kernel refused; carries path and errno
     |   |-- PermissionDeniedError  exit 1   needs root
     |   |-- DeviceGoneError        exit 1   the device vanished
-    |   `-- UeventsLostError       exit 1   the kernel said more than was listened to
+    |   |-- UeventsLostError       exit 1   the kernel said more than was listened to
+    |   `-- RecordInDoubtError     exit 1   whether an owner was written down is not known
     |-- MalformedError             exit 1   a device, file or peer sent bytes that mean nothing
     |-- ImageError                 exit 1   a saved state that may not be used
+    |-- LinkLostError              exit 1   the other host is not there any more
+    |   `-- AnswerLostError        exit 1   it was asked, and may have acted
+    |-- RemoteError                its own  what went wrong on the other host
+    |-- SourceGaveUpError          exit 1   the source aborted the session
+    |-- WrongDigestError           exit 1   what arrived is not what was sent
+    |-- CalloutError               exit 1   a callout failed, or did not end in time
     |-- ReplayMismatchError        exit 1   a replay was asked something its recording does not hold
     `-- InterruptedByUserError     exit 130 Ctrl-C; nothing was changed, or all of it was undone
 
@@ -134,6 +142,13 @@ class UncertainError(NvmelmError):
     kind = "uncertain"
 
 
+class CopyLostError(UncertainError):
+    """A controller does not hold the state any more that a session counts on: it, its primary or its host was reset."""
+
+    def __init__(self, message: str, *, cause: str = "", fix: str = "") -> None:
+        super().__init__(message, cause=cause, fix=fix, reason="target-gone")
+
+
 class MalformedError(NvmelmError):
     """Bytes from a device, a file or a peer do not have the shape their specification gives them."""
 
@@ -144,6 +159,46 @@ class ImageError(NvmelmError):
     """A state image is truncated, altered, foreign or newer than this program."""
 
     kind = "image"
+
+
+class LinkLostError(NvmelmError):
+    """The other side is not there any more: its end was closed, or it said nothing for too long."""
+
+    kind = "link_lost"
+
+    def __init__(self, message: str, *, cause: str = "") -> None:
+        super().__init__(message, cause=cause, fix="nvmelm recover, on either host", reason="link-lost")
+
+
+class AnswerLostError(LinkLostError):
+    """The other host was asked, and what it said is not known: it may run the controllers by now."""
+
+
+class RemoteError(NvmelmError):
+    """What went wrong on the other host, in that host's words; a subclass has that host's exit code."""
+
+    kind = "remote"
+
+
+class SourceGaveUpError(NvmelmError):
+    """The source aborted the session, and runs its controllers again."""
+
+    kind = "source_gave_up"
+
+    def __init__(self, why: str) -> None:
+        super().__init__("the source gave up", cause=why, reason="source-gave-up")
+
+
+class WrongDigestError(NvmelmError):
+    """What arrived is not what was sent."""
+
+    kind = "wrong_digest"
+
+
+class CalloutError(NvmelmError):
+    """A callout failed, or did not end in time."""
+
+    kind = "callout"
 
 
 class ReplayMismatchError(NvmelmError):
@@ -198,6 +253,13 @@ class UeventsLostError(HostError):
     """The kernel said more than was taken in time; what is known has to be read anew."""
 
     kind = "uevents_lost"
+
+
+class RecordInDoubtError(HostError):
+    """A record may be on the disk or not: the disk failed, or somebody replaced the file, while it was written."""
+
+    def __init__(self, message: str, *, path: str, cause: str, fix: str) -> None:
+        super().__init__(message, path=path, cause=cause, fix=fix, reason="sessions-doubtful")
 
 
 #: What an errno means where a file was to be opened, read or written, and what to do; by its number.

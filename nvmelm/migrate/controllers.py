@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from nvmelm.commands import AdminCommandError, execute, virtualization
-from nvmelm.errors import NvmelmError, UncertainError
+from nvmelm.errors import CopyLostError, NvmelmError
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Secondary
@@ -26,7 +26,6 @@ from nvmelm.wire.opcodes import ResourceType
 
 #: Admin queues of the Linux driver hold 32 commands; more threads would only wait there.
 _AT_ONCE = 16
-_LOST = "target-gone"
 
 T = TypeVar("T")
 
@@ -85,7 +84,7 @@ class Resumed:
     @property
     def worst(self) -> Exception:
         """Return the failure to speak of: a lost state before a refusal."""
-        return min(self.failures, key=lambda one: getattr(one, "reason", "") != _LOST)
+        return min(self.failures, key=lambda failure: not isinstance(failure, CopyLostError))
 
 
 def resume(pf: OpenPrimary, controllers: Iterable[Moving], *, strict: bool = False) -> list[str]:
@@ -124,11 +123,10 @@ def try_resume(pf: OpenPrimary, controllers: Iterable[Moving], *, strict: bool) 
 
 
 def _lost(one: Moving) -> NvmelmError:
-    return UncertainError(
+    return CopyLostError(
         f"{one.cntlid:#06x} does not hold its state any more",
         cause="it was not suspended any more: it, or its primary, was reset meanwhile",
         fix="nvmelm recover --give-up SESSION here, then nvmelm recover at the other host, which still holds it",
-        reason=_LOST,
     )
 
 

@@ -14,11 +14,15 @@ from typing import Any
 
 from nvmelm.errors import (
     BusyError,
+    CopyLostError,
     InterruptedByUserError,
+    LinkLostError,
     MalformedError,
     NvmelmError,
+    SourceGaveUpError,
     UncertainError,
     UsageError,
+    WrongDigestError,
     origin,
     unexpected,
 )
@@ -33,12 +37,12 @@ from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.crossing import locked_for_arrival
 from nvmelm.migrate.gate import manifest_of
 from nvmelm.migrate.link import messages
-from nvmelm.migrate.link.frames import DATA, Link, LinkLostError
+from nvmelm.migrate.link.frames import DATA, Link
 from nvmelm.migrate.link.messages import greet, send
-from nvmelm.migrate.link.streams import Rehearsal, WrongDigestError
-from nvmelm.migrate.loading import Loading, SourceGaveUpError
+from nvmelm.migrate.link.streams import Rehearsal
+from nvmelm.migrate.loading import Loading
 from nvmelm.migrate.queues import require_none
-from nvmelm.migrate.recovery.settle import answer
+from nvmelm.migrate.recovery.settle import answer_other_host
 from nvmelm.ownership.sessions import Record, Sessions, Side, State, new_record
 from nvmelm.prepare import guards
 from nvmelm.prepare.kept import Kept
@@ -69,7 +73,7 @@ def serve(host: Host, link: Link, *, points: Points, name: str) -> None:
             with open_primary(host, opening.pf) as pf, Sessions(host) as sessions:  # locked once all is agreed
                 Destination(pf, sessions, link, points, opening, digest=digest).run()
         elif isinstance(opening, messages.Settle):
-            answer(host, link, opening, points)
+            answer_other_host(host, link, opening, points)
         elif opening is not None and not isinstance(opening, messages.Bye):
             raise messages.unexpected(opening, link.peer)
     except NvmelmError as error:
@@ -360,18 +364,19 @@ class Destination:
             stand: how the controllers stand, when they are not all suspended.
         """
         failure = _as_ours(error)
-        lost = failure.reason == "target-gone"
-        if lost and not stand:
-            stand = f"the states moved into {self.known.names} are not all there any more; nothing runs"
         self.points.report(Point.UNCERTAIN)
+        what = f"session {self.known.id} is {self.known.state} here; "
+        if isinstance(failure, CopyLostError):
+            return CopyLostError(
+                what + (stand or f"the states moved into {self.known.names} are not all there any more; nothing runs"),
+                cause=failure.message,
+                fix=failure.fix.replace("SESSION", self.known.id[:8]),
+            )
         return UncertainError(
-            f"session {self.known.id} is {self.known.state} here; "
-            + (stand or f"the controllers {self.known.names} stay suspended"),
+            what + (stand or f"the controllers {self.known.names} stay suspended"),
             cause=failure.message,
-            fix=failure.fix.replace("SESSION", self.known.id[:8])
-            if lost
-            else "nvmelm recover, on either host, as soon as the two can speak",
-            reason="target-gone" if lost else "session-uncertain",
+            fix="nvmelm recover, on either host, as soon as the two can speak",
+            reason="session-uncertain",
         )
 
     def _tell(self, message: messages.Message) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nvmelm.commands import AdminCommandError
-from nvmelm.errors import MalformedError, NvmelmError
+from nvmelm.errors import MalformedError, SourceGaveUpError
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture
 from nvmelm.inventory.state_reader import WORTH_A_THREAD_S
@@ -239,15 +239,6 @@ class Loading:
             retries=retries,
         )
         return replace(done, seconds=max(0.0, done.seconds - (image.waited_s - waited_before)))
-
-
-class SourceGaveUpError(NvmelmError):
-    """The source aborted the session, and runs its controllers again."""
-
-    kind = "source_gave_up"
-
-    def __init__(self, why: str) -> None:
-        super().__init__("the source gave up", cause=why, reason="source-gave-up")
 
 
 def _sent(frame: Frame, peer: str) -> messages.Sent:

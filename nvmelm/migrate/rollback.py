@@ -10,8 +10,11 @@ from typing import Protocol
 from nvmelm.errors import (
     ExitCode,
     InterruptedByUserError,
+    LinkLostError,
     MalformedError,
     NvmelmError,
+    RecordInDoubtError,
+    RemoteError,
     RolledBackError,
     UncertainError,
     unexpected,
@@ -20,12 +23,12 @@ from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.migrate import controllers
 from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.link import messages
-from nvmelm.migrate.link.frames import Link, LinkLostError
+from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.messages import send
-from nvmelm.migrate.recovery.settle import ask
+from nvmelm.migrate.recovery.settle import ask_other_host
 from nvmelm.migrate.recovery.standing import DRIVEN, Standing, look, not_whole
 from nvmelm.migrate.request import Measured
-from nvmelm.ownership.sessions import DOUBTFUL, Record, Sessions, State
+from nvmelm.ownership.sessions import Record, Sessions, State
 from nvmelm.process.interrupts import OutOfTimeError, let_go
 
 #: How long the destination gets to put itself back; the guest runs again by then.
@@ -34,6 +37,7 @@ _ABORT_S = 60.0
 _LAST_WORDS_S = 5.0
 #: How much of what was on its way is looked through for the destination's own reason.
 _MAX_LATE_MESSAGES = 64
+_LINK_FIX = "look at the network and the destination; try again"
 #: What a failure that was put back is no more than: the others say what the device or the other host cannot.
 _PUT_BACK = (
     ExitCode.FAILED,
@@ -103,7 +107,7 @@ def roll_back(source: Begun, error: Exception | KeyboardInterrupt) -> NvmelmErro
     notes: list[str] = []
     unsuspended: list[str] = []
     stood_still = 0.0
-    if failure.reason == DOUBTFUL and source.suspended_at is not None:
+    if isinstance(failure, RecordInDoubtError) and source.suspended_at is not None:
         # The give-away may be on the disk. Running again has to be there first, or a crash would bring that back.
         try:
             record = source.record = source.sessions.move(record, State.ROLLING_BACK, failure.message[:500])
@@ -172,7 +176,7 @@ def _abort(link: Link, failure: NvmelmError) -> bool:
     """Have the destination put itself back; return whether it has."""
     deadline = time.monotonic() + _ABORT_S
     with suppress(LinkLostError, MalformedError):
-        if not isinstance(failure, messages.RemoteError):
+        if not isinstance(failure, RemoteError):
             send(link, messages.Abort(why=failure.message[:4096]))
         while (left := deadline - time.monotonic()) > 0:
             frame = link.receive(deadline_s=left)
@@ -188,7 +192,7 @@ def _told_again(source: Begun) -> bool:
         return False
     source.link.close()  # who still waits there for the rest of a frame holds the PF until it sees the end
     with suppress(NvmelmError), source.reconnect() as link:
-        settled = ask(link, source.known, source.name)
+        settled = ask_other_host(link, source.known, source.name)
         return settled.state in (State.ABANDONED, None)  # None: it had not begun
     return False
 
@@ -246,7 +250,7 @@ def _ending(failure: NvmelmError, stood_still_s: float, notes: list[str], lost: 
         ended = RolledBackError(
             f"{failure.message}; the source runs as before",
             cause=failure.cause,
-            fix=failure.fix if failure.reason != "link-lost" else "look at the network and the destination; try again",
+            fix=_LINK_FIX if isinstance(failure, LinkLostError) else failure.fix,
             reason=failure.reason,
         )
     if ended is not failure:

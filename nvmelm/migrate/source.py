@@ -22,7 +22,16 @@ from typing import Any
 
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.verdict import Verdict
-from nvmelm.errors import BusyError, IncompatibleError, MalformedError, NvmelmError, UncertainError, origin
+from nvmelm.errors import (
+    BusyError,
+    IncompatibleError,
+    LinkLostError,
+    MalformedError,
+    NvmelmError,
+    RemoteError,
+    UncertainError,
+    origin,
+)
 from nvmelm.host import Progress
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Secondary
@@ -32,7 +41,7 @@ from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.crossing import leaving
 from nvmelm.migrate.gate import choose, manifest_of, require_compatible
 from nvmelm.migrate.link import messages
-from nvmelm.migrate.link.frames import DATA, Link, LinkLostError
+from nvmelm.migrate.link.frames import DATA, Link
 from nvmelm.migrate.link.messages import expect, greet, send
 from nvmelm.migrate.link.streams import Rehearsal
 from nvmelm.migrate.request import Measured, Wishes
@@ -379,7 +388,7 @@ class Source:
 
     def _uncertain(self, error: NvmelmError) -> UncertainError:
         here = f"here: {self.known.state}, {self.known.names} stay suspended"
-        told = isinstance(error, messages.RemoteError)
+        told = isinstance(error, RemoteError)
         there = error.cause if told else "there: last known to hold every state, suspended"
         uncertain = UncertainError(
             f"the controllers were given away, and {self.link.peer} does not say that they run",

@@ -2,9 +2,9 @@
 
 ::
 
-    record    a session, and the states it may go through on either side
-    decisions  what becomes of a session that was cut off: a table
-    sessions  the sessions of this host, in a database that is on the disk before a call returns
+    record        a session, and the states it may go through on either side
+    decisions     what becomes of a session that was cut off: a table
+    sessions      the sessions of this host, in a database that is on the disk before a call returns
     sessions_log  whether the log of the database of sessions holds on the disk what the processes that use it believe
 
 What becomes of a session that was cut off is :mod:`nvmelm.migrate.recovery`; what sessions forbid other verbs is

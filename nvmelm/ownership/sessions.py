@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from nvmelm.disk import store
 from nvmelm.disk.private import private_directory
-from nvmelm.errors import BusyError, HostError, MalformedError, UncertainError
+from nvmelm.errors import BusyError, HostError, MalformedError, RecordInDoubtError, UncertainError
 from nvmelm.host import Host
 from nvmelm.ownership import sessions_log
 from nvmelm.ownership.record import (
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     import sqlite3
 
 __all__ = [
-    "DOUBTFUL",
     "FIRST",
     "NEXT",
     "NOT_OURS",
@@ -49,8 +48,8 @@ __all__ = [
     "sessions_path",
 ]
 
-#: The reason of a HostError after which a record may be on the disk all the same: the disk itself failed.
-DOUBTFUL = "sessions-doubtful"
+_BEFORE = "who owns a controller is written down before it is acted upon"
+_REPAIR = "make room on the file system, or repair it; then nvmelm recover"
 #: What is written before somebody else counts on it: that must be what the next nvmelm reads.
 _DECIDING = frozenset({State.GIVEN_AWAY, State.ACCEPTED, State.ABANDONED, State.TAKING})
 _Files = tuple[tuple[int, int] | None, ...]
@@ -273,9 +272,10 @@ class Sessions:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
         except sqlite3.OperationalError as error:  # full, read-only, locked for too long; or a disk that fails
+            # The low byte is the primary code: an extended one, such as IOERR_FSYNC, says in which call it happened.
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
-                raise self._unwritable(str(error), reason="sessions-doubtful") from error
-            raise self._unwritable(str(error), reason="sessions-unwritable") from error
+                raise self._in_doubt(str(error)) from error
+            raise self._unwritable(str(error)) from error
         except sqlite3.IntegrityError as error:
             raise _repeated() from error
         except sqlite3.DatabaseError as error:
@@ -286,7 +286,7 @@ class Sessions:
                 reason="sessions-damaged",
             ) from error
         except OSError as error:
-            raise self._unwritable(error.strerror or str(error), reason="sessions-unwritable") from error
+            raise self._unwritable(error.strerror or str(error)) from error
 
     def _connect(self) -> sqlite3.Connection:
         """Open the database; one connection is kept, since the last one to close tidies the log up."""
@@ -320,22 +320,26 @@ class Sessions:
         """Return which files the database consists of: the log and its index hold what was written last."""
         return tuple(_identity(self.path.with_name(self.path.name + end)) for end in ("", "-wal", "-shm"))
 
-    def _replaced(self) -> HostError:
-        return HostError(
+    def _replaced(self) -> RecordInDoubtError:
+        return RecordInDoubtError(
             f"cannot keep the session: {self.path} was removed or replaced meanwhile",
             path=str(self.path),
             cause="who owns a controller was written into a file that nobody will find again",
             fix="find out who did that; then nvmelm recover, on either host",
-            reason=DOUBTFUL,
         )
 
-    def _unwritable(self, text: str, *, reason: str) -> HostError:
+    def _in_doubt(self, text: str) -> RecordInDoubtError:
+        return RecordInDoubtError(
+            f"cannot keep the session: {self.path}: {text}", path=str(self.path), cause=_BEFORE, fix=_REPAIR
+        )
+
+    def _unwritable(self, text: str) -> HostError:
         return HostError(
             f"cannot keep the session: {self.path}: {text}",
             path=str(self.path),
-            cause="who owns a controller is written down before it is acted upon",
-            fix="make room on the file system, or repair it; then nvmelm recover",
-            reason=reason,
+            cause=_BEFORE,
+            fix=_REPAIR,
+            reason="sessions-unwritable",
         )
 
 

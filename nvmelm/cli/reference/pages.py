@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from nvmelm.cli.frame import codes
-from nvmelm.cli.reference import tree
+from nvmelm.cli.reference import ownership, tree
 from nvmelm.cli.reference.examples import EXAMPLES
 from nvmelm.cli.reference.places import ENVIRONMENT, FILES
 from nvmelm.cli.reference.schemas import schemas
@@ -26,7 +26,7 @@ from nvmelm.wire.status import Status
 from nvmelm.wire.status_table import ROWS
 
 #: Where a page that is written by hand shows a table that is made.
-_BLOCK = re.compile(r"(<!-- exit codes: made by `make pages` -->\n).*?(\n<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- ([a-z ]+): made by `make pages` -->\n).*?(\n<!-- end -->)", re.DOTALL)
 _MADE = "<!-- Made by `make pages`; edit the code it is made from. -->"
 
 
@@ -51,8 +51,24 @@ def by_hand(directory: Path) -> list[Path]:
 
 def refreshed(text: str) -> str:
     """Return a page with the tables it shows made anew."""
-    table = "\n".join(_table(("exit", "means"), ((str(int(code)), row.meaning) for code, row in _exits()))).strip()
-    return _BLOCK.sub(lambda block: f"{block[1]}\n{table}\n{block[2]}", text)
+    return _BLOCK.sub(lambda block: f"{block[1]}\n{_blocks()[block[2]]}\n{block[3]}", text)
+
+
+def _blocks() -> Mapping[str, str]:
+    """Return the tables that pages show, by their names."""
+    exits = _table(("exit", "means"), ((str(int(code)), row.meaning) for code, row in _exits()))
+    return {
+        "exit codes": "\n".join(exits).strip(),
+        "pairs of states": _as_it_stands(ownership.pairs()),
+        "one host alone": _as_it_stands(ownership.alone()),
+        "courses": _as_it_stands(ownership.courses()),
+    }
+
+
+def _as_it_stands(rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a table whose cells are Markdown already; the first row is its head."""
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join((head, re.sub(r"[^|]+", "---", head), *body))
 
 
 def _exits() -> Iterable[tuple[ExitCode, codes.Row]]:

@@ -7,7 +7,7 @@ import os
 from nvmelm.cli.frame.callouts import CalloutDirectory, points_of
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Run, verb
-from nvmelm.errors import NvmelmError, UncertainError, UsageError
+from nvmelm.errors import LinkLostError, NvmelmError, UncertainError, UsageError
 
 app = group("The other end of a migration.")
 
@@ -16,7 +16,6 @@ app = group("The other end of a migration.")
 def serve(run: Run, callouts: CalloutDirectory = None) -> int:
     """Take the destination's part of one migration over standard input and output; migrate starts this by ssh."""
     from nvmelm.migrate import destination
-    from nvmelm.migrate.link.frames import LinkLostError
     from nvmelm.migrate.link.remote import standard_link
     from nvmelm.process.interrupts import interruptible
 

@@ -15,19 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from nvmelm.errors import NvmelmError, UsageError
+from nvmelm.errors import CalloutError, UsageError
 from nvmelm.migrate.callouts import trusted
 from nvmelm.migrate.callouts.points import Point
 from nvmelm.process.program import Program
 
 SCHEMA, VERSION = "nvmelm.callout", 1
 _SHOWN_CHARACTERS = 400
-
-
-class CalloutError(NvmelmError):
-    """A callout failed, or did not end in time."""
-
-    kind = "callout"
 
 
 @dataclass(frozen=True, slots=True)

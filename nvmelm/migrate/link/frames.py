@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
-from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
+from nvmelm.errors import LinkLostError, MalformedError, NotSupportedError
 from nvmelm.harmless import harmless
 from nvmelm.migrate.link.buffers import Buffers
 from nvmelm.process.descriptor import Descriptor, DescriptorClosedError, Waker
@@ -83,15 +83,6 @@ class Frame(NamedTuple):
     kind: int
     stream: int
     payload: Buffer
-
-
-class LinkLostError(NvmelmError):
-    """The other side is not there any more: its end was closed, or it said nothing for too long."""
-
-    kind = "link_lost"
-
-    def __init__(self, message: str, *, cause: str = "") -> None:
-        super().__init__(message, cause=cause, fix="nvmelm recover, on either host", reason="link-lost")
 
 
 class Link:

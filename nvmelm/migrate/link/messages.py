@@ -32,8 +32,8 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from nvmelm import __version__
-from nvmelm.errors import ExitCode, MalformedError, NvmelmError
-from nvmelm.migrate.link.frames import MAX_MESSAGE_BYTES, MESSAGE, Frame, Link, LinkLostError
+from nvmelm.errors import ExitCode, LinkLostError, MalformedError, NvmelmError, RemoteError
+from nvmelm.migrate.link.frames import MAX_MESSAGE_BYTES, MESSAGE, Frame, Link
 from nvmelm.ownership.sessions import Side, State
 from nvmelm.state.image import digest
 from nvmelm.state.image.format import ImageHeader, ImageSource
@@ -242,12 +242,6 @@ AnyMessage = (
 _READER: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="type")])
 
 M = TypeVar("M", bound=Message)
-
-
-class RemoteError(NvmelmError):
-    """What went wrong on the other host, in that host's words; a subclass has that host's exit code."""
-
-    kind = "remote"
 
 
 _REMOTE: dict[int, type[RemoteError]] = {

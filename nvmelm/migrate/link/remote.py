@@ -10,9 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nvmelm.errors import HostError, host_error
+from nvmelm.errors import HostError, LinkLostError, host_error
 from nvmelm.inventory.address import Address
-from nvmelm.migrate.link.frames import SILENCE_S, Link, LinkLostError
+from nvmelm.migrate.link.frames import SILENCE_S, Link
 from nvmelm.process.child import start
 
 #: What is run there; it speaks the protocol over its standard input and output.

@@ -11,8 +11,8 @@ import queue
 import threading
 from typing import Self
 
-from nvmelm.errors import NvmelmError
-from nvmelm.migrate.link.frames import DATA, MAX_DATA_BYTES, Link, LinkLostError
+from nvmelm.errors import LinkLostError
+from nvmelm.migrate.link.frames import DATA, MAX_DATA_BYTES, Link
 from nvmelm.state.image.digest import begin, finished
 from nvmelm.state.image.stream import TailDigest
 from nvmelm.wire.layout import Buffer
@@ -162,9 +162,3 @@ class Rehearsal:
     def digest(self) -> str:
         """Return the digest of what has passed, in hexadecimal."""
         return finished(self._digest).hex()
-
-
-class WrongDigestError(NvmelmError):
-    """What arrived is not what was sent."""
-
-    kind = "wrong_digest"

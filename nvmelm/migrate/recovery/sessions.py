@@ -15,30 +15,29 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nvmelm.errors import NvmelmError, UncertainError, UsageError
+from nvmelm.errors import AnswerLostError, NvmelmError, RemoteError, UncertainError, UsageError
 from nvmelm.host import Host
 from nvmelm.inventory.find import find_primary
 from nvmelm.inventory.opened import OpenPrimary, open_primary, require_privilege
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.link.frames import Link
-from nvmelm.migrate.link.messages import RemoteError
 from nvmelm.migrate.recovery.settle import (
     BEFORE,
-    AnswerLostError,
-    alone,
-    ask,
+    as_sentence,
+    ask_other_host,
     finish_source,
     put_back,
     require_copy,
     require_no_contradiction,
     run_here,
     settle,
+    settle_unanswered,
+    settle_without_asking,
     take_back,
-    told,
-    unasked,
 )
-from nvmelm.ownership.record import GIVEN_UP
-from nvmelm.ownership.sessions import Record, Sessions, Side, State
+from nvmelm.ownership.decisions import GIVE_UP, TAKE
+from nvmelm.ownership.record import GIVEN_UP, Record, Side, State
+from nvmelm.ownership.sessions import Sessions
 from nvmelm.prepare.apply import Confirm
 from nvmelm.prepare.recover import SessionView
 
@@ -88,7 +87,7 @@ def recover_sessions(host: Host, means: Means, *, dry_run: bool = False) -> list
     """
     require_privilege(host)
     with Sessions(host) as sessions:
-        return [_one(host, sessions, record, means, dry_run=dry_run) for record in sessions.unfinished()]
+        return [_recover_session(host, sessions, record, means, dry_run=dry_run) for record in sessions.unfinished()]
 
 
 def take(host: Host, which: str, means: Means) -> SessionView:
@@ -104,27 +103,27 @@ def take(host: Host, which: str, means: Means) -> SessionView:
     """
     with Sessions(host) as sessions:
         record = before = _named(sessions, which)
-        if record.state not in (State.GIVEN_AWAY, State.LOADED, State.ACCEPTED):
+        if record.state not in TAKE:
             raise _nothing_to_decide(record)
-        with _opened(host, record) as opened:
-            require_copy(opened, record)
+        with _open(host, record) as pf:
+            require_copy(pf, record)
         means.confirm(
             f"session {record.id} is {record.state} here. If the other host ({record.peer or 'unknown'}) runs "
             f"{record.names}, or runs them later, two copies write to the same namespaces and destroy the data. Make "
             "sure that it is switched off, or that its copy is offline. Run them here?"
         )
         points = means.points(record.side)
-        record, heard = _heard_before_taking(host, sessions, record, means, points)
-        if record.over or heard.state is not None:
+        record, answer = _answer_before_taking(host, sessions, record, means, points)
+        if record.over or answer.state is not None:
             if record.state in _RUN_HERE:
-                return view(before, record, heard.state, "the other host agreed")
-            raise _held_elsewhere(record, heard)
-        with _opened(host, record) as opened:
+                return view(before, record, answer.state, "the other host agreed")
+            raise _held_elsewhere(record, answer)
+        with _open(host, record) as pf:
             record = _unchanged(sessions, record)
             if record.side is Side.SOURCE:
-                done = take_back(opened, sessions, record, State.TAKING, "taken back on an operator's word", points)
+                done = take_back(pf, sessions, record, State.TAKING, "taken back on an operator's word", points)
             else:
-                done = run_here(opened, sessions, record, points)
+                done = run_here(pf, sessions, record, points)
     return view(before, done, None, "on the operator's word")
 
 
@@ -137,7 +136,7 @@ def give_up(host: Host, which: str, means: Means) -> SessionView:
     """
     with Sessions(host) as sessions:
         record = _named(sessions, which)
-        if record.over or record.state is State.OPEN:
+        if record.state not in GIVE_UP:
             raise _nothing_to_decide(record)
         means.confirm(
             f"session {record.id} is {record.state} here. The copy of {record.names} on this host is destroyed; if "
@@ -159,36 +158,38 @@ def view(
         peer=before.peer,
         peer_state=peer_state,
         primary=before.primary,
-        cntlids=tuple(one.cntlid for one in before.controllers),
+        cntlids=tuple(moving.cntlid for moving in before.controllers),
         opened_at=before.opened_at,
         meaning=MEANING[before.state],
-        note=told(error) if error else note,
+        note=as_sentence(error) if error else note,
         reason=error.reason if error else "",
         resolved=after.over and error is None,
     )
 
 
-def _one(host: Host, sessions: Sessions, record: Record, means: Means, *, dry_run: bool) -> SessionView:
+def _recover_session(host: Host, sessions: Sessions, record: Record, means: Means, *, dry_run: bool) -> SessionView:
     """Decide one session, and say what came of it; one that fails does not keep the others back."""
     if dry_run:
         return view(record, record, None)
-    before, points, heard = record, means.points(record.side), _Heard(None)
+    before, points, answer = record, means.points(record.side), _Answer(None)
     try:
-        with _opened(host, record) as opened:
+        with _open(host, record) as pf:
             record = sessions.get(record.id, record.side) or record  # whoever held the lock may have gone on
             if record.over:
                 return view(before, record, None)
-            record = unasked(opened, sessions, record, points)
-        record, heard = _together(host, sessions, record, means, points)
-        if heard.silent and not record.over:
-            with _opened(host, record) as opened:
-                record = alone(opened, sessions, _unchanged(sessions, record), points)
+            record = settle_without_asking(pf, sessions, record, points)
+        record, answer = _together(host, sessions, record, means, points)
+        if answer.silent and not record.over:
+            with _open(host, record) as pf:
+                record = settle_unanswered(pf, sessions, _unchanged(sessions, record), points)
     except NvmelmError as error:
-        return view(before, sessions.get(record.id, record.side) or record, heard.state, error=error)
-    return view(before, record, heard.state, "" if record.over else heard.note, None if record.over else heard.silent)
+        return view(before, sessions.get(record.id, record.side) or record, answer.state, error=error)
+    return view(
+        before, record, answer.state, "" if record.over else answer.note, None if record.over else answer.silent
+    )
 
 
-class _Heard(NamedTuple):
+class _Answer(NamedTuple):
     """What the other host said.
 
     Attributes:
@@ -201,28 +202,28 @@ class _Heard(NamedTuple):
     silent: NvmelmError | None = None
 
 
-def _together(host: Host, sessions: Sessions, record: Record, means: Means, points: Points) -> tuple[Record, _Heard]:
+def _together(host: Host, sessions: Sessions, record: Record, means: Means, points: Points) -> tuple[Record, _Answer]:
     """Tell the other host what is written here and act on its answer, until neither has anything new to say."""
-    heard = _Heard(None)
+    answer = _Answer(None)
     for _ in range(_QUESTIONS):
         answered = _ask(record, means)
         if answered.silent:
-            return record, heard if record.over and heard.state else answered
-        heard = answered
+            return record, answer if record.over and answer.state else answered
+        answer = answered
         if record.over:
-            require_no_contradiction(record, heard.state)
+            require_no_contradiction(record, answer.state)
             break
         before = record
-        with _opened(host, record) as opened:
+        with _open(host, record) as pf:
             record = sessions.get(record.id, record.side) or record
             if record.state is before.state:
-                record = settle(opened, sessions, record, heard.state, points)
+                record = settle(pf, sessions, record, answer.state, points)
         if record.state is before.state:
             break
-    return record, heard
+    return record, answer
 
 
-def _ask(record: Record, means: Means) -> _Heard:
+def _ask(record: Record, means: Means) -> _Answer:
     """Return what the other host has written.
 
     Raises:
@@ -230,18 +231,18 @@ def _ask(record: Record, means: Means) -> _Heard:
         UncertainError: it never heard of a session that it must know.
     """
     if means.connect is None:
-        return _Heard(None, silent=UncertainError("the other host was not asked", reason="session-uncertain"))
+        return _Answer(None, silent=UncertainError("the other host was not asked", reason="session-uncertain"))
     try:
         with means.connect(record) as link:
-            settled = ask(link, record, means.name)
+            settled = ask_other_host(link, record, means.name)
     except RemoteError as error:
         if record.over and error.reason != "session-contradiction":  # what is left is the other host's own affair
-            return _Heard(None, silent=error)
+            return _Answer(None, silent=error)
         raise
     except UsageError:
         raise
     except NvmelmError as error:
-        return _Heard(None, silent=error)
+        return _Answer(None, silent=error)
     if settled.state is None and record.state in (State.GIVEN_AWAY, State.LOADED, State.ACCEPTED):
         raise UncertainError(
             f"session {record.id} is not known at {record.peer}",
@@ -249,27 +250,27 @@ def _ask(record: Record, means: Means) -> _Heard:
             fix="nvmelm recover --peer ssh://HOST names the host that was meant",
             reason="session-unknown",
         )
-    return _Heard(settled.state, settled.note)
+    return _Answer(settled.state, settled.note)
 
 
-def _heard_before_taking(
+def _answer_before_taking(
     host: Host, sessions: Sessions, record: Record, means: Means, points: Points
-) -> tuple[Record, _Heard]:
+) -> tuple[Record, _Answer]:
     """Let the two hosts decide if they can; without an answer, or where it decides nothing, the word does."""
     try:
-        record, heard = _together(host, sessions, record, means, points)
+        record, answer = _together(host, sessions, record, means, points)
     except NvmelmError as error:
         if error.reason not in ("source-lost", "session-unknown"):
             raise
-        return _unchanged(sessions, record), _Heard(None)
-    if isinstance(heard.silent, AnswerLostError) and not record.over:
+        return _unchanged(sessions, record), _Answer(None)
+    if isinstance(answer.silent, AnswerLostError) and not record.over:
         raise UncertainError(  # the operator spoke of what was before the question
             f"session {record.id}: the other host was asked, and its answer was lost",
             cause="it may have decided, and run the controllers by now",
             fix="nvmelm recover, as soon as the two can speak",
             reason="session-uncertain",
-        ) from heard.silent
-    return record, heard
+        ) from answer.silent
+    return record, answer
 
 
 def _unchanged(sessions: Sessions, record: Record) -> Record:
@@ -285,11 +286,11 @@ def _unchanged(sessions: Sessions, record: Record) -> Record:
     return now
 
 
-def _held_elsewhere(record: Record, heard: _Heard) -> UncertainError:
+def _held_elsewhere(record: Record, answer: _Answer) -> UncertainError:
     other = "destination" if record.side is Side.SOURCE else "source"
     fix = f"nvmelm recover --give-up {record.id[:8]} at the {other}, then nvmelm recover here"
     return UncertainError(
-        f"session {record.id}: {record.names} are not taken; they are {heard.state or 'decided'} at the {other}",
+        f"session {record.id}: {record.names} are not taken; they are {answer.state or 'decided'} at the {other}",
         cause=f"it answers, and is not to run a second copy; the session is {record.state} here by now",
         fix="nothing: the session is over" if record.over else fix,
         reason="held-elsewhere",
@@ -305,26 +306,26 @@ def _let_go(host: Host, sessions: Sessions, record: Record, points: Points) -> R
         if record.state in BEFORE:
             record = sessions.move(record, State.GIVEN_AWAY, why)
         return sessions.move(record, State.DONE if record.side is Side.SOURCE else State.ABANDONED, why)
-    with _opened(host, record) as opened:
+    with _open(host, record) as pf:
         record = _unchanged(sessions, record)
         if record.side is Side.SOURCE:
-            return finish_source(opened, sessions, record, why)
+            return finish_source(pf, sessions, record, why)
         if record.state in (State.LOADED, State.ACCEPTED):  # before the copy is destroyed, of which a part may be left
             record = sessions.move(record, State.ABANDONING, why)
-        return put_back(opened, sessions, record, why, points)
+        return put_back(pf, sessions, record, why, points)
 
 
-def _opened(host: Host, record: Record) -> AbstractContextManager[OpenPrimary]:
+def _open(host: Host, record: Record) -> AbstractContextManager[OpenPrimary]:
     return open_primary(host, find_primary(host, record.primary), change=True)
 
 
 def _named(sessions: Sessions, which: str) -> Record:
-    found = [one for one in sessions.all() if one.id.startswith(which.lower())] if len(which) >= 4 else []
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(one.id[:8] for one in sessions.unfinished()) or "none"
+    records = [record for record in sessions.all() if record.id.startswith(which.lower())] if len(which) >= 4 else []
+    if len(records) == 1:
+        return records[0]
+    known = ", ".join(record.id[:8] for record in sessions.unfinished()) or "none"
     raise UsageError(
-        f"{which!r} names no session" if not found else f"{which!r} names several sessions",
+        f"{which!r} names no session" if not records else f"{which!r} names several sessions",
         cause=f"unfinished here: {known}",
         fix="nvmelm recover --dry-run lists them",
         reason="session-name",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from nvmelm.errors import UncertainError
+from nvmelm.errors import CopyLostError, UncertainError
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.state_reader import StateReader
 from nvmelm.migrate import controllers
@@ -112,11 +112,10 @@ def unclear(record: Record, stand: Mapping[int, Standing]) -> UncertainError:
     )
 
 
-def gone(record: Record, stand: Mapping[int, Standing], what: str, fix: str) -> UncertainError:
+def gone(record: Record, stand: Mapping[int, Standing], what: str, fix: str) -> CopyLostError:
     """Return the error for a copy that is not there any more."""
-    return UncertainError(
+    return CopyLostError(
         f"session {record.id}: {record.names} {what}",
         cause=f"the host was rebooted, or the VFs or their primary were reset; now {described(stand)}",
         fix=fix,
-        reason="target-gone",
     )

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from nvmelm.errors import BusyError, ExitCode, HostError, NvmelmError, UncertainError
+from nvmelm.errors import BusyError, ExitCode, HostError, LinkLostError, NvmelmError, UncertainError
 from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate import rollback
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.link import messages
-from nvmelm.migrate.link.frames import Link, LinkLostError
+from nvmelm.migrate.link.frames import Link
 from nvmelm.ownership.sessions import Record, Sessions, State
 from nvmelm.state import verbs
 from tests.emulated.answers import agree

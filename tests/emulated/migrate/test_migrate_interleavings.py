@@ -24,10 +24,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nvmelm.emulator.kernel.ioctl import EmulatedQueue
-from nvmelm.errors import HostError, NvmelmError
+from nvmelm.errors import HostError, NvmelmError, RecordInDoubtError
 from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
-from nvmelm.ownership.sessions import DOUBTFUL, Sessions
+from nvmelm.ownership.sessions import Sessions
 from nvmelm.state import verbs
 from tests.emulated.answers import agree
 from tests.emulated.migrate.test_records_replaced import DATABASE, REPLACED, keep
@@ -238,7 +238,7 @@ def watched(world: World, story: dict[str, Any], patch: pytest.MonkeyPatch) -> I
         done = write(sessions, record, to, note)
         watcher.look()
         if strikes and fault[2] == "doubt":
-            raise HostError("disk I/O error", reason=DOUBTFUL)
+            raise RecordInDoubtError("disk I/O error", path="sessions.db", cause="", fix="")
         if strikes and fault[2] == "kill-after":
             raise Killed
         return done

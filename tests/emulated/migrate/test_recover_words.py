@@ -11,13 +11,13 @@ import pytest
 
 from nvmelm import cli
 from nvmelm.cli.views import changes
-from nvmelm.errors import HostError, NvmelmError, UncertainError, UsageError
+from nvmelm.errors import HostError, NvmelmError, RecordInDoubtError, UncertainError, UsageError
 from nvmelm.host import Host
 from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.recovery.sessions import view
-from nvmelm.migrate.recovery.settle import ask
-from nvmelm.ownership.sessions import DOUBTFUL, Record, Sessions, State, require_ours
+from nvmelm.migrate.recovery.settle import ask_other_host
+from nvmelm.ownership.sessions import Record, Sessions, State, require_ours
 from nvmelm.prepare.recover import RecoverReport, SessionView
 from tests.emulated.two_hosts import FIRST, PF, Cut, Killed, World
 
@@ -168,7 +168,7 @@ def test_two_that_claim_to_run_are_told_how_one_of_them_ends(world: World) -> No
     world.word("take", "destination", alone=True)  # words on both hosts
     assert running(world) == ["source", "destination"]
     with Sessions(world.source) as given, world.link("source") as link, pytest.raises(NvmelmError) as met:
-        ask(link, given.all()[0], "source")
+        ask_other_host(link, given.all()[0], "source")
     assert met.value.reason == "session-contradiction"
     assert f"nvmelm secondary offline {PF} 0x0042" in met.value.fix
 
@@ -322,7 +322,7 @@ def test_a_roll_back_in_doubt_is_not_over_before_the_guest_runs(world: World, mo
 
     def moved(sessions: Sessions, record: Record, to: State, note: str = "") -> Record:
         if to is State.GIVEN_AWAY:
-            raise HostError("disk I/O error", reason=DOUBTFUL)
+            raise RecordInDoubtError("disk I/O error", path="sessions.db", cause="", fix="")
         done = move(sessions, record, to, note)
         if to is State.ROLLING_BACK:
             raise Killed

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nvmelm.errors import HostError, UsageError
-from nvmelm.migrate.callouts.programs import CalloutError, Callouts
+from nvmelm.errors import CalloutError, HostError, UsageError
+from nvmelm.migrate.callouts.programs import Callouts
 from nvmelm.process.waiting import wait_until
 
 

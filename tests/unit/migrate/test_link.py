@@ -14,17 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvmelm.errors import MalformedError, NotSupportedError
-from nvmelm.migrate.link.frames import (
-    ALIVE,
-    DATA,
-    MAX_DATA_BYTES,
-    MAX_MESSAGE_BYTES,
-    MESSAGE,
-    Buffers,
-    Link,
-    LinkLostError,
-)
+from nvmelm.errors import LinkLostError, MalformedError, NotSupportedError
+from nvmelm.migrate.link.frames import ALIVE, DATA, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, MESSAGE, Buffers, Link
 
 MAGIC = b"\x89NVMLNK\n"
 #: A silence that ends a link, and that no thread of a busy machine is kept waiting for between two signs of life.

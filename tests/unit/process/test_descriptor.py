@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from nvmelm.errors import NvmelmError, TimedOutError
+from nvmelm.errors import LinkLostError, NvmelmError, TimedOutError
 from nvmelm.host import AdminCommand
 from nvmelm.host.local import passthru
-from nvmelm.migrate.link.frames import Link, LinkLostError
+from nvmelm.migrate.link.frames import Link
 from nvmelm.prepare import executor
 from nvmelm.process import interrupts, program
 from nvmelm.process.descriptor import Descriptor, DescriptorClosedError, Waker
