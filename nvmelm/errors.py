@@ -27,6 +27,7 @@
     |-- WrongDigestError           exit 1   what arrived is not what was sent
     |-- CalloutError               exit 1   a callout failed, or did not end in time
     |-- ReplayMismatchError        exit 1   a replay was asked something its recording does not hold
+    |   `-- EventMismatchError     exit 1   a call differs from the recorded event (nvmelm.host.recording.replay)
     `-- InterruptedByUserError     exit 130 Ctrl-C; nothing was changed, or all of it was undone
 
 Each says what happened (the message), why (``cause``) and what to type next (``fix``). Branch on the type and its

@@ -36,6 +36,8 @@ Level = Literal["device", "prospective"]
 #: Bytes; a manifest of a function with as many namespaces as a controller can name in practice stays below.
 MAX_BYTES = 16 * 1024 * 1024
 _MAX_FACTS = 512
+#: What identifies a namespace, a list along ``namespaces.ids`` each.
+_IDENTIFIERS = ("namespaces.nguid", "namespaces.eui64", "namespaces.uuid")
 _MAX_WORDS = 64
 _FORMS = "facts are numbers, words, true, false, or lists of one of these"
 _FACT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}(\.[a-z][a-z0-9_]{0,31}){1,3}")
@@ -192,6 +194,7 @@ def check_facts(facts: object) -> dict[str, FactValue]:
         if known is None and not (_FACT_NAME.fullmatch(name) and _plain(value)):
             raise _bad(f"{str(name)[:80]!r} is no fact", cause=_FORMS)
     _check_namespaces(facts)
+    _check_identified(facts)
     return facts
 
 
@@ -214,6 +217,19 @@ def _check_namespaces(facts: Mapping[str, Any]) -> None:
     along = [value for name, value in facts.items() if name.startswith("namespaces.") and _runs_along(name)]
     if len({len(value) for value in along}) > 1:
         raise _bad("its lists of namespaces are not equally long")
+
+
+def _check_identified(facts: Mapping[str, Any]) -> None:
+    """Refuse a claim that each namespace has an identifier when not every one shows one: zeros are none."""
+    if facts.get("namespaces.identified") is not True:
+        return
+    for place, nsid in enumerate(facts.get("namespaces.ids", ())):
+        stated = (facts[name][place] for name in _IDENTIFIERS if name in facts)
+        if not any(identifier.strip("0-") for identifier in stated):
+            raise _bad(
+                f"namespaces.identified is true, and namespace {nsid} has no identifier",
+                cause="its NGUID, EUI64 and UUID are zeros, or not stated",
+            )
 
 
 def _runs_along(name: str) -> bool:

@@ -151,8 +151,17 @@ def values(fact: Fact) -> st.SearchStrategy[FactValue]:
     return strategies[fact.kind]
 
 
+def truthful(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts that do not claim identifiers which are not there: such a manifest is none."""
+    kinds = (facts[f"namespaces.{kind}"] for kind in ("nguid", "eui64", "uuid"))
+    identified = all(any(word.strip("0-") for word in words) for words in zip(*kinds, strict=True))
+    return {**facts, "namespaces.identified": facts["namespaces.identified"] and identified}
+
+
 #: Whole manifests of any values: most pairs of them do not fit.
-ANY = st.fixed_dictionaries({name: values(fact) for name, fact in FACTS.items()}).map(lambda facts: manifest(facts))
+ANY = st.fixed_dictionaries({name: values(fact) for name, fact in FACTS.items()}).map(
+    lambda facts: manifest(truthful(facts))
+)
 
 
 @st.composite
@@ -160,7 +169,7 @@ def near(draw: st.DrawFn, base: Manifest | None = None) -> Manifest:
     """Return a manifest that differs from another in a few facts."""
     start = base or manifest()
     names = draw(st.lists(st.sampled_from(sorted(FACTS)), max_size=3, unique=True))
-    return manifest({**start.facts, **{name: draw(values(FACTS[name])) for name in names}})
+    return manifest(truthful({**start.facts, **{name: draw(values(FACTS[name])) for name in names}}))
 
 
 @st.composite

@@ -54,11 +54,13 @@ class Matched:
     Attributes:
         candidates: for each source profile the destination profiles that can take it, as bits.
         takers: for each set of candidates, how many destinations these are.
+        itself: for each source that is among its own candidates, which destinations it is; it cannot take itself.
         placed: who goes where, as (source, destination).
     """
 
     candidates: list[int]
     takers: dict[int, int]
+    itself: dict[int, tuple[int, ...]]
     placed: list[tuple[int, int]]
     unplaced: list[Unplaced]
 
@@ -71,7 +73,7 @@ def match(sources: Fleet, destinations: Fleet, index: Index, wishes: Wishes) -> 
     ]
     places = _Places(destinations, wishes)
     fitting = {found: places.of(found) for found in same}
-    wanted = _wanted(sources, destinations, candidates, fitting, places, wishes)
+    wanted = _wanted(sources, candidates, fitting, places, wishes)
     board = _Board(places, wanted)
     left = board.place()
     near: dict[int, int] = {}
@@ -85,7 +87,12 @@ def match(sources: Fleet, destinations: Fleet, index: Index, wishes: Wishes) -> 
         fits = candidates[profile] if wishes.same or wishes.differ else wanted[source]  # nothing but itself is nothing
         unplaced.append(Unplaced(source, _why(fits, wanted[source]), near[profile]))
     placed = sorted((source, places.order[place]) for source, place in board.has.items())
-    return Matched(candidates, {found: bits.bit_count() for found, bits in fitting.items()}, placed, unplaced)
+    takers = {found: bits.bit_count() for found, bits in fitting.items()}
+    itself = {}
+    for number, function in enumerate(sources.functions):
+        if own := places.of_itself(function) & fitting[candidates[function.profile]]:
+            itself[number] = tuple(places.order[place] for place in numbers(own))
+    return Matched(candidates, takers, itself, placed, unplaced)
 
 
 def _why(candidates: int, places: int) -> Literal["nothing-fits", "labels", "no-room"]:
@@ -120,6 +127,10 @@ class _Places:
         self._load = dict.fromkeys(by_host, 0)
         self._by_load = {0: self.free}
         self.labelled = {key: _bits(places) for key, places in by_label.items()}
+        self._itself: dict[tuple[str, str], int] = defaultdict(int)
+        for place, number in enumerate(self.order):
+            function = functions[number]
+            self._itself[function.host, function.name] |= 1 << place if function.host else 0
         # The digit of a place's profile in a set of profiles that is written in binary, from the highest place down.
         last = len(destinations.profiles) - 1
         self._width = last + 1
@@ -128,6 +139,10 @@ class _Places:
     def of(self, profiles: int) -> int:
         """Return the places of a set of profiles, as bits."""
         return int("".join(self._digits(f"{profiles:0{self._width}b}")), 2) if profiles else 0
+
+    def of_itself(self, source: Function) -> int:
+        """Return the places that are a source itself, as bits: a function is no place for its own state."""
+        return self._itself.get((source.host, source.name), 0)
 
     def pick(self, places: int) -> int:
         """Return which of some places is to be filled next: of a host with the fewest sources, or of the first."""
@@ -155,7 +170,6 @@ class _Places:
 
 def _wanted(
     sources: Fleet,
-    destinations: Fleet,
     candidates: Sequence[int],
     fitting: Mapping[int, int],
     places: _Places,
@@ -167,13 +181,8 @@ def _wanted(
         has_label[key] |= bits
     known: dict[tuple[object, ...], int] = {}
 
-    itself: dict[tuple[str, str], int] = defaultdict(int)  # a function is no place for its own state
-    for place, number in enumerate(places.order):
-        there = destinations.functions[number]
-        itself[there.host, there.name] |= 1 << place if there.host else 0
-
     def of(one: Function) -> int:
-        own = itself.get((one.host, one.name), 0) if one.host else 0
+        own = places.of_itself(one)
         which = (own, candidates[one.profile], *(one.labels.get(key) for key in (*wishes.same, *wishes.differ)))
         if which not in known:
             found = fitting[candidates[one.profile]] & ~own

@@ -114,24 +114,28 @@ def document(sources: Fleet, destinations: Fleet, matched: Matched, policy: Poli
 
 def _groups(sources: Fleet, destinations: Fleet, matched: Matched) -> list[MatchGroup]:
     """Return the sources by who can take them; where that is too much to be listed, the first of each group's."""
-    names: dict[int, list[str]] = {}
+    names: dict[tuple[int, tuple[int, ...]], list[str]] = {}
     for profile, candidates in zip(sources.profiles, matched.candidates, strict=True):
-        names.setdefault(candidates, []).extend(sources.functions[member].name for member in profile.members)
+        for member in profile.members:
+            names.setdefault((candidates, matched.itself.get(member, ())), []).append(sources.functions[member].name)
+    takers = {group: matched.takers[group[0]] - len(group[1]) for group in names}
     longest = max(len(json.dumps(function.name)) for function in destinations.functions)
-    listed = _share(sum(matched.takers.values()), len(names), _LISTED_BYTES // (longest + _AROUND_BYTES))
+    listed = _share(sum(takers.values()), len(names), _LISTED_BYTES // (longest + _AROUND_BYTES))
     return [
         MatchGroup(
             sources=members,
-            destinations=list(islice(_takers(destinations, candidates), listed)),
-            destinations_left_out=max(matched.takers[candidates] - listed, 0),
+            destinations=list(islice(_takers(destinations, *group), listed)),
+            destinations_left_out=max(takers[group] - listed, 0),
         )
-        for candidates, members in names.items()
+        for group, members in names.items()
     ]
 
 
-def _takers(destinations: Fleet, candidates: int) -> Iterator[str]:
+def _takers(destinations: Fleet, candidates: int, itself: tuple[int, ...]) -> Iterator[str]:
+    """Yield the destinations of some profiles, without those that are the source itself."""
     for number in numbers(candidates):
-        yield from (destinations.functions[member].name for member in destinations.profiles[number].members)
+        members = destinations.profiles[number].members
+        yield from (destinations.functions[member].name for member in members if member not in itself)
 
 
 def _unplaced(sources: Fleet, destinations: Fleet, matched: Matched, policy: Policy | None) -> list[MatchLeft]:

@@ -148,3 +148,20 @@ def test_what_export_writes_to_a_file_is_read_and_nothing_goes_onto_itself(
     capsys.readouterr()
     assert main(["compat", "match", "--sources", one, "--destinations", one, "--json"]) == 4
     assert json.loads(capsys.readouterr().out)["assignment"] == []
+
+
+def test_no_source_stands_among_the_destinations_that_can_take_it(tmp_path: Path) -> None:
+    fleet = write(tmp_path / "fleet", {}, {}, {})
+    names = [json.loads(line)["subject"]["host"] for line in fleet.read_text().splitlines()]
+    told = json.loads(run("--sources", str(fleet), "--destinations", str(fleet), "--json").stdout)
+    jsonschema.validate(told, json.loads(SCHEMA.read_text()))
+    assert sum(len(group["sources"]) for group in told["groups"]) == len(names)
+    for group in told["groups"]:
+        assert not set(group["sources"]) & set(group["destinations"])
+        assert len(group["destinations"]) == len(names) - 1
+    elsewhere = write(tmp_path / "elsewhere", {}, {})
+    told = json.loads(run("--sources", str(elsewhere), "--destinations", str(fleet), "--json").stdout)
+    assert [(len(group["sources"]), len(group["destinations"])) for group in told["groups"]] == [(2, 3)]
+    alone = str(write(tmp_path / "alone", {}))
+    shown = run("--sources", alone, "--destinations", alone).stdout
+    assert ": 0 destinations can take it" in shown

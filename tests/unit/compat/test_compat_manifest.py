@@ -179,3 +179,30 @@ def test_a_mutilated_manifest_never_crashes_and_never_fits(data: st.DataObject) 
 )
 def test_a_manifest_has_a_name_for_messages(subject: dict[str, str], name: str) -> None:
     assert manifest(subject=subject).name == name
+
+
+ZEROS = {
+    "namespaces.nguid": ["0" * 32, "0" * 32],
+    "namespaces.eui64": ["0" * 16, "0" * 16],
+    "namespaces.uuid": ["00000000-0000-0000-0000-000000000000"] * 2,
+}
+
+
+@pytest.mark.parametrize("without", ["", *ZEROS])
+def test_a_claim_of_identifiers_without_one_is_not_believed(without: str) -> None:
+    claims = manifest(ZEROS, without=without)
+    with pytest.raises(MalformedError, match="namespace 1 has no identifier"):
+        Manifest.parse(claims.dumps())
+    assert Manifest.parse(manifest({**ZEROS, "namespaces.identified": False}, without=without).dumps())
+
+
+@pytest.mark.parametrize("name", ZEROS)
+def test_one_identifier_of_any_kind_is_enough(name: str) -> None:
+    Manifest.parse(manifest({**ZEROS, name: [word.replace("0", "f") for word in ZEROS[name]]}).dumps())
+
+
+def test_no_namespaces_need_no_identifiers() -> None:
+    facts = {
+        name: [] for name in manifest().facts if name.startswith("namespaces.") and name != "namespaces.identified"
+    }
+    assert Manifest.parse(manifest(facts).dumps()).facts["namespaces.identified"] is True
