@@ -16,7 +16,11 @@ from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.host import create as create_host
 from nvmelm.emulator.machine.state import Fault
 from nvmelm.errors import ExitCode, MalformedError, UsageError, host_error
+from nvmelm.numbers import decimal
 
+Routes = tuple[tuple[int, int, int], ...]
+
+_WORDS_OF_A_ROUTE = 3
 _ANSWER_S = 10.0  # a monitor answers at once, unless another client has it
 
 
@@ -83,31 +87,76 @@ class GuestReport(Report):
     errors: tuple[str, ...]
 
 
-def make(
-    directory: Path,
-    names: Sequence[str],
-    each: int,
-    max_vfs: int | None,
-    serials: Sequence[str],
-    storage: Path | None,
-    options: dict[str, Any],
-) -> EmulatedHostMade:
-    """Make an emulated host with some devices of each kind.
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The devices of a host to be made.
 
-    Args:
-        max_vfs: VFs each device can have, or None for what its kind has; resources grow with them.
+    Attributes:
+        names: their kinds; none: the usual one.
+        each: how many of each kind.
+        max_vfs: VFs each can have, or None for what its kind has; resources grow with them.
+        routes: see :class:`~nvmelm.emulator.machine.generations.Generation`; empty for what its kind has.
+        serials: their serial numbers, in order.
+    """
+
+    names: tuple[str, ...] = ()
+    each: int = 1
+    max_vfs: int | None = None
+    routes: Routes = ()
+    serials: tuple[str, ...] = ()
+
+
+def make(directory: Path, devices: Devices, storage: Path | None, options: dict[str, Any]) -> EmulatedHostMade:
+    """Make an emulated host.
 
     Raises:
         UsageError: a kind is unknown, or there is a host in the directory already.
     """
-    rows = [generation_named(name) for name in names] or list(default_devices())
-    if max_vfs is not None:
-        share = {"vq_flexible": max(4, max_vfs * 4), "vi_flexible": max(2, max_vfs * 2)}
-        rows = [row.with_(max_vfs=max_vfs, **share) for row in rows]
-    rows = [row for row in rows for _ in range(each)]
-    create_host(directory, rows, serials=serials, storage=storage, options=options).close()
+    rows = [generation_named(name) for name in devices.names] or list(default_devices())
+    if devices.max_vfs is not None:
+        share = {"vq_flexible": max(4, devices.max_vfs * 4), "vi_flexible": max(2, devices.max_vfs * 2)}
+        rows = [row.with_(max_vfs=devices.max_vfs, **share) for row in rows]
+    if devices.routes:
+        rows = [row.with_(vf_routes=devices.routes) for row in rows]
+    rows = [row for row in rows for _ in range(devices.each)]
+    create_host(directory, rows, serials=devices.serials, storage=storage, options=options).close()
     use = f"nvmelm --host {render.quote(f'emulated:{directory}')} list"
     return EmulatedHostMade(directory=str(directory), devices=tuple(row.name for row in rows), use_with=use)
+
+
+def vf_routes(texts: Sequence[str]) -> Routes:
+    """Read where the VFs of a PF are, as ``N:OFFSET:STRIDE``: from N VFs on; below the first, both are 1.
+
+    Raises:
+        UsageError: it is not written so, or one N stands twice.
+    """
+    routes = {0: (0, 1, 1)} if texts else {}
+    for text in texts:
+        numbers = [decimal(word, most=0xFFFF) for word in text.split(":")]
+        least, *route = [number for number in numbers if number is not None] or [0]
+        if len(numbers) != _WORDS_OF_A_ROUTE or len(route) != _WORDS_OF_A_ROUTE - 1 or 0 in route:
+            cause = "three numbers: from how many VFs on, the First VF Offset and the VF Stride, at least 1 each"
+            raise UsageError(f"{text!r} is not where VFs are", cause=cause, fix="--vf-route 3:2:1")
+        if least in routes and least:
+            raise UsageError(f"--vf-route says twice where VFs are from {least} on", fix="say it once")
+        routes[least] = (least, *route)  # type: ignore[assignment]  # two of them, as was checked
+    return tuple(routes[least] for least in sorted(routes))
+
+
+def kernel_option(release: str) -> dict[str, str]:
+    """Return the option of a host for a kernel, none for the usual one.
+
+    Raises:
+        UsageError: it does not begin with two numbers.
+    """
+    if not release:
+        return {}
+    numbers = [decimal(word, most=0xFFFF) for word in release.partition("-")[0].split(".")[:2]]
+    if len(numbers) != 2 or None in numbers:
+        raise UsageError(
+            f"{release!r} is no kernel's release", cause="it begins with two numbers", fix="--kernel 5.10.0-28-amd64"
+        )
+    return {"kernel_release": release}
 
 
 def opened(directory: Path) -> EmulatedHost:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -51,12 +51,37 @@ def create(
         float, typer.Option("--latency-ms", metavar="MS", min=0, help="Every admin command takes this long.")
     ] = 0.0,
     no_iommu: Annotated[bool, typer.Option("--no-iommu", help="A host whose IOMMU is off.")] = False,
+    unsafe_noiommu: Annotated[
+        bool, typer.Option("--unsafe-noiommu", help="VFIO's enable_unsafe_noiommu_mode is on.")
+    ] = False,
+    groups: Annotated[
+        Literal["own", "vfs", "pf"],
+        typer.Option("--groups", help="In a VF's IOMMU group: it alone, the PF's VFs, or the PF too."),
+    ] = "own",
+    kernel: Annotated[
+        str, typer.Option("--kernel", metavar="RELEASE", help="The kernel, as uname -r says, such as 5.10.0-28-amd64.")
+    ] = "",
+    native_multipath: Annotated[
+        bool, typer.Option("--native-multipath", help="The nvme driver shows paths, and disks below subsystems.")
+    ] = False,
+    vf_route: Annotated[
+        list[str] | None,
+        typer.Option("--vf-route", metavar="N:OFFSET:STRIDE", help="Where VFs are from N of them on; repeatable."),
+    ] = None,
 ) -> Answer:
     """Make an emulated host; it keeps its state in DIR from one command to the next."""
-    from nvmelm.cli.verbs.emulate.hosts import make
+    from nvmelm.cli.verbs.emulate.hosts import Devices, kernel_option, make, vf_routes
 
-    options = {"latency_ms": latency_ms, "iommu": not no_iommu}
-    made = make(directory, generation or [], pfs, max_vfs, serial or [], shared_media, options)
+    options = {
+        "latency_ms": latency_ms,
+        "iommu": not (no_iommu or unsafe_noiommu),
+        "noiommu": unsafe_noiommu,
+        "groups": groups,
+        "native_multipath": native_multipath,
+        **kernel_option(kernel),
+    }
+    devices = Devices(tuple(generation or ()), pfs, max_vfs, vf_routes(vf_route or ()), tuple(serial or ()))
+    made = make(directory, devices, shared_media, options)
     return Answer(made, lambda: [f"an emulated host with {_devices(made.devices)}", f"use it with: {made.use_with}"])
 
 
