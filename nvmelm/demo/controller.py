@@ -22,8 +22,7 @@ from nvmelm.errors import NvmelmError
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import Role, Secondary
 from nvmelm.prepare import allow, binding, release, secondaries, sriov
-from nvmelm.prepare.actions import Cells
-from nvmelm.prepare.plan import cells_of
+from nvmelm.prepare.cells import Cells, cells_of
 from nvmelm.process.waiting import wait_until
 from nvmelm.state import verbs
 from nvmelm.vm import verbs as vm

@@ -10,7 +10,7 @@ from nvmelm.inventory.picture import Secondary
 def require_no_other_manager(secondary: Secondary, message: str, *, reason: str = "") -> None:
     """Refuse a function whose driver may migrate it by itself: every VFIO driver but vfio-pci.
 
-    Such are the variant drivers below drivers/vfio/pci of Linux: mlx5_vfio_pci and hisi_acc_vfio_pci (5.18),
+    Such are the variant drivers below drivers/vfio/pci of Linux: mlx5_vfio_pci and hisi_acc_vfio_pci (both 5.18), and
     pds_vfio_pci (6.6). The kernel's own NVMe driver is another matter, and not refused here.
 
     Raises:

@@ -24,7 +24,8 @@ should be, and one engine carries them out:
     recover      what was left unfinished on this host
     resources    VQ and VI resources, shared out
     guards       what sessions between hosts forbid every other verb
-    plan         cells, and the one order of actions between two sets of them
+    cells        what a preparation touches, each with a plain value
+    plan         the one order of actions between two sets of cells
     apply        a plan carried out: confirmed, journaled, verified, put back when it fails
     journal      every change written down before it is made
     actions      the words of a plan: writes, commands and changes of marks, and the action that holds them

@@ -14,9 +14,7 @@ from enum import StrEnum
 from nvmelm.host import AdminCommand
 from nvmelm.inventory.pci import DEVICES, Bdf
 from nvmelm.inventory.picture import ActionView, Role
-
-Value = int | bool | str | None
-Cells = dict[str, Value]
+from nvmelm.prepare.cells import Cell, Value
 
 
 class Phase(StrEnum):
@@ -110,7 +108,7 @@ Operation = SysfsWrite | VfWrite | AdminCommand | MarkChange
 class Change:
     """A cell's value before and after an action."""
 
-    cell: str
+    cell: Cell
     before: Value
     after: Value
 

@@ -11,9 +11,9 @@ from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport, Role, Secondary
 from nvmelm.inventory.read import resolve
 from nvmelm.prepare import guards
-from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
-from nvmelm.prepare.plan import cell, plan
+from nvmelm.prepare.cells import Cell, CellName, Cells
+from nvmelm.prepare.plan import plan
 
 Which = Sequence[Bdf | int]
 
@@ -39,16 +39,16 @@ def allow(
     for secondary in chosen:
         marks.verify(picture, secondary)
     verb = "secondary allow-migration" if role is Role.MIGRATABLE else "secondary allow-resume"
-    target: Cells = {}
+    wanted: Cells = {}
     for secondary in chosen:
-        target |= marked(secondary, role, valid_s)
+        wanted |= marked(secondary, role, valid_s)
     risks = tuple(
         f"{cntlid:#06x} runs a guest here as far as session {record.id} tells ({record.state}), and a migration into "
         "it would destroy what that guest does; mark it only when its VM is shut down"
-        for cntlid, record in guards.offered(pf.host, picture, plan(picture, target)).items()
+        for cntlid, record in guards.offered(pf.host, picture, plan(picture, wanted)).items()
     )
-    notes = (*(risks if dry_run else ()), *ends(chosen, target))
-    request = ChangeRequest(verb, target, notes=notes, risks=risks)
+    notes = (*(risks if dry_run else ()), *ends(chosen, wanted))
+    request = ChangeRequest(verb, wanted, notes=notes, risks=risks)
     return apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
 
 
@@ -56,8 +56,8 @@ def revoke(pf: OpenPrimary, which: Which, *, confirm: Confirm, dry_run: bool = F
     """Take the marks of controlled functions back; one that no longer holds is removed as well."""
     picture = pf.picture(users=False)
     chosen = [resolve(picture, name) for name in which]
-    target: Cells = {cell(secondary.cntlid, "mark"): None for secondary in chosen}
-    report = apply(pf, ChangeRequest("secondary revoke", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    wanted: Cells = {Cell(secondary.cntlid, CellName.MARK): None for secondary in chosen}
+    report = apply(pf, ChangeRequest("secondary revoke", wanted), picture=picture, confirm=confirm, dry_run=dry_run)
     broken = [secondary for secondary in chosen if secondary.mark is not None and not secondary.mark.holds]
     for secondary in broken if not dry_run else []:
         marks.revoke(pf.host, pf.address, secondary.cntlid)
@@ -66,17 +66,17 @@ def revoke(pf: OpenPrimary, which: Which, *, confirm: Confirm, dry_run: bool = F
 
 def marked(secondary: Secondary, role: Role, valid_s: int | None) -> Cells:
     """Return the cells of a mark; the end of one that is there stays as it is when none was asked for."""
-    span: Cells = {cell(secondary.cntlid, "valid_s"): valid_s} if valid_s else {}
-    return {cell(secondary.cntlid, "mark"): str(role), **span}
+    span: Cells = {Cell(secondary.cntlid, CellName.VALID_S): valid_s} if valid_s else {}
+    return {Cell(secondary.cntlid, CellName.MARK): str(role), **span}
 
 
-def ends(chosen: Sequence[Secondary], target: Cells) -> tuple[str, ...]:
+def ends(chosen: Sequence[Secondary], wanted: Cells) -> tuple[str, ...]:
     """Say when the marks end that are as they are wanted: they stay as they were given."""
     return tuple(
         f"the mark of {secondary.cntlid:#06x} stays as it was given: it ends at {secondary.mark.expires_at}; "
         "secondary revoke first begins it anew"
         for secondary in chosen
         if secondary.mark is not None and secondary.mark.holds and secondary.mark.expires_at
-        if target.get(cell(secondary.cntlid, "mark")) == secondary.mark.role
-        if target.get(cell(secondary.cntlid, "valid_s"), secondary.mark.valid_s) == secondary.mark.valid_s
+        if wanted.get(Cell(secondary.cntlid, CellName.MARK)) == secondary.mark.role
+        if wanted.get(Cell(secondary.cntlid, CellName.VALID_S), secondary.mark.valid_s) == secondary.mark.valid_s
     )

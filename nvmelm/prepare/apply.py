@@ -26,10 +26,11 @@ from nvmelm.errors import (
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import ChangeReport, Picture
 from nvmelm.prepare import guards, sanity
-from nvmelm.prepare.actions import Action, Cells, VfWrite
+from nvmelm.prepare.actions import Action, VfWrite
+from nvmelm.prepare.cells import VFS, Cell, CellName, Cells, namespaces_wanted
 from nvmelm.prepare.executor import Executor
 from nvmelm.prepare.journal import Journal
-from nvmelm.prepare.plan import differences, namespaces_wanted, plan
+from nvmelm.prepare.plan import differences, plan
 from nvmelm.process.interrupts import let_go
 
 Confirm = Callable[[str], None]
@@ -41,14 +42,14 @@ class ChangeRequest:
     """What a verb wants of a controlling function.
 
     Attributes:
-        target: the cells it wants.
+        wanted: the cells it wants.
         notes: what the operator should know besides, as sentences.
         risks: what he has to agree to, besides what the plan itself would lose.
         of_session: a session between two hosts asks this for its own controllers; others are refused them.
     """
 
     verb: str
-    target: Cells
+    wanted: Cells
     notes: tuple[str, ...] = ()
     risks: tuple[str, ...] = ()
     of_session: bool = False
@@ -70,40 +71,40 @@ def apply(
         RolledBackError: it failed for a reason without an exit code of its own, and all was put back.
         UncertainError: it failed and so did the way back; the journal knows what is left.
     """
-    picture = picture or picture_for(pf, request.target)
+    picture = picture or picture_for(pf, request.wanted)
     sanity.require_sense(picture)
-    actions = plan(picture, request.target)
+    actions = plan(picture, request.wanted)
     if not request.of_session:
         guards.require_free_to(pf.host, picture, actions)
     if dry_run:
         return _report(pf, _with_losses(request, actions), actions, picture, dry_run=True)
     journal = Journal(pf.host, pf.address, pf.ref.serial)
     if not actions:
-        journal.supersede(request.target)
+        journal.supersede(request.wanted)
         return _report(pf, request, actions, _with_states(pf, request, picture))
     picture = _ask(pf, picture, actions, request.risks, confirm)
-    journal.begin(request.verb, pf.ref.serial, request.target)
+    journal.begin(request.verb, pf.ref.serial, request.wanted)
     try:
         done = _with_states(pf, request, _converge(pf, request, actions, picture, journal))
     except (Exception, KeyboardInterrupt) as error:  # whatever it is: something was changed
         failure = _put_back(pf, journal, error)
         raise failure from origin(failure, error)
     journal.end("done")
-    removed = any(change.cell == "vfs" and change.before for action in actions for change in action.changes)
-    journal.supersede(request.target, anew=removed)
+    removed = any(change.cell == VFS and change.before for action in actions for change in action.changes)
+    journal.supersede(request.wanted, anew=removed)
     return _report(pf, request, actions, done, changed=True)
 
 
-def undo(pf: OpenPrimary, target: Cells, verb: str, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
+def undo(pf: OpenPrimary, wanted: Cells, verb: str, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Bring back earlier cells; the caller then closes or forgets the journal.
 
     Unlike :func:`apply` it writes no new run: the journal that is being undone already holds every earlier value. The
     errors are those of :func:`apply`.
     """
-    picture = picture_for(pf, target)
+    picture = picture_for(pf, wanted)
     sanity.require_sense(picture)
-    request = ChangeRequest(verb, known(picture, target))
-    actions = plan(picture, request.target)
+    request = ChangeRequest(verb, known(picture, wanted))
+    actions = plan(picture, request.wanted)
     guards.require_free_to(pf.host, picture, actions)
     if dry_run or not actions:
         return _report(pf, _with_losses(request, actions), actions, picture, dry_run=dry_run)
@@ -112,20 +113,20 @@ def undo(pf: OpenPrimary, target: Cells, verb: str, *, confirm: Confirm, dry_run
     return _report(pf, request, actions, done, changed=True)
 
 
-def picture_for(pf: OpenPrimary, target: Cells) -> Picture:
+def picture_for(pf: OpenPrimary, wanted: Cells) -> Picture:
     """Return what a host shows, with the namespaces of every controller of whose namespaces the cells speak."""
-    return pf.picture(users=False, namespaces=namespaces_wanted(target))
+    return pf.picture(users=False, namespaces=namespaces_wanted(wanted))
 
 
-def known(picture: Picture, target: Cells) -> Cells:
+def known(picture: Picture, wanted: Cells) -> Cells:
     """Leave out cells of functions the device does not list any more; a mark is never brought back, only given.
 
     The end of a mark that stays is brought back; one that goes takes its end along.
     """
-    names = {f"{secondary.cntlid:#06x}" for secondary in picture.secondaries}
-    kept = {key: value for key, value in target.items() if "/" not in key or key.split("/")[0] in names}
-    ends = {key for key in kept if key.endswith("/valid_s") and f"{key.split('/')[0]}/mark" in kept}
-    return {key: None if key.endswith("/mark") else value for key, value in kept.items() if key not in ends}
+    listed = {None, *(secondary.cntlid for secondary in picture.secondaries)}
+    kept = {cell: value for cell, value in wanted.items() if cell.cntlid in listed}
+    ends = {cell for cell in kept if cell.name is CellName.VALID_S and Cell(cell.cntlid, CellName.MARK) in kept}
+    return {cell: None if cell.name is CellName.MARK else value for cell, value in kept.items() if cell not in ends}
 
 
 def _converge(
@@ -138,11 +139,11 @@ def _converge(
             if journal is not None:
                 journal.intend(batch)
             Executor(pf, picture).phase(phase, batch)
-        picture = picture_for(pf, request.target)
-        missing = differences(picture, request.target)
+        picture = picture_for(pf, request.wanted)
+        missing = differences(picture, request.wanted)
         if not missing:
             return picture
-        actions = plan(picture, request.target)
+        actions = plan(picture, request.wanted)
     names = ", ".join(f"{change.cell} is {change.before!r} instead of {change.after!r}" for change in missing[:4])
     raise NvmelmError("the host does not show what was done", cause=names, fix="nvmelm show PF, and dmesg")
 

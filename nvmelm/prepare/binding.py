@@ -10,11 +10,10 @@ from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import VFIO_DRIVER
 from nvmelm.inventory.picture import ChangeReport, Role, Secondary
 from nvmelm.inventory.read import resolve
-from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.allow import Which
 from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
+from nvmelm.prepare.cells import Cell, CellName, Cells
 from nvmelm.prepare.journal import Journal
-from nvmelm.prepare.plan import cell
 
 
 def bind(
@@ -42,19 +41,22 @@ def unbind(pf: OpenPrimary, which: Which, *, confirm: Confirm, dry_run: bool = F
     """Undo step 4: unbind VFs from vfio-pci, and give them back to the driver and override nvmelm found them with."""
     picture = pf.picture(users=False)
     original = Journal(pf.host, pf.address, pf.ref.serial).original()
-    target: Cells = {}
+    wanted: Cells = {}
     for secondary in (resolve(picture, name) for name in which):
-        for name, unset in (("driver", None), ("override", "")):
-            target[cell(secondary.cntlid, name)] = original.get(cell(secondary.cntlid, name), unset)
-    return apply(pf, ChangeRequest("vfio unbind", target), picture=picture, confirm=confirm, dry_run=dry_run)
+        for name, unset in ((CellName.DRIVER, None), (CellName.OVERRIDE, "")):
+            wanted[Cell(secondary.cntlid, name)] = original.get(Cell(secondary.cntlid, name), unset)
+    return apply(pf, ChangeRequest("vfio unbind", wanted), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def bound(chosen: Sequence[Secondary]) -> Cells:
     """Return the cells of VFs that are bound to vfio-pci."""
-    target: Cells = {}
+    wanted: Cells = {}
     for secondary in chosen:
-        target |= {cell(secondary.cntlid, "driver"): VFIO_DRIVER, cell(secondary.cntlid, "override"): VFIO_DRIVER}
-    return target
+        wanted |= {
+            Cell(secondary.cntlid, CellName.DRIVER): VFIO_DRIVER,
+            Cell(secondary.cntlid, CellName.OVERRIDE): VFIO_DRIVER,
+        }
+    return wanted
 
 
 def with_groups(pf: OpenPrimary, report: ChangeReport, chosen: Sequence[Secondary]) -> ChangeReport:

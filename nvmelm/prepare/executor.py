@@ -18,6 +18,7 @@ from nvmelm.inventory import marks, pci
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.prepare.actions import Action, MarkChange, Operation, Phase, SysfsWrite, VfWrite
+from nvmelm.prepare.cells import VFS, CellName
 from nvmelm.prepare.plan import driver_bind_path
 from nvmelm.process import parallel
 from nvmelm.process.interrupts import begin
@@ -142,7 +143,7 @@ class Executor:
         for operation in action.operations:
             self._do(operation)
         if action.phase is Phase.VFS:
-            self._wait_for_vfs(next(int(change.after or 0) for change in action.changes if change.cell == "vfs"))
+            self._wait_for_vfs(next(int(change.after or 0) for change in action.changes if change.cell == VFS))
 
     def _wait_idle(self, held: list[Secondary]) -> None:
         nodes = [str(secondary.vfio_node).removeprefix("/dev/") for secondary in held]
@@ -160,12 +161,14 @@ class Executor:
         wait_until(lambda: pci.count_virtual_functions(sysfs, address) == wanted, what, deadline_s=_VFS_DEADLINE_S)
 
     def _load_drivers(self, actions: list[Action]) -> None:
-        wanted = {change.after for action in actions for change in action.changes if change.cell.endswith("/driver")}
+        wanted = {
+            change.after for action in actions for change in action.changes if change.cell.name is CellName.DRIVER
+        }
         if pci.VFIO_DRIVER in wanted and not self.host.sysfs.exists(f"{pci.DRIVERS}/{pci.VFIO_DRIVER}"):
             self.host.load_module(pci.VFIO_DRIVER)
 
     def _bind(self, action: Action) -> None:
-        bound = [change for change in action.changes if change.cell.endswith("/driver")]
+        bound = [change for change in action.changes if change.cell.name is CellName.DRIVER]
         operations = [operation for operation in action.operations if isinstance(operation, (SysfsWrite, VfWrite))]
         for number, operation in enumerate(operations):
             write = self._placed(operation)

@@ -19,7 +19,7 @@ from nvmelm.errors import BusyError
 from nvmelm.host import Host
 from nvmelm.inventory.picture import Picture, Role, Secondary
 from nvmelm.prepare.actions import Action, MarkChange, Phase
-from nvmelm.prepare.plan import cell
+from nvmelm.prepare.cells import Cell, CellName
 
 if TYPE_CHECKING:
     from nvmelm.ownership.record import Record
@@ -133,7 +133,7 @@ def offered(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int
         for secondary in picture.secondaries
         for action in actions
         for change in action.changes
-        if change.cell == cell(secondary.cntlid, "online") and change.after is False
+        if change.cell == Cell(secondary.cntlid, CellName.ONLINE) and change.after is False
     }
     guests = running(host, picture)
     return {cntlid: record for cntlid, record in guests.items() if cntlid in marked - renewed}

@@ -25,15 +25,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import NoneType
 from typing import Any, Literal
 
 from nvmelm.disk import store
 from nvmelm.errors import HostError
 from nvmelm.host import Host
-from nvmelm.numbers import hexadecimal
-from nvmelm.prepare.actions import Action, Cells, Change, Value
-from nvmelm.prepare.plan import survives_boot
+from nvmelm.prepare.actions import Action, Change
+from nvmelm.prepare.cells import Cells, Value, read_cells, survives_boot, written_cells
 
 _RUN_FIELDS = ("run", "verb", "boot", "started_at", "serial")
 
@@ -45,7 +43,7 @@ class JournaledRun:
     """One run of a verb as the journal holds it.
 
     Attributes:
-        target: the cells it wanted, so that it can be finished.
+        wanted: the cells it wanted, so that it can be finished.
         changes: what it changed or was about to change, in order.
         outcome: how it ended, or None when it did not.
     """
@@ -55,7 +53,7 @@ class JournaledRun:
     boot: str
     started_at: str
     serial: str
-    target: Cells
+    wanted: Cells
     changes: list[Change] = field(default_factory=list)
     summaries: list[str] = field(default_factory=list)
     outcome: str | None = None
@@ -72,9 +70,9 @@ class JournaledRun:
                 cells.setdefault(change.cell, change.before)
         return cells
 
-    def wanted(self, boot: str) -> Cells:
+    def lasting(self, boot: str) -> Cells:
         """Return the cells a run wanted; after a reboot only those that outlive one."""
-        return {name: value for name, value in self.target.items() if boot == self.boot or survives_boot(name)}
+        return {name: value for name, value in self.wanted.items() if boot == self.boot or survives_boot(name)}
 
 
 class Journal:
@@ -91,7 +89,7 @@ class Journal:
         self._host = host
         self._run = ""
 
-    def begin(self, verb: str, serial: str, target: Cells) -> None:
+    def begin(self, verb: str, serial: str, wanted: Cells) -> None:
         """Open a run; what it changes is appended by :meth:`intend`."""
         self._run = uuid.uuid4().hex
         self._append(
@@ -102,7 +100,7 @@ class Journal:
                 "boot": self._host.facts().boot_id,
                 "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "serial": serial,
-                "target": target,
+                "target": written_cells(wanted),
             }
         )
 
@@ -114,7 +112,7 @@ class Journal:
         """
         lines = []
         for action in actions:
-            changes = [[change.cell, change.before, change.after] for change in action.changes]
+            changes = [[str(change.cell), change.before, change.after] for change in action.changes]
             body = {"phase": action.phase, "summary": action.summary, "changes": changes}
             lines.append({"record": "begin", "run": self._run, **body})
         self._append(*lines)
@@ -130,20 +128,19 @@ class Journal:
         except HostError:
             return
 
-    def supersede(self, target: Cells, *, anew: bool = False) -> None:
+    def supersede(self, wanted: Cells, *, anew: bool = False) -> None:
         """Close earlier runs that were cut off and have nothing left to be undone by now.
 
         Everything they wanted or changed is as a later run wanted it; :meth:`original` still has what was before them.
 
         Args:
-            target: the cells that are as they are wanted now.
+            wanted: the cells that are as they are wanted now.
             anew: all VFs were removed on the way, so that nothing is left of what was done to them.
         """
-        wanted = target.keys()
         for run in self.unfinished():
-            cells = run.target.keys() | run.before().keys()
+            cells = run.wanted.keys() | run.before().keys()
             lasting = {name for name in cells if survives_boot(name)}
-            if self._ours(run) and ((anew and lasting <= wanted) or (cells and cells <= wanted)):
+            if self._ours(run) and ((anew and lasting <= wanted.keys()) or (cells and cells <= wanted.keys())):
                 self.try_end("superseded", run.run)
 
     def runs(self) -> list[JournaledRun]:
@@ -213,33 +210,10 @@ def _records(text: str) -> Iterator[dict[str, Any]]:
             yield record
 
 
-#: What each cell's values are; a line with others was not written by nvmelm, or was damaged.
-_PER_FUNCTION: dict[str, tuple[type, ...]] = {
-    "vq": (int,),
-    "vi": (int,),
-    "online": (bool,),
-    "driver": (str, NoneType),
-    "override": (str,),
-    "mark": (str, NoneType),
-    "valid_s": (int, NoneType),
-    "namespaces": (str, NoneType),
-}
-_OF_PRIMARY: dict[str, tuple[type, ...]] = {"vfs": (int,), "autoprobe": (bool, NoneType)}
-
-
-def _cells(body: dict[str, Any]) -> Cells:
-    """Return cells as they were written; ValueError when they are none."""
-    for name, value in body.items():
-        cntlid, slash, part = name.rpartition("/")
-        kinds = _PER_FUNCTION.get(part) if slash else _OF_PRIMARY.get(part)
-        known = not slash or (cntlid.startswith("0x") and hexadecimal(cntlid, most=0xFFFF) is not None)
-        if not known or kinds is None or type(value) not in kinds:
-            raise ValueError(f"{name} is no cell, or {value!r} is no value of it")
-    return dict(body)
-
-
 def _change(name: str, before: Value, after: Value) -> Change:
-    return Change(name, _cells({name: before})[name], _cells({name: after})[name])
+    (cell,) = read_cells({name: before})
+    read_cells({name: after})
+    return Change(cell, before, after)
 
 
 def _take(runs: dict[str, JournaledRun], record: dict[str, Any]) -> None:
@@ -247,7 +221,7 @@ def _take(runs: dict[str, JournaledRun], record: dict[str, Any]) -> None:
     try:
         if record["record"] == "run":
             run_id, verb, boot, started_at, serial = (str(record[name]) for name in _RUN_FIELDS)
-            runs[run_id] = JournaledRun(run_id, verb, boot, started_at, serial, _cells(record["target"]))
+            runs[run_id] = JournaledRun(run_id, verb, boot, started_at, serial, read_cells(record["target"]))
         elif record["record"] == "begin":
             run = runs[record["run"]]
             run.changes += [_change(name, before, after) for name, before, after in record["changes"]]

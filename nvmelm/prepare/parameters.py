@@ -8,9 +8,8 @@ from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
 from nvmelm.inventory.read import resolve
-from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
-from nvmelm.prepare.plan import cell, namespaces_value
+from nvmelm.prepare.cells import Cell, CellName, Cells, namespaces_value
 from nvmelm.prepare.resources import check_share
 
 
@@ -38,9 +37,11 @@ def give(
     picture = pf.picture(users=False)
     secondary = resolve(picture, which)
     check_share(picture, [secondary], vq, vi)
-    target: Cells = {
-        cell(secondary.cntlid, name): count for name, count in (("vq", vq), ("vi", vi)) if count is not None
+    wanted: Cells = {
+        Cell(secondary.cntlid, name): count
+        for name, count in ((CellName.VQ, vq), (CellName.VI, vi))
+        if count is not None
     }
     if namespaces is not None:
-        target[cell(secondary.cntlid, "namespaces")] = namespaces_value(namespaces)
-    return apply(pf, ChangeRequest("compat parameters apply", target), confirm=confirm, dry_run=dry_run)
+        wanted[Cell(secondary.cntlid, CellName.NAMESPACES)] = namespaces_value(namespaces)
+    return apply(pf, ChangeRequest("compat parameters apply", wanted), confirm=confirm, dry_run=dry_run)

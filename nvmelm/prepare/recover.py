@@ -179,7 +179,7 @@ class _Recovery:
             undo(pf, run.before(self._boot), f"undo {run.verb}", confirm=confirm, dry_run=dry_run)
             return
         # Journaled like any run: it may touch cells the interrupted one had not come to.
-        wanted, _ = without_running(pf, picture_for(pf, run.target), run.wanted(self._boot))
+        wanted, _ = without_running(pf, picture_for(pf, run.wanted), run.lasting(self._boot))
         apply(pf, ChangeRequest(run.verb, wanted), confirm=confirm, dry_run=dry_run)
 
     def _close(self, journal: Journal, runs: list[JournaledRun]) -> None:
@@ -255,7 +255,7 @@ def _forgetting(journal: Journal, run: JournaledRun) -> str:
 def _describe(pf: OpenPrimary, journal: Journal, run: JournaledRun) -> Unfinished:
     boot = pf.host.facts().boot_id
     before = run.before(boot)
-    picture = picture_for(pf, before | run.target)
+    picture = picture_for(pf, before | run.wanted)
     last = run.summaries[-1] if run.summaries else "before its first change"
     return Unfinished(
         run=run.run,
@@ -265,7 +265,7 @@ def _describe(pf: OpenPrimary, journal: Journal, run: JournaledRun) -> Unfinishe
         boot="this" if run.boot == boot else "earlier",
         meaning=f"{run.verb} on {journal.address} stopped at or after: {last}",
         undo=tuple(action.view() for action in plan(picture, known(picture, before))),
-        finish=tuple(action.view() for action in plan(picture, run.wanted(boot))),
+        finish=tuple(action.view() for action in plan(picture, run.lasting(boot))),
     )
 
 

@@ -7,9 +7,8 @@ from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
 from nvmelm.inventory.read import resolve
-from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
-from nvmelm.prepare.plan import cell
+from nvmelm.prepare.cells import Cell, CellName, Cells
 from nvmelm.prepare.resources import check_share, missing_types, too_few
 
 
@@ -27,7 +26,11 @@ def assign(
     secondary = resolve(picture, which)
     vq, vi = vq or None, vi or None
     check_share(picture, [secondary], vq, vi)
-    wanted = {cell(secondary.cntlid, name): count for name, count in (("vq", vq), ("vi", vi)) if count is not None}
+    wanted = {
+        Cell(secondary.cntlid, name): count
+        for name, count in ((CellName.VQ, vq), (CellName.VI, vi))
+        if count is not None
+    }
     return apply(pf, ChangeRequest("secondary assign", {**wanted}), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
@@ -46,7 +49,7 @@ def online(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool
     missing = () if secondary.online else missing_types(picture, secondary)
     if missing and not (secondary.vq or secondary.vi):
         raise too_few(picture, secondary)
-    request = ChangeRequest("secondary online", {cell(secondary.cntlid, "online"): True})
+    request = ChangeRequest("secondary online", {Cell(secondary.cntlid, CellName.ONLINE): True})
     try:
         return apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
     except AdminCommandError as error:
@@ -66,10 +69,10 @@ def offline(
         of_session: the session that gave the controller away does it; everybody else is refused such a controller.
     """
     secondary = resolve(pf.picture(users=False), which)
-    target: Cells = {
-        cell(secondary.cntlid, "online"): False,
-        cell(secondary.cntlid, "vq"): 0,
-        cell(secondary.cntlid, "vi"): 0,
+    wanted: Cells = {
+        Cell(secondary.cntlid, CellName.ONLINE): False,
+        Cell(secondary.cntlid, CellName.VQ): 0,
+        Cell(secondary.cntlid, CellName.VI): 0,
     }
-    request = ChangeRequest("secondary offline", target, of_session=of_session)
+    request = ChangeRequest("secondary offline", wanted, of_session=of_session)
     return apply(pf, request, confirm=confirm, dry_run=dry_run)

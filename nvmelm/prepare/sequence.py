@@ -9,11 +9,11 @@ from nvmelm.inventory import marks, pci
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import ChangeReport, Moved, Picture, Role
 from nvmelm.prepare import guards
-from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.allow import ends, marked
 from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
 from nvmelm.prepare.binding import bound, with_groups
-from nvmelm.prepare.plan import cell, plan
+from nvmelm.prepare.cells import AUTOPROBE, VFS, Cell, CellName, Cells
+from nvmelm.prepare.plan import plan
 from nvmelm.prepare.resources import share
 from nvmelm.prepare.sriov import check_vfs
 
@@ -59,50 +59,50 @@ def prepare(
             f"not every one of {vfs} VFs has a secondary controller", cause=cause, fix="nvmelm show"
         )
     each_vq, each_vi = share(picture, chosen, vq, vi)
-    target: Cells = {"vfs": vfs, "autoprobe": False}
+    wanted: Cells = {VFS: vfs, AUTOPROBE: False}
     for secondary in chosen:
-        counts = (("vq", each_vq), ("vi", each_vi))
-        target |= {cell(secondary.cntlid, name): count for name, count in counts if count is not None}
-        target[cell(secondary.cntlid, "online")] = True
+        counts = ((CellName.VQ, each_vq), (CellName.VI, each_vi))
+        wanted |= {Cell(secondary.cntlid, name): count for name, count in counts if count is not None}
+        wanted[Cell(secondary.cntlid, CellName.ONLINE)] = True
         if not unmarked:
-            target |= marked(secondary, role, valid_s)
+            wanted |= marked(secondary, role, valid_s)
     verb = "source prepare" if role is Role.MIGRATABLE else "destination prepare"
-    target, notes = without_running(pf, picture, target | bound(chosen))
-    target, moved = _without_moved(pf, picture, target, role)
+    wanted, notes = without_running(pf, picture, wanted | bound(chosen))
+    wanted, moved = _without_moved(pf, picture, wanted, role)
     notes += tuple(
         f"{gone.cntlid:#06x} was moved to {gone.to} (session {gone.session}) and is left as it is; "
         f"nvmelm secondary assign, online and allow-migration make a new one of it"
         for gone in moved
     )
-    request = ChangeRequest(verb, target, notes=(*notes, *ends(chosen, target)))
+    request = ChangeRequest(verb, wanted, notes=(*notes, *ends(chosen, wanted)))
     report = apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
     return replace(with_groups(pf, report, chosen), moved=moved)
 
 
-def _without_moved(pf: OpenPrimary, picture: Picture, target: Cells, role: Role) -> tuple[Cells, tuple[Moved, ...]]:
+def _without_moved(pf: OpenPrimary, picture: Picture, wanted: Cells, role: Role) -> tuple[Cells, tuple[Moved, ...]]:
     """Leave out the controllers that this source moved away and nobody brought online again, and return them."""
-    removes = picture.primary.vfs_enabled not in (0, target["vfs"])  # every VF is made anew then
+    removes = picture.primary.vfs_enabled not in (0, wanted[VFS])  # every VF is made anew then
     if role is not Role.MIGRATABLE or removes or not guards.any_session(pf.host):
-        return target, ()
+        return wanted, ()
     gone = guards.left_blank(pf.host, picture)
     moved = tuple(
         Moved(cntlid=secondary.cntlid, to=gone[secondary.cntlid].peer, session=str(gone[secondary.cntlid].id))
         for secondary in picture.secondaries
-        if secondary.cntlid in gone and not secondary.online and cell(secondary.cntlid, "online") in target
+        if secondary.cntlid in gone and not secondary.online and Cell(secondary.cntlid, CellName.ONLINE) in wanted
     )
-    left_out = tuple(cell(controller.cntlid, "") for controller in moved)
-    return {name: value for name, value in target.items() if not name.startswith(left_out)}, moved
+    left_out = {controller.cntlid for controller in moved}
+    return {cell: value for cell, value in wanted.items() if cell.cntlid not in left_out}, moved
 
 
-def without_running(pf: OpenPrimary, picture: Picture, target: Cells) -> tuple[Cells, tuple[str, ...]]:
+def without_running(pf: OpenPrimary, picture: Picture, wanted: Cells) -> tuple[Cells, tuple[str, ...]]:
     """Leave out the mark *resumable* of controllers that run a guest here, and say which; only an operator gives it."""
-    if str(Role.RESUMABLE) not in target.values() or not guards.any_session(pf.host):
-        return target, ()
-    running = guards.offered(pf.host, picture, plan(picture, target))
+    if str(Role.RESUMABLE) not in wanted.values() or not guards.any_session(pf.host):
+        return wanted, ()
+    running = guards.offered(pf.host, picture, plan(picture, wanted))
     notes = tuple(
         f"{cntlid:#06x} is left unmarked: it runs a guest here as far as session {record.id} tells ({record.state}); "
         f"when its VM is shut down, nvmelm secondary allow-resume {picture.primary.node} {cntlid:#06x}"
         for cntlid, record in running.items()
     )
-    left_out = {cell(cntlid, name) for cntlid in running for name in ("mark", "valid_s")}
-    return {name: value for name, value in target.items() if name not in left_out}, notes
+    left_out = {Cell(cntlid, name) for cntlid in running for name in (CellName.MARK, CellName.VALID_S)}
+    return {name: value for name, value in wanted.items() if name not in left_out}, notes

@@ -6,8 +6,8 @@ from nvmelm.errors import UsageError
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import ChangeReport, Picture
 from nvmelm.inventory.read import require_sriov
-from nvmelm.prepare.actions import Cells
 from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
+from nvmelm.prepare.cells import AUTOPROBE, VFS, Cells
 from nvmelm.prepare.journal import Journal
 
 
@@ -20,17 +20,17 @@ def enable_sriov(pf: OpenPrimary, vfs: int, *, confirm: Confirm, dry_run: bool =
     """
     picture = pf.picture(users=False)
     check_vfs(picture, vfs)
-    target: Cells = {"vfs": vfs, "autoprobe": False}
-    return apply(pf, ChangeRequest("sriov enable", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    wanted: Cells = {VFS: vfs, AUTOPROBE: False}
+    return apply(pf, ChangeRequest("sriov enable", wanted), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def disable_sriov(pf: OpenPrimary, *, confirm: Confirm, dry_run: bool = False) -> ChangeReport:
     """Remove all VFs; marks, resources and bindings go with them, and autoprobe is as nvmelm found it."""
     picture = pf.picture(users=False)
     require_sriov(picture)
-    autoprobe = Journal(pf.host, pf.address, pf.ref.serial).original().get("autoprobe")
-    target: Cells = {"vfs": 0} if autoprobe is None else {"vfs": 0, "autoprobe": autoprobe}
-    return apply(pf, ChangeRequest("sriov disable", target), picture=picture, confirm=confirm, dry_run=dry_run)
+    autoprobe = Journal(pf.host, pf.address, pf.ref.serial).original().get(AUTOPROBE)
+    wanted: Cells = {VFS: 0} if autoprobe is None else {VFS: 0, AUTOPROBE: autoprobe}
+    return apply(pf, ChangeRequest("sriov disable", wanted), picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def check_vfs(picture: Picture, vfs: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,13 +16,14 @@ import jsonschema
 import pytest
 
 from nvmelm import cli
+from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.prepare import executor
 from tests.emulated.two_hosts import copy as copy_world
 
 SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
-VF = "0000:01:00.1"
+PF, VF = "0000:01:00.0", "0000:01:00.1"
 
 
 class Case(NamedTuple):
@@ -61,7 +63,18 @@ VERBS = {
     "state resume": Case(SUSPENDED, "state resume nvme0 0x42"),
     "state save": Case(SUSPENDED, "state save nvme0 0x42 {host}/saved"),
     "state restore": Case(RESTORABLE, "state restore nvme0 0x43 {host}/image"),
+    "apply": Case((), "apply --config {host}"),
+    "compat parameters apply": Case((PREPARED,), "compat parameters apply {host}/parameters nvme0 0x42"),
+    "libvirt-hook": Case((PREPARED, f"vfio unbind {VF} --yes"), "libvirt-hook vm1 prepare begin -"),
+    "vm attach": Case((PREPARED,), f"vm attach {VF} --qmp {{host}}/qmp"),
+    "vm detach": Case((PREPARED,), f"vm detach {VF} --qmp {{host}}/qmp"),
 }
+CONFIG = f"[[pf]]\naddress = '{PF}'\nvfs = 1\nrole = 'source'\n"
+DOMAIN = (
+    f"<domain><name>vm1</name><metadata><nvmelm:vfs xmlns:nvmelm='urn:nvmelm:domain:1'><nvmelm:vf address='{VF}'/>"
+    "</nvmelm:vfs></metadata><devices><hostdev mode='subsystem' type='pci' managed='no'><source>"
+    "<address domain='0x0000' bus='0x01' slot='0x00' function='0x1'/></source></hostdev></devices></domain>"
+)
 FAULTS = (
     "admin/0x1c=status:0x4006",
     "admin/0x1c#2=lose",
@@ -89,6 +102,16 @@ FAULTS = (
 Run = Callable[..., tuple[int, str]]
 
 
+@contextmanager
+def vmm(place: Path, *, holds: bool) -> Iterator[None]:
+    """Have a VM that waits for its guest, or a running one with the VF in it as far as the faults let it have one."""
+    with EmulatedHost(place) as host, EmulatedVmm(host, socket=place / "qmp", running=holds) as machine:
+        if holds:
+            with suppress(Exception):
+                machine.device_add({"driver": "vfio-pci", "host": VF, "id": "vf", "bus": "rp1"})
+        yield
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run a command line on an emulated host; what it waits for is not going to come, so it does not wait long."""
@@ -98,7 +121,9 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
     def line(host: Path, words: str, *more: str) -> tuple[int, str]:
         capsys.readouterr()
-        code = cli.main(["--host", f"emulated:{host}", *words.format(host=host).split(), *more])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(DOMAIN.encode())))
+        with vmm(host, holds=words.startswith("vm detach")) if words.startswith("vm ") else nullcontext():
+            code = cli.main(["--host", f"emulated:{host}", *words.format(host=host).split(), *more])
         return code, capsys.readouterr().out
 
     return line
@@ -132,6 +157,10 @@ def test_whatever_fails_json_is_one_document_with_the_exit_code_of_the_text(
     for line in before:
         with suppress(EmulatedCrash):
             assert run(template, line)[0] == 0
+    (template / "nvmelm.toml").write_text(CONFIG)
+    if "{host}/parameters" in words:
+        wanted = json.loads(run(template, f"compat parameters list {PF}/0x42 --json")[1])
+        (template / "parameters").write_text(json.dumps(wanted | {"params": {"namespaces.ids": ""}}))
     failures = 0
     for number, fault in enumerate(FAULTS):
         text, _ = run(copy(template, tmp_path / f"text{number}", fault), words, "--yes")

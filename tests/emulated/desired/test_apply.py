@@ -20,7 +20,7 @@ from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.kernel.sysfs import EmulatedSysfs
 from nvmelm.errors import InterruptedByUserError, UsageError
 from nvmelm.inventory.opened import open_primary
-from nvmelm.prepare.plan import cells_of
+from nvmelm.prepare.cells import cells_of, written_cells
 from nvmelm.prepare.recover import recover
 from tests.emulated.answers import agree
 from tests.emulated.conftest import MakeHost
@@ -34,7 +34,7 @@ ONE = f"[[pf]]\naddress = '{PF}'\nvfs = 2\nrole = 'destination'\nvq = 2\nvi = 1\
 
 def cells(host: EmulatedHost, pf: str = PF) -> dict[str, Any]:
     with open_primary(host, pf) as primary:
-        return cells_of(primary.picture())
+        return written_cells(cells_of(primary.picture()))
 
 
 def test_a_host_is_brought_to_its_configuration_once(make_host: MakeHost) -> None:

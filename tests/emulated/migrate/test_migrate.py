@@ -24,7 +24,7 @@ from nvmelm.inventory.picture import Role
 from nvmelm.migrate import source
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.prepare import allow, sequence
-from nvmelm.prepare.plan import cells_of
+from nvmelm.prepare.cells import cells_of, written_cells
 from nvmelm.state import verbs
 from nvmelm.state.image import digest
 from tests.emulated.answers import agree
@@ -49,7 +49,7 @@ def goes_on(world: World, side: str) -> None:
 
 def cells(world: World, side: str) -> dict[str, Any]:
     with open_primary(world.host(side), PF) as pf:
-        return cells_of(pf.picture())
+        return written_cells(cells_of(pf.picture()))
 
 
 def test_a_move_leaves_one_running_copy_and_a_guest_that_noticed_nothing(guarded: World) -> None:

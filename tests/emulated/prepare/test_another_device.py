@@ -18,6 +18,7 @@ from nvmelm.inventory.find import primaries
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import Role
 from nvmelm.prepare import release, sequence, sriov
+from nvmelm.prepare.cells import VFS
 from nvmelm.prepare.journal import Journal
 from nvmelm.prepare.recover import recover
 from nvmelm.state import verbs
@@ -84,7 +85,7 @@ def test_the_device_that_comes_back_is_released_as_it_was(host: EmulatedHost) ->
 
 
 def test_an_interrupted_run_on_another_device_is_not_undone(host: EmulatedHost) -> None:
-    Journal(host, PF, OLD).begin("sriov enable", OLD, {"vfs": 4})
+    Journal(host, PF, OLD).begin("sriov enable", OLD, {VFS: 4})
     swap(host)
     with opened(host) as pf:
         sequence.prepare(pf, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)
@@ -98,7 +99,7 @@ def test_a_journal_of_another_device_keeps_no_other_pf_from_being_recovered(make
     with open_primary(host, second) as pf:
         serial = pf.ref.serial
     for address, device in ((first, OLD), (first, primaries(host)[0].serial), (second, serial)):
-        Journal(host, address).begin("sriov enable", device, {"vfs": 4})
+        Journal(host, address).begin("sriov enable", device, {VFS: 4})
     with pytest.raises(UncertainError, match="another device") as met:
         recover(host, confirm=agree)
     assert Journal(host, second).runs() == []
@@ -107,7 +108,7 @@ def test_a_journal_of_another_device_keeps_no_other_pf_from_being_recovered(make
 
 
 def test_the_fix_removes_the_runs_of_the_old_device_alone(host: EmulatedHost) -> None:
-    Journal(host, PF, OLD).begin("sriov enable", OLD, {"vfs": 4})
+    Journal(host, PF, OLD).begin("sriov enable", OLD, {VFS: 4})
     swap(host)
     with opened(host) as pf:
         sequence.prepare(pf, Role.MIGRATABLE, 1, unmarked=True, confirm=agree)

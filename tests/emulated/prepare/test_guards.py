@@ -21,14 +21,13 @@ from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport, Picture, Role
 from nvmelm.ownership.sessions import Sessions, sessions_path
 from nvmelm.prepare import allow, binding, guards, parameters, release, secondaries, sequence, sriov
+from nvmelm.prepare.cells import cells_of
 from nvmelm.prepare.journal import Journal
-from nvmelm.prepare.plan import cells_of
 from nvmelm.prepare.recover import recover
 from nvmelm.state import verbs
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.libvirt import hook
-from nvmelm.vm.libvirt.domain_xml import DomainXml
-from nvmelm.vm.libvirt.domain_xml import Wanted as WantedByDomain
+from nvmelm.vm.libvirt.domain_xml import DomainWanted, DomainXml
 from tests.emulated.answers import agree, decline
 from tests.emulated.conftest import MakeHost
 from tests.emulated.migrate.test_migrate import GIVE
@@ -120,7 +119,7 @@ DESTROYERS: dict[str, Callable[[OpenPrimary, str], object]] = {
 
 
 def domain() -> DomainXml:
-    return DomainXml(wanted=(WantedByDomain(Bdf.parse(VF), unmarked=False),), functions=())
+    return DomainXml(wanted=(DomainWanted(Bdf.parse(VF), unmarked=False),), functions=())
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -28,9 +28,8 @@ from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Picture, Role
 from nvmelm.prepare import allow, binding, secondaries, sequence, sriov
 from nvmelm.prepare import release as undo_all
-from nvmelm.prepare.actions import Cells
+from nvmelm.prepare.cells import Value, cells_of, written_cells
 from nvmelm.prepare.journal import Journal
-from nvmelm.prepare.plan import cells_of
 from nvmelm.prepare.recover import recover
 from tests.emulated.answers import agree, decline
 from tests.emulated.conftest import MakeHost
@@ -43,8 +42,8 @@ def look(host: EmulatedHost) -> Picture:
         return pf.picture()
 
 
-def cells(host: EmulatedHost) -> Cells:
-    return cells_of(look(host))
+def cells(host: EmulatedHost) -> dict[str, Value]:
+    return written_cells(cells_of(look(host)))
 
 
 def prepare(host: EmulatedHost, vfs: int = 2, role: Role = Role.MIGRATABLE, **options: object) -> bool:

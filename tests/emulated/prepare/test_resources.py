@@ -12,6 +12,7 @@ from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import ChangeReport, Picture, Role
 from nvmelm.prepare import release, secondaries, sequence, sriov
+from nvmelm.prepare.cells import VFS
 from nvmelm.prepare.check import check
 from nvmelm.prepare.journal import Journal
 from nvmelm.prepare.recover import recover
@@ -104,7 +105,7 @@ def test_a_list_that_cannot_be_true_is_not_undone_either(
     host = make_host()
     with open_primary(host, PF, change=True) as pf:
         sriov.enable_sriov(pf, 1, confirm=agree)
-        Journal(host, PF).begin("sriov enable", pf.ref.serial, {"vfs": 2})
+        Journal(host, PF).begin("sriov enable", pf.ref.serial, {VFS: 2})
     before = Journal(host, PF).runs()
     own, claim = OpenPrimary.picture, TWISTS["0x0042 and 0x0043 both claim VF 1"]
 

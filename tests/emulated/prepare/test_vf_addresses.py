@@ -16,6 +16,7 @@ from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport, Role
 from nvmelm.prepare import binding, sequence, sriov
 from nvmelm.prepare.apply import ChangeRequest, apply
+from nvmelm.prepare.cells import read_cells
 from nvmelm.prepare.recover import recover
 from tests.emulated.answers import agree
 from tests.emulated.conftest import MakeHost
@@ -131,7 +132,9 @@ def test_an_override_that_was_only_to_be_there_for_a_moment_is_put_back_too(make
         sriov.enable_sriov(pf, 1, confirm=agree)
         host.arm("sysfs/bus/pci/drivers_probe=errno:EIO")
         with pytest.raises(NvmelmError) as met:
-            apply(pf, ChangeRequest("test", {"0x0042/driver": "nvme", "0x0042/override": ""}), confirm=agree)
+            apply(
+                pf, ChangeRequest("test", read_cells({"0x0042/driver": "nvme", "0x0042/override": ""})), confirm=agree
+            )
     assert met.value.rolled_back
     assert not any(overrides(host).values())
 

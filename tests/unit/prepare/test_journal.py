@@ -13,6 +13,7 @@ from nvmelm.disk import store
 from nvmelm.errors import HostError
 from nvmelm.host import HostFacts
 from nvmelm.prepare.actions import Action, Change, Phase
+from nvmelm.prepare.cells import VFS, Cell, read_cells, written_cells
 from nvmelm.prepare.journal import Journal, JournaledRun, _records, _take, journals
 
 PF = "0000:01:00.0"
@@ -35,7 +36,7 @@ def host(tmp_path: Path) -> Host:
 
 
 def change(name: str, before: object, after: object) -> Action:
-    return Action(Phase.VFS, f"{name} becomes {after}", (), (Change(name, before, after),))  # type: ignore[arg-type]
+    return Action(Phase.VFS, f"{name} becomes {after}", (), (Change(Cell.parse(name), before, after),))  # type: ignore[arg-type]
 
 
 def journal(host: Host) -> Journal:
@@ -45,24 +46,24 @@ def journal(host: Host) -> Journal:
 def test_the_first_value_since_the_last_release_is_the_original(host: Host) -> None:
     for before, after in ((0, 2), (2, 4)):
         log = journal(host)
-        log.begin("sriov enable", "S", {"vfs": after})
+        log.begin("sriov enable", "S", read_cells({"vfs": after}))
         log.intend([change("vfs", before, after)])
         log.end("done")
-    assert journal(host).original() == {"vfs": 0}
+    assert journal(host).original() == {VFS: 0}
     assert journal(host).unfinished() == []
 
 
 def test_a_run_without_its_end_is_unfinished(host: Host) -> None:
     log = journal(host)
-    log.begin("sriov enable", "S", {"vfs": 2})
+    log.begin("sriov enable", "S", read_cells({"vfs": 2}))
     log.intend([change("vfs", 0, 2)])
     (run,) = journal(host).unfinished()
-    assert (run.verb, run.before(), run.target) == ("sriov enable", {"vfs": 0}, {"vfs": 2})
+    assert (run.verb, run.before(), run.wanted) == ("sriov enable", {VFS: 0}, {VFS: 2})
 
 
 def test_what_an_earlier_boot_changed_is_not_brought_back(host: Host) -> None:
     log = journal(host)
-    log.begin("sriov enable", "S", {"vfs": 2})
+    log.begin("sriov enable", "S", read_cells({"vfs": 2}))
     log.intend([change("vfs", 0, 2)])
     host.boot = "second"
     assert journal(host).original() == {}
@@ -71,16 +72,16 @@ def test_what_an_earlier_boot_changed_is_not_brought_back(host: Host) -> None:
 
 def test_a_line_torn_by_a_full_disk_does_not_hide_the_next_run(host: Host) -> None:
     log = journal(host)
-    log.begin("sriov enable", "S", {"vfs": 2})
+    log.begin("sriov enable", "S", read_cells({"vfs": 2}))
     with log.path.open("a") as file:
         file.write('{"record":"begin","run":"')
     again = journal(host)
-    again.begin("sriov disable", "S", {"vfs": 0})
+    again.begin("sriov disable", "S", read_cells({"vfs": 0}))
     assert [run.verb for run in journal(host).runs()] == ["sriov enable", "sriov disable"]
 
 
 def test_a_journal_is_for_root_alone_and_found_by_its_pf(host: Host) -> None:
-    journal(host).begin("sriov enable", "S", {})
+    journal(host).begin("sriov enable", "S", read_cells({}))
     assert journal(host).path.stat().st_mode & 0o777 == 0o600
     assert [log.address for log in journals(host)] == [PF]  # type: ignore[arg-type]
     journal(host).forget()
@@ -139,27 +140,27 @@ def test_records_of_any_shape_never_crash_the_reader(records: list[dict[str, obj
 def test_a_run_whose_cells_are_none_is_passed_over(host: Host, cells: dict[str, object]) -> None:
     log = journal(host)
     log.begin("sriov enable", "S", cells)  # type: ignore[arg-type]
-    log.begin("sriov disable", "S", {"vfs": 0})
+    log.begin("sriov disable", "S", read_cells({"vfs": 0}))
     assert [run.verb for run in journal(host).runs()] == ["sriov disable"]
 
 
 def test_a_run_that_gives_marks_an_end_is_read_again(host: Host) -> None:
     log = journal(host)
-    log.begin("source prepare", "S", {"0x0001/mark": "migratable", "0x0001/valid_s": 60})
+    log.begin("source prepare", "S", read_cells({"0x0001/mark": "migratable", "0x0001/valid_s": 60}))
     log.intend([change("0x0001/valid_s", None, 60)])
     (run,) = journal(host).unfinished()
-    assert run.target["0x0001/valid_s"] == 60
-    assert run.before() == {"0x0001/valid_s": None}
+    assert written_cells(run.wanted)["0x0001/valid_s"] == 60
+    assert written_cells(run.before()) == {"0x0001/valid_s": None}
 
 
 def test_what_is_written_of_another_device_in_the_place_is_neither_used_nor_forgotten(host: Host) -> None:
     for serial, before in (("old", 3), ("new", 1)):
         log = Journal(host, PF, serial)  # type: ignore[arg-type]
-        log.begin("sriov enable", serial, {"vfs": 4})
+        log.begin("sriov enable", serial, read_cells({"vfs": 4}))
         log.intend([change("vfs", before, 4)])
     ours = Journal(host, PF, "new")  # type: ignore[arg-type]
-    assert ours.original() == {"vfs": 1}
-    ours.supersede({"vfs": 4})
+    assert ours.original() == {VFS: 1}
+    ours.supersede({VFS: 4})
     assert [run.serial for run in ours.unfinished()] == ["old"]
     ours.forget()
-    assert [(run.serial, run.before()) for run in journal(host).runs()] == [("old", {"vfs": 3})]
+    assert [(run.serial, run.before()) for run in journal(host).runs()] == [("old", {VFS: 3})]

@@ -8,16 +8,23 @@ from hypothesis import strategies as st
 
 from nvmelm.errors import NotReadyError
 from nvmelm.inventory.picture import Picture, Role
-from nvmelm.prepare.actions import Action, Cells, Phase, SysfsWrite, VfWrite, operation_text
-from nvmelm.prepare.plan import cell, cells_of, plan
+from nvmelm.prepare.actions import Action, Phase, SysfsWrite, VfWrite, operation_text
+from nvmelm.prepare.cells import AUTOPROBE, VFS, Cell, CellName, Cells, Value, cells_of, read_cells, written_cells
+from nvmelm.prepare.plan import plan
 from tests.unit.pictures import picture, secondary
 
-READY: Cells = {"vq": 3, "vi": 2, "online": True, "mark": "migratable", "driver": "vfio-pci"}
+READY: dict[CellName, Value] = {
+    CellName.VQ: 3,
+    CellName.VI: 2,
+    CellName.ONLINE: True,
+    CellName.MARK: "migratable",
+    CellName.DRIVER: "vfio-pci",
+}
 
 
 def prepared(vfs: int) -> Cells:
-    cells: Cells = {"vfs": vfs, "autoprobe": False}
-    return cells | {cell(number, name): READY[name] for number in range(1, vfs + 1) for name in READY}
+    cells: Cells = {VFS: vfs, AUTOPROBE: False}
+    return cells | {Cell(number, name): READY[name] for number in range(1, vfs + 1) for name in READY}
 
 
 def phases(actions: list[Action]) -> list[str]:
@@ -81,7 +88,7 @@ def test_wanting_what_is_there_plans_nothing() -> None:
 
 def test_a_changed_count_goes_by_way_of_zero_and_says_what_it_takes_along() -> None:
     busy = secondary(1, present=True, online=True, vq=3, vi=2, driver="vfio-pci", driver_override="vfio-pci")
-    actions = plan(picture(busy, secondary(2), vfs_enabled=1, drivers_autoprobe=False), {"vfs": 2})
+    actions = plan(picture(busy, secondary(2), vfs_enabled=1, drivers_autoprobe=False), {VFS: 2})
     assert [write.value for action in actions for write in action.operations if isinstance(write, SysfsWrite)] == [
         "0",
         "2",
@@ -92,10 +99,10 @@ def test_a_changed_count_goes_by_way_of_zero_and_says_what_it_takes_along() -> N
 
 def test_a_resource_change_of_an_online_controller_takes_it_offline_and_brings_the_rest_back() -> None:
     start = picture(secondary(1, present=True, online=True, vq=2, vi=2), vfs_enabled=1, drivers_autoprobe=False)
-    actions = plan(start, {cell(1, "vq"): 3})
+    actions = plan(start, {Cell(1, CellName.VQ): 3})
     assert phases(actions) == [Phase.OFFLINE, Phase.ASSIGN, Phase.RESET, Phase.ONLINE]
     end = after(start, actions)
-    assert (end[cell(1, "vq")], end[cell(1, "vi")], end[cell(1, "online")]) == (3, 2, True)
+    assert (end[Cell(1, CellName.VQ)], end[Cell(1, CellName.VI)], end[Cell(1, CellName.ONLINE)]) == (3, 2, True)
 
 
 def test_giving_a_vf_back_to_nvme_leaves_no_override_behind() -> None:
@@ -104,7 +111,7 @@ def test_giving_a_vf_back_to_nvme_leaves_no_override_behind() -> None:
         vfs_enabled=1,
         drivers_autoprobe=False,
     )
-    actions = plan(start, {cell(1, "driver"): "nvme", cell(1, "override"): ""})
+    actions = plan(start, {Cell(1, CellName.DRIVER): "nvme", Cell(1, CellName.OVERRIDE): ""})
     assert lines(actions) == [
         "echo 0000:01:00.1 > /sys/bus/pci/devices/0000:01:00.1/driver/unbind",
         "echo nvme > /sys/bus/pci/devices/0000:01:00.1/driver_override",
@@ -117,35 +124,44 @@ def test_giving_a_vf_back_to_nvme_leaves_no_override_behind() -> None:
 
 def test_a_controller_without_a_vf_cannot_go_online() -> None:
     with pytest.raises(NotReadyError, match="has no VF") as caught:
-        plan(picture(), {cell(3, "online"): True})
+        plan(picture(), {Cell(3, CellName.ONLINE): True})
     assert caught.value.fix == "nvmelm sriov enable nvme0 --vfs 3"
+
+
+def test_a_cell_is_read_as_it_is_shown_and_nothing_else_is_one() -> None:
+    cells = cells_of(picture(secondary(1), secondary(2)))
+    assert read_cells(written_cells(cells)) == cells
+    assert str(Cell(2, CellName.NAMESPACES)) == "0x0002/namespaces"
+    for text in ("vq", "0x0001/vfs", "1/vq", "0x0001/", "/vq", "0x10000/vq", "0x0001/speed", ""):
+        with pytest.raises(ValueError, match="is (no|not a) "):
+            Cell.parse(text)
 
 
 values = st.fixed_dictionaries(
     {},
     optional={
-        "vfs": st.integers(0, 4),
-        "autoprobe": st.booleans(),
-        **{cell(n, "vq"): st.sampled_from([0, 2, 3]) for n in range(1, 5)},
-        **{cell(n, "vi"): st.sampled_from([0, 1, 2]) for n in range(1, 5)},
-        **{cell(n, "online"): st.booleans() for n in range(1, 5)},
-        **{cell(n, "driver"): st.sampled_from([None, "vfio-pci", "nvme"]) for n in range(1, 5)},
-        **{cell(n, "mark"): st.sampled_from([None, *map(str, Role)]) for n in range(1, 5)},
+        VFS: st.integers(0, 4),
+        AUTOPROBE: st.booleans(),
+        **{Cell(n, CellName.VQ): st.sampled_from([0, 2, 3]) for n in range(1, 5)},
+        **{Cell(n, CellName.VI): st.sampled_from([0, 1, 2]) for n in range(1, 5)},
+        **{Cell(n, CellName.ONLINE): st.booleans() for n in range(1, 5)},
+        **{Cell(n, CellName.DRIVER): st.sampled_from([None, "vfio-pci", "nvme"]) for n in range(1, 5)},
+        **{Cell(n, CellName.MARK): st.sampled_from([None, *map(str, Role)]) for n in range(1, 5)},
     },
 )
 
 
 @given(values)
-def test_every_plan_starts_each_action_from_where_the_last_one_ended(target: Cells) -> None:
+def test_every_plan_starts_each_action_from_where_the_last_one_ended(wanted: Cells) -> None:
     start = picture()
     try:
-        actions = plan(start, target)
+        actions = plan(start, wanted)
     except NotReadyError:
         return
     end = after(start, actions)
-    for name, value in target.items():
-        if name != "autoprobe" and not name.endswith(("vq", "vi")):
-            assert end[name] == value
+    for cell, value in wanted.items():
+        if cell.name not in (CellName.AUTOPROBE, CellName.VQ, CellName.VI):
+            assert end[cell] == value
     order = list(Phase)
     rest = [order.index(action.phase) for action in actions if action.phase not in (Phase.AUTOPROBE, Phase.VFS)]
     assert rest == sorted(rest)

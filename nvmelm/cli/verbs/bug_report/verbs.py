@@ -171,7 +171,7 @@ def _runs(collection: Collection) -> list[dict[str, Any]]:
     for journal in journals(collection.host):
         for one in journal.runs():
             collection.secrets.add(one.serial)
-            changes = [[change.cell, change.before, change.after] for change in one.changes]
+            changes = [[str(change.cell), change.before, change.after] for change in one.changes]
             about: dict[str, Any] = {
                 "primary": journal.address,
                 "run": one.run,
