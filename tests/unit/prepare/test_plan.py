@@ -133,7 +133,7 @@ def test_a_cell_is_read_as_it_is_shown_and_nothing_else_is_one() -> None:
     assert read_cells(written_cells(cells)) == cells
     assert str(Cell(2, CellName.NAMESPACES)) == "0x0002/namespaces"
     for text in ("vq", "0x0001/vfs", "1/vq", "0x0001/", "/vq", "0x10000/vq", "0x0001/speed", ""):
-        with pytest.raises(ValueError, match="is (no|not a) "):
+        with pytest.raises(ValueError, match=r"is (no|not a) "):
             Cell.parse(text)
 
 

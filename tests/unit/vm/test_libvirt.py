@@ -21,6 +21,7 @@ from nvmelm.errors import (
     NotSupportedError,
     NvmelmError,
     PermissionDeniedError,
+    RolledBackError,
     TimedOutError,
     UncertainError,
     UsageError,
@@ -103,6 +104,13 @@ def test_a_ready_vf_is_plugged_into_the_running_domain_alone(bench: LibvirtBench
     assert (report.changed, report.attached, report.device_id) == (True, True, ALIAS)
     assert (report.vmm.name, report.vmm.version, report.vmm.status) == ("vm1", "7.2.22", "running")
     assert bench.libvirt.calls == ["quiet", "loop", "open", "keepalive", "close"]
+
+
+def test_a_vf_that_a_booting_guest_hands_back_is_no_success(bench: LibvirtBench) -> None:
+    bench.answering(lambda: bench.libvirt.said(REMOVED, ALIAS))  # plugged in, and powered off by the guest
+    with pytest.raises(RolledBackError) as caught:
+        bench.attach()
+    assert (caught.value.reason, bench.domain.devices) == ("handed-back", [])
 
 
 def test_the_printed_command_does_the_same_by_hand(bench: LibvirtBench) -> None:
