@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     Attributes:
         module: below ``nvmelm.cli.verbs``; it holds a Typer application called ``app``.
         help: one line.
-        verb: the word is this one verb of the application, not the whole of it.
+        verb: the word is this one verb or group of the application, not the whole of it.
     """
 
     module: str
@@ -41,8 +41,8 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "host": Entry("host", "check: can this host migrate NVMe functions?"),
     },
     "Prepare": {
-        "source": Entry("source", "prepare: steps 1 to 4 on the host that gives."),
-        "destination": Entry("destination", "prepare: steps 1 to 4 on the host that takes."),
+        "source": Entry("prepare", "prepare: steps 1 to 4 on the host that gives.", verb="source"),
+        "destination": Entry("prepare", "prepare: steps 1 to 4 on the host that takes.", verb="destination"),
         "apply": Entry("apply", "What /etc/nvmelm.toml wants, for every function it lists.", verb="apply"),
         "release": Entry("release", "Undo a preparation: everything as it was found.", verb="release"),
         "libvirt-hook": Entry(

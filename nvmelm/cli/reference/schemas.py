@@ -42,7 +42,7 @@ _MODULES = (
     "nvmelm.cli.verbs.explain",
     "nvmelm.cli.verbs.fixture",
     "nvmelm.cli.verbs.libvirt_hook",
-    "nvmelm.cli.verbs.prepared",
+    "nvmelm.cli.verbs.prepare",
     "nvmelm.cli.verbs.share",
 )
 
