@@ -79,6 +79,10 @@ class EmulatedHost:
         return self._machine
 
     @property
+    def recorded(self) -> bool:
+        return False
+
+    @property
     def serial(self) -> bool:
         """Return whether work keeps one order: it costs no time here, and faults strike at the n-th command of it.
 

@@ -249,6 +249,11 @@ class Host(Protocol):
         ...
 
     @property
+    def recorded(self) -> bool:
+        """Return whether this is a recording, or being recorded: what it cannot hold must not be asked for then."""
+        ...
+
+    @property
     def serial(self) -> bool:
         """Return whether work that could run in parallel has to keep one order here, as in a recording."""
         ...

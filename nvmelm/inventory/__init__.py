@@ -16,6 +16,8 @@
     drivers       which drivers leave a function to nvmelm
     suspension    which controllers stand still
     vm_moves      what this host knows of controlled functions that move with their VMs
+    departed      which controllers were in a session between two hosts, and which left by one
+    glance        a host at a glance: all of it, the sessions and the VMs
 
 Whether a host can do all of it is :mod:`nvmelm.prepare.check`; changes are planned in :mod:`nvmelm.prepare`.
 """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nvmelm.disk import store
 from nvmelm.errors import PermissionDeniedError
 from nvmelm.host import AdminQueue, Host
-from nvmelm.inventory import marks, suspension
+from nvmelm.inventory import departed, marks, suspension
 from nvmelm.inventory.find import PrimaryRef, find_primary, opened
 from nvmelm.inventory.namespaces import with_namespaces
 from nvmelm.inventory.picture import Picture
@@ -47,8 +47,8 @@ class OpenPrimary:
         return self.with_states(picture) if states else picture
 
     def with_states(self, picture: Picture) -> Picture:
-        """Return a picture with which controllers are suspended; what is for people to see has it."""
-        return suspension.joined(self.host, self.queue, picture)
+        """Return a picture with which controllers are suspended, and which left; what is for people to see has it."""
+        return departed.joined(self.host, suspension.joined(self.host, self.queue, picture))
 
 
 @contextmanager

@@ -151,6 +151,21 @@ class Secondary(Record):
         """Return its state as people see it: a suspended controller is online for the device, and does nothing."""
         return "suspended" if self.suspended else self.state
 
+    @property
+    def idle(self) -> bool:
+        """Return whether nothing was done to it: not enabled, offline, without resources and without a mark."""
+        return not (self.present or self.online or self.vq or self.vi or self.mark)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved(Record):
+    """A controller that was moved from here to another host."""
+
+    cntlid: int
+    to: str = field(metadata=about("the destination, as it was typed"))
+    session: str
+    at: str = field(default="", metadata=about("when this host wrote down that it is over, UTC"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture(Report):
@@ -163,6 +178,9 @@ class Picture(Report):
     suspension_unknown: str | None = field(
         default=None,
         metadata=about("why it is not known which controllers are suspended; null: it is, or none can be"),
+    )
+    moved: tuple[Moved, ...] = field(
+        default=(), metadata=about("offline ones that were moved to another host; of what is shown to people only")
     )
 
     def secondary(self, cntlid: int) -> Secondary | None:
@@ -177,15 +195,6 @@ class ActionView(Record):
     step: str
     summary: str
     operations: tuple[str, ...] = field(default=(), metadata=about("exact writes and commands; of a plan only"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved(Record):
-    """A controller that was moved from here to another host."""
-
-    cntlid: int
-    to: str = field(metadata=about("the destination, as it was typed"))
-    session: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

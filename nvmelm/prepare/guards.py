@@ -11,21 +11,18 @@ without any session pay for one look at a directory: the database is opened when
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from nvmelm.disk import store
 from nvmelm.errors import BusyError
 from nvmelm.host import Host
-from nvmelm.inventory.picture import Picture, Role, Secondary
+from nvmelm.inventory.departed import latest
+from nvmelm.inventory.picture import Picture, Role
 from nvmelm.prepare.actions import Action, MarkChange, Phase
 from nvmelm.prepare.cells import Cell, CellName
 
 if TYPE_CHECKING:
     from nvmelm.ownership.record import Record
-
-#: The name of the database of sessions; to import what reads it costs time.
-DATABASE = "sessions.db"
 
 #: The states of a session in which its controllers run here, or are about to.
 _RUNS = ("accepted", "running", "rolled-back", "returned", "taken")
@@ -40,7 +37,7 @@ def require_decided(host: Host, picture: Picture, cntlids: Collection[int]) -> N
     """
     held = [
         (record, secondary)
-        for record, secondary in _latest(host, picture)
+        for record, secondary in latest(host, picture)
         if secondary.cntlid in cntlids and not record.over
     ]
     if not held:
@@ -101,20 +98,8 @@ def running(host: Host, picture: Picture) -> dict[int, Record]:
     """
     return {
         secondary.cntlid: record
-        for record, secondary in _latest(host, picture)
+        for record, secondary in latest(host, picture)
         if secondary.online and record.state in _RUNS
-    }
-
-
-def moved_away(host: Host, picture: Picture) -> dict[int, Record]:
-    """Return the offline, unmarked controllers that were moved to another host, each with its session.
-
-    One that was brought online or marked again since is another one, with nothing of the session in it.
-    """
-    return {
-        secondary.cntlid: record
-        for record, secondary in _latest(host, picture)
-        if record.state == "done" and not record.given_up and not secondary.online and secondary.mark is None
     }
 
 
@@ -147,35 +132,6 @@ def left_blank(host: Host, picture: Picture) -> dict[int, Record]:
     """
     return {
         secondary.cntlid: record
-        for record, secondary in _latest(host, picture)
+        for record, secondary in latest(host, picture)
         if record.state == "done" and not secondary.used_by
     }
-
-
-def any_session(host: Host) -> bool:
-    """Return whether this host ever took part in a session."""
-    return DATABASE in store.names(host.state_dir)
-
-
-def _latest(host: Host, picture: Picture) -> Iterator[tuple[Record, Secondary]]:
-    """Return each controller that is still the one of a session, with the last session it was in."""
-    if not any_session(host):
-        return
-    from nvmelm.ownership.sessions import Sessions
-
-    boot = host.facts().boot_id
-    present = {
-        (secondary.cntlid, secondary.incarnation): secondary for secondary in picture.secondaries if secondary.present
-    }
-    with Sessions(host) as sessions:
-        records = [
-            record for record in sessions.seen() if record.primary == picture.primary.address and record.boot == boot
-        ]
-    last = {
-        (moving.cntlid, moving.incarnation): record
-        for record in records  # the oldest first
-        for moving in record.controllers
-    }
-    for which, record in last.items():
-        if which in present:
-            yield record, present[which]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from nvmelm.errors import NotSupportedError
 from nvmelm.inventory import marks, pci
+from nvmelm.inventory.departed import any_session
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import ChangeReport, Moved, Picture, Role
 from nvmelm.prepare import guards
@@ -82,11 +83,16 @@ def prepare(
 def _without_moved(pf: OpenPrimary, picture: Picture, wanted: Cells, role: Role) -> tuple[Cells, tuple[Moved, ...]]:
     """Leave out the controllers that this source moved away and nobody brought online again, and return them."""
     removes = picture.primary.vfs_enabled not in (0, wanted[VFS])  # every VF is made anew then
-    if role is not Role.MIGRATABLE or removes or not guards.any_session(pf.host):
+    if role is not Role.MIGRATABLE or removes or not any_session(pf.host):
         return wanted, ()
     gone = guards.left_blank(pf.host, picture)
     moved = tuple(
-        Moved(cntlid=secondary.cntlid, to=gone[secondary.cntlid].peer, session=str(gone[secondary.cntlid].id))
+        Moved(
+            cntlid=secondary.cntlid,
+            to=gone[secondary.cntlid].peer,
+            session=gone[secondary.cntlid].id,
+            at=gone[secondary.cntlid].changed_at,
+        )
         for secondary in picture.secondaries
         if secondary.cntlid in gone and not secondary.online and Cell(secondary.cntlid, CellName.ONLINE) in wanted
     )
@@ -96,7 +102,7 @@ def _without_moved(pf: OpenPrimary, picture: Picture, wanted: Cells, role: Role)
 
 def without_running(pf: OpenPrimary, picture: Picture, wanted: Cells) -> tuple[Cells, tuple[str, ...]]:
     """Leave out the mark *resumable* of controllers that run a guest here, and say which; only an operator gives it."""
-    if str(Role.RESUMABLE) not in wanted.values() or not guards.any_session(pf.host):
+    if str(Role.RESUMABLE) not in wanted.values() or not any_session(pf.host):
         return wanted, ()
     running = guards.offered(pf.host, picture, plan(picture, wanted))
     notes = tuple(

@@ -35,9 +35,10 @@ class Entry(NamedTuple):
 
 SECTIONS: dict[str, dict[str, Entry]] = {
     "Look": {
+        "status": Entry("status", "This host at a glance: functions, marks, VMs, moves.", verb="status"),
         "list": Entry("inventory", "Controlling functions on this host.", verb="list"),
         "show": Entry("inventory", "One of them: capabilities, resources, controlled functions.", verb="show"),
-        "watch": Entry("watch", "One line of JSON for everything that changes.", verb="watch"),
+        "watch": Entry("watch", "Everything that changes; lines of JSON for programs.", verb="watch"),
         "host": Entry("host", "check: can this host migrate NVMe functions?"),
     },
     "Prepare": {

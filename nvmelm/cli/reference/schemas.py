@@ -16,6 +16,7 @@ from nvmelm.documents import Report
 #: Where documents are declared.
 _MODULES = (
     "nvmelm.inventory.picture",
+    "nvmelm.inventory.glance",
     "nvmelm.inventory.find",
     "nvmelm.prepare.check",
     "nvmelm.prepare.recover",

@@ -12,7 +12,7 @@ from nvmelm.cli.frame.render import Column, cntlid, count, facts, table
 
 if TYPE_CHECKING:  # `list` is quick because it needs no models
     from nvmelm.inventory.find import PrimarySummary
-    from nvmelm.inventory.picture import Picture, Primary, Resources, Secondary, StateFormats, Tracking
+    from nvmelm.inventory.picture import Moved, Picture, Primary, Resources, Secondary, StateFormats, Tracking
 
 _YES_NO = {True: "yes", False: "no", None: "?"}
 
@@ -140,7 +140,7 @@ def secondaries(document: Picture, *, idle: bool = True) -> Iterator[str]:
     Args:
         idle: also those that are not enabled, offline, without resources and without a mark; else their number.
     """
-    shown = [one for one in document.secondaries if idle or not _idle(one)]
+    shown = [one for one in document.secondaries if idle or not one.idle]
     if shown:
         yield from _functions(shown)
     hidden = len(document.secondaries) - len(shown)
@@ -152,8 +152,10 @@ def secondaries(document: Picture, *, idle: bool = True) -> Iterator[str]:
 def _standing(document: Picture) -> Iterator[str]:
     """Say of suspended controllers what is known, or why it is not known which are suspended."""
     suspended = [one for one in document.secondaries if one.suspended]
-    if suspended or document.suspension_unknown:
+    if suspended or document.moved or document.suspension_unknown:
         yield ""
+    for moved in document.moved:
+        yield from moved_away(moved)
     for one in suspended:
         saved = f"; saved at {render.plain(one.saved_at)}, not resumed" if one.saved_at else ""
         yield f"{cntlid(one.cntlid)} is suspended: its guest waits for I/O{saved}"
@@ -162,8 +164,17 @@ def _standing(document: Picture) -> Iterator[str]:
         yield from render.wrapped("", render.plain(why), sys.stdout)
 
 
-def _idle(one: Secondary) -> bool:
-    return not (one.present or one.online or one.vq or one.vi or one.mark)
+def moved_away(moved: Moved, *, indent: str = "") -> Iterator[str]:
+    """Say where a controller went, when, and by which session."""
+    where = f"moved to {render.plain(moved.to or 'another host')}"
+    when = f"{moment(moved.at)} (session {render.plain(moved.session[:8])})"
+    yield from render.wrapped(f"{indent}{cntlid(moved.cntlid)} ", f"{where} at {when}", sys.stdout)
+
+
+def moment(text: str) -> str:
+    """Return a time that was written down as people read it, to the second."""
+    plain = render.plain(text)
+    return f"{plain[:10]} {plain[11:19]} UTC" if plain.endswith("+00:00") else plain
 
 
 def _functions(shown: list[Secondary]) -> Iterator[str]:

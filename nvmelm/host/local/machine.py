@@ -69,6 +69,10 @@ class LocalHost:
         return "local"
 
     @property
+    def recorded(self) -> bool:
+        return False
+
+    @property
     def serial(self) -> bool:
         return False
 

@@ -282,6 +282,10 @@ class RecordingHost:
         return self._host.name
 
     @property
+    def recorded(self) -> bool:
+        return True
+
+    @property
     def serial(self) -> bool:
         return True
 

@@ -215,6 +215,10 @@ class ReplayHost:
         return f"replay:{self._path}"
 
     @property
+    def recorded(self) -> bool:
+        return True
+
+    @property
     def serial(self) -> bool:
         return True
 

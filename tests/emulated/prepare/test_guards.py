@@ -16,11 +16,12 @@ from nvmelm.desired.converge import reach
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.errors import BusyError, NotReadyError, NvmelmError, UncertainError
+from nvmelm.inventory.departed import DATABASE
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport, Picture, Role
 from nvmelm.ownership.sessions import Sessions, sessions_path
-from nvmelm.prepare import allow, binding, guards, parameters, release, secondaries, sequence, sriov
+from nvmelm.prepare import allow, binding, parameters, release, secondaries, sequence, sriov
 from nvmelm.prepare.cells import cells_of
 from nvmelm.prepare.journal import Journal
 from nvmelm.prepare.recover import recover
@@ -369,7 +370,7 @@ print("sqlite3" in sys.modules, "nvmelm.ownership.sessions" in sys.modules)
 
 def test_the_database_is_looked_for_where_it_is(make_host: MakeHost) -> None:
     host = make_host()
-    assert sessions_path(host) == host.state_dir / guards.DATABASE
+    assert sessions_path(host) == host.state_dir / DATABASE
 
 
 def test_sessions_that_cannot_be_read_allow_no_change_that_could_destroy_a_copy(undecided: World) -> None:

@@ -9,9 +9,9 @@ from nvmelm.cli.frame import render
 from nvmelm.cli.frame.run import Answer
 from nvmelm.errors import UsageError
 from nvmelm.inventory.address import Address
+from nvmelm.inventory.departed import any_session, moved_away
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.migrate.report import MigrateReport, nothing_done
-from nvmelm.prepare import guards
 
 if TYPE_CHECKING:
     from nvmelm.ownership.record import Record
@@ -26,12 +26,12 @@ def moved_before(pf: OpenPrimary, named: Sequence[int], address: Address) -> Ans
     Raises:
         UsageError: one that was named was moved, and not there.
     """
-    if not guards.any_session(pf.host):
+    if not any_session(pf.host):
         return None
     picture = pf.picture()
     if not named and any(one.mark is not None and one.mark.holds for one in picture.secondaries):
         return None
-    moved = guards.moved_away(pf.host, picture)
+    moved = moved_away(pf.host, picture)
     there = {cntlid: record for cntlid, record in moved.items() if _same(record, address)}
     which = list(named) or list(there)
     for cntlid in which:

@@ -1,0 +1,26 @@
+"""``nvmelm status``: this host at a glance."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nvmelm.cli.frame.options import group
+from nvmelm.cli.frame.run import Answer, Run, verb
+
+app = group("This host at a glance.")
+
+Last = Annotated[
+    int, typer.Option("--last", metavar="N", min=0, max=1000, help="How many moves that are over, of each kind.")
+]
+
+
+@verb(app, "status")
+def status(run: Run, last: Last = 5) -> Answer:
+    """Show this host at a glance: functions in use, marks, VMs, moves now and the last ones."""
+    from nvmelm.cli.views import glance as view
+    from nvmelm.inventory import glance
+
+    found = glance.look(run.host(), last=last)
+    return Answer(found, lambda: view.lines(found), exit_code=found.exit_code)
