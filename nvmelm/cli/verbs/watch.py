@@ -1,4 +1,4 @@
-"""``nvmelm watch``: one line of JSON for everything that changes on a host."""
+"""``nvmelm watch``: everything that changes on a host, in sentences on a terminal and as lines of JSON elsewhere."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def watch(
     count: Count = None,
     seconds: Seconds = None,
 ) -> int:
-    """Print one line of JSON for each change: devices, controllers, marks, sessions, manifests."""
+    """Print each change: devices, controllers, marks, sessions; lines of JSON where stdout is no terminal."""
     from nvmelm.inventory.opened import require_privilege
     from nvmelm.watch.programs import Programs
     from nvmelm.watch.stream import WatchStream
@@ -51,7 +51,8 @@ def watch(
     host = run.host()
     require_privilege(host)
     programs = Programs(words, run.say) if words is not None else None
-    stream = WatchStream(host, _write, every_s=every, programs=programs, metrics_file=metrics)
+    people = render.is_terminal(sys.stdout) and not run.settings.json
+    stream = WatchStream(host, _tell if people else _write, every_s=every, programs=programs, metrics_file=metrics)
     why = stream.run(count=count, seconds=seconds)
     return int(ExitCode.INTERRUPTED if why == "interrupted" else ExitCode.DONE)
 
@@ -71,3 +72,10 @@ def _words(command: str) -> list[str]:
 def _write(lines: list[str]) -> bool:
     """Write lines; return whether somebody still reads them."""
     return render.print_lines(lines, sys.stdout)
+
+
+def _tell(lines: list[str]) -> bool:
+    """Write lines as sentences; return whether somebody still reads them."""
+    from nvmelm.cli.views.watching import sentences
+
+    return render.print_lines((sentence for line in lines for sentence in sentences(line)), sys.stdout)
