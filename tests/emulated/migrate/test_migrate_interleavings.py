@@ -291,6 +291,7 @@ def tell(world: World, story: dict[str, Any], watcher: Watcher) -> None:
             watcher.destroyed |= {trouble[0]} if trouble[1].endswith(DESTROYS) else set()
         if word in VERBS:
             beside(world, word, side, watcher)
+            disarm(world)
             continue
         if word != "recover" and states(world, side):
             watcher.spoke.add(side)
@@ -303,8 +304,12 @@ def tell(world: World, story: dict[str, Any], watcher: Watcher) -> None:
                 world.recover(side, cut=cut, alone=alone)
             elif states(world, side):
                 world.word(word, side, cut=cut, alone=alone)
-        for one in SIDES:
-            world.host(one).disarm()
+        disarm(world)
+
+
+def disarm(world: World) -> None:
+    for side in SIDES:
+        world.host(side).disarm()
 
 
 def beside(world: World, verb: str, side: str, watcher: Watcher) -> None:
@@ -322,7 +327,7 @@ def beside(world: World, verb: str, side: str, watcher: Watcher) -> None:
                 verbs.save(pf, FIRST, image)
             else:
                 verbs.restore(pf, FIRST, image, confirm=agree)
-    except NvmelmError:
+    except (NvmelmError, Killed):  # what strikes may strike this verb as well
         return
     watcher.broken.append(f"state {verb} at the {side} in an undecided session")
 
