@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from nvmelm.commands import AdminCommandError, execute, virtualization
 from nvmelm.errors import CopyLostError, NvmelmError
-from nvmelm.inventory import marks
+from nvmelm.inventory import marks, state_reader
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Secondary
 from nvmelm.inventory.state_reader import StateReader
@@ -20,7 +20,7 @@ from nvmelm.migrate.queues import has_any
 from nvmelm.ownership.sessions import Moving
 from nvmelm.prepare import secondaries
 from nvmelm.process import parallel
-from nvmelm.state import running as state
+from nvmelm.state import running
 from nvmelm.wire.formats import StateFormats
 from nvmelm.wire.opcodes import ResourceType
 
@@ -50,7 +50,7 @@ def suspend(pf: OpenPrimary, controllers: Sequence[Moving]) -> None:
     Raises:
         AdminCommandError: the device refused.
     """
-    each(pf, controllers, lambda one: state.suspend(pf.queue, one.cntlid))
+    each(pf, controllers, lambda one: running.suspend(pf.queue, one.cntlid))
 
 
 def notify(pf: OpenPrimary, controllers: Sequence[Moving]) -> list[str]:
@@ -59,7 +59,7 @@ def notify(pf: OpenPrimary, controllers: Sequence[Moving]) -> list[str]:
 
     def announce(one: Moving) -> None:
         try:
-            state.suspend(pf.queue, one.cntlid, notify=True)
+            running.suspend(pf.queue, one.cntlid, notify=True)
         except NvmelmError as error:  # only advice to the device: the suspend itself decides
             notes.append(f"no suspend notification for {one.cntlid:#06x}: {error.message}")
 
@@ -109,7 +109,7 @@ def try_resume(pf: OpenPrimary, controllers: Iterable[Moving], *, strict: bool) 
 
     def go(one: Moving) -> None:
         try:
-            if state.resume(pf.queue, one.cntlid).changed:
+            if running.resume(pf.queue, one.cntlid).changed:
                 resumed.run.append(one)
             elif strict:
                 resumed.failures.append(_lost(one))
@@ -133,7 +133,7 @@ def _lost(one: Moving) -> NvmelmError:
 def moving(pf: OpenPrimary, formats: StateFormats, one: Secondary, peer_cntlid: int) -> Moving:
     """Return what a session remembers of a controller, as it is now."""
     try:
-        suspended = state.is_suspended(pf.queue, one.cntlid, formats)
+        suspended = state_reader.is_suspended(pf.queue, one.cntlid, formats)
     except AdminCommandError:  # some devices tell nothing of a controller that runs
         suspended = False
     return Moving(one.cntlid, peer_cntlid, one.incarnation, one.vq, one.vi, was_suspended=suspended)
@@ -209,4 +209,4 @@ def _renew(pf: OpenPrimary, one: Moving) -> None:
             execute(queue, virtualization.assign(one.cntlid, kind, wanted))
     execute(queue, virtualization.online(one.cntlid))
     if one.was_suspended:
-        state.suspend(queue, one.cntlid)
+        running.suspend(queue, one.cntlid)

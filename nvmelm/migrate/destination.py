@@ -27,7 +27,7 @@ from nvmelm.errors import (
     unexpected,
 )
 from nvmelm.host import Host
-from nvmelm.inventory import marks
+from nvmelm.inventory import marks, state_reader
 from nvmelm.inventory.address import Address
 from nvmelm.inventory.opened import OpenPrimary, open_primary, require_privilege
 from nvmelm.inventory.picture import Picture, Role, Secondary
@@ -47,7 +47,6 @@ from nvmelm.ownership.sessions import Record, Sessions, Side, State, new_record
 from nvmelm.prepare import guards
 from nvmelm.prepare.kept import Kept
 from nvmelm.process.interrupts import interruptible, let_go, undisturbed
-from nvmelm.state import running as state
 from nvmelm.state.verbs import require_free
 
 
@@ -211,7 +210,7 @@ class Destination:
         """Suspend the targets, and let a transfer of the right size pass through once."""
         self.kept = Kept(self.session.host, self.session.address, [one.cntlid for one in chosen])
         require_none(self.session, picture.primary, chosen)
-        formats = state.formats_of(picture.primary)
+        formats = state_reader.formats_of(picture.primary)
         pairs = zip(self.opening.pairs, chosen, strict=True)
         started = time.monotonic()
         controllers = tuple(target.moving(self.session, formats, one, pair.source) for pair, one in pairs)

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from nvmelm.commands import AdminCommandError
 from nvmelm.errors import MalformedError, SourceGaveUpError
+from nvmelm.inventory import state_reader
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture
 from nvmelm.inventory.state_reader import WORTH_A_THREAD_S
@@ -23,7 +24,7 @@ from nvmelm.migrate.link.messages import send
 from nvmelm.migrate.link.streams import Arriving
 from nvmelm.ownership.sessions import Moving
 from nvmelm.process.interrupts import begin, held_back
-from nvmelm.state import running as state
+from nvmelm.state import restore as state_restore
 from nvmelm.state.image.stream import Receive, StreamedImage, TailDigest
 from nvmelm.wire.layout import Buffer
 from nvmelm.wire.migration import KNOWN_VERSION, NvmeStateHeader
@@ -99,8 +100,8 @@ class Loading:
         self._controllers = controllers
         self._digest = digest
         self._device_bytes = picture.primary.max_transfer_bytes
-        self._target = state.Target.of(picture.primary)
-        self._limit = state.transfer_limit(pf.queue, self._device_bytes)
+        self._target = state_restore.Target.of(picture.primary)
+        self._limit = state_reader.transfer_limit(pf.queue, self._device_bytes)
         self._pulls = len(controllers) == 1 and command_s < WORTH_A_THREAD_S
         self._one_by_one = threading.Lock()
         self._states: dict[int, _State] = {}
@@ -227,9 +228,9 @@ class Loading:
             source=one.peer_cntlid, digest=image.proven.hex(), set_s=done.seconds, commands=done.commands
         )
 
-    def _restore(self, one: Moving, image: StreamedImage, *, retries: int) -> state.Restored:
+    def _restore(self, one: Moving, image: StreamedImage, *, retries: int) -> state_restore.Restored:
         waited_before = image.waited_s
-        done = state.restore(
+        done = state_restore.restore(
             self._session.queue,
             one.cntlid,
             image,

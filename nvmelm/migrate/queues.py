@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from nvmelm.commands import AdminCommandError
 from nvmelm.errors import BusyError
+from nvmelm.inventory import state_reader
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Primary, Secondary
 from nvmelm.inventory.state_reader import StateReader
-from nvmelm.state import running as state
 from nvmelm.wire.migration import KNOWN_VERSION, ControllerStateHeader, NvmeStateHeader
 
 
@@ -22,7 +22,7 @@ def require_none(pf: OpenPrimary, primary: Primary, controllers: Sequence[Second
     Raises:
         BusyError: one has I/O queues.
     """
-    versions = min(len(state.formats_of(primary).versions), 1)
+    versions = min(len(state_reader.formats_of(primary).versions), 1)
     for one in controllers:
         if _runs(StateReader(pf.queue, one.cntlid, versions, 0)):
             raise BusyError(

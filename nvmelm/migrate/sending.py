@@ -16,6 +16,7 @@ from functools import partial
 
 from nvmelm.errors import HostError, ImageError, MalformedError
 from nvmelm.host import Progress
+from nvmelm.inventory import state_reader
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.migrate.link import messages
@@ -23,7 +24,7 @@ from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.messages import send
 from nvmelm.migrate.link.streams import SMALL_BYTES, LinkSink
 from nvmelm.ownership.sessions import Moving
-from nvmelm.state import running as state
+from nvmelm.state import save as state_save
 from nvmelm.state.image.format import ImageSource
 
 #: So often one state may be asked for again; the destination gives up earlier.
@@ -52,7 +53,7 @@ class Sending:
         *,
         digest: str,
     ) -> None:
-        self.saved: dict[int, state.Saved] = {}
+        self.saved: dict[int, state_save.Saved] = {}
         self.seconds = 0.0
         self.complete = False
         self._session = pf
@@ -62,7 +63,7 @@ class Sending:
         self._controllers = controllers
         self._digest = digest
         self._wire = threading.Lock()
-        self._formats = state.formats_of(picture.primary)
+        self._formats = state_reader.formats_of(picture.primary)
         self._stopped = threading.Event()
         self._errors: list[BaseException] = []
         self._sizes: Mapping[int, int] = {}
@@ -118,7 +119,7 @@ class Sending:
     def _send(self, one: Moving, stream: int) -> None:
         """Read one state and send it as an image."""
         with LinkSink(self._link, stream, self._wire, self._stopped) as sink:
-            self.saved[one.cntlid] = state.save(
+            self.saved[one.cntlid] = state_save.save(
                 self._session.queue,
                 one.cntlid,
                 sink,

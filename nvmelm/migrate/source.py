@@ -33,6 +33,7 @@ from nvmelm.errors import (
     origin,
 )
 from nvmelm.host import Progress
+from nvmelm.inventory import state_reader
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.inventory.state_reader import StateReader
@@ -53,7 +54,7 @@ from nvmelm.migrate.sending import Sending
 from nvmelm.ownership.sessions import Moving, Record, Sessions, Side, State, new_record
 from nvmelm.prepare.kept import Kept
 from nvmelm.process.interrupts import interruptible, limited, undisturbed
-from nvmelm.state import running as state
+from nvmelm.state import save as state_save
 from nvmelm.state.image.digest import SHA256, available
 
 Reconnect = Callable[[], AbstractContextManager[Link]]
@@ -204,7 +205,7 @@ class Source:
     def _prepare(self) -> None:
         """Let the destination do all it can do beforehand, and measure the way there."""
         picture, chosen = self._choose()
-        formats = state.formats_of(picture.primary)
+        formats = state_reader.formats_of(picture.primary)
         there = [pair.destination or 0 for pair in (self.opened.pairs if self.opened else [])]
         pairs = zip(chosen, there, strict=True)
         controllers = tuple(target.moving(self.session, formats, one, peer) for one, peer in pairs)
@@ -232,13 +233,13 @@ class Source:
         """Read the running controllers' states as they will be read, and send them to be thrown away."""
         started = time.monotonic()
         passed = Rehearsal(self.digest)
-        limit = state.transfer_limit(self.session.queue, picture.primary.max_transfer_bytes)
-        formats = state.formats_of(picture.primary)
+        limit = state_reader.transfer_limit(self.session.queue, picture.primary.max_transfer_bytes)
+        formats = state_reader.formats_of(picture.primary)
         for one in controllers:
             reader = StateReader(
                 self.session.queue, one.cntlid, min(1, len(formats.versions)), min(1, len(formats.uuids))
             )
-            total = state.bounded_size(reader.header(), one.cntlid)
+            total = state_save.bounded_size(reader.header(), one.cntlid)
             self._sizes[one.cntlid] = total
             for offset in range(0, total, limit):
                 piece = reader.receive(offset, min(limit, total - offset))
@@ -354,7 +355,7 @@ class Source:
         )
 
     def _suspend(self, picture: Picture) -> None:
-        controllers = target.with_idle(self.session, state.formats_of(picture.primary), self.known.controllers)
+        controllers = target.with_idle(self.session, state_reader.formats_of(picture.primary), self.known.controllers)
         self.record = self.sessions.move(replace(self.known, controllers=controllers), State.SUSPENDING)
         self.suspended_at = time.monotonic()
         target.suspend(self.session, self.known.controllers)

@@ -1,4 +1,4 @@
-"""Suspend, resume, save, restore and show the state of one controlled function, through its primary's admin queue.
+"""Suspend and resume one controlled function, through its primary's admin queue.
 
 The caller holds the primary's lock for the whole of each call, since the parts of two transfers must never interleave,
 and has checked the marks. Nothing here waits, and nothing keeps more than one command's data.
@@ -14,37 +14,10 @@ from dataclasses import dataclass
 
 from nvmelm.commands import AdminCommandError, execute, migration
 from nvmelm.host import AdminQueue
-from nvmelm.inventory.state_reader import formats_of, is_suspended, transfer_limit
-from nvmelm.state.image.view import ImageDescription, show
-from nvmelm.state.restore import RETRIES, Refusal, Restored, Target, check_fits, commands, refusals, restore
-from nvmelm.state.save import Examined, Saved, bounded_size, examine, save
+from nvmelm.inventory.state_reader import is_suspended
 from nvmelm.wire.formats import StateFormats
 from nvmelm.wire.opcodes import SuspendType
 from nvmelm.wire.status import StatusCode
-
-__all__ = [
-    "RETRIES",
-    "Examined",
-    "ImageDescription",
-    "Refusal",
-    "Restored",
-    "Saved",
-    "Target",
-    "Transition",
-    "bounded_size",
-    "check_fits",
-    "commands",
-    "examine",
-    "formats_of",
-    "is_suspended",
-    "refusals",
-    "restore",
-    "resume",
-    "save",
-    "show",
-    "suspend",
-    "transfer_limit",
-]
 
 
 @dataclass(frozen=True, slots=True)

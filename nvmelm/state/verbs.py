@@ -24,7 +24,7 @@ from nvmelm.disk import store
 from nvmelm.documents import Report, about
 from nvmelm.errors import BusyError, ImageError, NvmelmError
 from nvmelm.host import AdminCommand, Progress
-from nvmelm.inventory import marks, suspension
+from nvmelm.inventory import marks, state_reader, suspension
 from nvmelm.inventory.drivers import require_no_other_manager
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
@@ -36,7 +36,9 @@ from nvmelm.prepare import guards
 from nvmelm.prepare.actions import Action, Phase, operation_text
 from nvmelm.prepare.apply import Confirm
 from nvmelm.prepare.journal import Journal
-from nvmelm.state import running as state
+from nvmelm.state import restore as state_restore
+from nvmelm.state import running
+from nvmelm.state import save as state_save
 from nvmelm.state.image.format import ImageHeader, ImageSource, check_sink, open_sink
 from nvmelm.state.image.reader import Image, open_image
 from nvmelm.wire.migration import ControllerStateHeader
@@ -89,7 +91,7 @@ def suspend(
     question = f"controller {one.cntlid:#06x} stops all I/O until it is resumed"
     if dry_run:
         kind = SuspendType.SUSPEND_NOTIFICATION if notify else SuspendType.SUSPEND
-        if not notify and state.is_suspended(pf.queue, one.cntlid, state.formats_of(picture.primary)):
+        if not notify and state_reader.is_suspended(pf.queue, one.cntlid, state_reader.formats_of(picture.primary)):
             return _report(pf, one, verb, dry_run=True, notes=("it is suspended already",))
         plan = (operation_text(migration.suspend(one.cntlid, kind)),)
         return _report(
@@ -102,7 +104,7 @@ def suspend(
         )
     if not notify:
         confirm(f"{question}. Go on?")
-    done = state.suspend(pf.queue, one.cntlid, notify=notify, formats=state.formats_of(picture.primary))
+    done = running.suspend(pf.queue, one.cntlid, notify=notify, formats=state_reader.formats_of(picture.primary))
     return _report(pf, one, verb, changed=done.changed, commands=done.commands, seconds=done.seconds)
 
 
@@ -118,7 +120,7 @@ def resume(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool
     sessions.require_ours(pf.host, pf.address, one.cntlid, one.incarnation)
     risk = _risk_of_resume(pf, picture, one)
     if dry_run:
-        if not state.is_suspended(pf.queue, one.cntlid, state.formats_of(picture.primary)):
+        if not state_reader.is_suspended(pf.queue, one.cntlid, state_reader.formats_of(picture.primary)):
             return _report(pf, one, "state resume", dry_run=True, notes=("it is not suspended",))
         plan = (operation_text(migration.resume(one.cntlid)),)
         return _report(
@@ -131,7 +133,7 @@ def resume(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool
         )
     if risk:
         confirm(f"{risk}. Resume it here?")
-    done = state.resume(pf.queue, one.cntlid)
+    done = running.resume(pf.queue, one.cntlid)
     store.remove(suspension.saved_path(pf.host, picture.primary, one))
     return _report(pf, one, "state resume", changed=done.changed, commands=done.commands, seconds=done.seconds)
 
@@ -170,12 +172,12 @@ def save(
     store.write(noted, json.dumps(remembered) + "\n")
     try:
         with open_sink(file, replace=replace) as sink:
-            done = state.save(
+            done = state_save.save(
                 pf.queue,
                 one.cntlid,
                 sink,
                 source=ImageSource.of(picture.primary, one),
-                formats=state.formats_of(picture.primary),
+                formats=state_reader.formats_of(picture.primary),
                 device_bytes=picture.primary.max_transfer_bytes,
                 progress=progress,
             )
@@ -216,7 +218,7 @@ def restore(
     picture, one = _gate(pf, which, Role.RESUMABLE)
     guards.require_decided(pf.host, picture, [one.cntlid])
     require_free(one)
-    target = state.Target.of(picture.primary)
+    target = state_restore.Target.of(picture.primary)
     fits = partial(_check_fits, pf, one, target)
     question = f"the state of controller {one.cntlid:#06x} will be replaced; what it does now is lost"
     with open_image(file, spool_directory=_spool(pf), fits=fits) as image:
@@ -234,7 +236,7 @@ def restore(
             )
         confirm(f"{question}. Go on?")
         with _journaled(pf, one, f"image {image.header.image_id}"):
-            done = state.restore(
+            done = state_restore.restore(
                 pf.queue,
                 one.cntlid,
                 image,
@@ -260,13 +262,13 @@ def restore(
     )
 
 
-def _check_fits(pf: OpenPrimary, one: Secondary, target: state.Target, header: ImageHeader) -> None:
+def _check_fits(pf: OpenPrimary, one: Secondary, target: state_restore.Target, header: ImageHeader) -> None:
     """Refuse a state that this controller cannot take; a device's own states are of one order of size.
 
     Raises:
         ImageError, IncompatibleError: the device has not seen a byte of it.
     """
-    state.check_fits(header, target)
+    state_restore.check_fits(header, target)
     if header.state_bytes <= _ANY_CONTROLLERS_BYTES:
         return
     formats = target.formats
@@ -299,9 +301,9 @@ def _risk_of_resume(pf: OpenPrimary, picture: Picture, one: Secondary) -> str:
 def _planned_save(pf: OpenPrimary, picture: Picture, one: Secondary, file: Path, *, replace: bool) -> StateReport:
     """Check all that the save would check, and show the commands it would send."""
     check_sink(file, replace=replace)
-    formats = state.formats_of(picture.primary)
-    found = state.examine(pf.queue, one.cntlid, formats)
-    limit = state.transfer_limit(pf.queue, picture.primary.max_transfer_bytes)
+    formats = state_reader.formats_of(picture.primary)
+    found = state_save.examine(pf.queue, one.cntlid, formats)
+    limit = state_reader.transfer_limit(pf.queue, picture.primary.max_transfer_bytes)
     size = found.header.total_bytes
     places = [(0, ControllerStateHeader.size), *_places(size, limit)]
     if size > limit:  # the beginning once more: it must not have changed meanwhile
@@ -313,11 +315,11 @@ def _planned_save(pf: OpenPrimary, picture: Picture, one: Secondary, file: Path,
 
 
 def _restore_commands(
-    pf: OpenPrimary, picture: Picture, one: Secondary, image: Image, target: state.Target
+    pf: OpenPrimary, picture: Picture, one: Secondary, image: Image, target: state_restore.Target
 ) -> tuple[str, ...]:
-    limit = state.transfer_limit(pf.queue, picture.primary.max_transfer_bytes)
+    limit = state_reader.transfer_limit(pf.queue, picture.primary.max_transfer_bytes)
     parts = -(-image.header.state_bytes // limit)
-    sent = state.commands(one.cntlid, image, target, limit)
+    sent = state_restore.commands(one.cntlid, image, target, limit)
     return (operation_text(migration.suspend(one.cntlid)), *_texts(sent, parts))
 
 

@@ -15,9 +15,10 @@ from nvmelm.disk.private import private_directory
 from nvmelm.errors import HostError, NotSupportedError
 from nvmelm.harmless import harmless
 from nvmelm.host import Host
+from nvmelm.inventory import state_reader
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Secondary
-from nvmelm.state import running as state
+from nvmelm.state import save as state_save
 from nvmelm.state.image.format import ImageSource, StreamSink
 from nvmelm.vfio import admin_queue
 from nvmelm.vfio.options import Options
@@ -52,12 +53,12 @@ def depart(
     image_id, image = (uuid4(), spool(pf.host)) if registers.enabled else (None, None)
     try:
         if image is not None:
-            state.save(
+            state_save.save(
                 pf.queue,
                 secondary.cntlid,
                 StreamSink(image, "the VM's stream", owned=False),
                 source=source,
-                formats=state.formats_of(picture.primary),
+                formats=state_reader.formats_of(picture.primary),
                 device_bytes=picture.primary.max_transfer_bytes,
                 expected_bytes=expected_bytes,
                 image_id=image_id,

@@ -28,12 +28,12 @@ from dataclasses import InitVar, dataclass, field, replace
 from nvmelm.commands import AdminCommandError
 from nvmelm.errors import HostError, NvmelmError, UncertainError
 from nvmelm.host import AdminQueue, Host
-from nvmelm.inventory import marks
+from nvmelm.inventory import marks, state_reader
 from nvmelm.inventory.find import PrimaryRef
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import Role, Tracking
 from nvmelm.inventory.vm_moves import Event, Held, Moves
-from nvmelm.state import running as state
+from nvmelm.state import running
 from nvmelm.vfio import loading, seam
 from nvmelm.vfio.arcs import way
 from nvmelm.vfio.arrival import JudgedStream
@@ -200,7 +200,7 @@ class ControlledFunction:
         self._drop_streams()
         if self._suspended or self._state is not DeviceState.RUNNING:
             with suppress(Refusal), self._journal.answering("RESET"):
-                self._with_queue(lambda queue: state.resume(queue, self.held.cntlid))
+                self._with_queue(lambda queue: running.resume(queue, self.held.cntlid))
         self._suspended, self._arrival, self._outgoing = False, None, None
         self._state = DeviceState.RUNNING
         self._remember("reset", 0.0)
@@ -243,7 +243,7 @@ class ControlledFunction:
         with reachable(self.opening.registers):
             enabled = Controller(self.opening.registers).enabled
         if enabled:
-            self._with_queue(lambda queue: state.suspend(queue, self.held.cntlid))
+            self._with_queue(lambda queue: running.suspend(queue, self.held.cntlid))
         self._suspended = enabled or self._is_suspended()
 
     def _resume(self) -> None:
@@ -253,7 +253,7 @@ class ControlledFunction:
             arrival.claimed = True
         if self._suspended:
             with self._session() as opened:
-                resumed = state.resume(opened.queue, self.held.cntlid).changed
+                resumed = running.resume(opened.queue, self.held.cntlid).changed
             if arrival is not None and not resumed:
                 self._state = DeviceState.ERROR
                 raise UncertainError(
@@ -283,9 +283,9 @@ class ControlledFunction:
 
     def _is_suspended(self) -> bool:
         with self._session() as opened:
-            formats = state.formats_of(opened.picture(users=False).primary)
+            formats = state_reader.formats_of(opened.picture(users=False).primary)
             try:
-                return state.is_suspended(opened.queue, self.held.cntlid, formats)
+                return state_reader.is_suspended(opened.queue, self.held.cntlid, formats)
             except AdminCommandError:  # a controller that gives no state stands in nobody's way
                 return False
 

@@ -22,7 +22,9 @@ from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.verdict import judge
 from nvmelm.errors import ImageError, IncompatibleError, NotSupportedError, NvmelmError
 from nvmelm.host import AdminQueue
-from nvmelm.state import running as state
+from nvmelm.inventory import state_reader
+from nvmelm.state import restore as state_restore
+from nvmelm.state import running
 from nvmelm.state.image.format import ImageHeader
 from nvmelm.state.image.reader import Image
 from nvmelm.vfio.passport import Passport
@@ -64,16 +66,16 @@ class Habits:
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], bool] = {}
 
-    def may_restore(self, image: ImageHeader, target: state.Target) -> bool:
+    def may_restore(self, image: ImageHeader, target: state_restore.Target) -> bool:
         """Return whether a state of this kind may bring the admin queue with it."""
         return bool(image.vendor_bytes) and self._known.get(self._kind(image, target), True)
 
-    def learn(self, image: ImageHeader, target: state.Target, *, restores: bool) -> None:
+    def learn(self, image: ImageHeader, target: state_restore.Target, *, restores: bool) -> None:
         """Remember what a device of this kind did."""
         self._known[self._kind(image, target)] = restores
 
     @staticmethod
-    def _kind(image: ImageHeader, target: state.Target) -> tuple[object, ...]:
+    def _kind(image: ImageHeader, target: state_restore.Target) -> tuple[object, ...]:
         return target.vendor_id, target.model, target.firmware, image.vendor_uuid
 
 
@@ -95,7 +97,7 @@ class Loader:
         self._opening = opening
         self._queue = queue
         self._cntlid = cntlid
-        self._target = state.Target.of(passport.picture.primary)
+        self._target = state_restore.Target.of(passport.picture.primary)
         self._limit = passport.picture.primary.max_transfer_bytes
         self._event_requests = passport.event_requests
 
@@ -113,7 +115,7 @@ class Loader:
         try:
             self._require_room(header.admin_queue)
             if verified is not None:
-                state.check_fits(verified.header, self._target)
+                state_restore.check_fits(verified.header, self._target)
             with reachable(self._opening.registers, dma=True):
                 return self._touch(header, verified)
         finally:
@@ -154,15 +156,15 @@ class Loader:
             self._write(replace(registers, cc=registers.cc & ~CC_ENABLE))
             return Loaded(suspended=False, notes=(_DISABLED,))
         self._wound(registers, header.admin_queue)
-        state.suspend(self._queue, self._cntlid)
-        self._set(image, retries=state.RETRIES)
+        running.suspend(self._queue, self._cntlid)
+        self._set(image, retries=state_restore.RETRIES)
         unidentified = header.admin_queue.unidentified
         return Loaded(suspended=True, notes=(_UNIDENTIFIED.format(unidentified),) if unidentified else ())
 
     def _restores_by_itself(self, registers: AdminRegisters, image: Image) -> bool:
         """Return whether the state alone brings the controller back, admin queue and all; if not, it is clean again."""
         try:
-            state.suspend(self._queue, self._cntlid)
+            running.suspend(self._queue, self._cntlid)
             self._set(image, retries=0)
             controller = Controller(self._opening.registers)
             if controller.read() == registers and controller.ready:
@@ -187,7 +189,7 @@ class Loader:
         wind(controller, self._opening.memory, registers, saved.position())
 
     def _set(self, image: Image, *, retries: int) -> None:
-        state.restore(
+        state_restore.restore(
             self._queue,
             self._cntlid,
             image,
@@ -199,7 +201,7 @@ class Loader:
 
     def _clean(self) -> None:
         """Make sure that the controller is off and not suspended."""
-        if Controller(self._opening.registers).enabled or state.is_suspended(
+        if Controller(self._opening.registers).enabled or state_reader.is_suspended(
             self._queue, self._cntlid, self._target.formats
         ):
             self._reset()
@@ -207,7 +209,7 @@ class Loader:
     def _reset(self) -> None:
         """Reset the function, and end a suspension that outlives it."""
         self._opening.registers.reset()
-        state.resume(self._queue, self._cntlid)
+        running.resume(self._queue, self._cntlid)
 
     def _write(self, registers: AdminRegisters) -> None:
         """Write the registers of a controller that stays off."""

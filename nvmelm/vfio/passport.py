@@ -12,10 +12,10 @@ from nvmelm.host import Host
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Role, Secondary
-from nvmelm.inventory.state_reader import StateReader
+from nvmelm.inventory.state_reader import StateReader, formats_of
 from nvmelm.inventory.vm_moves import Held
 from nvmelm.prepare import guards
-from nvmelm.state import running as state
+from nvmelm.state.save import bounded_size
 from nvmelm.wire.identify import IdentifyController
 
 
@@ -33,10 +33,10 @@ class Passport:
 
 def state_bytes(pf: OpenPrimary, passport: Passport) -> int:
     """Return how long the state of a controller is now, bytes; it may be running. 0: it does not say."""
-    formats = state.formats_of(passport.picture.primary)
+    formats = formats_of(passport.picture.primary)
     reader = StateReader(pf.queue, passport.secondary.cntlid, min(len(formats.versions), 1), min(len(formats.uuids), 1))
     try:
-        return state.bounded_size(reader.header(), passport.secondary.cntlid)
+        return bounded_size(reader.header(), passport.secondary.cntlid)
     except (AdminCommandError, MalformedError):
         return 0  # said again, and loudly, when it is read
 

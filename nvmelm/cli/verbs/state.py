@@ -57,7 +57,7 @@ def show(_: Run, file: Input) -> Answer:
     """Verify an image, or the file of a VM's stream, and show what it holds: sizes, queues, digests; never data."""
     import tempfile
 
-    from nvmelm.state import running as state
+    from nvmelm.state.image import view as image_view
     from nvmelm.state.image.reader import open_image
     from nvmelm.vfio import view
 
@@ -66,7 +66,7 @@ def show(_: Run, file: Input) -> Answer:
             described = view.describe(file, Path(spool))
         return Answer(described, lambda: images.stream(described))
     with tempfile.TemporaryDirectory(prefix="nvmelm-") as spool, open_image(file, spool_directory=Path(spool)) as image:
-        found = state.show(image)
+        found = image_view.show(image)
     return Answer(found, lambda: images.description(found))
 
 

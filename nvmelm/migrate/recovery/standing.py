@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from nvmelm.errors import CopyLostError, UncertainError
+from nvmelm.inventory import state_reader
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.state_reader import StateReader
 from nvmelm.migrate import controllers
 from nvmelm.migrate.queues import has_any
 from nvmelm.ownership.sessions import Moving, Record
-from nvmelm.state import running as state
 
 
 class Standing(StrEnum):
@@ -50,7 +50,7 @@ def look(pf: OpenPrimary, record: Record) -> dict[int, Standing]:
     there = {one.cntlid for one in controllers.still_there(pf, record.controllers, record.boot)}
     picture = pf.picture(users=False)
     online = {one.cntlid for one in picture.secondaries if one.online}
-    versions = min(len(state.formats_of(picture.primary).versions), 1)
+    versions = min(len(state_reader.formats_of(picture.primary).versions), 1)
 
     def standing(one: Moving) -> Standing:
         if one.cntlid not in there:

@@ -31,8 +31,7 @@ from nvmelm.inventory import state_reader
 from nvmelm.migrate import controllers
 from nvmelm.migrate.rounds import memory, user_data
 from nvmelm.prepare import executor, plan
-from nvmelm.state import restore, verbs
-from nvmelm.state import running as state
+from nvmelm.state import restore, running, verbs
 from nvmelm.vfio import dirty
 from nvmelm.vm.libvirt import hook
 from nvmelm.wire.opcodes import Opcode
@@ -52,7 +51,7 @@ ASKING = {Opcode.IDENTIFY, Opcode.GET_LOG_PAGE, Opcode.GET_FEATURES, Opcode.MIGR
 #: Who sends commands that change a controller, or writes sysfs, and why that is no hole.
 SENDERS: dict[ModuleType, str] = {
     executor: "carries out plans",
-    state: "suspends and resumes: journaled by the session, and undone by the other of the two",
+    running: "suspends and resumes: journaled by the session, and undone by the other of the two",
     restore: "writes a state into a suspended controller, journaled by its verb; no plan could put the old back",
     controllers: "makes a session's own target anew when it is given up; the session's record has what it held",
     memory: "tracks memory while a session moves a controller, and ends that with it",

@@ -204,7 +204,7 @@ def test_a_resume_that_breaks_in_a_way_nobody_expected_is_uncertain_and_said(
 
     def run(point: str, told: Any) -> None:
         if point == "before-give-away":
-            monkeypatch.setattr("nvmelm.migrate.controllers.state.resume", broken)
+            monkeypatch.setattr("nvmelm.migrate.controllers.running.resume", broken)
             raise NvmelmError("the site says no")
 
     with pytest.raises(UncertainError, match="could not be resumed") as met:

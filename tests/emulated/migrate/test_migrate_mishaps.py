@@ -21,7 +21,7 @@ from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.ownership.sessions import Record, Sessions, State
 from nvmelm.process.interrupts import interruptible
-from nvmelm.state import running as state
+from nvmelm.state import running
 from nvmelm.state.verbs import suspend
 from tests.emulated.answers import agree
 from tests.emulated.migrate.test_migrate import RESUME, SUSPEND, goes_on
@@ -108,7 +108,7 @@ def test_one_that_runs_and_cannot_be_stopped_again_is_named(three: World) -> Non
 
 
 def test_one_that_lost_its_state_is_not_suspended_as_if_it_had_it(three: World) -> None:
-    resumed = state.resume
+    resumed = running.resume
 
     def reset_before(queue: Any, cntlid: int) -> Any:
         if cntlid == FIRST and threading.current_thread() is not threading.main_thread():
@@ -116,7 +116,7 @@ def test_one_that_lost_its_state_is_not_suspended_as_if_it_had_it(three: World) 
         return resumed(queue, cntlid)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state, "resume", reset_before)
+        patch.setattr(running, "resume", reset_before)
         with pytest.raises(UncertainError):
             three.migrate()
     assert suspended(three, "destination") == [False, True, True]
@@ -238,7 +238,7 @@ def test_ctrl_c_pressed_twice_does_not_let_a_resume_overtake_a_suspend(
     three.source.set_option(latency_ms=1)  # with latency, commands for several controllers go out together
     order: list[str] = []
     together = threading.Barrier(3, timeout=20)
-    suspends, resumes = state.suspend, state.resume
+    suspends, resumes = running.suspend, running.resume
 
     def slow(queue: Any, cntlid: int, **more: Any) -> Any:
         if not threading.current_thread().name.startswith("ThreadPool"):
@@ -255,8 +255,8 @@ def test_ctrl_c_pressed_twice_does_not_let_a_resume_overtake_a_suspend(
         order.append("resume")
         return resumes(queue, cntlid)
 
-    monkeypatch.setattr(state, "suspend", slow)
-    monkeypatch.setattr(state, "resume", resume)
+    monkeypatch.setattr(running, "suspend", slow)
+    monkeypatch.setattr(running, "resume", resume)
     with pytest.raises(RolledBackError), interruptible():
         three.migrate(notify=False)
     assert order[:3] == ["suspended"] * 3

@@ -197,13 +197,13 @@ def test_a_save_killed_as_its_image_appears_still_warns_at_the_resume(
     host = ready(make_host(), Role.MIGRATABLE)
     with open_primary(host, PF, change=True) as pf:
         verbs.suspend(pf, FIRST, confirm=agree)
-        real = verbs.state.save
+        real = verbs.state_save.save
 
         def killed(*words: object, **values: object) -> None:
             real(*words, **values)  # type: ignore[arg-type]
             raise SystemExit(137)
 
-        monkeypatch.setattr(verbs.state, "save", killed)
+        monkeypatch.setattr(verbs.state_save, "save", killed)
         with pytest.raises(SystemExit):
             verbs.save(pf, FIRST, tmp_path / "image")
         assert (tmp_path / "image").exists()

@@ -25,9 +25,12 @@ from nvmelm.errors import (
     UsageError,
 )
 from nvmelm.host import AdminCommand, Completion
+from nvmelm.inventory import state_reader
 from nvmelm.inventory.state_reader import ReadAhead, StateReader
 from nvmelm.migrate.link.frames import Buffers
-from nvmelm.state import running as state
+from nvmelm.state import restore as state_restore
+from nvmelm.state import running
+from nvmelm.state import save as state_save
 from nvmelm.state.image.format import ImageSource, Proof, open_sink
 from nvmelm.state.image.reader import Image, open_image
 from nvmelm.state.image.stream import StreamedImage
@@ -62,15 +65,15 @@ def migrating_queue(*, vendor_bytes: int = 0, pairs: int = 1, **more: Any) -> Fa
     return FakeQueue(controllers, uuids=int(vendor_bytes > 0), **more)
 
 
-def save(queue: Any, path: Path, **more: Any) -> state.Saved:
+def save(queue: Any, path: Path, **more: Any) -> state_save.Saved:
     formats = more.pop("formats", WITH_VENDOR if queue.uuids else PLAIN)
     with open_sink(path, replace=True) as sink:
-        return state.save(queue, more.pop("cntlid", 1), sink, source=SOURCE, formats=formats, **more)
+        return state_save.save(queue, more.pop("cntlid", 1), sink, source=SOURCE, formats=formats, **more)
 
 
-def target(formats: StateFormats = PLAIN, **more: Any) -> state.Target:
+def target(formats: StateFormats = PLAIN, **more: Any) -> state_restore.Target:
     values = {"vendor_id": 0x1B36, "subsystem_vendor_id": 0x1AF4, "model": "A Controller", "firmware": "1.0"}
-    return state.Target(**values | {"formats": formats} | more)
+    return state_restore.Target(**values | {"formats": formats} | more)
 
 
 @pytest.fixture
@@ -202,7 +205,7 @@ def test_a_part_that_cannot_be_read_is_an_error_where_it_is_taken(worth_s: float
     ],
 )
 def test_a_command_carries_what_device_and_kernel_allow(kernel: int, device: int, limit: int) -> None:
-    assert state.transfer_limit(migrating_queue(max_transfer_bytes=kernel), device) == limit
+    assert state_reader.transfer_limit(migrating_queue(max_transfer_bytes=kernel), device) == limit
 
 
 def test_a_running_controller_is_not_saved_and_the_error_says_how_to_suspend_it(path: Path) -> None:
@@ -338,7 +341,7 @@ def test_several_vendor_formats_have_to_be_chosen_from(path: Path) -> None:
 def test_a_small_state_is_restored_by_one_command_and_left_suspended(saved_image: Any) -> None:
     queue = migrating_queue()
     image = saved_image(queue)
-    restored = state.restore(queue, 2, image, target=target())
+    restored = state_restore.restore(queue, 2, image, target=target())
     assert words(queue) == [
         (0x41, 0x0000_0000, 0x0001_0002, 0, 0),
         (0x41, 0x0003_0002, 0x0001_0002, 0, 26),
@@ -352,7 +355,9 @@ def test_a_large_state_is_restored_first_middle_last(saved_image: Any) -> None:
     queue = migrating_queue(vendor_bytes=300 * KiB)
     image = saved_image(queue)
     reached = []
-    state.restore(queue, 2, image, target=target(WITH_VENDOR), progress=lambda done, total: reached.append(done))
+    state_restore.restore(
+        queue, 2, image, target=target(WITH_VENDOR), progress=lambda done, total: reached.append(done)
+    )
     sent = [one for one in queue.commands if one.data_out is not None]
     assert [(one.cdw10 >> 16, one.cdw11, one.cdw12, one.cdw15) for one in sent] == [
         (0b01, 0x0101_0002, 0, 32 * KiB),
@@ -367,7 +372,7 @@ def test_formats_are_translated_to_the_targets_own_indexes(saved_image: Any) -> 
     queue = migrating_queue(vendor_bytes=8)
     image = saved_image(queue)
     queue.versions, queue.uuids = 3, 2
-    state.restore(queue, 2, image, target=target(StateFormats((7, 5, 0), (OTHER, VENDOR))))
+    state_restore.restore(queue, 2, image, target=target(StateFormats((7, 5, 0), (OTHER, VENDOR))))
     assert queue.commands[1].cdw11 == 0x0203_0002
     assert (queue.commands[2].cdw10, queue.commands[2].cdw11) == (0x0003_0000, 0x0002_0002)
 
@@ -389,7 +394,7 @@ def test_a_state_that_does_not_fit_is_refused_before_the_device_sees_a_byte(
     queue = migrating_queue(vendor_bytes=8)
     image = saved_image(queue)
     with pytest.raises(IncompatibleError) as caught:
-        state.restore(queue, 2, image, target=target(**{"formats": WITH_VENDOR} | other))
+        state_restore.restore(queue, 2, image, target=target(**{"formats": WITH_VENDOR} | other))
     assert caught.value.reason == reason
     assert says in caught.value.cause
     assert queue.commands == []
@@ -397,7 +402,7 @@ def test_a_state_that_does_not_fit_is_refused_before_the_device_sees_a_byte(
 
 def test_every_reason_for_a_refusal_is_given_at_once(saved_image: Any) -> None:
     image = saved_image(migrating_queue(vendor_bytes=8))
-    found = state.refusals(image.header, target(StateFormats(), vendor_id=1, model="B"))
+    found = state_restore.refusals(image.header, target(StateFormats(), vendor_id=1, model="B"))
     assert [one.reason for one in found] == [
         "state-version-unknown",
         "vendor-uuid-unknown",
@@ -408,7 +413,7 @@ def test_every_reason_for_a_refusal_is_given_at_once(saved_image: Any) -> None:
 
 def test_another_firmware_is_a_warning(saved_image: Any) -> None:
     queue = migrating_queue()
-    restored = state.restore(queue, 2, saved_image(queue), target=target(firmware="2.0"))
+    restored = state_restore.restore(queue, 2, saved_image(queue), target=target(firmware="2.0"))
     assert len(restored.warnings) == 1
 
 
@@ -416,7 +421,7 @@ def test_a_failed_part_makes_the_whole_be_sent_again(saved_image: Any) -> None:
     queue = migrating_queue(vendor_bytes=300 * KiB)
     image = saved_image(queue)
     queue.statuses = {3: NOT_READY, 6: NOT_READY}  # command 1 suspends; the second part, then the last
-    restored = state.restore(queue, 2, image, target=target(WITH_VENDOR))
+    restored = state_restore.restore(queue, 2, image, target=target(WITH_VENDOR))
     first, middle, last = 1, 0, 2
     sent = [one.cdw10 >> 16 for one in queue.commands if one.data_out is not None]
     assert sent == [first, middle, first, middle, last, first, middle, last]
@@ -428,10 +433,10 @@ def test_a_transfer_is_repeated_twice_at_most(saved_image: Any) -> None:
     queue = migrating_queue()
     image = saved_image(queue)
     queue.statuses = {2: NOT_READY, 3: NOT_READY}
-    assert state.restore(queue, 2, image, target=target()).attempts == 3
+    assert state_restore.restore(queue, 2, image, target=target()).attempts == 3
     queue = migrating_queue(statuses={2: NOT_READY, 3: NOT_READY, 4: NOT_READY})
     with pytest.raises(AdminCommandError):
-        state.restore(queue, 2, image, target=target())
+        state_restore.restore(queue, 2, image, target=target())
     assert len(queue.commands) == 4
 
 
@@ -440,7 +445,7 @@ def test_a_status_that_forbids_a_retry_is_final(saved_image: Any) -> None:
     image = saved_image(queue)
     queue.statuses = {2: NOT_READY | DNR}
     with pytest.raises(AdminCommandError):
-        state.restore(queue, 2, image, target=target())
+        state_restore.restore(queue, 2, image, target=target())
     assert len(queue.commands) == 2
     assert queue.controllers[2].suspended
 
@@ -450,11 +455,11 @@ def test_a_device_that_takes_one_part_only_says_so_and_its_limit(saved_image: An
     image = saved_image(queue)
     queue.one_part_only = True
     with pytest.raises(NotSupportedError) as caught:
-        state.restore(queue, 2, image, target=target(WITH_VENDOR))
+        state_restore.restore(queue, 2, image, target=target(WITH_VENDOR))
     assert caught.value.reason == "one-part-only"
     assert str(128 * KiB) in caught.value.cause
     queue.max_transfer_bytes = 512 * KiB
-    state.restore(queue, 2, image, target=target(WITH_VENDOR))
+    state_restore.restore(queue, 2, image, target=target(WITH_VENDOR))
     assert queue.controllers[2].vendor == queue.controllers[1].vendor
 
 
@@ -470,7 +475,7 @@ def test_an_image_that_changes_while_it_is_sent_is_never_committed(saved_image: 
 
     queue.before = alter
     with pytest.raises(ImageError) as caught:
-        state.restore(queue, 2, image, target=target(WITH_VENDOR))
+        state_restore.restore(queue, 2, image, target=target(WITH_VENDOR))
     assert caught.value.reason == "image-altered"
     assert "no state was committed" in caught.value.__notes__[0]
     assert queue.controllers[2].vendor == b""
@@ -490,29 +495,29 @@ def test_a_target_that_does_not_hold_what_was_sent_is_uncertain(saved_image: Any
     queue.before = before
     queue.statuses = {3: INTERNAL_ERROR} if fault == "refused" else {}
     with pytest.raises(UncertainError) as caught:
-        state.restore(queue, 2, image, target=target())
+        state_restore.restore(queue, 2, image, target=target())
     assert "do not resume" in caught.value.fix
 
 
 def test_suspending_and_resuming_say_whether_they_changed_anything() -> None:
     queue = migrating_queue()
-    assert state.suspend(queue, 2, formats=PLAIN).changed
-    assert state.is_suspended(queue, 2, PLAIN)
-    assert not state.suspend(queue, 2, formats=PLAIN).changed
-    assert state.resume(queue, 2).changed
-    assert not state.resume(queue, 2).changed
-    assert not state.is_suspended(queue, 2, PLAIN)
+    assert running.suspend(queue, 2, formats=PLAIN).changed
+    assert state_reader.is_suspended(queue, 2, PLAIN)
+    assert not running.suspend(queue, 2, formats=PLAIN).changed
+    assert running.resume(queue, 2).changed
+    assert not running.resume(queue, 2).changed
+    assert not state_reader.is_suspended(queue, 2, PLAIN)
 
 
 def test_a_notification_stops_nothing() -> None:
     queue = migrating_queue()
-    assert not state.suspend(queue, 2, notify=True, formats=PLAIN).changed
+    assert not running.suspend(queue, 2, notify=True, formats=PLAIN).changed
     assert words(queue) == [(0x41, 0, 0x0000_0002, 0, 0)]
     assert not queue.controllers[2].suspended
 
 
 def test_an_unknown_controller_is_refused_by_the_device() -> None:
-    for verb in (state.suspend, state.resume):
+    for verb in (running.suspend, running.resume):
         with pytest.raises(AdminCommandError) as caught:
             verb(migrating_queue(), 9)
         assert caught.value.status.code == 0x11F
@@ -538,7 +543,7 @@ def test_hundreds_of_mebibytes_go_through_in_constant_memory(path: Path) -> None
     try:
         save(queue, path)
         with open_image(path, spool_directory=path.parent) as image:
-            state.restore(queue, 2, image, target=target(WITH_VENDOR))
+            state_restore.restore(queue, 2, image, target=target(WITH_VENDOR))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -568,6 +573,6 @@ def test_the_memory_of_a_part_is_free_before_the_next_part_arrives(path: Path) -
             places.append(id(view.obj))
         return view
 
-    state.restore(queue, 2, StreamedImage(receive, "the state"), target=target(WITH_VENDOR))
+    state_restore.restore(queue, 2, StreamedImage(receive, "the state"), target=target(WITH_VENDOR))
     assert len(places) == 8
     assert len(set(places)) == 1
