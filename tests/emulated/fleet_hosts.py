@@ -46,20 +46,24 @@ class Fleet:
         inventory = {"all": {"vars": shared, "children": groups}}
         (place / "inventory.json").write_text(json.dumps(inventory))
 
-    def play(self, book: str | Path, *more: str) -> tuple[int, dict[str, dict[str, int]], str]:
-        """Run a playbook, of the collection or by its path; return its exit code, each host's counts and the output."""
-        environment = {
+    @staticmethod
+    def environment(place: Path) -> dict[str, str]:
+        """Return the variables of a run that keeps what Ansible writes below a directory."""
+        return {
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
             "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_LOCAL_TEMP": str(self.place / "tmp"),
-            "ANSIBLE_REMOTE_TEMP": str(self.place / "tmp"),
-            "ANSIBLE_HOME": str(self.place / "home"),
+            "ANSIBLE_LOCAL_TEMP": str(place / "tmp"),
+            "ANSIBLE_REMOTE_TEMP": str(place / "tmp"),
+            "ANSIBLE_HOME": str(place / "home"),
             "ANSIBLE_FORKS": "2",
             "LC_ALL": "C.UTF-8",
         }
+
+    def play(self, book: str | Path, *more: str) -> tuple[int, dict[str, dict[str, int]], str]:
+        """Run a playbook, of the collection or by its path; return its exit code, each host's counts and the output."""
         words = [str(PLAYBOOK), "-i", str(self.place / "inventory.json"), str(PLAYBOOKS / book), *more]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(words, env=self.environment(self.place), capture_output=True, text=True, timeout=280)
         told = done.stdout + done.stderr
         rows = re.findall(r"^(\w+)\s+: (ok=.*)$", told[told.rfind("PLAY RECAP") :], re.MULTILINE)
         stats = {name: {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", row)} for name, row in rows}

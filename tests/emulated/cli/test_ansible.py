@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +75,22 @@ def test_the_whole_of_it_run_again_moves_and_changes_nothing(fleet: Fleet) -> No
     assert (code, changed(stats)) == (0, set()), told
     assert all(f"2 moved to ssh://d{number}/0000:01:00.0" in told for number in range(2))
     assert "0 of 2" not in told
+
+
+def test_the_commands_of_the_page_prepare_and_move_on_the_emulated_hosts_of_its_inventory(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/ansible.md").read_text().replace("/tmp/racks", str(tmp_path))
+    tried = page.partition("## Try it")[2].partition("\n## ")[0]
+    inventory, commands = (re.findall(rf"```{kind}\n(.*?)```", tried, re.DOTALL)[0] for kind in ("yaml", "console"))
+    (tmp_path / "inventory.yml").write_text(inventory)
+    environment = {
+        **Fleet.environment(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    told = ""
+    for command in re.findall(r"^\$ (.*?)(?:  +#.*)?$", commands, re.MULTILINE):
+        words = ["/bin/bash", "-c", command]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=250, env=environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        told = done.stdout
+    assert "2 moved to ssh://c/nvme0" in told
+    assert "2 moved to ssh://d/nvme0" in told
