@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,10 +15,9 @@ from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.report import fill_in
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.views import changes
+from nvmelm.desired.config import config_files, load
+from nvmelm.desired.converge import ApplyReport, find_ready, names, reach
 from nvmelm.errors import NvmelmError
-
-if TYPE_CHECKING:
-    from nvmelm.desired.converge import ApplyReport
 
 app = group("Desired state.")
 
@@ -34,14 +33,9 @@ Only = Annotated[
 @verb(app, "apply", changes=True)
 def apply(run: Run, config: Config = None, only: Only = None) -> Answer:
     """Bring controlling functions to what /etc/nvmelm.toml and /etc/nvmelm.d want; --dry-run shows the difference."""
-    from nvmelm.desired.config import config_files, load
-    from nvmelm.desired.converge import reach
-
     wanted = load(config_files(config))
     host = run.host()
     if only is not None:
-        from nvmelm.desired.converge import find_ready, names
-
         listed = names(host, find_ready(host, only))
         wanted = [one for one in wanted if listed.get(one.by) == one.name]
     report = _typable(reach(host, wanted, confirm=run.confirm, dry_run=run.dry_run))

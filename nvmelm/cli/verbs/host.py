@@ -10,6 +10,7 @@ from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.views import changes
 from nvmelm.errors import ExitCode
+from nvmelm.prepare.check import check as operation
 
 app = group("This host.")
 
@@ -20,8 +21,6 @@ def check(
     pf: Annotated[str | None, typer.Argument(metavar="[PF]", help="Check this controlling function too.")] = None,
 ) -> Answer:
     """Check IOMMU, vfio, SR-IOV and the controllers; every problem comes with its fix. Exit 3: not ready."""
-    from nvmelm.prepare.check import check as operation
-
     found = operation(run.host(), pf)
     code = ExitCode.DONE if found.ready else ExitCode.NOT_SUPPORTED
     return Answer(found, lambda: changes.host_check(found), exit_code=code)

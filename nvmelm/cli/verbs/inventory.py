@@ -6,6 +6,7 @@ from nvmelm.cli.frame.options import Pf, group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.views import functions
 from nvmelm.errors import ExitCode
+from nvmelm.inventory.find import PrimaryList, summaries
 
 app = group("What is there.")
 
@@ -13,8 +14,6 @@ app = group("What is there.")
 @verb(app, "list")
 def list_primaries(run: Run) -> Answer:
     """List the controlling functions on this host."""
-    from nvmelm.inventory.find import PrimaryList, summaries
-
     host = run.host()
     document = PrimaryList(host=host.name, primaries=summaries(host))
     failed = next((row.exit_code for row in document.primaries if row.exit_code), ExitCode.DONE)

@@ -8,6 +8,9 @@ from nvmelm.cli.frame.callouts import CalloutDirectory, points_of
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Run, verb
 from nvmelm.errors import LinkLostError, NvmelmError, UncertainError, UsageError
+from nvmelm.migrate import destination
+from nvmelm.migrate.link.remote import standard_link
+from nvmelm.process.interrupts import interruptible
 
 app = group("The other end of a migration.")
 
@@ -15,10 +18,6 @@ app = group("The other end of a migration.")
 @verb(app, "serve")
 def serve(run: Run, callouts: CalloutDirectory = None) -> int:
     """Take the destination's part of one migration over standard input and output; migrate starts this by ssh."""
-    from nvmelm.migrate import destination
-    from nvmelm.migrate.link.remote import standard_link
-    from nvmelm.process.interrupts import interruptible
-
     if os.isatty(0) or os.isatty(1):
         raise UsageError(
             "serve speaks with another nvmelm, not with a terminal",

@@ -13,6 +13,10 @@ from nvmelm.cli.frame import render
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Run, verb
 from nvmelm.errors import ExitCode, UsageError
+from nvmelm.inventory.opened import require_privilege
+from nvmelm.migrate.callouts.trusted import program
+from nvmelm.watch.programs import Programs
+from nvmelm.watch.stream import WatchStream
 
 app = group("What changes on this host.")
 
@@ -39,13 +43,9 @@ def watch(
     seconds: Seconds = None,
 ) -> int:
     """Print each change: devices, controllers, marks, sessions; lines of JSON where stdout is no terminal."""
-    from nvmelm.inventory.opened import require_privilege
-    from nvmelm.watch.programs import Programs
-    from nvmelm.watch.stream import WatchStream
-
     words = _words(command) if command is not None else None
     if run.settings.record is not None or run.settings.host.startswith("replay:"):
-        from nvmelm.host.recording.events import no_uevents
+        from nvmelm.host.recording.events import no_uevents  # recordings are read by pydantic: 92 ms, for a refusal
 
         raise no_uevents()  # before it is opened: a replay would complain about what was not asked
     host = run.host()
@@ -58,8 +58,6 @@ def watch(
 
 
 def _words(command: str) -> list[str]:
-    from nvmelm.migrate.callouts.trusted import program
-
     try:
         words = shlex.split(command)
     except ValueError as error:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import platform
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.cli.verbs.bug_report.archive import BugReport, Missing, Secrets, enclosed, readme, scratch, write
+from nvmelm.disk.atomic import require_free
 from nvmelm.errors import NvmelmError
-
-if TYPE_CHECKING:
-    from nvmelm.cli.verbs.bug_report.archive import BugReport, Secrets
-    from nvmelm.host import Host
-    from nvmelm.inventory.find import PrimaryRef
+from nvmelm.host import Host
+from nvmelm.hosts import open_host
+from nvmelm.inventory.find import PrimaryRef, find_primary, primaries
+from nvmelm.inventory.opened import open_primary
+from nvmelm.ownership.sessions import Sessions
+from nvmelm.prepare.check import check
+from nvmelm.prepare.journal import journals
 
 app = group("For a bug report.")
 
@@ -28,9 +36,6 @@ Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", h
 @verb(app, "bug-report")
 def bug_report(run: Run, pf: Which = None, output: Output = None) -> Answer:
     """Write one archive for a bug report: recordings, versions, host check; no serials, never a controller's state."""
-    from nvmelm.cli.verbs.bug_report.archive import BugReport, enclosed, readme, write
-    from nvmelm.disk.atomic import require_free
-
     path = output or Path(f"nvmelm-bug-report-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz")
     require_free(path, replace=run.settings.force)
     collection = Collection(run.host())
@@ -55,8 +60,6 @@ class Collection:
     """The files to come, and what could not be had; nothing that fails keeps the rest out."""
 
     def __init__(self, host: Host) -> None:
-        from nvmelm.cli.verbs.bug_report.archive import Secrets
-
         self.host = host
         self.secrets: Secrets = Secrets()
         self._texts: dict[str, tuple[str, str]] = {}
@@ -64,8 +67,6 @@ class Collection:
 
     def add(self, name: str, about: str, make: Callable[[], Any]) -> None:
         """Add a file with the JSON of what ``make`` returns."""
-        import json
-
         try:
             self._texts[name] = (json.dumps(make(), indent=2) + "\n", about)
         except NvmelmError as error:
@@ -73,10 +74,6 @@ class Collection:
 
     def record(self, run: Run, ref: PrimaryRef) -> None:
         """Add a recording of ``show``; one that fails is worth most, so it is kept as far as it went."""
-        from nvmelm.cli.verbs.bug_report.archive import scratch
-        from nvmelm.hosts import open_host
-        from nvmelm.inventory.opened import open_primary
-
         address = str(ref.address)
         name = f"show-{address.replace(':', '-')}.json"
         with scratch() as place:
@@ -99,27 +96,19 @@ class Collection:
 
     def missing(self) -> Iterator[Any]:
         """Return what could not be had."""
-        from nvmelm.cli.verbs.bug_report.archive import Missing
-
         for name, why in self._missing.items():
             yield Missing(name=name, why=render.plain(self.secrets.without(why)))
 
 
 def _chosen(host: Host, pf: str | None) -> list[PrimaryRef]:
-    from nvmelm.inventory.find import find_primary, primaries
-
     return [find_primary(host, pf)] if pf else primaries(host)
 
 
 def _host_check(host: Host, refs: list[PrimaryRef]) -> dict[str, Any]:
-    from nvmelm.prepare.check import check
-
     return check(host, str(refs[0].address) if refs else None).to_json()
 
 
 def _versions(run: Run) -> dict[str, Any]:
-    import platform
-
     return {
         "nvmelm": _version("nvmelm"),
         "python": platform.python_version(),
@@ -133,8 +122,6 @@ def _versions(run: Run) -> dict[str, Any]:
 
 
 def _version(name: str) -> str | None:
-    from importlib import metadata
-
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -143,9 +130,6 @@ def _version(name: str) -> str | None:
 
 def _packages() -> list[str]:
     """Return the packages nvmelm uses, those of its extras included."""
-    import re
-    from importlib import metadata
-
     try:
         wanted = metadata.requires("nvmelm") or []
     except metadata.PackageNotFoundError:  # run from a directory, not installed
@@ -155,8 +139,6 @@ def _packages() -> list[str]:
 
 
 def _system() -> str:
-    import platform
-
     try:
         return platform.freedesktop_os_release().get("PRETTY_NAME", "")
     except OSError:  # there is no os-release file
@@ -165,8 +147,6 @@ def _system() -> str:
 
 def _runs(collection: Collection) -> list[dict[str, Any]]:
     """Return the runs of each PF's journal, field by field; the serial number is not among them."""
-    from nvmelm.prepare.journal import journals
-
     found = []
     for journal in journals(collection.host):
         for one in journal.runs():
@@ -184,8 +164,6 @@ def _runs(collection: Collection) -> list[dict[str, Any]]:
 
 def _sessions(collection: Collection) -> list[dict[str, Any]]:
     """Return the sessions, field by field; where the other host is reached is not among them."""
-    from nvmelm.ownership.sessions import Sessions
-
     found = []
     with Sessions(collection.host) as sessions:
         known = sessions.all()
@@ -200,8 +178,6 @@ def _sessions(collection: Collection) -> list[dict[str, Any]]:
 
 def _without_peer(note: str, peer: str) -> str:
     """Return a note without the other host's name, which may be as short as a word, and without the account on it."""
-    import re
-
     account = peer.removeprefix("ssh://").partition("/")[0]
     user, _, place = account.rpartition("@")
     host = place.rpartition(":")[0] if place.rpartition(":")[2].isdecimal() else place

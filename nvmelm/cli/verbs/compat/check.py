@@ -10,6 +10,11 @@ import typer
 
 from nvmelm.cli.frame.options import CNTLID, Pf, Program, Rsh, group, read_span
 from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.cli.verbs.compat import ends
+from nvmelm.cli.views import verdicts
+from nvmelm.compat.manifest import label_fits
+from nvmelm.compat.verdict import document, judge
+from nvmelm.disk.bounded import read_file
 from nvmelm.errors import ExitCode, UsageError
 
 app = group("Compatibility: know before anything stops.")
@@ -46,9 +51,6 @@ def export(
     output: OutputFile = None,
 ) -> Answer:
     """Describe a controlled function, or one to come, in a manifest: --json or -o FILE writes it."""
-    from nvmelm.cli.verbs.compat import ends
-    from nvmelm.cli.views import verdicts
-
     wanted = ends.Wanted(vq, vi, tuple(nsid) if nsid else None)
     if cntlid is not None and wanted.prospective:
         raise UsageError(
@@ -62,7 +64,7 @@ def export(
     if output is not None:
         ends.write(output, found, replace=run.settings.force)
     if tree is not None:
-        from nvmelm.compat.dialects.tree import write_tree
+        from nvmelm.compat.dialects.tree import write_tree  # 12 ms with the other dialects, seldom asked for
 
         write_tree(found, tree, replace=run.settings.force)
     places = [place for place in (output, tree) if place is not None]
@@ -87,10 +89,6 @@ def check(
     timeout: Timeout = "60s",
 ) -> Answer:
     """Say whether a state of SOURCE can be set in DESTINATION, with every reason: exit 0, or 4."""
-    from nvmelm.cli.verbs.compat import ends
-    from nvmelm.cli.views import verdicts
-    from nvmelm.compat.verdict import document, judge
-
     wanted = ends.Wanted(vq, vi, tuple(nsid) if nsid else None, rsh, program, float(read_span(timeout)))
     rules = policy_of(policy)
     here = ends.manifest_of(run, source, wanted)
@@ -115,15 +113,12 @@ def policy_of(file: Path | None) -> Any:
     """
     if file is None:
         return None
-    from nvmelm.compat import policy
-    from nvmelm.disk.bounded import read_file
+    from nvmelm.compat import policy  # TOML and its rules: 5 ms, and most checks have no policy
 
     return policy.Policy.parse(read_file(file, policy.MAX_BYTES))
 
 
 def _labels(words: list[str]) -> dict[str, str]:
-    from nvmelm.compat.manifest import label_fits
-
     labels = {}
     for word in words:
         key, equals, value = word.partition("=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import typer
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.options import Cntlid, Pf, group
 from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.cli.verbs.compat import ends
 from nvmelm.cli.verbs.compat.check import (
     DestinationEnd,
     PolicyFile,
@@ -23,7 +25,10 @@ from nvmelm.cli.verbs.compat.check import (
     app,
     policy_of,
 )
+from nvmelm.compat.manifest import load
+from nvmelm.disk.bounded import read_file
 from nvmelm.errors import ExitCode, IncompatibleError, MalformedError
+from nvmelm.numbers import decimal
 
 if TYPE_CHECKING:
     from nvmelm.compat.manifest import Manifest
@@ -58,7 +63,7 @@ def token(
     nsid: WantedNsid = None,
 ) -> Answer:
     """Print a function's opaque version string; with --test, say whether a source's string fits: exit 0, or 4."""
-    from nvmelm.compat.dialects import token as dialect
+    from nvmelm.compat.dialects import token as dialect  # the dialects cost 12 ms, and compat check needs none
 
     here = _read(run, end, vq, vi, nsid)
     if test is None:
@@ -171,7 +176,7 @@ def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
 
 
 def _manifest(pf: OpenPrimary, cntlid: int) -> Manifest:
-    from nvmelm.compat.describe import of_function
+    from nvmelm.compat.describe import of_function  # 38 ms: all that talks to a device
     from nvmelm.inventory.read import resolve
 
     picture = pf.picture(users=False)
@@ -189,7 +194,7 @@ def _require(reasons: list[str], cntlid: int, when: str) -> None:
 
 
 def _give(run: Run, pf: OpenPrimary, cntlid: int, to_set: Mapping[str, Any]) -> ChangeReport:
-    from nvmelm.prepare import parameters as operation
+    from nvmelm.prepare import parameters as operation  # 32 ms: all that plans and journals
 
     ids = to_set.get("namespaces.ids")
     return operation.give(
@@ -204,8 +209,6 @@ def _give(run: Run, pf: OpenPrimary, cntlid: int, to_set: Mapping[str, Any]) -> 
 
 
 def _nsid(text: str) -> int:
-    from nvmelm.numbers import decimal
-
     nsid = decimal(text, most=_MAX_NSID)
     if nsid is None:
         cause = "namespaces.ids are numbers parted by commas"
@@ -214,16 +217,11 @@ def _nsid(text: str) -> int:
 
 
 def _read(run: Run, end: str, vq: int | None, vi: int | None, nsid: list[int] | None) -> Manifest:
-    from nvmelm.cli.verbs.compat import ends
-
     return ends.manifest_of(run, end, ends.Wanted(vq, vi, tuple(nsid) if nsid else None))
 
 
 def _list(file: Path) -> tuple[str, dict[str, Any]]:
     """Read a source's list; what is not one is refused."""
-    from nvmelm.compat.manifest import load
-    from nvmelm.disk.bounded import read_file
-
     body = load(read_file(file, _MAX_LIST_BYTES))
     good = isinstance(body, dict) and isinstance(body.get("model"), str) and isinstance(body.get("params"), dict)
     if not good or not isinstance(body, dict):
@@ -241,6 +239,4 @@ def _text(value: object) -> str:
 
 
 def _errno(number: int) -> str:
-    import errno
-
     return errno.errorcode.get(number, str(number))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nvmelm.compat.manifest import MAX_BYTES, Manifest, load
@@ -18,12 +19,10 @@ from nvmelm.errors import (
     TimedOutError,
     UsageError,
 )
+from nvmelm.inventory.address import Address
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nvmelm.cli.frame.run import Run
-    from nvmelm.inventory.address import Address
     from nvmelm.process.child import Printed
 
 _ERRORS: Mapping[int, type[NvmelmError]] = {
@@ -79,15 +78,11 @@ def manifest_of(run: Run, text: str, wanted: Wanted) -> Manifest:
         NvmelmError: it cannot be read.
     """
     if text.startswith("ssh://"):
-        from nvmelm.inventory.address import Address
-
         return _remote(Address.parse(text), wanted)
     kind = what_is(text)
     if kind == "file":
         return Manifest.parse(read_file(text, MAX_BYTES))
     if kind == "directory":
-        from pathlib import Path
-
         from nvmelm.compat.dialects.tree import read_tree
 
         return read_tree(Path(text))
@@ -117,7 +112,7 @@ def _local(run: Run, text: str, wanted: Wanted) -> Manifest:
 
 def read(run: Run, pf: Any, which: Any, wanted: Wanted) -> Manifest:
     """Read the manifest of a controlled function of the run's host, or of a prospective one when ``which`` is None."""
-    from nvmelm.compat import describe as reader
+    from nvmelm.compat import describe as reader  # 38 ms: a file's manifest needs no device
     from nvmelm.inventory.read import resolve
 
     with run.primary(pf) as primary:

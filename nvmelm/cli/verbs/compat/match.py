@@ -44,7 +44,7 @@ def match(
     differ: Differ = None,
 ) -> Answer:
     """Say which destinations can take which sources, and propose who goes where: exit 0 when all have a place, or 4."""
-    from nvmelm.compat.fleet import assignment, report
+    from nvmelm.compat.fleet import assignment, report  # the fleet costs 14 ms, and no other verb needs it
     from nvmelm.compat.fleet import index as fleet
 
     rules = policy_of(policy)

@@ -83,6 +83,7 @@ def migrate(
     guest_loses_controller: LosesController = False,
 ) -> Answer:
     """Move the state of controlled functions to another host, and run them there."""
+    # 190 ms with pydantic and the link: help, and what was mistyped, are answered without.
     from nvmelm.cli.verbs.migrate.migration import Logs, Migration, agreed_of, policy_of, require_place
     from nvmelm.cli.verbs.migrate.moved import moved_before
     from nvmelm.inventory.address import Address
