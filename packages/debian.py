@@ -53,6 +53,7 @@ PLACES = {
     "sudoers.d": "usr/share/doc/nvmelm/examples/sudoers.d",
     "apparmor": "usr/share/doc/nvmelm/examples/apparmor",
     "selinux": "usr/share/doc/nvmelm/examples/selinux",
+    "callouts": "usr/share/doc/nvmelm/examples/callouts",
 }
 HOOK = Path("etc/libvirt/hooks/qemu.d/nvmelm")
 PROGRAMS = {"nvmelm": "nvmelm.cli", "nvmelm-vmm": "nvmelm.interposer.launcher"}
