@@ -13,6 +13,7 @@ import pytest
 
 from nvmelm.cli import main
 from nvmelm.cli.verbs.compat import match
+from nvmelm.compat.fleet import report
 from nvmelm.emulator.host import create
 from tests.unit.manifests import manifest
 
@@ -72,13 +73,14 @@ def test_a_large_answer_is_cut_evenly_and_says_so(tmp_path: Path, monkeypatch: p
     changes[0] = {"identity.firmware": "9", "identity.model": "x", "resources.vi": 99}
     here, there = (fleet.load(write(tmp_path / name, *changes[at:])) for name, at in (("s", 0), ("d", 1)))
     found = assignment.match(here, there, fleet.Index(there.profiles), assignment.Wishes())
-    whole = match._document(here, there, found, None)
+    whole = report.document(here, there, found, None).to_json()
     assert set(whole["left_out"].values()) == {0}
     assert [len(group["destinations"]) for group in whole["groups"]] == [0, *range(count - 1, 0, -1)]
-    longest = max(len(f'"{one.name}"') for one in there.functions) + match._AROUND_BYTES
-    monkeypatch.setattr(match, "_LISTED_BYTES", 5 * count * longest)
-    monkeypatch.setattr(match, "_LISTED_REASONS", 2)
-    cut = match._document(here, there, found, None)
+    longest = max(len(f'"{one.name}"') for one in there.functions) + report._AROUND_BYTES
+    monkeypatch.setattr(report, "_LISTED_BYTES", 5 * count * longest)
+    monkeypatch.setattr(report, "_LISTED_REASONS", 2)
+    answer = report.document(here, there, found, None)
+    cut = answer.to_json()
     listed = [len(group["destinations"]) for group in cut["groups"]]
     assert listed == [0, *(min(number, 5) for number in range(count - 1, 0, -1))]
     assert [one + group["destinations_left_out"] for one, group in zip(listed, cut["groups"], strict=True)] == [
@@ -94,8 +96,8 @@ def test_a_large_answer_is_cut_evenly_and_says_so(tmp_path: Path, monkeypatch: p
         "repeated": 0,
     }
     assert cut["assignment"] == whole["assignment"]
-    assert "    and 1 reason more; nvmelm compat check says all" in list(match._lines(cut))
-    jsonschema.validate({"schema": "nvmelm.match", "version": 1, **cut}, json.loads(SCHEMA.read_text()))
+    assert "    and 1 reason more; nvmelm compat check says all" in list(match._lines(answer))
+    jsonschema.validate(cut, json.loads(SCHEMA.read_text()))
 
 
 def test_one_bad_manifest_among_many_is_named_and_holds_nothing_up(tmp_path: Path) -> None:
