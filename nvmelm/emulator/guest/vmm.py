@@ -1,6 +1,6 @@
 """A small virtual machine: it takes functions through QMP, holds them, and runs a guest that does I/O on the first.
 
-In one process with the demo or a test, or as ``python -m nvmelm.emulator.guest.vmm DIR --socket PATH``. It speaks the
+In one process with the demo or a test, or as ``python -m nvmelm.emulator.guest DIR --socket PATH``. It speaks the
 part of QEMU's monitor that hands functions over, with QEMU's words where it refuses: ``device_add``, ``device_del``
 with its events, ``query-status``, ``query-pci``, ``query-migrate``, ``stop``, ``cont`` and ``quit``. Three are its own:
 ``x-guest-report``, ``x-guest-save`` and ``x-guest-load``, which move the guest's memory as a migration does.
@@ -10,11 +10,9 @@ Source: QEMU documentation, QEMU QMP Reference Manual; messages measured on 11.1
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -374,36 +372,3 @@ class EmulatedVmm:
             except (OSError, ValueError, NvmelmError) as error:
                 raise QmpError(f"cannot load the guest: {error}") from error
         return {}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a virtual machine until it is told to quit."""
-    parser = argparse.ArgumentParser(prog="python -m nvmelm.emulator.guest.vmm", description=main.__doc__)
-    parser.add_argument("directory", type=Path, help="the emulated host")
-    parser.add_argument("--socket", type=Path, required=True, help="the QMP socket to make")
-    parser.add_argument("--name", default="qemu-system-x86", help="the process name that the host shows")
-    parser.add_argument("--paused", action="store_true", help="wait for cont, as -S does")
-    parser.add_argument("--incoming", action="store_true", help="wait for a guest from elsewhere")
-    parser.add_argument("--refuse-unplug", action="store_true", help="the guest refuses device_del")
-    parser.add_argument("--memory", type=int, default=1 << 20, help="bytes of the guest's memory")
-    values = parser.parse_args(arguments)
-    with (
-        EmulatedHost(values.directory) as host,
-        EmulatedVmm(
-            host,
-            socket=values.socket,
-            name=values.name,
-            running=not values.paused,
-            incoming=values.incoming,
-            refuse_unplug=values.refuse_unplug,
-            guest={"memory_bytes": values.memory},
-        ) as vmm,
-    ):
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        vmm.wait()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

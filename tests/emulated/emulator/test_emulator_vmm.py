@@ -263,7 +263,7 @@ def test_as_processes_of_their_own_two_machines_hand_a_guest_over(tmp_path: Path
         command = [
             sys.executable,
             "-m",
-            "nvmelm.emulator.guest.vmm",
+            "nvmelm.emulator.guest",
             os.fspath(path),
             "--socket",
             f"{path}.qmp",
