@@ -35,18 +35,18 @@ def read_file(path: str | Path, limit: int) -> bytes:
         HostError: it cannot be read.
         MalformedError: it holds more.
     """
-    found = bytearray()
+    data = bytearray()
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - pathlib offers nothing more here
-            while len(found) <= limit and (part := file.read(_PART)):
-                found += part
+            while len(data) <= limit and (part := file.read(_PART)):
+                data += part
     except OSError as error:
         raise host_error("cannot read", str(path), error) from error
-    if len(found) > limit:
+    if len(data) > limit:
         raise MalformedError(
             f"{path} holds more than {limit} bytes", cause="nothing that long is read", reason="too-large"
         )
-    return bytes(found)
+    return bytes(data)
 
 
 def names_in(directory: str | Path) -> list[str]:

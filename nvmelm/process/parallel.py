@@ -52,14 +52,14 @@ def each(do: Callable[[T], object], items: Iterable[T], *, threads: int, all_of_
     with undisturbed() as came:  # Ctrl-C, once or twice, must not leave anybody at work behind
         with suppress(RuntimeError):  # no more threads to be had: those that there are do it, and this one
             for _ in range(wanted):
-                one = threading.Thread(target=work, name="ThreadPool-each", daemon=True)
-                one.start()
-                workers.append(one)
+                worker = threading.Thread(target=work, name="ThreadPool-each", daemon=True)
+                worker.start()
+                workers.append(worker)
         if len(workers) < wanted:
             work()
-        for one in workers:
-            while one.is_alive():
-                one.join(_LOOKS_UP_S)
+        for worker in workers:
+            while worker.is_alive():
+                worker.join(_LOOKS_UP_S)
                 if came:
                     stop()
     if failures:

@@ -42,15 +42,15 @@ def parse_descriptors(page: bytes) -> dict[IdType, bytes]:
     Raises:
         MalformedError: a length that its type cannot have, or a descriptor that goes past the end.
     """
-    found: dict[IdType, bytes] = {}
+    listed: dict[IdType, bytes] = {}
     for kind, place in descriptor_places(page):
         if kind not in LENGTHS:
             continue
         value = page[place]
         if place.stop - place.start != LENGTHS[IdType(kind)] or place.stop > len(page):
             raise MalformedError(f"a namespace identifier of type {kind} has {len(value)} bytes")
-        found[IdType(kind)] = value
-    return found
+        listed[IdType(kind)] = value
+    return listed
 
 
 def build_descriptors(identifiers: Mapping[IdType, bytes]) -> bytes:

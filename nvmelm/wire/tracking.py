@@ -101,7 +101,9 @@ class TrackMemoryChanges:
         if header.size + step * header.rnmrtd != len(raw):
             raise MalformedError(f"the memory to track announces {header.rnmrtd} ranges and has {len(raw)} bytes")
         descriptors = (MemoryRangeTrackingDescriptor.at(raw, at) for at in range(header.size, len(raw), step))
-        return cls(header.rmrtg, tuple(_extent(one.saddr, one.len, header.rmrtg) for one in descriptors))
+        return cls(
+            header.rmrtg, tuple(_extent(descriptor.saddr, descriptor.len, header.rmrtg) for descriptor in descriptors)
+        )
 
     def pack(self) -> bytes:
         """Build the bytes Track Send carries.
@@ -152,7 +154,7 @@ class TrackedMemoryChanges:
         if end > len(raw):
             raise MalformedError(f"the tracked memory announces {header.ntmcd} ranges and has {len(raw)} bytes")
         descriptors = (TrackedMemoryChangedDescriptor.at(raw, at) for at in range(header.size, end, step))
-        extents = tuple(_extent(one.saddr, one.len, header.rpmpg) for one in descriptors)
+        extents = tuple(_extent(descriptor.saddr, descriptor.len, header.rpmpg) for descriptor in descriptors)
         more, suspended = bool(header.attrb & 1), bool(header.attrb >> 1 & 1)
         return cls(header.cntlid, more, suspended, header.rpmpg, extents)
 

@@ -67,11 +67,11 @@ def _managed(text: bytes, name: str) -> Iterator[Claim]:
         domain = ElementTree.fromstring(text)  # noqa: S314 - root's own file; expat bounds what entities expand to
     except (ElementTree.ParseError, LookupError, ValueError):  # libvirt cannot read it either, so it binds nothing
         return
-    for one in domain.iter():
-        if one.get("managed") != "yes":
+    for element in domain.iter():
+        if element.get("managed") != "yes":
             continue
         # A hostdev's own address is where the guest sees it; the host's stands in its source.
-        place = one.find("address") if one.tag == "source" else one.find("source/address")
+        place = element.find("address") if element.tag == "source" else element.find("source/address")
         address = _address(place.attrib) if place is not None else None
         if address is not None:
             yield Claim(address, "libvirt", domain.findtext("name") or name)

@@ -66,14 +66,14 @@ def openers(proc: Path, dev: Path, nodes: Sequence[str]) -> list[Opener]:
     if not wanted:
         return []
     own, names = os.getpid(), {node.rpartition("/")[2] for node in wanted.values()}
-    found = []
+    holders = []
     for pid in sorted(pid for entry in _names(proc) if (pid := decimal(entry, most=_MAX_PID)) is not None):
         if pid != own:
             held = _held(proc / str(pid) / "fd", wanted, names)
             if held:
                 name, vm = _process_name(proc, pid), _machine_name(proc, pid)
-                found += [Opener(node, pid, name, vm) for node in sorted(held)]
-    return found
+                holders += [Opener(node, pid, name, vm) for node in sorted(held)]
+    return holders
 
 
 def exclusively_held(node: Path) -> bool:
@@ -101,7 +101,7 @@ def exclusively_held(node: Path) -> bool:
 
 def mounts(proc: Path, dev: Path, sysfs: Sysfs) -> list[Mount]:
     """Return mounted file systems of this mount namespace, and active swap, that lie on block devices."""
-    found = []
+    mounted = []
     for line in read_proc(proc / "self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         words, source = left.split(" "), right.split(" ")
@@ -110,13 +110,13 @@ def mounts(proc: Path, dev: Path, sysfs: Sysfs) -> list[Mount]:
         # File systems with device numbers of their own (btrfs) name the block device only as their source.
         device = _by_number(sysfs, words[2]) or _by_path(sysfs, dev, _unescape(source[1]))
         if device:
-            found.append(Mount(device, _unescape(words[4])))
+            mounted.append(Mount(device, _unescape(words[4])))
     for line in read_proc(proc / "swaps").splitlines()[1:]:
         words = line.split()
         device = _by_path(sysfs, dev, _unescape(words[0])) if words else ""
         if device:  # a swap *file* lies on a mounted file system, which is in the list already
-            found.append(Mount(device, "swap"))
-    return found
+            mounted.append(Mount(device, "swap"))
+    return mounted
 
 
 def _stat(node: Path) -> os.stat_result | None:

@@ -324,9 +324,12 @@ class RecordingHost:
             pids = self._recorder.pids
             return [
                 OpenerFact(
-                    node=one.node, pid=pids[one.pid], name=clean(one.name), vm="" if self._redact else clean(one.vm)
+                    node=opener.node,
+                    pid=pids[opener.pid],
+                    name=clean(opener.name),
+                    vm="" if self._redact else clean(opener.vm),
                 )
-                for one in openers
+                for opener in openers
             ]
 
         return self._call("openers", lambda: self._host.openers(nodes), written, nodes=list(nodes))
@@ -336,13 +339,15 @@ class RecordingHost:
 
     def mounts(self) -> list[Mount]:
         def written(mounts: list[Mount]) -> list[MountFact]:
-            return [MountFact(device=clean(one.device), where=clean(one.where)) for one in mounts]
+            return [MountFact(device=clean(mount.device), where=clean(mount.where)) for mount in mounts]
 
         return self._call("mounts", self._host.mounts, written)
 
     def claims(self) -> list[Claim]:
         def written(claims: list[Claim]) -> list[ClaimFact]:
-            return [ClaimFact(address=one.address, manager=one.manager, domain=clean(one.domain)) for one in claims]
+            return [
+                ClaimFact(address=claim.address, manager=claim.manager, domain=clean(claim.domain)) for claim in claims
+            ]
 
         return self._call("claims", self._host.claims, written)
 

@@ -27,7 +27,7 @@ Remembered = Annotated[
 
 def remembered(state_dir: Path) -> dict[str, list[str]]:
     """Return the lines of each file a host remembers by; nothing of what cannot be read."""
-    found = {}
+    contents = {}
     for directory in _DIRECTORIES:
         try:
             paths = sorted(path for path in (state_dir / directory).rglob("*.json*") if path.is_file())
@@ -35,10 +35,10 @@ def remembered(state_dir: Path) -> dict[str, list[str]]:
                 if path.name.startswith(".") or path.stat().st_size > _MAX_BYTES:
                     continue
                 lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-                found[path.relative_to(state_dir).as_posix()] = [clean(line) for line in lines]
+                contents[path.relative_to(state_dir).as_posix()] = [clean(line) for line in lines]
         except OSError:
             continue  # without the right to read them the verb cannot depend on them either
-    return found
+    return contents
 
 
 def put_back(state_dir: Path, files: dict[str, list[str]]) -> None:

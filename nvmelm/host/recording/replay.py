@@ -123,7 +123,7 @@ def _brief(request: dict[str, object]) -> str:
 
 
 def _facts(value: object, kind: type[F]) -> list[F]:
-    return [one for one in value if isinstance(one, kind)] if isinstance(value, list) else []
+    return [row for row in value if isinstance(row, kind)] if isinstance(value, list) else []
 
 
 class ReplaySysfs:
@@ -255,17 +255,17 @@ class ReplayHost:
 
     def openers(self, nodes: Sequence[str]) -> list[Opener]:
         value = self._tape.take(HostEvent, {"host": "openers", "nodes": list(nodes)}).value
-        return [Opener(one.node, one.pid, one.name, one.vm) for one in _facts(value, OpenerFact)]
+        return [Opener(row.node, row.pid, row.name, row.vm) for row in _facts(value, OpenerFact)]
 
     def exclusively_held(self, nodes: Sequence[str]) -> list[str]:
         value = self._tape.take(HostEvent, {"host": "exclusively_held", "nodes": list(nodes)}).value
         return [node for node in value if isinstance(node, str)] if isinstance(value, list) else []
 
     def mounts(self) -> list[Mount]:
-        return [Mount(one.device, one.where) for one in _facts(self._take("mounts").value, MountFact)]
+        return [Mount(row.device, row.where) for row in _facts(self._take("mounts").value, MountFact)]
 
     def claims(self) -> list[Claim]:
-        return [Claim(one.address, one.manager, one.domain) for one in _facts(self._take("claims").value, ClaimFact)]
+        return [Claim(row.address, row.manager, row.domain) for row in _facts(self._take("claims").value, ClaimFact)]
 
     def queue_memory(self, size: int) -> AbstractContextManager[memoryview]:
         raise no_queue_memory()

@@ -104,9 +104,9 @@ class Transcript(Model):
             document = json.loads(raw)
         except (ValueError, RecursionError) as error:
             raise MalformedError(f"{name}: not JSON", cause=str(error), fix=fix) from error
-        found = document.get("format") if isinstance(document, dict) else None
-        if type(found) is not int or found != FORMAT:
-            cause = f"its format is {str(found)[:20]!r}; this program reads {FORMAT}"
+        written_as = document.get("format") if isinstance(document, dict) else None
+        if type(written_as) is not int or written_as != FORMAT:
+            cause = f"its format is {str(written_as)[:20]!r}; this program reads {FORMAT}"
             raise MalformedError(f"{name}: not a transcript this program reads", cause=cause, fix=fix)
         try:
             return cls.model_validate(document)
