@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from typing import NamedTuple
 
+from nvmelm import __version__
 from nvmelm.errors import NvmelmError
 from nvmelm.migrate.report import MigrateReport
 
 _WIDTH, _LEFT, _LANE = 960, 120, 44
+#: Where the time axis is, below both lanes and the words under them.
+_AXIS = 2 * _LANE + 56
 #: The parts of the downtime in their order: name, which host works, what is done.
 _PARTS = (
     ("drain", "source", "finishing the commands that were fetched"),
@@ -38,23 +42,36 @@ code { overflow-wrap: anywhere; }
 """
 
 
-def page(report: MigrateReport, failure: NvmelmError | None = None) -> str:
+class Origin(NamedTuple):
+    """When and where a page was written.
+
+    Attributes:
+        at: UTC, to the second.
+        host: the source's name.
+    """
+
+    at: str
+    host: str
+
+
+def page(report: MigrateReport, origin: Origin, failure: NvmelmError | None = None) -> str:
     """Return the page of a migration as HTML.
 
     Args:
         failure: why it was not made, or is not over.
     """
-    return "\n".join(_lines(report, failure)) + "\n"
+    return "\n".join(_lines(report, origin, failure)) + "\n"
 
 
-def _lines(report: MigrateReport, failure: NvmelmError | None) -> Iterator[str]:
+def _lines(report: MigrateReport, origin: Origin, failure: NvmelmError | None) -> Iterator[str]:
     which = ", ".join(f"{one.source_cntlid:#06x}" for one in report.controllers)
     title = f"Migration of {which} to {report.destination}" + (", which failed" if failure else "")
     yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
     yield f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>"
     yield f"<h1>{escape(title)}</h1>"
-    yield f'<p class="dim">session <code>{escape(report.session)}</code></p>'
+    session = f", session <code>{escape(report.session)}</code>" if report.session else ""
+    yield f'<p class="dim">{escape(origin.at)}, on {escape(origin.host)}, nvmelm {escape(__version__)}{session}</p>'
     if failure is not None:
         yield from _failure(failure)
     down = report.downtime
@@ -63,7 +80,7 @@ def _lines(report: MigrateReport, failure: NvmelmError | None) -> Iterator[str]:
         yield from _timeline(report)
         yield from _parts(report)
     yield from _controllers(report)
-    yield from _numbers(report)
+    yield from _numbers(report, origin)
     if report.rounds:
         yield from _rounds(report)
     if report.logged_rounds:
@@ -99,7 +116,7 @@ def _timeline(report: MigrateReport) -> Iterator[str]:
     values = _values(report)
     before = min(report.rehearsal_us, 2 * max(1, sum(values.values())))  # a long one is cut: the rest is what matters
     scale = (_WIDTH - _LEFT - 20) / max(1, before + sum(values.values()))
-    height = 3 * _LANE + 30
+    height = _AXIS + 30
     yield "<h2>Timeline</h2>"
     yield f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="timeline of both hosts">'
     for row, name in enumerate(("source", "destination")):
@@ -110,6 +127,7 @@ def _timeline(report: MigrateReport) -> Iterator[str]:
     at += before * scale
     yield f'<line x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{2 * _LANE + 8}" stroke="currentColor"/>'
     yield f'<text x="{at:.1f}" y="{2 * _LANE + 26}">suspend</text>'
+    yield from _axis(at, scale, sum(values.values()))
     for name, where, told in _PARTS:
         wide = values[name] * scale
         for row, host in enumerate(("source", "destination")):
@@ -149,11 +167,13 @@ def _controllers(report: MigrateReport) -> Iterator[str]:
     yield "</table>"
 
 
-def _numbers(report: MigrateReport) -> Iterator[str]:
+def _numbers(report: MigrateReport, origin: Origin) -> Iterator[str]:
+    there = f" ({report.destination_primary})" if report.destination_primary else ""
+    rate = f" at {_size(report.bytes_per_second)}/s" if report.bytes_per_second else ""
     rows = (
-        ("from", report.source_primary),
-        ("to", f"{report.destination} ({report.destination_primary})"),
-        ("state", f"{report.state_bytes:,} bytes, {report.bytes_per_second:,} bytes a second"),
+        ("from", f"{origin.host} ({report.source_primary})"),
+        ("to", f"{report.destination}{there}"),
+        ("state", f"{_size(report.state_bytes)}{rate}"),
         ("commands that carried state", f"{report.commands}"),
         ("dry transfer before", _ms(report.rehearsal_us)),
     )
@@ -164,23 +184,68 @@ def _numbers(report: MigrateReport) -> Iterator[str]:
 
 def _rounds(report: MigrateReport) -> Iterator[str]:
     yield "<h2>Memory written before the suspend, in rounds</h2>\n<table>"
-    yield "<tr><th>controller</th><th>round</th><th>bytes</th><th>ranges</th><th>seconds</th><th></th></tr>"
+    yield "<tr><th>controller</th><th>round</th><th>memory</th><th>ranges</th><th>after</th><th></th></tr>"
     for one in report.rounds:
         last = "after the suspend" if one.after_suspend else ""
-        numbers = "".join(f'<td class="number">{text}</td>' for text in (f"{one.bytes:,}", one.extents, one.seconds))
+        numbers = "".join(
+            f'<td class="number">{text}</td>' for text in (_size(one.bytes), one.extents, _span(one.seconds))
+        )
         yield f"<tr><td>{one.cntlid:#06x}</td><td>{one.number}</td>{numbers}<td>{last}</td></tr>"
     yield "</table>"
 
 
 def _logged_rounds(report: MigrateReport) -> Iterator[str]:
     yield "<h2>User data written before the suspend, in rounds</h2>\n<table>"
-    yield "<tr><th>controller</th><th>round</th><th>blocks</th><th>seconds</th><th></th></tr>"
+    yield "<tr><th>controller</th><th>round</th><th>blocks</th><th>after</th><th></th></tr>"
     for one in report.logged_rounds:
         last = "after the suspend" if one.after_suspend else "the log was full: copied anew" if one.restart else ""
-        numbers = "".join(f'<td class="number">{text}</td>' for text in (f"{one.blocks:,}", one.seconds))
+        numbers = "".join(f'<td class="number">{text}</td>' for text in (f"{one.blocks:,}", _span(one.seconds)))
         yield f"<tr><td>{one.cntlid:#06x}</td><td>{one.number}</td>{numbers}<td>{last}</td></tr>"
     yield "</table>"
 
 
 def _ms(microseconds: int) -> str:
-    return f"{microseconds / 1000:.1f} ms"
+    return _span(microseconds / 1_000_000)
+
+
+def _span(seconds: float) -> str:
+    """Return a time span with three digits that say something: ``0.7 ms``, ``35.7 ms``, ``4.48 s``, ``2 min 05 s``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.1f} ms"
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def _size(number: int) -> str:
+    """Return a byte count with a binary unit: ``512 B``, ``4.1 KiB``, ``1.0 GiB``."""
+    value, units = float(number), ("B", "KiB", "MiB", "GiB", "TiB")
+    step = 0
+    while value >= 1024 and step < len(units) - 1:
+        value, step = value / 1024, step + 1
+    return f"{value:.1f} {units[step]}" if step else f"{number} B"
+
+
+def _axis(suspend: float, scale: float, total_us: int) -> Iterator[str]:
+    """Draw the time since the suspend below the lanes, in round steps.
+
+    Args:
+        suspend: where it is, in the picture's units.
+        scale: the picture's units for a microsecond.
+    """
+    step = _round_step(total_us)
+    for number in range(total_us // step + 1):
+        x = suspend + number * step * scale
+        yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_AXIS}" y2="{_AXIS + 5}" stroke="currentColor"/>'
+        yield f'<text class="tick" x="{x:.1f}" y="{_AXIS + 19}" text-anchor="middle">{_ms(number * step)}</text>'
+
+
+def _round_step(total_us: int) -> int:
+    """Return the least of 1, 2 and 5 times a power of ten, microseconds, with which an axis has at most 5 steps."""
+    power = 1
+    while True:
+        for step in (power, 2 * power, 5 * power):
+            if total_us <= 5 * step:
+                return step
+        power *= 10

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nvmelm import __version__
+from nvmelm.errors import RolledBackError
+from nvmelm.migrate import report_page
 from nvmelm.migrate.report import Downtime, LoggedRound, MigrateReport, Moved, Round
-from nvmelm.migrate.report_page import page
+from nvmelm.migrate.report_page import Origin
 
 
 def report(**changes: Any) -> MigrateReport:
@@ -45,6 +50,13 @@ def report(**changes: Any) -> MigrateReport:
         "notes": ("a note",),
     }
     return MigrateReport(**{**body, **changes})
+
+
+ORIGIN = Origin("2026-11-28 16:50:02 UTC", "rack1")
+
+
+def page(found: MigrateReport, failure: RolledBackError | None = None) -> str:
+    return report_page.page(found, ORIGIN, failure)
 
 
 class Seen(HTMLParser):
@@ -94,3 +106,35 @@ def test_no_name_becomes_markup(name: str) -> None:
 def test_a_script_in_a_name_is_text() -> None:
     text = page(report(destination="</title><script>alert(1)</script>"))
     assert "<script" not in text
+
+
+@pytest.mark.parametrize("failure", [None, RolledBackError("it failed")], ids=["moved", "failed"])
+def test_the_page_says_when_where_and_by_which_nvmelm_it_was_made(failure: RolledBackError | None) -> None:
+    text = page(report(), failure)
+    assert "2026-11-28 16:50:02 UTC, on rack1" in text
+    assert f"nvmelm {__version__}" in text
+    assert "rack1 (0000:01:00.0)" in text
+    assert "ssh://b/nvme0 (0000:02:00.0)" in text
+
+
+def test_a_failed_move_has_its_reason_on_the_page() -> None:
+    text = page(report(downtime=None), RolledBackError("it failed", cause="a cable", fix="nvmelm recover"))
+    assert "which failed" in text
+    assert all(f"<td>{word}</td>" in text for word in ("a cable", "nvmelm recover", "8"))
+
+
+def test_numbers_have_units_that_people_read() -> None:
+    text = page(report(state_bytes=1 << 30, bytes_per_second=228 << 20, rehearsal_us=4_481_600))
+    assert "1.0 GiB at 228.0 MiB/s" in text
+    assert "4.48 s" in text
+    assert "4481.6 ms" not in text
+
+
+@pytest.mark.parametrize(
+    ("total_us", "steps"), [(9_200, ["0.0 ms", "2.0 ms", "8.0 ms"]), (4_481_600, ["0.0 ms", "1.00 s", "4.00 s"])]
+)
+def test_the_timeline_has_an_axis_in_round_steps_from_the_suspend(total_us: int, steps: list[str]) -> None:
+    down = Downtime(total_us=total_us, drain_us=total_us, get_us=0, transfer_us=0, set_us=0, resume_us=0, other_us=0)
+    ticks = re.findall(r'class="tick"[^>]*>([^<]+)<', page(report(downtime=down)))
+    assert len(ticks) <= 6
+    assert [tick for tick in ticks if tick in steps] == steps

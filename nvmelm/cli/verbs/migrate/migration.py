@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
 
@@ -78,11 +79,12 @@ class Migration:
             report = self._moved(wishes, logs, sources)
         except NvmelmError as error:
             if page is not None and not self._run.dry_run:
-                self._write_page(page, self._report(sources, wishes, failed=True), error)
+                written = self._write_page(page, self._report(sources, wishes, failed=True), error)
+                if written:
+                    error.add_note(written)
             raise
-        if page is not None and not self._run.dry_run:
-            self._write_page(page, report)
-        return Answer(report, lambda: lines(report))
+        written = self._write_page(page, report) if page is not None and not self._run.dry_run else ""
+        return Answer(report, lambda: [*lines(report), *([render.plain(written)] if written else ())])
 
     def _moved(self, wishes: Wishes, logs: Logs, sources: list[Source]) -> MigrateReport:
         dry_run, force = self._run.dry_run, self._run.settings.force
@@ -143,16 +145,22 @@ class Migration:
             starts.append(memory.starter(primary, extents, lambda found: dirty.write(memory_of(found))))
         return starts
 
-    def _write_page(self, path: Path, report: MigrateReport, failure: NvmelmError | None = None) -> None:
-        """Write the page; what was moved is moved, so a disk that is full is said and does not make it a failure."""
-        from nvmelm.migrate.report_page import page  # seldom wanted
+    def _write_page(self, path: Path, report: MigrateReport, failure: NvmelmError | None = None) -> str:
+        """Write the page, and return a sentence that names it, or nothing.
 
+        What was moved is moved, so a disk that is full is said and does not make it a failure.
+        """
+        from nvmelm.migrate.report_page import Origin, page  # seldom wanted
+
+        origin = Origin(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", os.uname().nodename)
         try:
             with AtomicFile(path, replace=self._run.settings.force) as file:
-                file.write(page(report, failure).encode())
+                file.write(page(report, origin, failure).encode())
                 file.commit()
         except NvmelmError as error:
             self._run.say(f"the page was not written: {error.message}")
+            return ""
+        return f"the page about it: {path}"
 
     def _progress(self) -> Progress:
         """Return what shows how far the states are: a bar for people, a line of JSON now and then for programs."""
