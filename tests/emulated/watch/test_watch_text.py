@@ -14,7 +14,7 @@ import pytest
 
 from nvmelm.cli.frame import render
 from nvmelm.cli.views import watching
-from nvmelm.documents import Part
+from nvmelm.documents import Record
 from nvmelm.watch import lines
 from nvmelm.watch.lines import KINDS, WatchLine
 from tests.emulated.conftest import MakeHost
@@ -25,7 +25,7 @@ _WHERE: dict[str, Any] = {"primary": PF, "cntlid": 0x42, "address": None}
 _MARK: dict[str, Any] = {"role": "migratable", "given_by": "root", "expires_at": None}
 _SESSION: dict[str, Any] = {"id": "a" * 32, "since": AT, "peer": "ssh://b", "primary": PF, "cntlids": (0x42,)}
 
-SENTENCES: list[tuple[Part, str]] = [
+SENTENCES: list[tuple[Record, str]] = [
     (lines.Started(host="local", nvmelm="1", kernel="6.1", boot="b"), "watching local, Linux 6.1"),
     (
         lines.UeventPart(seqnum=1, action="add", subsystem="pci", device="d", address=PF, properties={}),
@@ -75,7 +75,7 @@ def test_every_kind_of_line_has_a_sentence() -> None:
 
 
 @pytest.mark.parametrize(("part", "said"), SENTENCES, ids=lambda value: value if isinstance(value, str) else "")
-def test_a_line_reads_as_a_sentence_behind_its_time(part: Part, said: str) -> None:
+def test_a_line_reads_as_a_sentence_behind_its_time(part: Record, said: str) -> None:
     kind = KINDS[type(part)]
     body: dict[str, Any] = {kind: part}
     (sentence,) = watching.sentences(json.dumps(WatchLine(number=1, at=AT, kind=kind, **body).to_json()))
