@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.machine import Pf
+from tests.lab.machine import Pf, wait_for
 from tests.lab.moves import Two, prepared, runs
 from tests.lab.vms import VECTORS, Vms, begun, busy, goes_on
 
@@ -99,3 +99,19 @@ def test_a_vm_that_is_refused_goes_on_at_the_source_and_nothing_is_left_at_the_d
     secondaries = two.there("show", pf_b.address, "--json", check=True).json["secondaries"]
     assert [secondary["used_by"] for secondary in secondaries[:2]] == [[], []]
     assert runs(pf_a)
+
+
+def test_a_function_that_is_unplugged_from_a_running_vm_is_free_again(two: Two, vms: Vms, pf_a: Pf) -> None:
+    prepared(two.here, "source", pf_a, vectors=VECTORS)
+    here = vms.start(two.here, pf_a.vfs)
+    driver, _ = begun(here.processor)
+    here.ask("device_del", id="vf1")
+    driver.let_go()
+    wait_for(lambda: "vf1" not in names(here.ask("qom-list", path="/machine/peripheral")), "the VM to give it back")
+    two.here("vfio", "unbind", pf_a.vfs[0], check=True)
+    assert here.processor.runs()
+
+
+def names(rows: list[dict[str, str]]) -> list[str]:
+    """Return the names of what a VMM lists."""
+    return [row["name"] for row in rows]

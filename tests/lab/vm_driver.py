@@ -23,6 +23,7 @@ INTERRUPTS = 60 * PAGE
 COMMAND, BAR0, BUSES, MEMORY_WINDOW, CAPABILITIES = 0x04, 0x10, 0x18, 0x20, 0x34
 MEMORY_AND_BUS_MASTER = 0x6
 MSIX, MSIX_ENABLE = 0x11, 1 << 31
+EXPRESS, SLOT_CONTROL, POWER_INDICATOR_OFF, POWER_OFF = 0x10, 0x18, 3 << 8, 1 << 10
 
 
 class GuestDriver(Driver):
@@ -51,7 +52,7 @@ class GuestDriver(Driver):
 
     def enable_interrupts(self, vectors: int) -> None:
         """Write the first entries of the MSI-X table, and enable it."""
-        capability = self._capability(MSIX)
+        capability = self._capability(self.bus, 0, MSIX)
         table = self.processor.config_read(self.bus, 0, 0, capability + 4)
         assert table & 7 == 0, "the table is expected in BAR 0"
         for vector in range(vectors):
@@ -72,6 +73,12 @@ class GuestDriver(Driver):
         """Wait for a vector's message."""
         wait_for(lambda: self.interrupted(vector), f"an interrupt by vector {vector} of {self.bdf}", DEADLINE_S)
 
+    def let_go(self) -> None:
+        """Switch the port's power off, by which a guest agrees to an unplug."""
+        control = self._capability(0, self.slot, EXPRESS) + SLOT_CONTROL
+        value = self.processor.config_read(0, self.slot, 0, control)
+        self.processor.config_write(0, self.slot, 0, control, value & 0xFFFF | POWER_INDICATOR_OFF | POWER_OFF)
+
     def follow(self, processor: Processor) -> None:
         """Go on where the VM runs now, with its memory and nothing else."""
         self.processor, self.pages = processor, _pages(processor, self.iova)
@@ -82,15 +89,15 @@ class GuestDriver(Driver):
     def write32(self, offset: int, value: int) -> None:
         self.processor.write32(self.bar + offset, value)
 
-    def _capability(self, identity: int) -> int:
-        """Return the place of a capability in the function's configuration space."""
-        place = self.processor.config_read(self.bus, 0, 0, CAPABILITIES) & 0xFC
+    def _capability(self, bus: int, device: int, identity: int) -> int:
+        """Return the place of a capability in a function's configuration space."""
+        place = self.processor.config_read(bus, device, 0, CAPABILITIES) & 0xFC
         while place:
-            word = self.processor.config_read(self.bus, 0, 0, place)
+            word = self.processor.config_read(bus, device, 0, place)
             if word & 0xFF == identity:
                 return place
             place = word >> 8 & 0xFC
-        raise AssertionError(f"{self.bdf} has no capability {identity:#x}")
+        raise AssertionError(f"device {device} of bus {bus} has no capability {identity:#x}")
 
 
 def _pages(processor: Processor, iova: int) -> memoryview:

@@ -27,6 +27,9 @@ FIRST_SLOT = 4
 ANSWER_S, MOVE_S = 180.0, 600.0
 #: Under emulation no estimate ever falls below the default.
 DOWNTIME_MS = 600_000
+#: Hot-unplug by the port's registers, and not by a guest's ACPI.
+NATIVE = ("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
+_RETURN_PATH = "return-path"
 _PAUSE, _PAUSED = "pause-before-switchover", "pre-switchover"
 #: Interrupt vectors that a guest uses: one for each queue.
 VECTORS = 2
@@ -70,14 +73,23 @@ class Vm:
         """Ask the VMM's monitor."""
         return self.monitor.execute(command, arguments or None, deadline_s=ANSWER_S)
 
+    def switch_on(self, capability: str) -> None:
+        """Switch a capability of the VMM's migration on."""
+        self.ask("migrate-set-capabilities", capabilities=[{"capability": capability, "state": True}])
+
     def begin_move(self, to: Vm, **parameters: object) -> None:
-        """Have the VMM begin a migration, with parameters of its own."""
+        """Have the VMM begin a migration, with parameters of its own; it is over when the destination says so.
+
+        Without a return path the source has done its part when the last byte is in the socket, whatever becomes of it.
+        """
+        for vm in (self, to):
+            vm.switch_on(_RETURN_PATH)
         self.ask("migrate-set-parameters", **{"downtime-limit": DOWNTIME_MS, "max-bandwidth": 1 << 30, **parameters})
         self.ask("migrate", uri=f"unix:{to.arrivals}")
 
     def stop_for_move(self, to: Vm) -> None:
         """Have the VMM begin a migration, and wait until the VM stands still and nothing of its devices was sent."""
-        self.ask("migrate-set-capabilities", capabilities=[{"capability": _PAUSE, "state": True}])
+        self.switch_on(_PAUSE)
         self.begin_move(to)
         wait_for(lambda: self.migration().get("status") == _PAUSED, f"{self.name} to stand still", MOVE_S)
 
@@ -172,7 +184,7 @@ def _running(name: str, words: list[str], host: Cli) -> Iterator[Vm]:
 
 
 def _machine(name: str) -> list[str]:
-    words = ["-machine", "q35", "-accel", "tcg", "-nodefaults", "-display", "none", "-no-reboot"]
+    words = ["-machine", "q35", "-accel", "tcg", "-nodefaults", "-display", "none", "-no-reboot", *NATIVE]
     return [*words, "-qmp", f"unix:{PLACE / name}.qmp,server=on,wait=off"]
 
 
