@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 LAB    := $(VENV)/.ready-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers format lab lab-qemu lab-vmm bench fixtures schemas pages site man deb clean
+.PHONY: help demo test check lint types layers format lab lab-linux lab-qemu lab-vmm bench fixtures schemas pages site man deb clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ format: $(READY) ## put the code into ruff's format
 lab: $(LAB) ## steps 1-5 on a real kernel with an SR-IOV NVMe controller in QEMU (QEMU=… for another binary)
 	@$(BIN)/python -m tests.lab
 	@$(BIN)/python -m tests.lab --boot
+
+lab-linux: $(LAB) ## a Linux guest inside the lab's moves with its file system mounted (after lab-qemu and lab-vmm; minutes)
+	@$(BIN)/python -m tests.lab -- -m slow
 
 lab-qemu: ## a QEMU for the lab whose controllers can migrate; then make lab QEMU=.lab-qemu/qemu-system-x86_64
 	@$(PYTHON) -m tests.lab.qemu.build $(if $(LAB_CACHE),--cache '$(LAB_CACHE)')

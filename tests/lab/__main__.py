@@ -79,7 +79,9 @@ def two_boots(words: list[str], guest: Guest, scratch: Path | None = None) -> in
 def pytest_command(words: list[str]) -> list[str]:
     """Return the command that runs the lab's tests; the repository is read-only inside, so pytest writes elsewhere."""
     places = [] if any("tests/lab" in word for word in words) else ["tests/lab"]
-    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp=/run/pytest", *words, *places]
+    marks = [] if "-m" in words else ["-m", "not slow"]
+    options = ["-p", "no:cacheprovider", "--basetemp=/run/pytest", *marks]
+    return [sys.executable, "-m", "pytest", *options, *words, *places]
 
 
 if __name__ == "__main__":
