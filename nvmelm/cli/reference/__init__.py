@@ -3,7 +3,6 @@
 ::
 
     tree         the verbs as data
-    examples     a command line for each verb
     pages        pages of the documentation
     manpages     man pages
     completions  completion for shells

@@ -16,6 +16,7 @@ class Example(NamedTuple):
 
 
 EXAMPLES: dict[str, Example] = {
+    "status": Example("nvmelm status --last 5", "This host at a glance, with the last five moves."),
     "list": Example("nvmelm list --json", "The controlling functions of this host, for a script."),
     "show": Example("nvmelm show nvme0", "All that matters of one for a migration."),
     "watch": Example("nvmelm watch --seconds 60", "Every change of the next minute, a line each."),

@@ -10,7 +10,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-from nvmelm.ownership.vm_moves import Event, Held, Moves
 
 from nvmelm import cli
 from nvmelm.cli.frame import render
@@ -21,6 +20,7 @@ from nvmelm.host.local.processes import start_of
 from nvmelm.inventory import glance
 from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Role
+from nvmelm.inventory.vm_moves import Event, Held, Moves
 from nvmelm.ownership.sessions import Moving, Sessions, Side, State, new_record, sessions_path
 from nvmelm.prepare import allow, sequence
 from tests.emulated.answers import agree
