@@ -152,6 +152,12 @@ class Run:
     def _waits(self, what: str, deadline_s: float) -> None:
         if not self.settings.json:
             self.say(f"waiting for {what}, {deadline_s:g} s at most")
+            return
+        import json
+
+        from nvmelm.cli.frame.waits import Waiting  # few verbs wait
+
+        self.say(json.dumps(Waiting(command=self.command, waits_for=what, most_seconds=deadline_s).to_json()))
 
     def say(self, line: str) -> None:
         """Print a line for the operator on stderr while the verb runs; nobody waits for a terminal."""

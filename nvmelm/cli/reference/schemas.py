@@ -17,6 +17,7 @@ from nvmelm.documents import Report
 _MODULES = (
     "nvmelm.inventory.picture",
     "nvmelm.inventory.glance",
+    "nvmelm.cli.frame.waits",
     "nvmelm.inventory.find",
     "nvmelm.prepare.check",
     "nvmelm.prepare.recover",
