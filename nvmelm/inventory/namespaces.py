@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from nvmelm.commands import AdminCommandError, listing
+from nvmelm.errors import MalformedError, ReplayMismatchError
 from nvmelm.host import AdminQueue
 from nvmelm.inventory.picture import Picture
 
@@ -27,6 +28,17 @@ def with_namespaces(queue: AdminQueue, picture: Picture, cntlids: Collection[int
         for secondary in picture.secondaries
     )
     return replace(picture, secondaries=tuple(secondaries))
+
+
+def shown(queue: AdminQueue, picture: Picture) -> Picture:
+    """Return a picture with the namespaces of every VF that is enabled, as far as the device tells them."""
+    enabled = [secondary.cntlid for secondary in picture.secondaries if secondary.present]
+    if not enabled:
+        return picture
+    try:
+        return with_namespaces(queue, picture, enabled)
+    except (AdminCommandError, MalformedError, ReplayMismatchError):  # a recording of before did not ask
+        return picture
 
 
 def _nsids(queue: AdminQueue) -> list[int]:

@@ -23,6 +23,8 @@ def list_primaries(run: Run) -> Answer:
 @verb(app, "show")
 def show(run: Run, pf: Pf) -> Answer:
     """Show a controlling function: capabilities, limits, state formats, resources, and its controlled functions."""
+    from nvmelm.inventory import namespaces
+
     with run.primary(pf) as primary:
-        found = primary.picture(states=True)
+        found = namespaces.shown(primary.queue, primary.picture(states=True))
     return Answer(found, lambda: functions.picture(found))

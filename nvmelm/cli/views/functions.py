@@ -71,8 +71,25 @@ def picture(document: Picture) -> Iterator[str]:
     yield ""
     if document.secondaries:
         yield from secondaries(document)
+        yield from _namespaces(document)
     else:
         yield "no secondary controllers"
+
+
+def _namespaces(document: Picture) -> Iterator[str]:
+    """Say which namespaces each VF sees; a prepared one without any would be an empty disk to its VM."""
+    known = [secondary for secondary in document.secondaries if secondary.namespaces is not None]
+    if known:
+        yield ""
+    for secondary in known:
+        name, nsids = cntlid(secondary.cntlid), ", ".join(map(str, secondary.namespaces or ()))
+        if nsids:
+            yield from render.wrapped(f"{name} sees namespace ", nsids, sys.stdout)
+        else:
+            fix = f"nvme attach-ns /dev/{document.primary.node} --namespace-id=N --controllers={secondary.cntlid:#x}"
+            yield from render.wrapped(
+                f"{name} sees no namespace: ", f"its VM gets an empty controller; {fix}", sys.stdout
+            )
 
 
 def _identity(primary: Primary) -> Iterable[tuple[str, object]]:
