@@ -10,6 +10,7 @@
     domain     those of verbs that take a domain of libvirt
     report     how errors are shown
     render     tables, sentences, colours, JSON; text from devices made harmless
+    waits      what is said of a wait that lasts, for programs
     progress   the bar on a terminal
     logs       entries of the journal, under systemd
     documents  documents of the command line alone
