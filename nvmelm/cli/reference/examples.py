@@ -19,7 +19,6 @@ EXAMPLES: dict[str, Example] = {
     "status": Example("nvmelm status --last 5", "This host at a glance, with the last five moves."),
     "list": Example("nvmelm list --json", "The controlling functions of this host, for a script."),
     "show": Example("nvmelm show nvme0", "All that matters of one for a migration."),
-    "status": Example("nvmelm status", "This host at a glance: PFs, VFs, marks, VMs, sessions."),
     "watch": Example("nvmelm watch --seconds 60", "Every change of the next minute, a line each."),
     "host check": Example("nvmelm host check", "What is missing on this host, each with its fix."),
     "source prepare": Example("nvmelm source prepare nvme0 --vfs 4 --dry-run", "The plan, with every write."),
