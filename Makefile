@@ -69,7 +69,7 @@ man: $(READY) ## write the man pages and the shell completion, into nvmelm/share
 	@$(BIN)/python -m nvmelm.cli.reference.completions nvmelm/share/completions
 
 deb: $(READY) ## build a Debian package into dist/, with everything where it belongs; asks no index for anything
-	@$(BIN)/python -m packages.debian dist
+	@$(BIN)/python .ci/debian.py dist
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .lab .lab-qemu .lab-vmm .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

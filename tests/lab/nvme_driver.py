@@ -14,6 +14,7 @@ import mmap
 import os
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -53,7 +54,7 @@ class Pair:
     waiting: dict[int, str] = field(default_factory=dict)
 
 
-class Driver:
+class Driver(ABC):
     """The driver of one controller.
 
     Attributes:
@@ -68,13 +69,13 @@ class Driver:
         self.iova = iova
         self.admin = Pair(0, ADMIN_SQ, ADMIN_CQ)
 
+    @abstractmethod
     def read32(self, offset: int) -> int:
         """Read a property."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write32(self, offset: int, value: int) -> None:
         """Write a property, or a doorbell."""
-        raise NotImplementedError
 
     def enable(self) -> None:
         """Set the admin queue up and enable the controller: what a VMM does before a state is set."""

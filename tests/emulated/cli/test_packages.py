@@ -8,16 +8,29 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-
-from packages import debian
 
 ROOT = Path(__file__).parents[3]
 DOCS = "usr/share/doc/nvmelm"
 
 pytestmark = pytest.mark.timeout(600)
+
+
+def _builder() -> ModuleType:
+    """Load what ``make deb`` runs: it stands beside what CI runs, and is no package."""
+    spec = spec_from_file_location("debian", ROOT / ".ci" / "debian.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+debian = _builder()
 
 
 @pytest.fixture(scope="module")

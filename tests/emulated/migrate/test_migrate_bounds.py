@@ -264,7 +264,7 @@ def test_a_pf_that_is_only_busy_is_waited_for(world: World) -> None:
 
 
 def test_who_waits_for_a_pf_is_not_told_what_was_typed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["nvmelm", "migrate", "--rsh", "ssh -i /root/secret"])
+    monkeypatch.setattr("sys.argv", ["nvmelm", "migrate", "--rsh", "ssh -i /etc/secret"])
     other = EmulatedHost(world.place / "destination")
     with world.destination.lock(PF), contextlib.closing(other), pytest.raises(BusyError) as met:
         other.lock(PF, timeout_s=0).__enter__()

@@ -1,6 +1,6 @@
 """A Debian package, made of this clone and of the packages that stand in this virtual environment.
 
-``python -m packages.debian DIR`` writes ``nvmelm_VERSION_ARCH.deb`` into DIR; it needs ``dpkg-deb`` and no network.
+``python .ci/debian.py DIR`` writes ``nvmelm_VERSION_ARCH.deb`` into DIR; it needs ``dpkg-deb`` and no network.
 
 Debian 12 has pydantic 1.10 and typer 0.7, where nvmelm needs 2.7 and 0.15. So the package brings a virtual environment
 of its own, ``/usr/lib/nvmelm``, with the versions that the tests ran with, and depends on Debian's Python alone. What
