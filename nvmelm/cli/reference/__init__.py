@@ -8,5 +8,6 @@
     completions  completion for shells
     schemas      the JSON Schema of every document
     examples     one command line for each verb
+    ownership    who owns what, as the pages show it
     places       the environment, and the files nvmelm keeps
 """
