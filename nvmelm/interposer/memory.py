@@ -22,6 +22,9 @@ from typing import NamedTuple, Protocol
 from nvmelm.interposer import filter as calls
 from nvmelm.interposer.caller import Process
 from nvmelm.interposer.record import Event, Recorder, nothing
+from nvmelm.numbers import hexadecimal
+
+_U64 = (1 << 64) - 1
 
 #: struct vfio_iommu_type1_dma_map: argsz, flags, vaddr, iova, size.
 _MAP = struct.Struct("=2I3Q")
@@ -112,8 +115,10 @@ class FileBacking:
         for line in Path(f"/proc/{self._process.pid}/maps").read_text(errors="replace").splitlines():
             addresses, access, offset, where, file, *_ = line.split(maxsplit=5)
             if (where, file) == (number, str(inode)) and access.endswith("s"):
-                begin, end = (int(word, 16) for word in addresses.split("-"))
-                yield _View(begin, int(offset, 16), end - begin)
+                begin, end = (hexadecimal(word, most=_U64) for word in addresses.split("-", 1))
+                at = hexadecimal(offset, most=_U64)
+                if begin is not None and end is not None and at is not None:
+                    yield _View(begin, at, end - begin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ def _primary(host: Host, ref: PrimaryRef, *, ask: bool) -> PrimaryGlance:
         unused=0,
         suspension_unknown=None,
         problem=problem,
-        exit_code=int(code),
+        exit_code=code,
     )
 
 

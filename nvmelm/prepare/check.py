@@ -125,11 +125,16 @@ def _host(host: Host) -> Iterator[Finding]:
 
 def _kernel(host: Host) -> Iterator[Finding]:
     release = host.facts().kernel_release
-    match = re.match(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])", release)
-    if match is not None and (int(match[1]), int(match[2])) < _OLDEST_KERNEL:
+    if _older(release, _OLDEST_KERNEL):
         oldest = ".".join(map(str, _OLDEST_KERNEL))
         message = f"Linux {release} is older than {oldest}, the oldest nvmelm is tried on"
         yield _warning("kernel", message, f"boot {oldest} or later; what an older kernel cannot do ends with an error")
+
+
+def _older(release: str, version: tuple[int, int]) -> bool:
+    """Return whether a kernel's release is older than a version; one that says none is taken for new."""
+    match = re.match(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])", release)
+    return match is not None and (int(match[1]), int(match[2])) < version
 
 
 def _iommu(host: Host) -> Iterator[Finding]:
@@ -168,8 +173,7 @@ def _vfio(host: Host) -> Iterator[Finding]:
 
 def _vms(host: Host, kernel: str) -> Iterator[Finding]:
     """Find what keeps whole VMs from moving with their functions; a controller alone needs none of it."""
-    release = re.match(r"(\d+)\.(\d+)", kernel)
-    if release is not None and (int(release[1]), int(release[2])) < _OLDEST_KERNEL_OF_VMS:
+    if _older(kernel, _OLDEST_KERNEL_OF_VMS):
         message = f"Linux {kernel} cannot hand a VMM's calls over: no VM moves whole from here"
         yield _warning("vm-migration", message, "use Linux 5.14 or newer; migrate moves controllers all the same")
     if host.kind == "local":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nvmelm.commands import AdminCommandError
+from nvmelm.errors import origin
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
@@ -57,7 +58,7 @@ def online(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool
             raise
         failure = too_few(picture, secondary)
         failure.rolled_back = error.rolled_back
-        raise failure from error
+        raise failure from origin(failure, error)
 
 
 def offline(

@@ -17,8 +17,11 @@ from nvmelm.host.recording.block import MAX_BLOCK_BYTES, Block
 from nvmelm.numbers import decimal
 
 _MAX_ERRNO = 99_999
+#: The class that declares each kind; one that inherits its kind is narrower, and takes other arguments.
 _ERROR_KINDS: dict[str, type[NvmelmError]] = {
-    value.kind: value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, NvmelmError)
+    value.kind: value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, NvmelmError) and "kind" in vars(value)
 }
 
 Data = Annotated[

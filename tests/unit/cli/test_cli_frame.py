@@ -390,6 +390,7 @@ def test_help_imports_no_package_it_does_not_need() -> None:
         "nvmelm",
         "nvmelm.errors",
         "nvmelm.harmless",
+        "nvmelm.numbers",
         "nvmelm.cli",
         "nvmelm.cli.frame",
         "nvmelm.cli.frame.app",

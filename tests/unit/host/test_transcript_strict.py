@@ -428,12 +428,17 @@ def test_marks_and_journals_of_a_replay_live_in_a_private_directory_that_vanishe
 
 def test_every_kind_of_error_comes_back_as_itself() -> None:
     for kind in vars(errors).values():
-        if isinstance(kind, type) and issubclass(kind, errors.NvmelmError):
+        if isinstance(kind, type) and issubclass(kind, errors.NvmelmError) and "kind" in vars(kind):
             more = {"path": "/sys/x", "errno": 16} if issubclass(kind, HostError) else {}
             error = kind("what", cause="why", fix="do", reason="word", **more)
             back = Fault.of(error).error()
             assert type(back) is kind
             assert vars(back) == vars(error)
+
+
+def test_an_error_that_is_narrower_than_its_kind_comes_back_as_its_kind() -> None:
+    back = Fault.of(errors.CopyLostError("gone", cause="reset", fix="recover")).error()
+    assert (type(back), back.reason) == (errors.UncertainError, "target-gone")
 
 
 def test_an_unknown_errno_is_kept_as_a_number() -> None:

@@ -79,7 +79,6 @@ def calls(tree: ast.AST) -> list[tuple[int, str]]:
 #: Modules that read numbers by themselves, and why the text is bounded before.
 BOUNDED = {
     "numbers.py": "is the helper",
-    "cli/frame/options.py": "ASCII, 6 digits at most",
     "cli/frame/progress.py": "what it computed",
     "cli/frame/render.py": "what it computed",
     "cli/reference/manpages.py": "exit codes",
@@ -94,7 +93,6 @@ BOUNDED = {
     "compat/fleet/assignment.py": "digits it made itself",
     "compat/fleet/index.py": "ASCII, 5 digits at most",
     "compat/rules.py": "ASCII, 5 digits at most; no longer than the largest value",
-    "desired/config.py": "a pattern of 1 to 6 digits",
     "host/local/processes.py": "patterns over /proc",
     "host/recording/block.py": "a pattern of at most 8 digits",
     "host/recording/events.py": "exactly so many hexadecimal digits",
