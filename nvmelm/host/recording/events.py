@@ -17,11 +17,13 @@ from nvmelm.host.recording.block import MAX_BLOCK_BYTES, Block
 from nvmelm.numbers import decimal
 
 _MAX_ERRNO = 99_999
-#: The class that declares each kind; one that inherits its kind is narrower, and takes other arguments.
+#: The class that declares each kind. One that inherits its kind is narrower, and one that takes other arguments than
+#: these is of a migration: no host raises it instead of an answer.
 _ERROR_KINDS: dict[str, type[NvmelmError]] = {
     value.kind: value
     for value in vars(errors).values()
     if isinstance(value, type) and issubclass(value, NvmelmError) and "kind" in vars(value)
+    if value.__init__ in (NvmelmError.__init__, HostError.__init__)
 }
 
 Data = Annotated[

@@ -428,7 +428,9 @@ def test_marks_and_journals_of_a_replay_live_in_a_private_directory_that_vanishe
 
 def test_every_kind_of_error_comes_back_as_itself() -> None:
     for kind in vars(errors).values():
-        if isinstance(kind, type) and issubclass(kind, errors.NvmelmError) and "kind" in vars(kind):
+        if not (isinstance(kind, type) and issubclass(kind, errors.NvmelmError) and "kind" in vars(kind)):
+            continue
+        if "__init__" not in vars(kind) or kind in (errors.NvmelmError, HostError):
             more = {"path": "/sys/x", "errno": 16} if issubclass(kind, HostError) else {}
             error = kind("what", cause="why", fix="do", reason="word", **more)
             back = Fault.of(error).error()
