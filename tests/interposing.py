@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import struct
 import sys
@@ -147,6 +148,10 @@ class Program:
     def send(self, name: str, *words: Any) -> None:
         print(json.dumps([name, words]), file=self._commands, flush=True)
 
+    def answered(self, seconds: float) -> bool:
+        """Return whether an answer is there, after some seconds at most."""
+        return bool(select.select([self._answers], [], [], seconds)[0])
+
     def answer(self) -> Any:
         line = self._answers.readline()
         if not line:
@@ -229,6 +234,7 @@ class PlayedFunction:
         self.size = 4096
         self.image: Sequence[bytes | Refusal] = (b"state",)
         self.taken = b""
+        self.header_bytes = 0
         self.unfit: Refusal | None = None
         self.closed = threading.Event()
         self.in_write: Callable[[], None] = lambda: None
@@ -307,6 +313,10 @@ class PlayedOutgoing:
 class PlayedIncoming:
     def __init__(self, function: PlayedFunction) -> None:
         self._function = function
+
+    @property
+    def judged(self) -> bool:
+        return len(self._function.taken) >= self._function.header_bytes
 
     def write(self, data: bytes) -> None:
         busy = self._function._alone()

@@ -10,8 +10,10 @@ never wakes up in vain. A VMM need not close its end before it asks for the next
 written is in the pipe by then, so the thread takes that and ends.
 
 How a failure reaches the VMM: a state that is refused while it comes in closes our end, and the VMM's write fails with
-EPIPE, at once, while the source can still go on. A state that fails on its way out can only end early; the next arc
-says so (:attr:`Stream.refusal`).
+EPIPE, at once, while the source can still go on. For that a write must be left to fail: between the VMM's last byte and
+what was judged there are never more than a piece and a pipe, of :data:`nvmelm.vfio.seam.PIECE_BYTES` each, and a state
+ends with more bytes of padding than that (:data:`nvmelm.vfio.stream.PADDING_BYTES`). A state that fails on its way out
+can only end early; the next arc says so (:attr:`Stream.refusal`).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from nvmelm.vfio.seam import Incoming, Outgoing, Refusal
+from nvmelm.vfio.seam import PIECE_BYTES, Incoming, Outgoing, Refusal
 
 #: Held while the methods of a function and its streams run.
 Lock = AbstractContextManager[Any]
@@ -36,9 +38,7 @@ KiB, MiB = 1 << 10, 1 << 20
 
 #: While a stranger's header is judged, no more than this is taken from the VMM unjudged.
 _CAUTIOUS_BYTES = 4 * KiB
-#: Behind so many bytes that nobody refused, the pipe grows: a state can have hundreds of megabytes.
-_TRUSTED_BYTES = 64 * KiB
-_PIPE_BYTES = 1 * MiB  # fs.pipe-max-size of an unprivileged process
+_PIPE_BYTES = 1 * MiB  # of a state on its way out; fs.pipe-max-size of an unprivileged process
 
 
 class Stream(ABC):
@@ -151,10 +151,10 @@ class IncomingStream(Stream):
 
     def __init__(self, sink: Incoming, lock: Lock, failed: Failed) -> None:
         self._sink = sink
-        self._taken = 0
+        self._most = _CAUTIOUS_BYTES
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         with suppress(OSError):
-            fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _CAUTIOUS_BYTES)
+            fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, self._most)
         super().__init__(ours, theirs, lock, failed, "state in")
 
     def _pump(self) -> None:
@@ -167,18 +167,22 @@ class IncomingStream(Stream):
     def _take(self) -> bool:
         """Take what is in the pipe; return False when it is empty, or has ended."""
         try:
-            piece = os.read(self._ours, _PIPE_BYTES)
+            piece = os.read(self._ours, self._most)
         except BlockingIOError:
             return False
         if not piece:
             return False
         with self._lock:
             self._sink.write(piece)
-        if self._taken < _TRUSTED_BYTES <= self._taken + len(piece):
-            with suppress(OSError):
-                fcntl.fcntl(self._ours, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._taken += len(piece)
+            if self._sink.judged and self._most < PIECE_BYTES:
+                self._grow()
         return True
+
+    def _grow(self) -> None:
+        """Take larger pieces: a state can have hundreds of megabytes."""
+        self._most = PIECE_BYTES
+        with suppress(OSError):
+            fcntl.fcntl(self._ours, fcntl.F_SETPIPE_SZ, self._most)
 
     def _close(self) -> None:
         self._sink.close()

@@ -18,6 +18,11 @@ class JudgedStream:
         self._answering = answering
         self._refusal: Refusal | None = None
 
+    @property
+    def judged(self) -> bool:
+        """Whether the header was judged and not refused."""
+        return self.stream.header is not None
+
     def write(self, data: bytes) -> None:
         """Take bytes as they come."""
         if self._refusal is not None:

@@ -25,7 +25,7 @@ from nvmelm.vfio.options import Options
 from nvmelm.vfio.passport import Passport
 from nvmelm.vfio.registers import AdminRegisters, Controller, reachable
 from nvmelm.vfio.seam import Opening
-from nvmelm.vfio.stream import SavedAdminQueue, SavedRegisters, SpooledStream, StreamHeader
+from nvmelm.vfio.stream import PADDING_BYTES, SavedAdminQueue, SavedRegisters, SpooledStream, StreamHeader
 from nvmelm.vfio.winding import Rings
 
 
@@ -75,6 +75,7 @@ def depart(
             admin_queue=position,
             image_id=image_id,
             image_bytes=os.fstat(image).st_size if image is not None else 0,
+            padding_bytes=PADDING_BYTES,
         )
         return SpooledStream(header, image)
     except BaseException:

@@ -46,7 +46,7 @@ from nvmelm.vfio.passport import Passport, current, look, marked, state_bytes
 from nvmelm.vfio.refusals import refusal_of
 from nvmelm.vfio.registers import Controller, reachable
 from nvmelm.vfio.seam import DeviceState, LogRange, Opening, Refusal
-from nvmelm.vfio.stream import ArrivingStream, SpooledStream, StreamHeader, warm_up
+from nvmelm.vfio.stream import PADDING_BYTES, ArrivingStream, SpooledStream, StreamHeader, warm_up
 
 #: More than any state without a vendor's part; QEMU wants an estimate, and never 0.
 _LEAST_BYTES = 64 * 1024
@@ -87,6 +87,7 @@ class ControlledFunction:
     _suspended: bool = False
     _mark: str = ""
     _allowed: bool = False
+    _unmarked: Refusal = field(init=False)
     _able: Tracking | None = None
     _passport: Passport | None = None
     _state_bytes: int = 0
@@ -98,6 +99,11 @@ class ControlledFunction:
     def __post_init__(self, record: Held) -> None:
         self._moves = Moves(self.host)
         self._journal = MoveJournal(self._moves, record)
+        self._unmarked = Refusal(  # the same each time: it is said once
+            errno.ENOTTY,
+            f"{self._name} has no mark that holds, so its VM cannot migrate: nvmelm secondary allow-migration, or "
+            "allow-resume at a destination",
+        )
         if self.opening.reopened:
             self._state = DeviceState.ERROR  # unless the controller can be asked
             with suppress(Refusal), self._journal.answering("TAKE UP"):
@@ -122,7 +128,7 @@ class ControlledFunction:
                 found = current(self.held, opened.picture(users=False)).mark
             self._mark, self._allowed = mark, found is not None and found.holds
         if not self._allowed:
-            raise Refusal(errno.ENOTTY)
+            raise self._unmarked
         return seam.STOP_COPY | seam.P2P
 
     @property
@@ -160,7 +166,7 @@ class ControlledFunction:
             with self._session() as opened:
                 passport = self._passport = look(opened, self.held)
                 self._state_bytes = state_bytes(opened, passport)
-            return _LEAST_BYTES + len(passport.manifest.dumps(indent=None)) + self._state_bytes
+            return _LEAST_BYTES + PADDING_BYTES + len(passport.manifest.dumps(indent=None)) + self._state_bytes
 
     def can_log(self) -> bool:
         """Return whether logging is answered: by the controller, or with "all dirty" where the operator lets it be."""

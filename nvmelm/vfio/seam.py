@@ -17,6 +17,10 @@ from typing import NamedTuple, Protocol
 #: ``VFIO_MIGRATION_*``: what a device says it can do.
 STOP_COPY, P2P, PRE_COPY = 1 << 0, 1 << 1, 1 << 2
 
+#: What an :class:`Incoming` takes at once at most, and what waits in the pipe behind it at most, bytes. It is the pipe
+#: that Linux makes, and one page of a kernel with pages of 64 KiB, below which no pipe can be.
+PIECE_BYTES = 64 * 1024
+
 
 class DeviceState(IntEnum):
     """``enum vfio_device_mig_state``."""
@@ -129,8 +133,13 @@ class Outgoing(Protocol):
 class Incoming(Protocol):
     """A state on its way in: what the VMM writes into ``data_fd``."""
 
+    @property
+    def judged(self) -> bool:
+        """Whether its header was judged and not refused: until then it is taken in small pieces."""
+        ...
+
     def write(self, data: bytes) -> None:
-        """Take bytes as they come; raise :class:`Refusal` as soon as they are seen to be unfit."""
+        """Take up to :data:`PIECE_BYTES` as they come; raise :class:`Refusal` as soon as they are seen to be unfit."""
         ...
 
     def close(self) -> None:

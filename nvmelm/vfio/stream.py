@@ -4,16 +4,21 @@ r"""What travels in a VM's migration for one controlled function: what its state
 
     +-------+--------------------------------------------------------------------------------------+
     |     0 | magic             89 4E 56 4D 45 56 4D 0A  (.NVMEVM\n)                               |
-    |     8 | format version    4 bytes; 1                                                         |
+    |     8 | format version    4 bytes; 2                                                         |
     |    12 | header length H   4 bytes; 1 to 262144                                               |
     |    16 | header            H bytes; one JSON document, UTF-8                                  |
     |  16+H | SHA-256           32 bytes; of every byte before this one                            |
     |  48+H | state image       as in a file (:mod:`nvmelm.state.image.format`); none of a controller |
     |       |                   that is off. The header says its length and its id               |
+    |   ... | padding           zeros; the header says how many, 131072 at least                   |
     +-------+--------------------------------------------------------------------------------------+
 
 The header is proven by itself, so that the destination judges it before the state has arrived. It comes from a
 stranger: lengths are bounded, nothing is believed that was not checked, and what comes behind the end is refused.
+
+A VMM has sent a state when its last write has returned, and then the source is let go. The padding is longer than what
+can be on its way unseen between the two ends of a pipe: while its last byte is not written, all in front of it has been
+verified and judged, so that a refusal fails a write of the VMM's and the VM goes on at the source.
 """
 
 from __future__ import annotations
@@ -34,11 +39,16 @@ from nvmelm.state.image.format import MAX_STATE_BYTES, HeaderPart, ImageHeader, 
 from nvmelm.state.image.reader import Image, refuse
 from nvmelm.vfio.admin_queue import MOST_EVENT_REQUESTS, Position
 from nvmelm.vfio.registers import AdminRegisters
+from nvmelm.vfio.seam import PIECE_BYTES
 
 MAGIC = b"\x89NVMEVM\n"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 #: A manifest has some kilobytes; one with every namespace a controller names in practice stays below.
 MAX_HEADER_BYTES = 256 * 1024
+#: The piece with the image's last byte can have 65535 bytes behind that, and while it is looked at, the VMM fills the
+#: pipe with 65536 more: 131071. The byte behind these cannot have been written.
+PADDING_BYTES = 2 * PIECE_BYTES
+_MOST_PADDING_BYTES = 1 << 20
 _DIGEST_BYTES = 32
 _ENDS = "no more of it was written"
 _CHUNK = 1 << 20
@@ -107,6 +117,7 @@ class StreamHeader(HeaderPart):
     admin_queue: SavedAdminQueue | None = Field(description="null: the controller is off, or arrives disabled")
     image_id: UUID | None = Field(description="null: the controller is off and has no state")
     image_bytes: int = Field(ge=0, le=MAX_STATE_BYTES)
+    padding_bytes: int = Field(ge=PADDING_BYTES, le=_MOST_PADDING_BYTES, description="zeros behind the image")
 
     @model_validator(mode="after")
     def _adds_up(self) -> StreamHeader:
@@ -143,7 +154,7 @@ def warm_up() -> None:
 
 
 class SpooledStream:
-    """A whole stream on its way out: its head, and the image in an unnamed file.
+    """A whole stream on its way out: its head, the image in an unnamed file, and the padding.
 
     Attributes:
         finished: the reader has taken every byte and seen the end.
@@ -160,13 +171,15 @@ class SpooledStream:
     @property
     def total_bytes(self) -> int:
         """Return the stream's length."""
-        return len(self._head) + self.header.image_bytes
+        return len(self._head) + self.header.image_bytes + self.header.padding_bytes
 
     def read(self, size: int) -> bytes:
         """Return at most ``size`` bytes, none at the end."""
         piece = self._head[self._at : self._at + size]
         if not piece and self._image is not None:
             piece = os.pread(self._image, min(size, _CHUNK), self._at - len(self._head))
+        if not piece:
+            piece = bytes(min(size, _CHUNK, self.total_bytes - self._at))
         self._at += len(piece)
         self.finished = self._at == self.total_bytes
         return piece
@@ -196,10 +209,11 @@ class ArrivingStream:
         self._judge = judge
         self._spool = spool
         self._head = bytearray()
-        self._arrived = 0
+        self._image: Image | None = None
+        self._image_left = self._padding_left = 0
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes.
+        """Take the next bytes; the image is verified with its last byte, before any of the padding is taken.
 
         Raises:
             ImageError: they are not a stream's.
@@ -208,31 +222,26 @@ class ArrivingStream:
         if self.header is None:
             self._head += data
             data = self._take_header()
-        if self.header is None or not data:
+        if self.header is None:
             return
-        if self._arrived + len(data) > self.header.image_bytes:
+        image, padding = data[: self._image_left], data[self._image_left :]
+        if image:
+            self._take_image(self.header, image)
+        if len(padding) > self._padding_left:
             raise refuse("image-trailing-data", f"{self.name} is longer than its header says")
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._spool, view) :]
-        self._arrived += len(data)
+        if any(padding):
+            raise refuse("image-altered", f"{self.name} was altered", "there is something in its padding")
+        self._padding_left -= len(padding)
 
     def image(self) -> Image | None:
         """Return the verified image, once all has arrived; None of a controller that is off.
 
         Raises:
-            ImageError: it is not whole, not unaltered, or not the one that the header names.
+            ImageError: it has not.
         """
-        header = self.known_header
-        if self._arrived < header.image_bytes:
+        if self.known_header and (self._image_left or self._padding_left):
             raise refuse("image-truncated", f"{self.name} ends early", _ENDS)
-        if header.image_id is None:
-            return None
-        descriptor, self._spool = self._spool, -1
-        image = Image(descriptor, self.name)
-        if image.header.image_id != header.image_id:
-            image.close()
-            raise refuse("image-altered", f"{self.name} was altered", "the image is not the one its header names")
+        image, self._image = self._image, None
         return image
 
     @property
@@ -248,6 +257,9 @@ class ArrivingStream:
 
     def close(self) -> None:
         """Let go of what has arrived."""
+        if self._image is not None:
+            self._image.close()
+            self._image = None
         if self._spool >= 0:
             os.close(self._spool)
             self._spool = -1
@@ -266,7 +278,21 @@ class ArrivingStream:
         self._head.clear()
         self._judge(header)
         self.header = header
+        self._image_left, self._padding_left = header.image_bytes, header.padding_bytes
         return rest
+
+    def _take_image(self, header: StreamHeader, data: bytes) -> None:
+        """Keep a piece of the image; with the last one, verify it."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._spool, view) :]
+        self._image_left -= len(data)
+        if self._image_left:
+            return
+        descriptor, self._spool = self._spool, -1
+        self._image = Image(descriptor, self.name)
+        if self._image.header.image_id != header.image_id:
+            raise refuse("image-altered", f"{self.name} was altered", "the image is not the one its header names")
 
 
 def header_bytes(prefix: bytes, name: str) -> int:

@@ -79,10 +79,6 @@ def test_a_move_that_is_cancelled_or_cut_off_when_the_vm_stands_still_leaves_it_
     assert (runs(pf_a), pf_b.secondaries()[0]["secondary-controller-state"]) == (True, 1)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a small state is in QEMU's pipe before it is judged: the refusal comes when the source has let go",
-)
 def test_a_vm_that_is_refused_goes_on_at_the_source_and_nothing_is_left_at_the_destination(
     two: Two, vms: Vms, pf_a: Pf, pf_b: Pf
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationFailedError, migrate
 from nvmelm.emulator.host import EmulatedHost
+from nvmelm.errors import ImageError, IncompatibleError
 from nvmelm.inventory.opened import open_primary
 from nvmelm.prepare import allow
 from nvmelm.vfio.emulated import opening_of
@@ -19,7 +22,7 @@ from nvmelm.vfio.functions import HostFunctions
 from nvmelm.vfio.seam import Opening
 from tests.emulated.answers import agree
 from tests.emulated.vfio_world import FIRST, PF, VF, World
-from tests.interposing import PlayedHost, PlayedVmm
+from tests.interposing import DEADLINE_S, PlayedHost, PlayedVmm
 
 GET, SET, PROBE = 1 << 16, 1 << 17, 1 << 18
 
@@ -101,6 +104,20 @@ class Pipe:
         if result < 0:
             raise OSError(-result, os.strerror(-result))
 
+    def can_write_no_more(self) -> bool:
+        """Wait until the VMM's write has returned, or waits for room in the pipe; return whether it waits."""
+        writer = os.open(f"/proc/{self._vmm.pid}/fd/{self._fd}", os.O_WRONLY | os.O_NONBLOCK)
+        room, deadline = select.poll(), time.monotonic() + DEADLINE_S
+        room.register(writer, select.POLLOUT)
+        try:
+            while room.poll(0):
+                assert time.monotonic() < deadline
+                if self._vmm.answered(0.01):
+                    return False
+            return True
+        finally:
+            os.close(writer)
+
 
 class FilteredWorld(World):
     """Two prepared hosts, whose VMs make real calls."""
@@ -137,6 +154,14 @@ def test_a_vm_whose_function_is_not_marked_does_not_move_and_goes_on(world: Filt
     assert not destination.migratable
     with pytest.raises(MigrationFailedError, match="not supported"):
         migrate(source, destination)
+    assert isinstance(destination.answering, Calls)
+    for _ in range(3):
+        with pytest.raises(OSError, match="Inappropriate ioctl"):
+            destination.answering.flags()
+    said = [sentence for sentence in destination.answering.vmm.host.sentences if "ENOTTY" in sentence]
+    assert len(said) == 1
+    assert "has no mark that holds" in said[0]
+    assert "allow-resume" in said[0]
     source.work(20)
     assert source.finish().clean
 
@@ -150,5 +175,47 @@ def test_what_is_no_state_is_refused_while_it_is_written_and_the_source_goes_on(
         pipe.write(os.urandom(1 << 20))
     with pytest.raises(OSError, match=r"."):
         destination.answering.set_state(2)
+    source.work(20)
+    assert source.finish().clean
+
+
+def test_a_vmm_that_writes_all_of_a_state_in_one_call_moves_its_vm(
+    world: FilteredWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nvmelm.emulator.guest.migrating_vm._CHUNK", 1 << 22)
+    source, destination = world.running(), world.waiting()
+    migrate(source, destination)
+    destination.work(20)
+    assert destination.finish().clean
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("nvmelm.vfio.options.Options.judge", IncompatibleError("it does not fit")),
+        ("nvmelm.vfio.stream.Image", ImageError("it was altered")),
+    ],
+)
+def test_what_is_refused_late_fails_the_vmms_write_and_never_only_its_next_call(
+    world: FilteredWorld, monkeypatch: pytest.MonkeyPatch, what: str, error: Exception
+) -> None:
+    """A VMM whose last write has returned lets the source go; the judge waits until this one can write no more."""
+    source, destination = world.running(), world.waiting()
+    source.begin()
+    state = source.save()
+    assert isinstance(destination.answering, Calls)
+    pipe = destination.answering.set_state(4)
+    assert pipe is not None
+    waits: list[bool] = []
+
+    def refuse(*words: object) -> None:
+        waits.append(pipe.can_write_no_more())
+        raise error
+
+    monkeypatch.setattr(what, refuse)
+    with pytest.raises(OSError, match="Broken pipe"):
+        pipe.write(state)
+    assert waits == [True]
+    source.go_on()
     source.work(20)
     assert source.finish().clean

@@ -20,7 +20,14 @@ from nvmelm.state.image.format import (
     ImageWriter,
     StreamSink,
 )
-from nvmelm.vfio.stream import ArrivingStream, SavedAdminQueue, SavedRegisters, SpooledStream, StreamHeader
+from nvmelm.vfio.stream import (
+    PADDING_BYTES,
+    ArrivingStream,
+    SavedAdminQueue,
+    SavedRegisters,
+    SpooledStream,
+    StreamHeader,
+)
 from nvmelm.wire.migration import ControllerStateHeader, NvmeStateHeader
 
 _SOURCE = ImageSource(
@@ -57,7 +64,7 @@ def header(**values: object) -> StreamHeader:
         "admin_queue": SavedAdminQueue(
             completions=15, sq_head=16, event_requests=(31,), unidentified=0, rings_sha256="0" * 64
         ),
-        "image_id": _ID, "image_bytes": 0,
+        "image_id": _ID, "image_bytes": 0, "padding_bytes": PADDING_BYTES,
     }  # fmt: skip
     return StreamHeader.model_validate(body | values)
 
@@ -76,6 +83,8 @@ def whole(image_id: UUID = _ID) -> bytes:
 
 
 WHOLE = whole()
+#: Where the padding begins: what the page says of its length.
+PADDING_AT = len(WHOLE) - 131072
 
 
 def taken(data: bytes, step: int = 50, judge: Callable[[StreamHeader], None] = lambda _: None) -> StreamHeader | None:
@@ -101,13 +110,13 @@ def test_a_whole_stream_is_taken_in_pieces_of_any_length(step: int) -> None:
 
 
 def test_a_stream_that_ends_anywhere_early_is_refused() -> None:
-    for end in range(len(WHOLE)):
+    for end in (*range(PADDING_AT + 1), PADDING_AT + 65536, len(WHOLE) - 1):
         with pytest.raises(ImageError, match="ends early"):
             taken(WHOLE[:end], 4096)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
+@given(st.integers(0, PADDING_AT - 1) | st.integers(PADDING_AT, len(WHOLE) - 1), st.integers(1, 255))
 def test_a_stream_of_which_any_byte_was_altered_is_refused(at: int, flip: int) -> None:
     data = bytearray(WHOLE)
     data[at] ^= flip
@@ -146,6 +155,30 @@ def test_the_judge_is_asked_before_a_byte_of_the_image_is_kept() -> None:
     os.close(descriptor)
 
 
+def test_the_image_is_verified_before_a_byte_of_the_padding_is_taken() -> None:
+    data = bytearray(WHOLE[:PADDING_AT])
+    data[-1] ^= 1
+    stream = ArrivingStream(spool(), lambda _: None)
+    with pytest.raises(ImageError):
+        stream.write(bytes(data))
+    stream.close()
+
+
+@pytest.mark.parametrize("padding", [0, 131071, (1 << 20) + 1])
+def test_a_header_with_less_padding_than_can_be_on_its_way_unseen_is_none(padding: int) -> None:
+    with pytest.raises(ValueError, match="padding_bytes"):
+        header(padding_bytes=padding)
+
+
+def test_a_controller_that_is_off_has_its_padding_behind_the_header() -> None:
+    stream = SpooledStream(header(image_id=None, admin_queue=None), None)
+    data = stream.read(1 << 20) + stream.read(1 << 20)
+    assert (len(data), stream.finished, stream.read(1)) == (stream.total_bytes, True, b"")
+    assert taken(data, 4096) is not None
+    with pytest.raises(ImageError, match="ends early"):
+        taken(data[:-131072], 4096)
+
+
 def test_an_announced_header_is_not_waited_for_when_it_is_too_long() -> None:
     with pytest.raises(ImageError) as refusal:
         taken(WHOLE[:12] + (1 << 30).to_bytes(4, "little"))
@@ -162,6 +195,8 @@ def test_a_header_that_contradicts_itself_is_none(change: dict[str, object]) -> 
 
 def test_a_stream_lies_in_the_format_its_page_describes() -> None:
     length = int.from_bytes(WHOLE[12:16], "little")
-    assert WHOLE[:12] == bytes.fromhex("89 4e 56 4d 45 56 4d 0a 01 00 00 00")
+    assert WHOLE[:12] == bytes.fromhex("89 4e 56 4d 45 56 4d 0a 02 00 00 00")
     assert WHOLE[16:17] == b"{"
     assert WHOLE[48 + length : 56 + length] == b"\x89NVMELM\n"
+    assert WHOLE[PADDING_AT:] == bytes(131072)
+    assert WHOLE[PADDING_AT - 1] != 0
