@@ -212,7 +212,7 @@ def disable(bench: Bench) -> None:
         (revoke, domain(FIRST), 10, ("not marked", "allow-migration")),
         (offline, domain(FIRST), 10, ("not marked",)),
         (offline, domain(FIRST, unmarked="yes"), 10, ("offline", "secondary online")),
-        (disable, domain(FIRST), 2, (FIRST,)),
+        (disable, domain(FIRST), 10, (FIRST,)),
         (None, domain(FIRST, managed="yes"), 5, ("libvirt would bind", "managed='no'")),
         (None, domain("0000:77:00.1"), 2, ("0000:77:00.1",)),
         (None, domain("somewhere"), 1, ("'somewhere'",)),
