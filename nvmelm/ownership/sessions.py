@@ -6,6 +6,8 @@ What a session is, and the states it may go through, stands in :mod:`nvmelm.owne
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -292,6 +294,8 @@ class Sessions:
         """Open the database; one connection is kept, since the last one to close tidies the log up."""
         import sqlite3
 
+        if self.path.name not in store.names(self.path.parent):
+            _make(self.path)
         # Used by whichever thread holds the session, one at a time.
         database = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
@@ -299,6 +303,8 @@ class Sessions:
             # Each commit waits for the disk, and is one write to it where a rollback journal would make three.
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'sessions'").fetchall():
+                raise sqlite3.DatabaseError("it holds no sessions: it was emptied, or is another program's")
             _create(database)
             self._files = self._identities()
         except BaseException:
@@ -396,6 +402,22 @@ def _refuse_overlap(other: Record, cntlids: set[int]) -> None:
             fix="nvmelm recover",
             reason="session-unfinished",
         )
+
+
+def _make(path: Path) -> None:
+    """Make a database without sessions, whole or not at all: one that is there and has no table was emptied."""
+    import sqlite3
+
+    new = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as database:
+            new.chmod(0o600)
+            database.execute("PRAGMA synchronous = FULL")
+            _create(database)
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.link(new, path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _create(database: sqlite3.Connection) -> None:

@@ -245,3 +245,24 @@ def test_nothing_is_written_once_a_part_of_the_sessions_is_another_file(name: st
         with pytest.raises(HostError) as met:
             sessions.move(first, State.SUSPENDING)
         assert met.value.reason == "sessions-doubtful"
+
+
+@pytest.mark.parametrize("spoil", ["", "not a database" * 100], ids=["emptied", "garbage"])
+def test_a_database_that_was_spoilt_is_no_host_without_sessions(world: World, spoil: str) -> None:
+    """Whoever owns a controller is not known then; a resume would make the second copy of one that was given away."""
+    world.migrate()
+    for file in world.source.state_dir.glob("sessions.db*"):
+        file.unlink()
+    (world.source.state_dir / "sessions.db").write_text(spoil)
+    with Sessions(world.source) as sessions, pytest.raises(NvmelmError) as caught:
+        sessions.all()
+    assert caught.value.reason == "sessions-damaged"
+    assert "move it away" in caught.value.fix
+
+
+def test_two_that_make_the_database_at_once_find_the_same_one(world: World) -> None:
+    (world.source.state_dir / "sessions.db").unlink(missing_ok=True)
+    with Sessions(world.source) as first, Sessions(world.source) as second:
+        first.open(record(world.source))
+        assert [one.id for one in second.all()] == [one.id for one in first.all()]
+    assert not list(world.source.state_dir.glob(".sessions.db.*"))
