@@ -47,7 +47,7 @@ def domains(daemon: None) -> Iterator[Domains]:
 
 
 @pytest.fixture
-def opened(host: LocalHost, pf_a: Pf, clean_host: Snapshot) -> Iterator[OpenPrimary]:
+def pf(host: LocalHost, pf_a: Pf, clean_host: Snapshot) -> Iterator[OpenPrimary]:
     """Return the source with two VFs online and bound, unmarked; afterwards it is released."""
     with open_primary(host, pf_a.address, change=True) as one:
         sequence.prepare(one, Role.MIGRATABLE, 2, vq=2, vi=1, unmarked=True, confirm=agree)
