@@ -54,6 +54,10 @@ _LEAST_BYTES = 64 * 1024
 #: After these nobody knows what the controller does: a command that timed out had the driver reset its primary.
 _LOST = frozenset({errno.ETIMEDOUT, errno.ENODEV})
 
+_UNMARKED = (
+    "{name} has no mark that holds, so its VM cannot migrate: nvmelm secondary allow-migration (or allow-resume)"
+)
+
 _Arc = tuple[DeviceState, DeviceState]
 
 
@@ -99,11 +103,7 @@ class ControlledFunction:
     def __post_init__(self, record: Held) -> None:
         self._moves = Moves(self.host)
         self._journal = MoveJournal(self._moves, record)
-        self._unmarked = Refusal(  # the same each time: it is said once
-            errno.ENOTTY,
-            f"{self._name} has no mark that holds, so its VM cannot migrate: nvmelm secondary allow-migration, or "
-            "allow-resume at a destination",
-        )
+        self._unmarked = Refusal(errno.ENOTTY, _UNMARKED.format(name=self._name))  # the same each time: said once
         if self.opening.reopened:
             self._state = DeviceState.ERROR  # unless the controller can be asked
             with suppress(Refusal), self._journal.answering("TAKE UP"):
@@ -311,7 +311,11 @@ class ControlledFunction:
             passport = self._passport = look(opened, self.held)
             loading.warm_up(passport.manifest)
             marked(self.host, passport, Role.RESUMABLE)
-        stream = ArrivingStream(spool(self.host), lambda header: self._judge(passport, header))
+        stream = ArrivingStream(
+            spool(self.host),
+            lambda header: self._judge(passport, header),
+            lambda image: loading.require_fit(image, passport),
+        )
         self._incoming = JudgedStream(stream, self._journal.answering)
         return self._incoming
 
@@ -321,6 +325,7 @@ class ControlledFunction:
         self._journal.write(Event.ARRIVING, source_vm=header.vm, source_address=header.address)
         self._moves.expect(header.id)
         self.options.judge(header.source_manifest(), passport.manifest, self._name)
+        loading.require_room(header.admin_queue, passport)
 
     def _load(self) -> None:
         incoming, self._incoming = self._incoming, None
@@ -328,8 +333,8 @@ class ControlledFunction:
         if incoming is None or passport is None:
             self._state = DeviceState.ERROR
             raise Refusal(errno.EBADMSG, f"no state has arrived for {self._name}: the interposer began anew meanwhile")
-        header = incoming.header()
         try:
+            header = incoming.header()
             with self._session() as opened:
                 marked(self.host, passport, Role.RESUMABLE)
                 loader = Loader(self.opening, opened.queue, self.held.cntlid, passport, self.habits)

@@ -83,6 +83,31 @@ class LoadingError(Exception):
     """Something failed after the controller was touched; its cause says what."""
 
 
+def require_room(saved: SavedAdminQueue | None, passport: Passport) -> None:
+    """Refuse more event requests than a controller here keeps: it would answer the others at once.
+
+    Raises:
+        IncompatibleError: there are more.
+    """
+    outstanding = saved.position().outstanding if saved is not None else 0
+    if outstanding > passport.event_requests:
+        raise IncompatibleError(
+            f"the guest has {outstanding} event requests outstanding, and a controller here keeps "
+            f"{passport.event_requests}",
+            fix="migrate to a controller with the source's AERL",
+            reason="event-requests",
+        )
+
+
+def require_fit(image: Image, passport: Passport) -> None:
+    """Refuse a state that a controller here does not take.
+
+    Raises:
+        IncompatibleError: with all reasons.
+    """
+    state_restore.check_fits(image.header, state_restore.Target.of(passport.picture.primary))
+
+
 class Loader:
     """Puts what a stream carries into one controller.
 
@@ -99,10 +124,9 @@ class Loader:
         self._cntlid = cntlid
         self._target = state_restore.Target.of(passport.picture.primary)
         self._limit = passport.picture.primary.max_transfer_bytes
-        self._event_requests = passport.event_requests
 
     def load(self, header: StreamHeader, image: Callable[[], Image | None]) -> Loaded:
-        """Load a stream.
+        """Load a stream that :func:`require_room` and :func:`require_fit` have let pass.
 
         Args:
             image: verifies the image and returns it.
@@ -113,25 +137,11 @@ class Loader:
         """
         verified = image()
         try:
-            self._require_room(header.admin_queue)
-            if verified is not None:
-                state_restore.check_fits(verified.header, self._target)
             with reachable(self._opening.registers, dma=True):
                 return self._touch(header, verified)
         finally:
             if verified is not None:
                 verified.close()
-
-    def _require_room(self, saved: SavedAdminQueue | None) -> None:
-        """Refuse more event requests than a controller here keeps: it would answer the others at once."""
-        outstanding = saved.position().outstanding if saved is not None else 0
-        if outstanding > self._event_requests:
-            raise IncompatibleError(
-                f"the guest has {outstanding} event requests outstanding, and a controller here keeps "
-                f"{self._event_requests}",
-                fix="migrate to a controller with the source's AERL",
-                reason="event-requests",
-            )
 
     def _touch(self, header: StreamHeader, image: Image | None) -> Loaded:
         try:

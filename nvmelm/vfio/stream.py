@@ -197,16 +197,24 @@ class ArrivingStream:
     Args:
         spool: descriptor of that file; taken over.
         judge: called with the header as soon as it is proven; raises what refuses it.
+        examine: called with the image as soon as it is verified, likewise.
         name: what it is called in messages.
 
     Attributes:
         header: once it has arrived.
     """
 
-    def __init__(self, spool: int, judge: Callable[[StreamHeader], None], *, name: str = "the VM's stream") -> None:
+    def __init__(
+        self,
+        spool: int,
+        judge: Callable[[StreamHeader], None],
+        examine: Callable[[Image], None] = lambda _: None,
+        *,
+        name: str = "the VM's stream",
+    ) -> None:
         self.name = name
         self.header: StreamHeader | None = None
-        self._judge = judge
+        self._judge, self._examine = judge, examine
         self._spool = spool
         self._head = bytearray()
         self._image: Image | None = None
@@ -217,7 +225,7 @@ class ArrivingStream:
 
         Raises:
             ImageError: they are not a stream's.
-            NvmelmError: what the judge raises.
+            NvmelmError: what the judges raise.
         """
         if self.header is None:
             self._head += data
@@ -293,6 +301,7 @@ class ArrivingStream:
         self._image = Image(descriptor, self.name)
         if self._image.header.image_id != header.image_id:
             raise refuse("image-altered", f"{self.name} was altered", "the image is not the one its header names")
+        self._examine(self._image)
 
 
 def header_bytes(prefix: bytes, name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from nvmelm import cli
 from nvmelm.compat.policy import Policy
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationFailedError, State, migrate
+from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel.bar import BUS_MASTER, MEMORY_DECODE
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.emulator.machine.generations import NVME_2_1, TP4159, NamespaceRow
@@ -24,6 +26,7 @@ from nvmelm.inventory.picture import Role
 from nvmelm.inventory.vm_moves import Moves
 from nvmelm.migrate.gate import choose
 from nvmelm.prepare import release
+from nvmelm.state import restore as state_restore
 from nvmelm.state import verbs
 from nvmelm.vfio.functions import HostFunctions
 from nvmelm.vfio.loading import Loader
@@ -119,6 +122,70 @@ def test_more_event_requests_than_the_destination_keeps_are_refused_before_it_is
     assert "3 event requests outstanding" in fails(source, destination)
     assert goes_on(source)
     assert untouched(destination)
+
+
+def refused_in_writing(source: MigratingVm, destination: MigratingVm, change: Callable[[bytes], bytes]) -> str:
+    """Return why a state was refused while the VMM wrote it, when the source can still go on."""
+    destination.reset()
+    destination.expect()
+    source.begin()
+    data = change(source.save())
+    with pytest.raises(Refusal) as refusal:
+        destination.load(data, source.configuration)
+    source.go_on()
+    return refusal.value.reason
+
+
+def test_whatever_is_known_before_the_controller_is_touched_is_refused_before_the_vmm_has_written_all(
+    make: Make,
+) -> None:
+    one_alone = tuple((at, "0300" if at == 258 else raw) for at, raw in NVME_2_1.identify)
+    world = make(NVME_2_1, there=NVME_2_1.with_(identify=one_alone))
+    source, destination = world.running(events=3), world.waiting()
+    assert "3 event requests outstanding" in refused_in_writing(source, destination, lambda data: data)
+    assert goes_on(source)
+
+    world = make()
+    source, destination = world.running(), world.waiting()
+    last = -131072 - 1  # byte of the image: the padding is behind it
+    reason = refused_in_writing(
+        source, destination, lambda data: data[:last] + bytes([data[last] ^ 1]) + data[last + 1 :]
+    )
+    assert "altered" in reason
+    assert goes_on(source)
+    assert untouched(destination)
+
+
+def test_a_state_that_the_controller_does_not_take_is_refused_before_the_vmm_has_written_all(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unfit(*_: object) -> list[state_restore.Refusal]:
+        return [state_restore.Refusal("state-version-unknown", "of version 9")]
+
+    source, destination = world.running(), world.waiting()
+    monkeypatch.setattr(state_restore, "refusals", unfit)
+    assert "version 9" in refused_in_writing(source, destination, lambda data: data)
+    assert goes_on(source)
+    assert untouched(destination)
+
+
+def test_nothing_is_kept_of_a_state_that_was_refused(world: World) -> None:
+    source, destination = world.running(), world.waiting()
+    source.begin()
+    data = source.save()
+    spools = open_files(world.destination)
+    destination.expect()
+    with pytest.raises(Refusal, match="not of nvmelm"):
+        destination.load(data[::-1], source.configuration)
+    with pytest.raises(Refusal, match="not of nvmelm"):
+        destination.set(State.STOP)
+    assert open_files(world.destination) == spools
+
+
+def open_files(host: EmulatedHost) -> list[str]:
+    """Return the unnamed files below a host's state directory that this process has open."""
+    links = [entry for entry in Path("/proc/self/fd").iterdir() if os.path.lexists(entry)]
+    return sorted(file for link in links if (file := str(link.readlink())).startswith(f"{host.state_dir}/#"))
 
 
 def test_a_completion_that_the_guest_had_not_taken_is_there_after_the_move(world: World) -> None:
