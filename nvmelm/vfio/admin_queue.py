@@ -73,7 +73,7 @@ class Position:
     Attributes:
         completions: posted so far, modulo twice the slots of the completion ring.
         sq_head: slot of the submission ring that is fetched next.
-        event_requests: identifiers of the outstanding requests that the ring still shows, oldest first as far as it tells.
+        event_requests: identifiers of the outstanding requests that the ring shows, oldest first as far as it tells.
         unidentified: outstanding requests whose entries were overwritten since.
     """
 
