@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nvmelm.cli import verbs
 from nvmelm.cli.reference import completions, manpages, pages
 from nvmelm.cli.reference.examples import EXAMPLES
 from nvmelm.errors import ExitCode
@@ -37,6 +39,19 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("name", ["verbs.md", "codes.md", "documents.md", "facts.md"])
 def test_the_pages_that_are_made_from_the_code_are_current(name: str) -> None:
     assert (DOCS / name).read_text() == pages.pages()[name], f"docs/{name}: run `make pages`"
+
+
+def test_the_order_of_verbs_does_not_rest_on_which_module_is_imported_first() -> None:
+    modules = [module.name for module in pkgutil.walk_packages(verbs.__path__, f"{verbs.__name__}.")]
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "from nvmelm.cli.reference import pages\n"
+        "sys.stdout.write(pages.pages()['verbs.md'])"
+    )
+    command = [sys.executable, "-c", program, *reversed(modules)]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert made.stdout == (DOCS / "verbs.md").read_text()
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)

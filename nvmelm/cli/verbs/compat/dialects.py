@@ -22,7 +22,6 @@ from nvmelm.cli.verbs.compat.check import (
     WantedNsid,
     WantedVi,
     WantedVq,
-    app,
     policy_of,
 )
 from nvmelm.compat.manifest import load
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from nvmelm.inventory.opened import OpenPrimary
     from nvmelm.inventory.picture import ChangeReport
 
+app = group("What a management layer asks by itself.")
 parameters = group("Model and parameters: what a destination can be, and what a source is.", name="parameters")
 app.add_typer(parameters)
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nvmelm.cli.frame import render
+from nvmelm.cli.frame import options, render
 from nvmelm.cli.frame.run import Answer, Run, verb
-from nvmelm.cli.verbs.compat.check import PolicyFile, app, policy_of
+from nvmelm.cli.verbs.compat.check import PolicyFile, policy_of
 from nvmelm.errors import ExitCode
 
 if TYPE_CHECKING:
     from nvmelm.compat.fleet.report import MatchDocument, MatchLeft
+
+app = options.group("A fleet.")
 
 Sources = Annotated[
     Path,
