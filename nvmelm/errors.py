@@ -318,7 +318,7 @@ def origin(failure: BaseException, error: BaseException) -> BaseException | None
     For ``raise failure from origin(failure, error)`` where the way back may return the very error it was given: an
     error that is its own cause sends everybody who follows the chain round in a circle.
     """
-    return failure.__cause__ if any(one is failure for one in causes(error)) else error
+    return failure.__cause__ if any(cause is failure for cause in causes(error)) else error
 
 
 def unexpected(error: Exception) -> NvmelmError:

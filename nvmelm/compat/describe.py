@@ -39,38 +39,38 @@ _SHOWS_EVERY_CMB = (5, 16)
 _NO_IOMMU_MODE = "module/vfio/parameters/enable_unsafe_noiommu_mode"
 
 
-def of_function(host: Host, queue: AdminQueue, picture: Picture, one: Secondary) -> Manifest:
+def of_function(host: Host, queue: AdminQueue, picture: Picture, secondary: Secondary) -> Manifest:
     """Return the manifest of a controlled function as it is now.
 
     Args:
-        picture: read from this queue; ``one`` is a secondary of it.
+        picture: read from this queue; ``secondary`` is a secondary of it.
 
     Raises:
         HostError: sysfs or the queue failed; a command that is only refused leaves its fact out.
     """
-    return of_functions(host, queue, picture, [one])[one.cntlid]
+    return of_functions(host, queue, picture, [secondary])[secondary.cntlid]
 
 
 def of_functions(host: Host, queue: AdminQueue, picture: Picture, chosen: Iterable[Secondary]) -> dict[int, Manifest]:
     """Return the manifests of controlled functions by id, as :func:`of_function`; what all have alike is asked once."""
     device: Facts | None = None
-    found = {}
-    for one in chosen:
+    manifests = {}
+    for secondary in chosen:
         device = device or _of_the_device(host, queue, picture)
-        found[one.cntlid] = _of_one(host, queue, picture, one, dict(device))
-    return found
+        manifests[secondary.cntlid] = _of_secondary(host, queue, picture, secondary, dict(device))
+    return manifests
 
 
-def _of_one(host: Host, queue: AdminQueue, picture: Picture, one: Secondary, facts: Facts) -> Manifest:
+def _of_secondary(host: Host, queue: AdminQueue, picture: Picture, secondary: Secondary, facts: Facts) -> Manifest:
     """Return the manifest of a controlled function, given what every one of its device has alike."""
-    facts |= _bars(host, picture, pci.Bdf.parse(one.address) if one.address and one.present else None)
-    facts |= {"resources.vq": one.vq, "resources.vi": one.vi}
-    facts |= _namespaces(queue, cntlid=one.cntlid)
-    facts["host.vfio_driver"] = one.driver or _NO_DRIVER
-    facts["host.iommu"] = _translated(host, one.iommu_group)
-    subject = _subject(host, picture) | {"cntlid": f"{one.cntlid:#06x}"}
-    if one.address:
-        subject["address"] = one.address
+    facts |= _bars(host, picture, pci.Bdf.parse(secondary.address) if secondary.address and secondary.present else None)
+    facts |= {"resources.vq": secondary.vq, "resources.vi": secondary.vi}
+    facts |= _namespaces(queue, cntlid=secondary.cntlid)
+    facts["host.vfio_driver"] = secondary.driver or _NO_DRIVER
+    facts["host.iommu"] = _translated(host, secondary.iommu_group)
+    subject = _subject(host, picture) | {"cntlid": f"{secondary.cntlid:#06x}"}
+    if secondary.address:
+        subject["address"] = secondary.address
     return Manifest("device", facts, subject)
 
 
@@ -93,7 +93,7 @@ def prospective(
         NotSupportedError: every secondary controller is in use, or there is none.
         UsageError: a namespace that is not there.
     """
-    free = next((one for one in picture.secondaries if not one.online), None)
+    free = next((secondary for secondary in picture.secondaries if not secondary.online), None)
     if free is None:
         raise NotSupportedError(
             f"{picture.primary.address} has no secondary controller that is free",
@@ -249,26 +249,26 @@ def _translated(host: Host, group: int | None) -> bool:
 def _namespaces(queue: AdminQueue, *, cntlid: int, wanted: Iterable[int] | None = None) -> Facts:
     """Return the namespaces attached to a controller, or those that are to be; nothing when it cannot be told."""
     try:
-        there, describe = _there(queue)
-        ids = _checked(wanted, there) if wanted is not None else _attached(queue, there, cntlid)
-        found = [IdentifyNamespace(execute(queue, describe(nsid)).data) for nsid in ids]
-        names = [_names(queue, nsid, one) for nsid, one in zip(ids, found, strict=True)]
+        known, describe = _known(queue)
+        ids = _checked(wanted, known) if wanted is not None else _attached(queue, known, cntlid)
+        described = [IdentifyNamespace(execute(queue, describe(nsid)).data) for nsid in ids]
+        names = [_names(queue, nsid, namespace) for nsid, namespace in zip(ids, described, strict=True)]
     except AdminCommandError:
         return {}
     return {
         "namespaces.ids": ids,
-        "namespaces.blocks": [one.nsze for one in found],
-        "namespaces.block_bytes": [one.block_bytes for one in found],
-        "namespaces.metadata_bytes": [one.metadata_bytes for one in found],
-        "namespaces.metadata_extended": [int(one.metadata_extended) for one in found],
-        "namespaces.protection": [one.dps for one in found],
-        "namespaces.features": [one.nsfeat for one in found],
-        "namespaces.shared": [one.nmic & 1 for one in found],
-        "namespaces.write_protected": [int(one.write_protected) for one in found],
-        "namespaces.nguid": [each[IdType.NGUID].hex() for each in names],
-        "namespaces.eui64": [each[IdType.EUI64].hex() for each in names],
-        "namespaces.uuid": [str(UUID(bytes=each[IdType.UUID])) for each in names],
-        "namespaces.identified": all(any(map(any, each.values())) for each in names),
+        "namespaces.blocks": [namespace.nsze for namespace in described],
+        "namespaces.block_bytes": [namespace.block_bytes for namespace in described],
+        "namespaces.metadata_bytes": [namespace.metadata_bytes for namespace in described],
+        "namespaces.metadata_extended": [int(namespace.metadata_extended) for namespace in described],
+        "namespaces.protection": [namespace.dps for namespace in described],
+        "namespaces.features": [namespace.nsfeat for namespace in described],
+        "namespaces.shared": [namespace.nmic & 1 for namespace in described],
+        "namespaces.write_protected": [int(namespace.write_protected) for namespace in described],
+        "namespaces.nguid": [identifiers[IdType.NGUID].hex() for identifiers in names],
+        "namespaces.eui64": [identifiers[IdType.EUI64].hex() for identifiers in names],
+        "namespaces.uuid": [str(UUID(bytes=identifiers[IdType.UUID])) for identifiers in names],
+        "namespaces.identified": all(any(map(any, identifiers.values())) for identifiers in names),
     }
 
 
@@ -287,7 +287,7 @@ def _names(queue: AdminQueue, nsid: int, described: IdentifyNamespace) -> dict[I
     }
 
 
-def _there(queue: AdminQueue) -> tuple[list[int], Callable[[int], AdminCommand]]:
+def _known(queue: AdminQueue) -> tuple[list[int], Callable[[int], AdminCommand]]:
     """Return the ids of the namespaces that are there, and the command that describes one."""
     try:
         return listing.all_allocated_namespaces(queue), identify.allocated_namespace
@@ -295,16 +295,16 @@ def _there(queue: AdminQueue) -> tuple[list[int], Callable[[int], AdminCommand]]
         return listing.all_active_namespaces(queue), identify.namespace
 
 
-def _attached(queue: AdminQueue, there: Sequence[int], cntlid: int) -> list[int]:
-    return [nsid for nsid in there if cntlid in listing.all_attached_controllers(queue, nsid, cntlid)[:1]]
+def _attached(queue: AdminQueue, known: Sequence[int], cntlid: int) -> list[int]:
+    return [nsid for nsid in known if cntlid in listing.all_attached_controllers(queue, nsid, cntlid)[:1]]
 
 
-def _checked(wanted: Iterable[int], there: Sequence[int]) -> list[int]:
+def _checked(wanted: Iterable[int], known: Sequence[int]) -> list[int]:
     ids = sorted(set(wanted))
-    lost = [nsid for nsid in ids if nsid not in there]
+    lost = [nsid for nsid in ids if nsid not in known]
     if lost:
-        known = ", ".join(map(str, there[:16])) or "none"
+        listed = ", ".join(map(str, known[:16])) or "none"
         raise UsageError(
-            f"there is no namespace {lost[0]}", cause=f"the subsystem has {known}", fix="nvme list-ns --all"
+            f"there is no namespace {lost[0]}", cause=f"the subsystem has {listed}", fix="nvme list-ns --all"
         )
     return ids

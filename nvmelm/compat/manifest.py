@@ -88,9 +88,9 @@ class Manifest:
         subject = self.subject
         where = subject.get("primary") or subject.get("node") or ""
         which = subject.get("cntlid", "")
-        told = "/".join(part for part in (where, which) if part)
+        function = "/".join(part for part in (where, which) if part)
         host = subject.get("host", "")
-        return f"{told or 'a function'} on {host}" if host else told or self.digest[:19]
+        return f"{function or 'a function'} on {host}" if host else function or self.digest[:19]
 
     def document(self) -> ManifestDocument:
         """Return what ``nvmelm compat export`` prints; facts in the order of their names."""
@@ -169,10 +169,10 @@ def load(text: str | bytes) -> object:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    document = dict(pairs)
+    if len(document) != len(pairs):
         raise ValueError("a key stands twice")
-    return found
+    return document
 
 
 def _no_constant(name: str) -> None:

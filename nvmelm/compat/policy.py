@@ -158,7 +158,7 @@ class Policy:
         return left, tuple(uses)
 
     def _relaxed(self, reason: Reason, uses: list[PolicyUse]) -> Iterator[Reason]:
-        rule = next((one for one in self.allows if one.fits(reason)), None)
+        rule = next((allow for allow in self.allows if allow.fits(reason)), None)
         if rule is None:
             yield reason
             return
@@ -179,10 +179,10 @@ def _required(rule: Require, source: Manifest, destination: Manifest, uses: list
         uses.append(PolicyUse(rule.place, "held", name, rule.why))
         return
     uses.append(PolicyUse(rule.place, "broken", name, rule.why))
-    told = f"{name} is {shown(mine)} at the source and {shown(other)} at the destination"
+    difference_text = f"{name} is {shown(mine)} at the source and {shown(other)} at the destination"
     if mine is not None and other is not None:
-        told = difference(name, mine, other)
-    message = f"{told}; the policy requires: {RULES[rule.rule]}"
+        difference_text = difference(name, mine, other)
+    message = f"{difference_text}; the policy requires: {RULES[rule.rule]}"
     policy = f"{rule.place}: {rule.why}"
     yield Reason("policy-require", rule.severity, name, mine, other, message, rule.fact.fix, policy)
 
@@ -218,7 +218,7 @@ def _load(raw: bytes) -> dict[str, Any]:
 def _rows(rows: object, key: str) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(rows, list) or len(rows) > _MAX_RULES:
         raise _bad(f"{key} is not a list of at most {_MAX_RULES} rules; write [[{key}]] above each")
-    found = []
+    tables = []
     for number, row in enumerate(rows, 1):
         place = f"{key}[{number}]"
         if not isinstance(row, dict):
@@ -226,8 +226,8 @@ def _rows(rows: object, key: str) -> list[tuple[str, dict[str, Any]]]:
         extra = sorted(row.keys() - _KEYS[key])
         if extra:
             raise _bad(f"{place} has {extra[0][:80]!r}, which {key} does not take")
-        found.append((place, row))
-    return found
+        tables.append((place, row))
+    return tables
 
 
 def _head(place: str, row: dict[str, Any]) -> tuple[Fact, str]:
@@ -268,7 +268,7 @@ def _pin(place: str, row: dict[str, Any]) -> Pin:
     side = row.get("side", "both")
     if not isinstance(side, str) or side not in _SIDES:
         raise _bad(f"{place}: side is source, destination or both")
-    pinned = tuple(value for value in (_value(place, fact, one) for one in values) if value is not None)
+    pinned = tuple(value for value in (_value(place, fact, given) for given in values) if value is not None)
     return Pin(place, fact, why, pinned, _SIDES[side])
 
 
@@ -281,7 +281,7 @@ def _value(place: str, fact: Fact, value: Any) -> FactValue | None:
 
 def _choice(place: str, row: dict[str, Any], key: str, choices: tuple[_Word, ...], default: _Word) -> _Word:
     given = row.get(key, default)
-    chosen = next((one for one in choices if isinstance(given, str) and one == given), None)
+    chosen = next((choice for choice in choices if isinstance(given, str) and choice == given), None)
     if chosen is None:
         raise _bad(f"{place}: {key} is one of {', '.join(choices)}")
     return chosen

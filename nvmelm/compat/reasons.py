@@ -62,7 +62,7 @@ def explanation(code: str) -> tuple[str, str] | None:
     """Return what a reason's code means and what to do; None for a code no verdict can give."""
     if code in CODES:
         return CODES[code]
-    fact = next((one for one in FACTS.values() if one.code == code), None)
+    fact = next((candidate for candidate in FACTS.values() if candidate.code == code), None)
     return (f"{fact.name}: {fact.meaning}; {demanded(fact)}", fact.fix) if fact else None
 
 

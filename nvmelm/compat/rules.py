@@ -143,8 +143,8 @@ def valid(fact: Fact, value: object) -> bool:
 
 
 def _same_major(source: str, destination: str) -> bool:
-    one, other = version(source), version(destination)
-    return one is not None and other is not None and one[0] == other[0] and other[1] >= one[1]
+    ours, other = version(source), version(destination)
+    return ours is not None and other is not None and ours[0] == other[0] and other[1] >= ours[1]
 
 
 _COMPARE: Mapping[Rule, Callable[..., bool]] = {

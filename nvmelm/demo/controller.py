@@ -111,7 +111,7 @@ class Demo:
 
     def run(self) -> DemoReport:
         """Show it, from the first step to both hosts as they were found."""
-        found = {name: self._cells(name) for name in self.hosts}
+        before = {name: self._cells(name) for name in self.hosts}
         source = self._prepare("source", Role.MIGRATABLE)
         sender = self._pass_to_vm("source", source, incoming=False)
         destination = self._prepare("destination", Role.RESUMABLE)
@@ -119,7 +119,7 @@ class Demo:
         moved = self._move(source, destination, sender, receiver)
         self._let_work(receiver, "on the destination")
         seen = receiver.finish()
-        self._undo(destination, receiver, found)
+        self._undo(destination, receiver, before)
         self._judge(seen)
         counts = {name: getattr(seen, name) for name in COUNTS}
         return DemoReport(steps=tuple(self.steps), errors=tuple(seen.errors), **moved, **counts)
@@ -142,34 +142,34 @@ class Demo:
             self._done(name, 1, "enable SR-IOV", f"{VFS} VFs on {PF}, driver autoprobe off")
             picture = opened.picture()
             chosen = picture.secondaries[:VFS]
-            names = ", ".join(f"{one.cntlid:#06x} is {one.address}" for one in chosen)
+            names = ", ".join(f"{secondary.cntlid:#06x} is {secondary.address}" for secondary in chosen)
             self._done(name, 2, "list the secondary controllers", f"{len(picture.secondaries)}, of which {names}")
-            for one in chosen:
-                secondaries.assign(opened, one.cntlid, vq=3, vi=2, confirm=_agree)
-                secondaries.online(opened, one.cntlid, confirm=_agree)
-            which = [one.cntlid for one in chosen]
+            for secondary in chosen:
+                secondaries.assign(opened, secondary.cntlid, vq=3, vi=2, confirm=_agree)
+                secondaries.online(opened, secondary.cntlid, confirm=_agree)
+            which = [secondary.cntlid for secondary in chosen]
             allow.allow(opened, which, role, confirm=_agree)
             verb = "allow migration" if role is Role.MIGRATABLE else "allow migration resume"
             self._done(name, 3, verb, f"3 VQ and 2 VI resources each, online, {role}")
             binding.bind(opened, which, confirm=_agree)
             picture = opened.picture()
-            nodes = ", ".join(str(one.vfio_node) for one in picture.secondaries[:VFS])
+            nodes = ", ".join(str(secondary.vfio_node) for secondary in picture.secondaries[:VFS])
             self._done(name, 4, "bind to VFIO", nodes)
             return picture.secondaries[0]
 
-    def _pass_to_vm(self, name: str, one: Secondary, *, incoming: bool) -> EmulatedVmm:
+    def _pass_to_vm(self, name: str, secondary: Secondary, *, incoming: bool) -> EmulatedVmm:
         """Step 5: a VM of its own process' kind, with a monitor, takes the VF."""
         socket = self.directory / f"{name}.qmp"
         inside = self.stack.enter_context(EmulatedHost(self.directory / name))
         machine = self.stack.enter_context(EmulatedVmm(inside, socket=socket, incoming=incoming))
         if _speaks_qmp():
             with self._session(name) as opened:
-                bus = vm.attach(opened, one.cntlid, qmp=str(socket), confirm=_agree).bus
+                bus = vm.attach(opened, secondary.cntlid, qmp=str(socket), confirm=_agree).bus
         else:  # the emulated VM does what it would be told through its monitor
             bus = "rp1"
-            machine.device_add({"driver": "vfio-pci", "host": one.address, "id": "demo", "bus": bus})
+            machine.device_add({"driver": "vfio-pci", "host": secondary.address, "id": "demo", "bus": bus})
         waits = "a VM that waits for the guest" if incoming else "a running VM"
-        self._done(name, 5, "pass to a VM", f"{one.address} to {waits}, at {bus}")
+        self._done(name, 5, "pass to a VM", f"{secondary.address} to {waits}, at {bus}")
         if not incoming:
             self._let_work(machine, "on the source")
         return machine
@@ -186,27 +186,27 @@ class Demo:
     ) -> dict[str, Any]:
         """Step 6, with the VMM's part of it: the guest's processors stop, and its memory moves."""
         image = self.directory / "controller.state"
-        with self._session("source") as here, self._session("destination") as there:
+        with self._session("source") as source_pf, self._session("destination") as destination_pf:
             in_flight = sender.report().outstanding
             start = time.monotonic()
-            verbs.suspend(here, source.cntlid, confirm=_agree)
+            verbs.suspend(source_pf, source.cntlid, confirm=_agree)
             suspended = time.monotonic()
             sender.stop({})
-            saved = verbs.save(here, source.cntlid, image)
+            saved = verbs.save(source_pf, source.cntlid, image)
             kept = time.monotonic()
             receiver.take_over(sender)
             copied = time.monotonic()
-            verbs.restore(there, destination.cntlid, image, confirm=_agree)
+            verbs.restore(destination_pf, destination.cntlid, image, confirm=_agree)
             restored = time.monotonic()
-            verbs.resume(there, destination.cntlid, confirm=_agree)
+            verbs.resume(destination_pf, destination.cntlid, confirm=_agree)
             resumed = time.monotonic()
         receiver.cont({})
         self._done("source", 6, "start migration", f"{source.cntlid:#06x} suspended, {saved.state_bytes} bytes saved")
         done = f"restored into {destination.cntlid:#06x}, resumed"
         self._done("destination", 6, "start migration resume", done)
         sender.close()  # the VM has nothing to run any more, and lets go of its VF
-        with self._session("source") as here:
-            secondaries.offline(here, source.cntlid, confirm=_agree)
+        with self._session("source") as source_pf:
+            secondaries.offline(source_pf, source.cntlid, confirm=_agree)
         return {
             "downtime_ms": milliseconds(start, resumed),
             "suspend_ms": milliseconds(start, suspended),
@@ -218,17 +218,17 @@ class Demo:
             "in_flight": in_flight,
         }
 
-    def _undo(self, destination: Secondary, receiver: EmulatedVmm, found: dict[str, Cells]) -> None:
+    def _undo(self, destination: Secondary, receiver: EmulatedVmm, before: dict[str, Cells]) -> None:
         if _speaks_qmp():
-            with self._session("destination") as there:
+            with self._session("destination") as destination_pf:
                 socket = str(self.directory / "destination.qmp")
-                vm.detach(there, destination.cntlid, qmp=socket, confirm=_agree)
+                vm.detach(destination_pf, destination.cntlid, qmp=socket, confirm=_agree)
         receiver.close()
-        self._release(found)
+        self._release(before)
 
-    def _release(self, found: dict[str, Cells]) -> None:
+    def _release(self, before: dict[str, Cells]) -> None:
         """Undo the steps on both hosts, and make sure that they are as they were found."""
-        for name, cells in found.items():
+        for name, cells in before.items():
             with self._session(name) as opened:
                 release.release(opened, confirm=_agree)
                 if cells_of(opened.picture()) != cells:

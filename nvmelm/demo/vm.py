@@ -28,7 +28,7 @@ class VmDemo(Demo):
 
     def run(self) -> DemoReport:
         """Show it, from the first step to both hosts as they were found."""
-        found = {name: self._cells(name) for name in self.hosts}
+        before = {name: self._cells(name) for name in self.hosts}
         with (
             closing(self._start("source", self._prepare("source", Role.MIGRATABLE))) as sender,
             closing(self._wait("destination", self._prepare("destination", Role.RESUMABLE))) as receiver,
@@ -37,7 +37,7 @@ class VmDemo(Demo):
             self._work(receiver)
             receiver.rescan(_RESCANS)
             seen = receiver.finish()
-        self._release(found)
+        self._release(before)
         self._judge(seen)
         counts = {name: getattr(seen, name) for name in COUNTS}
         return DemoReport(steps=tuple(self.steps), errors=tuple(seen.errors), **moved, **counts)

@@ -101,9 +101,9 @@ class EmulatedHost:
 
     def open_queue(self, controller: str) -> EmulatedQueue:
         """Open the admin queue of a controller by its kernel name."""
-        found = _CONTROLLER.fullmatch(controller)
+        named = _CONTROLLER.fullmatch(controller)
         node = f"/dev/{controller}"
-        if found is None:
+        if named is None:
             raise NotSupportedError(
                 f"{controller!r} is not a controller",
                 cause="admin commands go through a controller's node, /dev/nvmeX",
@@ -114,7 +114,7 @@ class EmulatedHost:
             if not state["options"]["privileged"]:
                 raise host_error("cannot open", node, OSError(errno.EACCES, os.strerror(errno.EACCES)))
             for function in state["functions"].values():
-                if function["nvme"] == int(found[1]):
+                if function["nvme"] == int(named[1]):
                     return EmulatedQueue(self._machine, controller, function["bdf"], function["inode"])
         raise DeviceGoneError(
             f"cannot open {node}: {os.strerror(errno.ENOENT)}",
@@ -142,17 +142,17 @@ class EmulatedHost:
         if dead:
             with self._machine.change():
                 functions.reap(self._machine)
-        found = []
+        openers: list[Opener] = []
         with self._machine.view() as state:
             for holder in state["holders"]:
                 held = self._nodes(state["functions"][holder["bdf"]])
-                found += [
+                openers += [
                     Opener(node, holder["pid"], holder["name"], holder.get("vm", "")) for node in nodes if node in held
                 ]
-            for each in state.get("block_openers", []):
-                if each["device"] in nodes:
-                    found.append(Opener(each["device"], each["pid"], each["name"]))
-        return found
+            for opener in state.get("block_openers", []):
+                if opener["device"] in nodes:
+                    openers.append(Opener(opener["device"], opener["pid"], opener["name"]))
+        return openers
 
     def exclusively_held(self, nodes: Sequence[str]) -> list[str]:
         with self._machine.view() as state:
@@ -160,7 +160,7 @@ class EmulatedHost:
 
     def mounts(self) -> list[Mount]:
         with self._machine.view() as state:
-            return [Mount(each["device"], each["where"]) for each in state["mounts"]]
+            return [Mount(mount["device"], mount["where"]) for mount in state["mounts"]]
 
     def claims(self) -> list[Claim]:
         """Return what others bind; the host's ``/etc`` is ``DIR/root/etc``."""
@@ -257,7 +257,7 @@ class EmulatedHost:
     def unmount(self, where: str) -> None:
         """Unmount it again."""
         with self._machine.change() as state:
-            state["mounts"] = [each for each in state["mounts"] if each["where"] != where]
+            state["mounts"] = [mount for mount in state["mounts"] if mount["where"] != where]
 
     def hold_block(self, device: str, *holders: str) -> None:
         """Put device mapper or md devices on a disk, a partition or one another; none takes them all away."""
@@ -337,7 +337,7 @@ def create(
     Raises:
         UsageError: the directory holds a host already, or a name is unknown.
     """
-    rows = [creation.generation_named(each) for each in generations] or list(creation.default_devices())
+    rows = [creation.generation_named(generation) for generation in generations] or list(creation.default_devices())
     if (directory / "state.json").exists():
         raise UsageError(f"there is an emulated host already: {directory}", fix="name another directory")
     machine = _machine(directory, options or {}, storage)

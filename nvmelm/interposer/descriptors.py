@@ -99,9 +99,11 @@ class Descriptors:
     def events(self) -> Iterator[Event]:
         """Return what a restart has to know of them."""
         with self._lock:
-            known = [(place, each) for place, each in self._known.items()]
+            known = [(place, holding) for place, holding in self._known.items()]
             bound = list(self._bound)
-        yield from (as_event(place, each.identity, each.device) for place, each in known if each.device is not None)
+        yield from (
+            as_event(place, holding.identity, holding.device) for place, holding in known if holding.device is not None
+        )
         yield from (("bound", place) for place in bound)
 
     def closed(self) -> list[Device]:

@@ -99,7 +99,10 @@ class FileBacking:
         places = []
         views = list(self._views())
         while length:
-            view = next((each for each in views if each.offset <= offset < each.offset + each.length), None)
+            view = next(
+                (candidate for candidate in views if candidate.offset <= offset < candidate.offset + candidate.length),
+                None,
+            )
             if view is None:
                 raise OSError(errno.EFAULT, "the VMM has not mapped this part of its file")
             into = offset - view.offset

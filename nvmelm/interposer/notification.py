@@ -125,9 +125,9 @@ class Listener:
         return self._send(call, 0, 0, _CONTINUE)
 
     def _send(self, call: Notification, value: int, number: int, flags: int) -> bool:
-        told = self._told(_SEND, bytearray(_RESPONSE.pack(call.id, value, -number, flags))) is not None
+        answered = self._told(_SEND, bytearray(_RESPONSE.pack(call.id, value, -number, flags))) is not None
         self._record("answered", call.id)
-        return told
+        return answered
 
     def give_descriptor(self, call: Notification, fd: int, *, ends: bool = True) -> int | None:
         """Put a copy of a descriptor of ours into the caller, closed there at an ``exec``.

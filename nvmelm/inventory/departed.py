@@ -34,9 +34,13 @@ def latest(host: Host, picture: Picture) -> Iterator[tuple[Record, Secondary]]:
     from nvmelm.ownership.sessions import Sessions
 
     boot = host.facts().boot_id
-    present = {(one.cntlid, one.incarnation): one for one in picture.secondaries if one.present}
+    present = {
+        (secondary.cntlid, secondary.incarnation): secondary for secondary in picture.secondaries if secondary.present
+    }
     with Sessions(host) as sessions:
-        records = [one for one in sessions.seen() if one.primary == picture.primary.address and one.boot == boot]
+        records = [
+            record for record in sessions.seen() if record.primary == picture.primary.address and record.boot == boot
+        ]
     last = {
         (moving.cntlid, moving.incarnation): record
         for record in records  # the oldest first

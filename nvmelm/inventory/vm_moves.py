@@ -115,14 +115,14 @@ class Moves:
 
     def held(self, address: str) -> Held | None:
         """Return who holds a function under the agent in this boot, or None."""
-        found = _parse(store.read(self._held(address)))
-        return found if found is not None and found.boot == self._host.facts().boot_id else None
+        record = _parse(store.read(self._held(address)))
+        return record if record is not None and record.boot == self._host.facts().boot_id else None
 
     def all_held(self) -> list[Held]:
         """Return every function that a VM under the agent has open, by address."""
         names = store.names(self._directory / "held")
-        found = [self.held(name.removesuffix(".json")) for name in names if name.endswith(".json")]
-        return [held for held in found if held is not None]
+        records = [self.held(name.removesuffix(".json")) for name in names if name.endswith(".json")]
+        return [held for held in records if held is not None]
 
     def let_go(self, address: str) -> None:
         """Forget who holds a function: its VM closed it."""
@@ -150,15 +150,15 @@ class Moves:
 
     def journal(self) -> list[dict[str, Any]]:
         """Return the journal, the oldest first; a line that a full disk tore is passed over."""
-        found = []
+        records = []
         for line in (store.read(self._directory / "moves.jsonl") or "").splitlines():
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
             if isinstance(record, dict) and record.get("format") == _FORMAT:
-                found.append(record)
-        return found
+                records.append(record)
+        return records
 
     def left(self, address: str, incarnation: int) -> dict[str, Any] | None:
         """Return the departure of a function that left and has not been held by a VM since, or None."""
@@ -221,7 +221,10 @@ class Moves:
 def joined(host: Host, picture: Picture) -> Picture:
     """Return the picture with where each function stands with its VM."""
     moves = Moves(host)
-    return replace(picture, secondaries=tuple(replace(one, with_vm=_stands(moves, one)) for one in picture.secondaries))
+    return replace(
+        picture,
+        secondaries=tuple(replace(secondary, with_vm=_stands(moves, secondary)) for secondary in picture.secondaries),
+    )
 
 
 def _stands(moves: Moves, secondary: Secondary) -> str:
@@ -251,9 +254,9 @@ def now() -> str:
 
 def _parse(text: str | None) -> Held | None:
     try:
-        found = json.loads(text) if text else None
-        if not isinstance(found, dict) or found.pop("format", None) != _FORMAT:
+        record = json.loads(text) if text else None
+        if not isinstance(record, dict) or record.pop("format", None) != _FORMAT:
             return None
-        return Held(**found)
+        return Held(**record)
     except (ValueError, TypeError):
         return None

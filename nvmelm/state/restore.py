@@ -89,22 +89,24 @@ def refusals(header: ImageHeader, target: Target) -> list[Refusal]:
     Formats are compared by value. Vendor and model must be the same: what a state means is known to no one else.
     """
     source = header.source
-    found = []
+    reasons = []
     if header.state_version is not None and target.formats.version_index(header.state_version) is None:
         known = _listed(target.formats.versions, "version")
         text = f"the state has version {header.state_version}, and the target knows {known}"
-        found.append(Refusal("state-version-unknown", text))
+        reasons.append(Refusal("state-version-unknown", text))
     if header.vendor_uuid is not None and target.formats.uuid_index(header.vendor_uuid) is None:
         known = _listed(target.formats.uuids, "vendor format")
         text = f"the state has vendor format {header.vendor_uuid}, and the target knows {known}"
-        found.append(Refusal("vendor-uuid-unknown", text))
+        reasons.append(Refusal("vendor-uuid-unknown", text))
     ids = ((source.vendor_id, source.subsystem_vendor_id), (target.vendor_id, target.subsystem_vendor_id))
     if ids[0] != ids[1]:
         texts = [f"{vendor:04x} (subsystem {subsystem:04x})" for vendor, subsystem in ids]
-        found.append(Refusal("vendor-differs", f"the state is of vendor {texts[0]}, the target of {texts[1]}"))
+        reasons.append(Refusal("vendor-differs", f"the state is of vendor {texts[0]}, the target of {texts[1]}"))
     if source.model != target.model:
-        found.append(Refusal("model-differs", f"the state is of a {source.model!r}, the target is a {target.model!r}"))
-    return found
+        reasons.append(
+            Refusal("model-differs", f"the state is of a {source.model!r}, the target is a {target.model!r}")
+        )
+    return reasons
 
 
 def _listed(values: tuple[int, ...] | tuple[UUID, ...], what: str) -> str:
@@ -177,13 +179,13 @@ def check_fits(header: ImageHeader, target: Target) -> None:
     Raises:
         IncompatibleError: with all reasons.
     """
-    found = refusals(header, target)
-    if found:
+    reasons = refusals(header, target)
+    if reasons:
         raise IncompatibleError(
             "the state does not fit the target",
-            cause="; ".join(refusal.text for refusal in found),
+            cause="; ".join(refusal.text for refusal in reasons),
             fix="restore it on a device like the one it was saved on (nvmelm state show FILE; nvmelm show PF)",
-            reason=found[0].reason,
+            reason=reasons[0].reason,
         )
 
 

@@ -84,19 +84,21 @@ def suspend(
         BusyError: it is in a session that is not over: suspended, a lost copy would look like the one it was.
         AdminCommandError: the device refused.
     """
-    picture, one = _gate(pf, which, Role.MIGRATABLE, Role.RESUMABLE)
+    picture, secondary = _gate(pf, which, Role.MIGRATABLE, Role.RESUMABLE)
     verb = "state suspend --notify" if notify else "state suspend"
     if not notify:
-        guards.require_decided(pf.host, picture, [one.cntlid])
-    question = f"controller {one.cntlid:#06x} stops all I/O until it is resumed"
+        guards.require_decided(pf.host, picture, [secondary.cntlid])
+    question = f"controller {secondary.cntlid:#06x} stops all I/O until it is resumed"
     if dry_run:
         kind = SuspendType.SUSPEND_NOTIFICATION if notify else SuspendType.SUSPEND
-        if not notify and state_reader.is_suspended(pf.queue, one.cntlid, state_reader.formats_of(picture.primary)):
-            return _report(pf, one, verb, dry_run=True, notes=("it is suspended already",))
-        plan = (operation_text(migration.suspend(one.cntlid, kind)),)
+        if not notify and state_reader.is_suspended(
+            pf.queue, secondary.cntlid, state_reader.formats_of(picture.primary)
+        ):
+            return _report(pf, secondary, verb, dry_run=True, notes=("it is suspended already",))
+        plan = (operation_text(migration.suspend(secondary.cntlid, kind)),)
         return _report(
             pf,
-            one,
+            secondary,
             verb,
             dry_run=True,
             operations=plan,
@@ -104,8 +106,8 @@ def suspend(
         )
     if not notify:
         confirm(f"{question}. Go on?")
-    done = running.suspend(pf.queue, one.cntlid, notify=notify, formats=state_reader.formats_of(picture.primary))
-    return _report(pf, one, verb, changed=done.changed, commands=done.commands, seconds=done.seconds)
+    done = running.suspend(pf.queue, secondary.cntlid, notify=notify, formats=state_reader.formats_of(picture.primary))
+    return _report(pf, secondary, verb, changed=done.changed, commands=done.commands, seconds=done.seconds)
 
 
 def resume(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool = False) -> StateReport:
@@ -116,16 +118,16 @@ def resume(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool
         UncertainError: a migration gave it away, or holds it: another copy may run.
         AdminCommandError: the device refused, after an unfinished restore for example.
     """
-    picture, one = _gate(pf, which, Role.MIGRATABLE, Role.RESUMABLE)
-    sessions.require_ours(pf.host, pf.address, one.cntlid, one.incarnation)
-    risk = _risk_of_resume(pf, picture, one)
+    picture, secondary = _gate(pf, which, Role.MIGRATABLE, Role.RESUMABLE)
+    sessions.require_ours(pf.host, pf.address, secondary.cntlid, secondary.incarnation)
+    risk = _risk_of_resume(pf, picture, secondary)
     if dry_run:
-        if not state_reader.is_suspended(pf.queue, one.cntlid, state_reader.formats_of(picture.primary)):
-            return _report(pf, one, "state resume", dry_run=True, notes=("it is not suspended",))
-        plan = (operation_text(migration.resume(one.cntlid)),)
+        if not state_reader.is_suspended(pf.queue, secondary.cntlid, state_reader.formats_of(picture.primary)):
+            return _report(pf, secondary, "state resume", dry_run=True, notes=("it is not suspended",))
+        plan = (operation_text(migration.resume(secondary.cntlid)),)
         return _report(
             pf,
-            one,
+            secondary,
             "state resume",
             dry_run=True,
             operations=plan,
@@ -133,9 +135,9 @@ def resume(pf: OpenPrimary, which: Bdf | int, *, confirm: Confirm, dry_run: bool
         )
     if risk:
         confirm(f"{risk}. Resume it here?")
-    done = running.resume(pf.queue, one.cntlid)
-    store.remove(suspension.saved_path(pf.host, picture.primary, one))
-    return _report(pf, one, "state resume", changed=done.changed, commands=done.commands, seconds=done.seconds)
+    done = running.resume(pf.queue, secondary.cntlid)
+    store.remove(suspension.saved_path(pf.host, picture.primary, secondary))
+    return _report(pf, secondary, "state resume", changed=done.changed, commands=done.commands, seconds=done.seconds)
 
 
 def save(
@@ -158,25 +160,25 @@ def save(
         BusyError: it is in a session that is not over: an image of it could run beside the other host's copy.
         HostError: the file cannot be written, or the disk is full; nothing was kept.
     """
-    picture, one = _gate(pf, which, Role.MIGRATABLE)
-    guards.require_decided(pf.host, picture, [one.cntlid])
+    picture, secondary = _gate(pf, which, Role.MIGRATABLE)
+    guards.require_decided(pf.host, picture, [secondary.cntlid])
     if dry_run:
-        return _planned_save(pf, picture, one, file, replace=replace)
+        return _planned_save(pf, picture, secondary, file, replace=replace)
     # Before the image can exist: a save cut off must not leave one that `state resume` knows nothing of.
-    noted = suspension.saved_path(pf.host, picture.primary, one)
+    noted = suspension.saved_path(pf.host, picture.primary, secondary)
     earlier = store.read(noted)
     remembered = {
         "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        **suspension.identity_of(pf.host, picture.primary, one),
+        **suspension.identity_of(pf.host, picture.primary, secondary),
     }
     store.write(noted, json.dumps(remembered) + "\n")
     try:
         with open_sink(file, replace=replace) as sink:
             done = state_save.save(
                 pf.queue,
-                one.cntlid,
+                secondary.cntlid,
                 sink,
-                source=ImageSource.of(picture.primary, one),
+                source=ImageSource.of(picture.primary, secondary),
                 formats=state_reader.formats_of(picture.primary),
                 device_bytes=picture.primary.max_transfer_bytes,
                 progress=progress,
@@ -187,7 +189,7 @@ def save(
         raise
     return _report(
         pf,
-        one,
+        secondary,
         "state save",
         changed=True,
         state_bytes=done.header.state_bytes,
@@ -215,19 +217,19 @@ def restore(
         BusyError, NotSupportedError: a driver that must not owns the VF, or a session that is not over holds it.
         AdminCommandError: the device refused the state; it holds none of it, and stays suspended.
     """
-    picture, one = _gate(pf, which, Role.RESUMABLE)
-    guards.require_decided(pf.host, picture, [one.cntlid])
-    require_free(one)
+    picture, secondary = _gate(pf, which, Role.RESUMABLE)
+    guards.require_decided(pf.host, picture, [secondary.cntlid])
+    require_free(secondary)
     target = state_restore.Target.of(picture.primary)
-    fits = partial(_check_fits, pf, one, target)
-    question = f"the state of controller {one.cntlid:#06x} will be replaced; what it does now is lost"
+    fits = partial(_check_fits, pf, secondary, target)
+    question = f"the state of controller {secondary.cntlid:#06x} will be replaced; what it does now is lost"
     with open_image(file, spool_directory=_spool(pf), fits=fits) as image:
         if dry_run:
-            plan = _restore_commands(pf, picture, one, image, target)
+            plan = _restore_commands(pf, picture, secondary, image, target)
             size = image.header.state_bytes
             return _report(
                 pf,
-                one,
+                secondary,
                 "state restore",
                 dry_run=True,
                 state_bytes=size,
@@ -235,21 +237,23 @@ def restore(
                 notes=_asks(question),
             )
         confirm(f"{question}. Go on?")
-        with _journaled(pf, one, f"image {image.header.image_id}"):
+        with _journaled(pf, secondary, f"image {image.header.image_id}"):
             done = state_restore.restore(
                 pf.queue,
-                one.cntlid,
+                secondary.cntlid,
                 image,
                 target=target,
                 device_bytes=picture.primary.max_transfer_bytes,
                 progress=progress,
             )
     held = (
-        () if one.used_by else (f"nobody holds {one.address}: a VM that opens it later resets it and loses the state",)
+        ()
+        if secondary.used_by
+        else (f"nobody holds {secondary.address}: a VM that opens it later resets it and loses the state",)
     )
     return _report(
         pf,
-        one,
+        secondary,
         "state restore",
         changed=True,
         state_bytes=done.header.state_bytes,
@@ -262,7 +266,7 @@ def restore(
     )
 
 
-def _check_fits(pf: OpenPrimary, one: Secondary, target: state_restore.Target, header: ImageHeader) -> None:
+def _check_fits(pf: OpenPrimary, secondary: Secondary, target: state_restore.Target, header: ImageHeader) -> None:
     """Refuse a state that this controller cannot take; a device's own states are of one order of size.
 
     Raises:
@@ -272,7 +276,7 @@ def _check_fits(pf: OpenPrimary, one: Secondary, target: state_restore.Target, h
     if header.state_bytes <= _ANY_CONTROLLERS_BYTES:
         return
     formats = target.formats
-    reader = StateReader(pf.queue, one.cntlid, min(1, len(formats.versions)), min(1, len(formats.uuids)))
+    reader = StateReader(pf.queue, secondary.cntlid, min(1, len(formats.versions)), min(1, len(formats.uuids)))
     its_own = reader.header().total_bytes
     if header.state_bytes > max(_ANY_CONTROLLERS_BYTES, _TIMES_ITS_OWN * its_own):
         raise ImageError(
@@ -288,39 +292,39 @@ def _asks(question: str) -> tuple[str, ...]:
     return (f"would ask: {question}. Go on?",) if question else ()
 
 
-def _risk_of_resume(pf: OpenPrimary, picture: Picture, one: Secondary) -> str:
-    saved = suspension.saved_at(pf.host, picture.primary, one)
-    if not saved or one.mark is None or one.mark.role is not Role.MIGRATABLE:
+def _risk_of_resume(pf: OpenPrimary, picture: Picture, secondary: Secondary) -> str:
+    saved = suspension.saved_at(pf.host, picture.primary, secondary)
+    if not saved or secondary.mark is None or secondary.mark.role is not Role.MIGRATABLE:
         return ""
     return (
-        f"the state of {one.cntlid:#06x} was saved at {saved}; if it was resumed elsewhere, resuming it here makes "
-        "two running copies of one controller"
+        f"the state of {secondary.cntlid:#06x} was saved at {saved}; if it was resumed elsewhere, resuming it here "
+        "makes two running copies of one controller"
     )
 
 
-def _planned_save(pf: OpenPrimary, picture: Picture, one: Secondary, file: Path, *, replace: bool) -> StateReport:
+def _planned_save(pf: OpenPrimary, picture: Picture, secondary: Secondary, file: Path, *, replace: bool) -> StateReport:
     """Check all that the save would check, and show the commands it would send."""
     check_sink(file, replace=replace)
     formats = state_reader.formats_of(picture.primary)
-    found = state_save.examine(pf.queue, one.cntlid, formats)
+    examined = state_save.examine(pf.queue, secondary.cntlid, formats)
     limit = state_reader.transfer_limit(pf.queue, picture.primary.max_transfer_bytes)
-    size = found.header.total_bytes
+    size = examined.header.total_bytes
     places = [(0, ControllerStateHeader.size), *_places(size, limit)]
     if size > limit:  # the beginning once more: it must not have changed meanwhile
-        places.append((0, min(ControllerStateHeader.size + found.header.nvme_bytes, limit)))
-    indexes = {"version_index": found.version_index, "uuid_index": found.uuid_index}
-    commands = (migration.get_state(one.cntlid, offset=at, length=count, **indexes) for at, count in places)
+        places.append((0, min(ControllerStateHeader.size + examined.header.nvme_bytes, limit)))
+    indexes = {"version_index": examined.version_index, "uuid_index": examined.uuid_index}
+    commands = (migration.get_state(secondary.cntlid, offset=at, length=count, **indexes) for at, count in places)
     plan = _texts(commands, len(places))
-    return _report(pf, one, "state save", dry_run=True, state_bytes=size, operations=plan)
+    return _report(pf, secondary, "state save", dry_run=True, state_bytes=size, operations=plan)
 
 
 def _restore_commands(
-    pf: OpenPrimary, picture: Picture, one: Secondary, image: Image, target: state_restore.Target
+    pf: OpenPrimary, picture: Picture, secondary: Secondary, image: Image, target: state_restore.Target
 ) -> tuple[str, ...]:
     limit = state_reader.transfer_limit(pf.queue, picture.primary.max_transfer_bytes)
     parts = -(-image.header.state_bytes // limit)
-    sent = state_restore.commands(one.cntlid, image, target, limit)
-    return (operation_text(migration.suspend(one.cntlid)), *_texts(sent, parts))
+    sent = state_restore.commands(secondary.cntlid, image, target, limit)
+    return (operation_text(migration.suspend(secondary.cntlid)), *_texts(sent, parts))
 
 
 def _places(size: int, limit: int) -> list[tuple[int, int]]:
@@ -336,11 +340,13 @@ def _texts(commands: Iterable[AdminCommand], total: int) -> tuple[str, ...]:
 class _journaled:  # noqa: N801  # used as a verb: with _journaled(...)
     """Write down that a controller's state is being replaced, so that ``recover`` can name a restore cut off."""
 
-    def __init__(self, pf: OpenPrimary, one: Secondary, what: str) -> None:
+    def __init__(self, pf: OpenPrimary, secondary: Secondary, what: str) -> None:
         self.journal = Journal(pf.host, pf.address, pf.ref.serial)
         self.session = pf
-        meaning = f"{one.cntlid:#06x} is suspended and may hold a part of {what}: restore it again or take it offline"
-        self.action = Action(Phase.STATE, meaning, (), (), one.cntlid)
+        meaning = (
+            f"{secondary.cntlid:#06x} is suspended and may hold a part of {what}: restore it again or take it offline"
+        )
+        self.action = Action(Phase.STATE, meaning, (), (), secondary.cntlid)
 
     def __enter__(self) -> None:
         self.journal.begin("state restore", self.session.ref.serial, {})
@@ -357,30 +363,32 @@ class _journaled:  # noqa: N801  # used as a verb: with _journaled(...)
 def _gate(pf: OpenPrimary, which: Bdf | int, *roles: Role) -> tuple[Picture, Secondary]:
     """Return the picture and the function, if its mark holds."""
     picture = pf.picture()
-    one = resolve(picture, which)
+    secondary = resolve(picture, which)
     marks.require_live_migration(picture)
-    marks.require(picture, one, *roles)
-    guards.require_apart_from_vms(pf.host, picture, [one.cntlid])
-    return picture, one
+    marks.require(picture, secondary, *roles)
+    guards.require_apart_from_vms(pf.host, picture, [secondary.cntlid])
+    return picture, secondary
 
 
-def require_free(one: Secondary) -> None:
+def require_free(secondary: Secondary) -> None:
     """Refuse a function that a driver owns which would change its state, or migrate it by itself.
 
     Raises:
         BusyError: the kernel's NVMe driver owns it.
         NotSupportedError: another VFIO driver than vfio-pci does.
     """
-    if one.driver == "nvme":
-        cause = f"the kernel's nvme driver owns it as {one.controller_node}, and state would change under its feet"
-        fix = f"nvmelm vfio bind {one.address}"
-        raise BusyError(f"state never goes into {one.address} now", cause=cause, fix=fix, reason="kernel-owned")
-    require_no_other_manager(one, f"state never goes into {one.address} now")
+    if secondary.driver == "nvme":
+        cause = (
+            f"the kernel's nvme driver owns it as {secondary.controller_node}, and state would change under its feet"
+        )
+        fix = f"nvmelm vfio bind {secondary.address}"
+        raise BusyError(f"state never goes into {secondary.address} now", cause=cause, fix=fix, reason="kernel-owned")
+    require_no_other_manager(secondary, f"state never goes into {secondary.address} now")
 
 
-def _report(pf: OpenPrimary, one: Secondary, verb: str, *, dry_run: bool = False, **values: Any) -> StateReport:
+def _report(pf: OpenPrimary, secondary: Secondary, verb: str, *, dry_run: bool = False, **values: Any) -> StateReport:
     body = {"changed": False, **values}
-    return StateReport(verb=verb, primary=pf.address, cntlid=one.cntlid, dry_run=dry_run, **body)
+    return StateReport(verb=verb, primary=pf.address, cntlid=secondary.cntlid, dry_run=dry_run, **body)
 
 
 def _spool(pf: OpenPrimary) -> Path:

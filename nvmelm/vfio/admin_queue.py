@@ -251,7 +251,7 @@ def _pending(shape: Shape, sq: bytes, sq_head: int, posted: list[_Posted], fetch
         if entry.opcode != Opcode.ASYNCHRONOUS_EVENT_REQUEST or entry.cid in seen:
             continue
         seen.add(entry.cid)
-        if not any(each.cid == entry.cid and each.fetched > -age for each in posted):
+        if not any(command.cid == entry.cid and command.fetched > -age for command in posted):
             yield _Request(entry.cid, -age, fetched is not None or oldest <= -age)
 
 

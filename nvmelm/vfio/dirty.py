@@ -59,7 +59,7 @@ class MemoryLog:
     ) -> None:
         self._with_queue = with_queue
         self._cntlid = cntlid
-        self._extents = [_extent(LogRange(*each)) for each in ranges]
+        self._extents = [_extent(LogRange(*bounds)) for bounds in ranges]
         self._written: list[Extent] = []
         self.page_size = page_size
         self.note = "" if able.memory else f"the controller does not track memory: {ALL_DIRTY}"
@@ -100,7 +100,7 @@ class MemoryLog:
         if page_size <= 0 or page_size & page_size - 1 or iova % page_size or length <= 0:
             raise Refusal(errno.EINVAL, f"pages of {page_size} bytes at {iova:#x} cannot be reported")
         asked = Extent(iova, iova + length)
-        if not any(each.start <= asked.start and asked.end <= each.end for each in merge(self._extents)):
+        if not any(extent.start <= asked.start and asked.end <= extent.end for extent in merge(self._extents)):
             raise Refusal(errno.EINVAL, f"memory at {iova:#x} is not logged")
         pages = -(-length // page_size)
         if self.note:
@@ -156,16 +156,16 @@ def _untrack(queue: AdminQueue, cntlid: int) -> None:
     execute(queue, tracking.stop_memory_tracking(cntlid))
 
 
-def _extent(each: LogRange) -> Extent:
-    if each.length <= 0 or each.iova < 0 or each.iova + each.length > 1 << 64:
-        raise Refusal(errno.EINVAL, f"{each.length} bytes at {each.iova:#x} are no range of memory")
-    return Extent(each.iova, each.iova + each.length)
+def _extent(logged: LogRange) -> Extent:
+    if logged.length <= 0 or logged.iova < 0 or logged.iova + logged.length > 1 << 64:
+        raise Refusal(errno.EINVAL, f"{logged.length} bytes at {logged.iova:#x} are no range of memory")
+    return Extent(logged.iova, logged.iova + logged.length)
 
 
 def _wanted(extents: Sequence[Extent], unit: int, able: Tracking) -> TrackMemoryChanges:
     """Return the ranges in whole units of the device, as long as it wants them: never less than was asked for."""
-    whole = merge(Extent(each.start // unit * unit, -(-each.end // unit) * unit) for each in extents)
-    pieces = [piece for each in whole for piece in _pieces(each, unit, power_of_two=able.power_of_two_lengths)]
+    whole = merge(Extent(extent.start // unit * unit, -(-extent.end // unit) * unit) for extent in extents)
+    pieces = [piece for extent in whole for piece in _pieces(extent, unit, power_of_two=able.power_of_two_lengths)]
     return TrackMemoryChanges((unit // _UNIT).bit_length() - 1, tuple(pieces))
 
 
@@ -199,9 +199,9 @@ def _mark(bitmap: bytearray, extent: Extent, asked: Extent, page_size: int) -> N
 
 def _without(extents: Sequence[Extent], taken: Extent) -> list[Extent]:
     left = []
-    for each in extents:
-        left += [Extent(each.start, min(each.end, taken.start)), Extent(max(each.start, taken.end), each.end)]
-    return [each for each in left if each.start < each.end]
+    for extent in extents:
+        left += [Extent(extent.start, min(extent.end, taken.start)), Extent(max(extent.start, taken.end), extent.end)]
+    return [piece for piece in left if piece.start < piece.end]
 
 
 def stop_quietly(log: MemoryLog) -> str:

@@ -89,7 +89,7 @@ class ControlledFunction:
     _journal: MoveJournal = field(init=False)
     _state: DeviceState = DeviceState.RUNNING
     _suspended: bool = False
-    _mark: str = ""
+    _mark_text: str = ""
     _allowed: bool = False
     _unmarked: Refusal = field(init=False)
     _able: Tracking | None = None
@@ -122,11 +122,11 @@ class ControlledFunction:
 
         Asked before every call: the facts behind a mark are read when its file has changed, and by the arcs themselves.
         """
-        mark = marks.stored_text(self.host, self.held.primary, self.held.cntlid)
-        if mark != self._mark:
+        text = marks.stored_text(self.host, self.held.primary, self.held.cntlid)
+        if text != self._mark_text:
             with self._journal.answering("PROBE"), self._session() as opened:
-                found = current(self.held, opened.picture(users=False)).mark
-            self._mark, self._allowed = mark, found is not None and found.holds
+                mark = current(self.held, opened.picture(users=False)).mark
+            self._mark_text, self._allowed = text, mark is not None and mark.holds
         if not self._allowed:
             raise self._unmarked
         return seam.STOP_COPY | seam.P2P

@@ -43,7 +43,7 @@ class HostFunctions:
             return None
         with opened(self._host, ref) as queue:
             picture = read_picture(self._host, queue, ref, users=False)
-        secondary = next((each for each in picture.secondaries if each.address == str(address)), None)
+        secondary = next((candidate for candidate in picture.secondaries if candidate.address == str(address)), None)
         if secondary is None or not picture.primary.live_migration:
             return None
         held = self._recorded(opening) if opening.reopened else None

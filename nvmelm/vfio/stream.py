@@ -310,19 +310,19 @@ def header_bytes(prefix: bytes, name: str) -> int:
     Raises:
         ImageError: it is no stream, or one of a later version.
     """
-    found = Prefix(prefix)
-    if found.magic != MAGIC:
+    fixed = Prefix(prefix)
+    if fixed.magic != MAGIC:
         raise _foreign(name)
-    if found.version != FORMAT_VERSION:
+    if fixed.version != FORMAT_VERSION:
         raise refuse(
             "image-newer",
-            f"{name} has format version {found.version}",
+            f"{name} has format version {fixed.version}",
             f"this nvmelm knows version {FORMAT_VERSION}",
             "use the same nvmelm on both hosts",
         )
-    if not 0 < found.header_bytes <= MAX_HEADER_BYTES:
+    if not 0 < fixed.header_bytes <= MAX_HEADER_BYTES:
         raise refuse("image-altered", f"{name} was altered", "the length of its header is impossible")
-    return found.header_bytes
+    return fixed.header_bytes
 
 
 def parse_header(head: bytes, digest: bytes, name: str) -> StreamHeader:

@@ -142,8 +142,8 @@ def _libvirt(host: Host, which: DomainRef) -> VmCheck:
 
 
 def _nodes(host: Host, addresses: set[str]) -> list[str]:
-    found = [secondary for _, secondary in _all(host) if secondary.address in addresses]
-    return [_node(secondary) for secondary in found if secondary.vfio_node]
+    secondaries = [secondary for _, secondary in _all(host) if secondary.address in addresses]
+    return [_node(secondary) for secondary in secondaries if secondary.vfio_node]
 
 
 def _answer(host: Host, name: str, pid: int | None, reasons: list[Reason], *, moved: int | None = None) -> VmCheck:
@@ -151,21 +151,21 @@ def _answer(host: Host, name: str, pid: int | None, reasons: list[Reason], *, mo
     if pid is not None and known is None:
         message = "nobody answers the VMM's migration calls: it was not started under nvmelm"
         reasons.insert(0, _reason("blocks", "vm-not-supervised", message, _LAUNCH))
-    found = _held(host, pid) if pid is not None else []
+    functions = _held(host, pid) if pid is not None else []
     states = {held.address: held for held in Moves(host).all_held() if held.pid == pid and held.lives}
-    for primary, secondary in found:
+    for primary, secondary in functions:
         reasons += _of_function(primary, secondary)
         last = states.get(secondary.address or "")
         if moved is not None and last is not None and last.arc_seconds * 1000 > moved:
             reasons.append(_downtime(secondary, last.arc, last.arc_seconds, moved))
     if pid is not None:
-        reasons += _other_devices(pid, [secondary for _, secondary in found])
+        reasons += _other_devices(pid, [secondary for _, secondary in functions])
     return VmCheck(
         vm=printable(name, 80),
         pid=pid,
         supervised_by=known.by if known is not None else None,
         can_migrate=all(reason.level == "costs" for reason in reasons),
-        functions=tuple(_function(primary, one, states) for primary, one in found),
+        functions=tuple(_function(primary, secondary, states) for primary, secondary in functions),
         reasons=tuple(reasons),
     )
 
@@ -198,9 +198,11 @@ def _all(host: Host) -> Iterator[_Found]:
 
 def _held(host: Host, pid: int) -> list[_Found]:
     """Return the VFs that a process has open."""
-    present = [found for found in _all(host) if found.secondary.vfio_node]
-    opened = {user.node for user in host.openers([_node(found.secondary) for found in present]) if user.pid == pid}
-    return [found for found in present if _node(found.secondary) in opened]
+    present = [function for function in _all(host) if function.secondary.vfio_node]
+    opened = {
+        user.node for user in host.openers([_node(function.secondary) for function in present]) if user.pid == pid
+    }
+    return [function for function in present if _node(function.secondary) in opened]
 
 
 def _node(secondary: Secondary) -> str:

@@ -60,7 +60,7 @@ class KnownPrimary:
         below = (secondary.address for secondary in self.picture.secondaries)
         return frozenset({self.picture.primary.address, *filter(None, below)})
 
-    def there(self) -> PrimaryPart:
+    def present(self) -> PrimaryPart:
         """Return all that is known."""
         rows = tuple(_state(secondary, self.manifests.get(secondary.cntlid)) for secondary in self.picture.secondaries)
         return self._part("there", controllers=rows)

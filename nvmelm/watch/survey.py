@@ -52,7 +52,7 @@ class Looks:
         before = set(self.functions)
         yield from self.at(None, manifests=True)
         if again:
-            yield from (self.functions[address].there() for address in sorted(before & set(self.functions)))
+            yield from (self.functions[address].present() for address in sorted(before & set(self.functions)))
 
     def at(self, addresses: Collection[str] | None, *, manifests: bool = False) -> Iterator[Body]:
         """Look at some functions, and at those that came or went; all of them when that is None.
@@ -141,7 +141,7 @@ class Looks:
             self.at_work_on = None
         yield from self.troubles.works(_FUNCTION, address)
         self.functions[address] = after
-        yield from [after.there()] if before is None else differences(before, after)
+        yield from [after.present()] if before is None else differences(before, after)
 
     def _read(self, ref: PrimaryRef, before: KnownPrimary | None) -> KnownPrimary:
         """Look at one function; the manifests of controlled functions that look as before are taken from there."""

@@ -58,7 +58,7 @@ class Parameter:
         """Return whether a source's value can be had here."""
         if type(value) is not type(self.init_value):
             return False
-        return any(_within(value, one) for one in self.allowed)
+        return any(_within(value, allowed) for allowed in self.allowed)
 
 
 def model(manifest: Manifest) -> str:
@@ -117,7 +117,7 @@ def information(destination: Manifest) -> dict[str, Any]:
     Raises:
         IncompatibleError: a fact of it is not known.
     """
-    params = {one.name: _published(one) for one in parameters(destination)}
+    params = {parameter.name: _published(parameter) for parameter in parameters(destination)}
     return {"models": {model(destination): {"params": params}}}
 
 
@@ -128,7 +128,9 @@ def parameters(destination: Manifest) -> list[Parameter]:
         IncompatibleError: a fact of it is not known.
     """
     _complete(destination)
-    return [one for name, fact in FACTS.items() for one in _of(fact, destination.facts[name]) if _blocks(fact)]
+    return [
+        parameter for name, fact in FACTS.items() for parameter in _of(fact, destination.facts[name]) if _blocks(fact)
+    ]
 
 
 def source_list(source: Manifest) -> dict[str, Value]:
@@ -141,27 +143,33 @@ def source_list(source: Manifest) -> dict[str, Value]:
     unknown = sorted(set(source.facts) - set(FACTS))
     if unknown:
         raise _unknown(unknown)
-    found = {}
+    values = {}
     for name, fact in FACTS.items():
         if _blocks(fact):
-            found.update({one.name: one.init_value for one in _of(fact, source.facts[name]) if not _off(one)})
-    return found
+            values.update(
+                {
+                    parameter.name: parameter.init_value
+                    for parameter in _of(fact, source.facts[name])
+                    if not _off(parameter)
+                }
+            )
+    return values
 
 
 def check(wanted: Mapping[str, Value], source_model: str, destination: Manifest) -> list[str]:
     """Return why a source's list does not fit a destination, one sentence each; empty when it does."""
     try:
-        known = {one.name: one for one in parameters(destination)}
+        known = {parameter.name: parameter for parameter in parameters(destination)}
         ours = model(destination)
     except IncompatibleError as error:
         return [f"{error.message}: {error.cause}"]
     reasons = [] if ours == source_model else [f"the model is {ours}, and the source's {source_model}"]
     for name, value in wanted.items():
-        one = known.get(name)
-        if one is None:
+        parameter = known.get(name)
+        if parameter is None:
             reasons.append(f"{name} is no parameter of the destination")
-        elif not one.allows(value):
-            allowed = ", ".join(map(str, one.allowed)) or "nothing"
+        elif not parameter.allows(value):
+            allowed = ", ".join(map(str, parameter.allowed)) or "nothing"
             reasons.append(f"{name} is {value!s} at the source, and can be {allowed} here")
     return reasons
 
@@ -184,7 +192,7 @@ def writes(wanted: Mapping[str, Value], destination: Manifest) -> dict[str, Valu
 
     Only settable parameters are in it; resources that a first write gave up might be gone at a second.
     """
-    known = {one.name: one for one in parameters(destination)}
+    known = {parameter.name: parameter for parameter in parameters(destination)}
     return {
         name: value
         for name, value in wanted.items()
@@ -196,17 +204,17 @@ def _of(fact: Fact, value: FactValue) -> Iterator[Parameter]:
     """Yield the parameters a fact becomes."""
     if fact.kind is Kind.VERSION:
         major, minor, _ = version(str(value)) or (0, 0, 0)
-        yield _one(fact, f"{fact.name}.major", major, None, (major,))
-        yield _one(fact, f"{fact.name}.minor", minor, None, (f"0-{minor}",))
+        yield _parameter(fact, f"{fact.name}.major", major, None, (major,))
+        yield _parameter(fact, f"{fact.name}.minor", minor, None, (f"0-{minor}",))
     elif isinstance(value, list) and fact.rule is Rule.SUPERSET:
         for item in value:
-            yield _one(
+            yield _parameter(
                 fact, f"{fact.name}.{encode(item)}".replace(" ", "%20").replace("/", "%2F"), True, False, (False, True)
             )
     elif isinstance(value, list):
-        yield _one(fact, fact.name, encode(value), None, (encode(value),))
+        yield _parameter(fact, fact.name, encode(value), None, (encode(value),))
     else:
-        yield _one(fact, fact.name, value, *_range(fact, value))
+        yield _parameter(fact, fact.name, value, *_range(fact, value))
 
 
 def _range(fact: Fact, value: Value) -> tuple[Value | None, tuple[Value, ...]]:
@@ -228,7 +236,7 @@ def _range(fact: Fact, value: Value) -> tuple[Value | None, tuple[Value, ...]]:
             return None, (value,)
 
 
-def _one(fact: Fact, name: str, init: Value, off: Value | None, allowed: tuple[Value, ...]) -> Parameter:
+def _parameter(fact: Fact, name: str, init: Value, off: Value | None, allowed: tuple[Value, ...]) -> Parameter:
     return Parameter(name, init, off, allowed, fact.meaning, fact.settable, fact.runtime, fact.name)
 
 
@@ -239,8 +247,8 @@ def _within(value: Value, allowed: Value) -> bool:
     return type(value) is type(allowed) and value == allowed
 
 
-def _off(one: Parameter) -> bool:
-    return one.off_value is not None and one.init_value == one.off_value
+def _off(parameter: Parameter) -> bool:
+    return parameter.off_value is not None and parameter.init_value == parameter.off_value
 
 
 def _blocks(fact: Fact) -> bool:
@@ -248,12 +256,12 @@ def _blocks(fact: Fact) -> bool:
     return fact.severity is Severity.BLOCKS
 
 
-def _published(one: Parameter) -> dict[str, Any]:
-    body: dict[str, Any] = {"type": one.type, "init_value": one.init_value}
-    if one.off_value is not None:
-        body["off_value"] = one.off_value
-    body["allowed_values"] = list(one.allowed)
-    return body | {"description": one.description}
+def _published(parameter: Parameter) -> dict[str, Any]:
+    body: dict[str, Any] = {"type": parameter.type, "init_value": parameter.init_value}
+    if parameter.off_value is not None:
+        body["off_value"] = parameter.off_value
+    body["allowed_values"] = list(parameter.allowed)
+    return body | {"description": parameter.description}
 
 
 def _complete(manifest: Manifest) -> None:

@@ -95,7 +95,7 @@ def steps(source: Manifest, destination: Manifest, policy: Policy | None = None)
     verdict = judge(source, destination, policy)
     early = frozenset().union(*(facts for _, _, facts in _FACTS))
     rows = [(name, rule, facts) for name, rule, facts in _FACTS]
-    rest = frozenset({*FACTS, *source.facts, *destination.facts, *(one.fact for one in verdict.reasons)}) - early
+    rest = frozenset({*FACTS, *source.facts, *destination.facts, *(reason.fact for reason in verdict.reasons)}) - early
     rows.append((*_LAST, rest))
     return verdict, tuple(_step(number, *row, verdict.reasons) for number, row in enumerate(rows, 1))
 
@@ -116,4 +116,4 @@ def _view(row: Step) -> StepView:
 
 
 def _step(number: int, name: str, rule: str, facts: frozenset[str], reasons: Sequence[Reason]) -> Step:
-    return Step(number, name, rule, tuple(sorted(facts)), tuple(one for one in reasons if one.fact in facts))
+    return Step(number, name, rule, tuple(sorted(facts)), tuple(reason for reason in reasons if reason.fact in facts))

@@ -118,10 +118,10 @@ def decode(token: str) -> Manifest:
     Raises:
         MalformedError: it is none, or was damaged; the reason ``token-newer`` says that a newer nvmelm made it.
     """
-    found = _TOKEN.fullmatch(token) if len(token) <= MAX_CHARACTERS else None
-    if found is None:
+    match = _TOKEN.fullmatch(token) if len(token) <= MAX_CHARACTERS else None
+    if match is None:
         raise _bad("it does not look like one")
-    version, level, check, payload = found.groups()
+    version, level, check, payload = match.groups()
     if version != _VERSION:
         raise MalformedError(
             "the version string is of another nvmelm",

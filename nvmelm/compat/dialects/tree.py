@@ -106,22 +106,22 @@ def read_tree(directory: Path) -> Manifest:
         HostError: it cannot be read.
     """
     place = directory / _SELF
-    found = _read(place)
-    missing = [name for name in (*_MUST, *_OWN) if name not in found]
+    texts = _read(place)
+    missing = [name for name in (*_MUST, *_OWN) if name not in texts]
     if missing:
         raise _bad(place, f"it has no {', '.join(missing)}")
     facts: dict[str, FactValue] = {}
-    for name in sorted(set(found) - {*_MUST, *_OWN}):
+    for name in sorted(set(texts) - {*_MUST, *_OWN}):
         fact = FACTS.get(name)
-        value = decode(fact, found[name]) if fact is not None else found[name]
+        value = decode(fact, texts[name]) if fact is not None else texts[name]
         if value is None:
             raise _bad(place, f"{name} is no value of its kind")
         facts[name] = value
-    if found["level"] not in ("device", "prospective"):
+    if texts["level"] not in ("device", "prospective"):
         raise _bad(place, "its level is neither device nor prospective")
-    manifest = Manifest(cast("Level", found["level"]), check_facts(facts), {"tree": str(directory)[:256]}, {})
+    manifest = Manifest(cast("Level", texts["level"]), check_facts(facts), {"tree": str(directory)[:256]}, {})
     expected = dict(fields(manifest))
-    wrong = [name for name in (*_MUST, *_OWN) if found[name] != expected[name]]
+    wrong = [name for name in (*_MUST, *_OWN) if texts[name] != expected[name]]
     if wrong:
         raise _bad(place, f"{', '.join(wrong)} does not fit its other values")
     return manifest
@@ -129,7 +129,7 @@ def read_tree(directory: Path) -> Manifest:
 
 def _read(place: Path) -> dict[str, str]:
     """Return the files of a directory by name."""
-    found = {}
+    texts = {}
     try:
         names = os.listdir(place)  # noqa: PTH208
         if len(names) > _MAX_FILES:
@@ -137,10 +137,10 @@ def _read(place: Path) -> dict[str, str]:
         for name in names:
             if not _NAME.fullmatch(name):
                 raise _bad(place, f"{name[:60]!r} is no field")
-            found[name] = _value(place, name)
+            texts[name] = _value(place, name)
     except OSError as error:
         raise host_error("cannot read the tree", str(place), error) from error
-    return found
+    return texts
 
 
 def _value(place: Path, name: str) -> str:

@@ -69,10 +69,11 @@ def match(sources: Fleet, destinations: Fleet, index: Index, wishes: Wishes) -> 
     """Say who can go where, and place as many as can be."""
     same: dict[int, int] = {}  # equal sets of candidates are kept once
     candidates = [
-        same.setdefault(found, found) for found in (index.candidates(one.manifest) for one in sources.profiles)
+        same.setdefault(profiles, profiles)
+        for profiles in (index.candidates(profile.manifest) for profile in sources.profiles)
     ]
     places = _Places(destinations, wishes)
-    fitting = {found: places.of(found) for found in same}
+    fitting = {profiles: places.of(profiles) for profiles in same}
     wanted = _wanted(sources, candidates, fitting, places, wishes)
     board = _Board(places, wanted)
     left = board.place()
@@ -81,13 +82,13 @@ def match(sources: Fleet, destinations: Fleet, index: Index, wishes: Wishes) -> 
     for source in left:
         profile = sources.functions[source].profile
         if profile not in near:
-            found = candidates[profile]
-            nearest = lowest(found) if found else index.nearest(sources.profiles[profile].manifest)
+            candidate_bits = candidates[profile]
+            nearest = lowest(candidate_bits) if candidate_bits else index.nearest(sources.profiles[profile].manifest)
             near[profile] = destinations.profiles[nearest].members[0]
         fits = candidates[profile] if wishes.same or wishes.differ else wanted[source]  # nothing but itself is nothing
         unplaced.append(Unplaced(source, _why(fits, wanted[source]), near[profile]))
     placed = sorted((source, places.order[place]) for source, place in board.has.items())
-    takers = {found: bits.bit_count() for found, bits in fitting.items()}
+    takers = {profiles: bits.bit_count() for profiles, bits in fitting.items()}
     itself = {}
     for number, function in enumerate(sources.functions):
         if own := places.of_itself(function) & fitting[candidates[function.profile]]:
@@ -112,7 +113,7 @@ class _Places:
     def __init__(self, destinations: Fleet, wishes: Wishes) -> None:
         functions = destinations.functions
         self._spread = wishes.order == "spread"
-        self._hosts = [one.host or one.name for one in functions]
+        self._hosts = [function.host or function.name for function in functions]
         self.order = sorted(range(len(functions)), key=self._hosts.__getitem__)  # stable: a host's stay in order
         self.free = (1 << len(functions)) - 1
         self._room = [functions[number].capacity for number in self.order]
@@ -148,8 +149,8 @@ class _Places:
         """Return which of some places is to be filled next: of a host with the fewest sources, or of the first."""
         if self._spread:
             for load in sorted(self._by_load):
-                if here := places & self._by_load[load]:
-                    return lowest(here)
+                if least := places & self._by_load[load]:
+                    return lowest(least)
         return lowest(places)
 
     def fill(self, place: int) -> None:
@@ -181,20 +182,20 @@ def _wanted(
         has_label[key] |= bits
     known: dict[tuple[object, ...], int] = {}
 
-    def of(one: Function) -> int:
-        own = places.of_itself(one)
-        which = (own, candidates[one.profile], *(one.labels.get(key) for key in (*wishes.same, *wishes.differ)))
+    def of(source: Function) -> int:
+        own = places.of_itself(source)
+        which = (own, candidates[source.profile], *(source.labels.get(key) for key in (*wishes.same, *wishes.differ)))
         if which not in known:
-            found = fitting[candidates[one.profile]] & ~own
+            takers = fitting[candidates[source.profile]] & ~own
             for key in wishes.same:
-                found &= places.labelled.get((key, one.labels.get(key, "")), 0) if key in one.labels else 0
+                takers &= places.labelled.get((key, source.labels.get(key, "")), 0) if key in source.labels else 0
             for key in wishes.differ:
-                mine = places.labelled.get((key, one.labels[key]), 0) if key in one.labels else found
-                found &= has_label[key] & ~mine
-            known[which] = found
+                mine = places.labelled.get((key, source.labels[key]), 0) if key in source.labels else takers
+                takers &= has_label[key] & ~mine
+            known[which] = takers
         return known[which]
 
-    return [of(one) for one in sources.functions]
+    return [of(function) for function in sources.functions]
 
 
 class _Board:
@@ -214,7 +215,7 @@ class _Board:
         """Place all that can be, and return the sources that are left."""
         # Those with the fewest places first: the others have more to choose from.
         waiting = []
-        for source in sorted(range(len(self._wanted)), key=[one.bit_count() for one in self._wanted].__getitem__):
+        for source in sorted(range(len(self._wanted)), key=[places.bit_count() for places in self._wanted].__getitem__):
             free = self._wanted[source] & self._places.free
             if free:
                 self._sit(source, self._places.pick(free))

@@ -53,12 +53,12 @@ class Column:
     def satisfying(self, value: FactValue | None) -> int:
         """Return the rows that go with a source's value, as bits."""
         key = _key(self.fact, value)
-        found = self._answers.get(key)
-        if found is None:
-            found = self._ask(key)
+        rows = self._answers.get(key)
+        if rows is None:
+            rows = self._ask(key)
             if len(self._answers) < _KEPT:
-                self._answers[key] = found
-        return found
+                self._answers[key] = rows
+        return rows
 
     def _ask(self, key: Hashable) -> int:
         if key is _No.SENSE:
@@ -90,7 +90,9 @@ class _Site:
                 self._of[key] = self._of.get(key, 0) | to
         # A value beside a missing one may still be what neither may be.
         self._alone = rows.where(self._stands_alone) | rows.bits(_No.VALUE) if self._missing else 0
-        rules = {one.rule for one in policy.requires if one.fact.name == fact.name and one.severity is Severity.BLOCKS}
+        rules = {
+            rule.rule for rule in policy.requires if rule.fact.name == fact.name and rule.severity is Severity.BLOCKS
+        }
         self._required = [_index(rows, rule) for rule in sorted(rules)]
         self._offered = rows.all
         self._wanted: list[set[Hashable]] = []
@@ -112,12 +114,12 @@ class _Site:
             return 0
         if key is _No.VALUE:
             return 0 if self._required else self._alone & self._offered
-        found = plain | self._any | self._of.get(key, 0)
+        rows = plain | self._any | self._of.get(key, 0)
         if self._missing and self._stands_alone(_value(key)):
-            found |= self._rows.bits(_No.VALUE)
+            rows |= self._rows.bits(_No.VALUE)
         for ask in self._required:
-            found &= ask(key)
-        return found & self._offered
+            rows &= ask(key)
+        return rows & self._offered
 
 
 class _Rows:
@@ -144,19 +146,19 @@ class _Rows:
 
     def bits(self, key: Hashable) -> int:
         """Return the rows that have a value."""
-        found = self._bits.get(key)
-        return self.pack(self.by_value.get(key, ())) if found is None else found
+        rows = self._bits.get(key)
+        return self.pack(self.by_value.get(key, ())) if rows is None else rows
 
     def union(self, keys: Iterable[Hashable]) -> int:
         """Return the rows that have any of some values."""
-        found = 0
+        dense = 0
         rows: list[int] = []
         for key in keys:
             if key in self._bits:
-                found |= self._bits[key]
+                dense |= self._bits[key]
             else:
                 rows += self.by_value.get(key, ())
-        return found | self.pack(rows)
+        return dense | self.pack(rows)
 
     def where(self, condition: Callable[[FactValue], bool]) -> int:
         """Return the rows whose value satisfies a condition; each different value is tried once."""
@@ -245,7 +247,7 @@ def _same_major(rows: _Rows) -> Ask:
         parts = version(key)
         if parts is not None:
             steps.setdefault(parts[0], []).append((parts[1], key))
-    stairs = {major: _Stairs(rows, each) for major, each in steps.items()}
+    stairs = {major: _Stairs(rows, versions) for major, versions in steps.items()}
 
     def ask(text: str) -> int:
         parts = version(text)
@@ -272,18 +274,18 @@ class _Containing:
                 elif before != number:
                     holders[item] = [before, number]
         self._bits = {
-            item: rows.union(self._keys[one] for one in _all(found))
-            for item, found in holders.items()
-            if len(_all(found)) * _DENSE >= rows.count
+            item: rows.union(self._keys[number] for number in _all(keys))
+            for item, keys in holders.items()
+            if len(_all(keys)) * _DENSE >= rows.count
         }
 
     def all_of(self, key: tuple[Hashable, ...]) -> int:
         """Return the rows that have every item, as bits."""
-        found = self._rows.valid
+        rows = self._rows.valid
         rarest: Sequence[int] | None = None
         for item in key:
             if item in self._bits:
-                found &= self._bits[item]
+                rows &= self._bits[item]
                 continue
             if item not in self._holders:
                 return 0
@@ -291,9 +293,9 @@ class _Containing:
             if rarest is None or len(holders) < len(rarest):
                 rarest = holders
         if rarest is None:
-            return found
+            return rows
         wanted = frozenset(key)
-        return found & self._rows.union(self._keys[one] for one in rarest if wanted <= self._items[one])
+        return rows & self._rows.union(self._keys[number] for number in rarest if wanted <= self._items[number])
 
 
 def _all(holders: int | list[int]) -> Sequence[int]:
@@ -301,8 +303,8 @@ def _all(holders: int | list[int]) -> Sequence[int]:
 
 
 def _speaks_of(policy: Policy, fact: Fact) -> bool:
-    facts = (one.fact for rules in (policy.allows, policy.requires, policy.pins) for one in rules)
-    return any(one.name == fact.name for one in facts)
+    facts = (rule.fact for rules in (policy.allows, policy.requires, policy.pins) for rule in rules)
+    return any(other.name == fact.name for other in facts)
 
 
 def _key(fact: Fact, value: FactValue | None) -> Hashable:

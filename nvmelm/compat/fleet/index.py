@@ -154,8 +154,8 @@ def load(path: Path, *, takes: bool = True) -> Fleet:
         try:
             fleet.add(Manifest.parse(text() if callable(text) else text), where)
         except (MalformedError, HostError) as error:
-            told = f"{error.message}{f': {error.cause}' if error.cause else ''}"
-            fleet.leave_out(told if told.startswith(f"{where}: ") else f"{where}: {told}")
+            reason = f"{error.message}{f': {error.cause}' if error.cause else ''}"
+            fleet.leave_out(reason if reason.startswith(f"{where}: ") else f"{where}: {reason}")
     if not fleet.functions:
         raise UsageError(
             f"{path} holds no manifest",
@@ -178,7 +178,8 @@ class Index:
         self._policy = policy
         self._all = (1 << len(profiles)) - 1
         self._columns = [
-            Column(fact, [one.manifest.facts.get(name) for one in profiles], policy) for name, fact in FACTS.items()
+            Column(fact, [profile.manifest.facts.get(name) for profile in profiles], policy)
+            for name, fact in FACTS.items()
         ]
 
     def candidates(self, source: Manifest) -> int:

@@ -40,7 +40,9 @@ def namespace_attachment(request: Request) -> tuple[int, bytes]:
         case AttachmentSelect.CONTROLLER_DETACH:
             if not set(wanted) <= set(attached):
                 raise Refusal(NAMESPACE_NOT_ATTACHED)
-            request.primary["attached"][str(request.command.nsid)] = [each for each in attached if each not in wanted]
+            request.primary["attached"][str(request.command.nsid)] = [
+                cntlid for cntlid in attached if cntlid not in wanted
+            ]
         case _:
             raise Refusal(INVALID_FIELD)
     return 0, b""

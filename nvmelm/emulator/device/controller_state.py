@@ -110,18 +110,18 @@ def queues_from(request: Request, controller: Controller, raw: bytes, version: i
     present = controller["io"]
     if present is not None and (present["sqs"] or present["cqs"]):
         raise Refusal(INVALID_FIELD)
-    shapes = [(each.contiguous, each.slots) for each in state.submission_queues]
-    shapes += [(each.contiguous, each.slots) for each in state.completion_queues]
+    shapes = [(queue.contiguous, queue.slots) for queue in state.submission_queues]
+    shapes += [(queue.contiguous, queue.slots) for queue in state.completion_queues]
     if not all(contiguous and slots <= request.row.queue_entries_max for contiguous, slots in shapes):
         raise Refusal(INVALID_FIELD)
-    ids = [each.iosqqid for each in state.submission_queues] + [each.iocqqid for each in state.completion_queues]
+    ids = [queue.iosqqid for queue in state.submission_queues] + [queue.iocqqid for queue in state.completion_queues]
     most = max(ids, default=0)
     if most >= max(controller["nvq"], 1):
         raise Refusal(NOT_ENOUGH_RESOURCES)
     io = present or new_io()
     vectors = Port(request.machine, request.primary, controller).vectors()
     if request.row.vectors_before_queues and vectors == 0:
-        io.setdefault("dead", []).extend(each.iocqa >> 16 for each in state.completion_queues)
+        io.setdefault("dead", []).extend(queue.iocqa >> 16 for queue in state.completion_queues)
     return _with_queues(io, state)
 
 

@@ -149,7 +149,7 @@ class Engine:
         if not any(code == opcode for code, _ in row.io_effects):
             raise Refusal(INVALID_OPCODE)
         attached = self.primary["attached"].get(str(entry.nsid), [])
-        spec = next((each for each in row.namespaces if each.nsid == entry.nsid), None)
+        spec = next((namespace for namespace in row.namespaces if namespace.nsid == entry.nsid), None)
         if spec is None or self.controller["cntlid"] not in attached:
             raise Refusal(INVALID_NAMESPACE)
         if opcode == IoOpcode.FLUSH:

@@ -116,7 +116,7 @@ def _namespace(request: Request) -> bytes:
 def _namespace_descriptors(request: Request) -> bytes:
     """Answer for the namespaces that are attached to the controller that is asked."""
     attached = request.primary["attached"].get(str(request.command.nsid), [])
-    spec = next((each for each in request.row.namespaces if each.nsid == request.command.nsid), None)
+    spec = next((namespace for namespace in request.row.namespaces if namespace.nsid == request.command.nsid), None)
     if spec is None or request.controller["cntlid"] not in attached:
         raise Refusal(INVALID_NAMESPACE)
     if not request.row.namespace_ids:
@@ -187,25 +187,29 @@ def _capabilities(request: Request) -> bytes:
 def assigned(primary: Primary, kind: str) -> int:
     """Return how many flexible resources (``nvq`` or ``nvi``) the secondaries have together."""
     if kind == "nvq":
-        return sum(each["nvq"] for each in primary["secondaries"].values())
-    return sum(each["nvi"] for each in primary["secondaries"].values())
+        return sum(secondary["nvq"] for secondary in primary["secondaries"].values())
+    return sum(secondary["nvi"] for secondary in primary["secondaries"].values())
 
 
 def _secondaries(request: Request) -> bytes:
     if not request.is_primary:
         return build_secondary_list([])
-    chosen = [each for each in request.machine.secondaries(request.primary) if each["cntlid"] >= request.operation]
+    chosen = [
+        secondary
+        for secondary in request.machine.secondaries(request.primary)
+        if secondary["cntlid"] >= request.operation
+    ]
     return build_secondary_list(
         [
             SecondaryControllerEntry.pack(
-                scid=each["cntlid"],
+                scid=secondary["cntlid"],
                 pcid=request.primary["first_cntlid"],
-                scs=int(each["online"]),
-                vfn=each["vfn"],
-                nvq=each["nvq"],
-                nvi=each["nvi"],
+                scs=int(secondary["online"]),
+                vfn=secondary["vfn"],
+                nvq=secondary["nvq"],
+                nvi=secondary["nvi"],
             )
-            for each in chosen[:MAX_SECONDARIES_PER_LIST]
+            for secondary in chosen[:MAX_SECONDARIES_PER_LIST]
         ]
     )
 

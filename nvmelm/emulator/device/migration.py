@@ -206,7 +206,9 @@ def _note(request: Request, transfer: Transfer, start: int, end: int) -> None:
         machine.files.append(f"{transfer['file']}.parts", _PART.pack(start, end))
         machine.store.untouched()
         return
-    transfer["covered"] = [list(each) for each in merge([*_covered(transfer, machine.directory), Extent(start, end)])]
+    transfer["covered"] = [
+        list(extent) for extent in merge([*_covered(transfer, machine.directory), Extent(start, end)])
+    ]
     header = _header(request, transfer)
     transfer["total"] = header.total_bytes if header is not None else -1
 
@@ -214,8 +216,8 @@ def _note(request: Request, transfer: Transfer, start: int, end: int) -> None:
 def _covered(transfer: Transfer, directory: Path) -> list[Extent]:
     """Return the bytes that have arrived of a state."""
     path = directory / f"{transfer['file']}.parts"
-    noted = [Extent(*each) for each in _PART.iter_unpack(path.read_bytes())] if path.exists() else []
-    return merge([*(Extent(*each) for each in transfer["covered"]), *noted])
+    noted = [Extent(*part) for part in _PART.iter_unpack(path.read_bytes())] if path.exists() else []
+    return merge([*(Extent(*part) for part in transfer["covered"]), *noted])
 
 
 def _header(request: Request, transfer: Transfer) -> ControllerStateHeader | None:

@@ -63,8 +63,8 @@ def _start(request: Request) -> Tracking:
     header = TrackMemoryChangesHeader(bytes(request.data_out(TrackMemoryChangesHeader.size)))
     if header.ver or not row.granularity_min <= header.rmrtg <= row.granularity_max or not header.rnmrtd:
         raise Refusal(INVALID_FIELD)
-    others = [each["tracking"] for each in request.primary["secondaries"].values()]
-    in_use = sum(len(each["ranges"]) for each in others if each is not None)
+    others = [secondary["tracking"] for secondary in request.primary["secondaries"].values()]
+    in_use = sum(len(tracking["ranges"]) for tracking in others if tracking is not None)
     room = min(row.tracking_descriptors, row.tracking_descriptors_subsystem - in_use)
     if header.rnmrtd > row.tracking_descriptors or header.rnmrtd + in_use > row.tracking_descriptors_subsystem:
         raise Refusal(INVALID_FIELD)

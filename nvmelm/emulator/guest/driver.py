@@ -150,7 +150,7 @@ class Driver:
 
     def new_cid(self) -> int:
         """Return a command identifier that no outstanding command has; one is used again as late as possible."""
-        taken = {each.cid for each in self.sent}
+        taken = {command.cid for command in self.sent}
         while self.next_cid in taken:
             self.next_cid = (self.next_cid + 1) & 0xFFFF
         cid = self.next_cid
@@ -164,7 +164,7 @@ class Driver:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Driver:
         """Return the driver that :meth:`to_json` described."""
-        rings = [Ring(**each) for each in values["rings"]]
+        rings = [Ring(**ring) for ring in values["rings"]]
         admin = AdminDriver(**values["admin"]) if values.get("admin") else None
-        sent = [Sent(**each) for each in values["sent"]]
+        sent = [Sent(**command) for command in values["sent"]]
         return cls(**{**values, "rings": rings, "sent": sent, "admin": admin})

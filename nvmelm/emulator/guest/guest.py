@@ -235,9 +235,9 @@ class Guest:
         return seen
 
     def _count_lost(self) -> None:
-        for each in self._driver.sent:
+        for command in self._driver.sent:
             self._software.report.lost += 1
-            self._driver.free.append(each.buffer)
+            self._driver.free.append(command.buffer)
         self._driver.sent.clear()
 
     def _drain(self) -> None:
@@ -277,7 +277,7 @@ class Guest:
 
     def _submit_some(self, memory: Memory, random: Random) -> None:
         driver, software = self._driver, self._software
-        busy = {each.place for each in driver.sent}
+        busy = {command.place for command in driver.sent}
         for _ in range(random.randint(0, driver.depth)):
             rings = [ring for ring in driver.rings if ring.room]
             place = random.randrange(software.records)
@@ -331,7 +331,7 @@ class Guest:
 
     def _completed(self, memory: Memory, ring: Ring, entry: CompletionQueueEntry) -> None:
         report, driver = self._software.report, self._driver
-        sent = next((each for each in driver.sent if each.cid == entry.cid), None)
+        sent = next((command for command in driver.sent if command.cid == entry.cid), None)
         if sent is None:
             report.doubled += 1
             return

@@ -212,7 +212,9 @@ class EmulatedVmm:
             "query-version": lambda _: VERSION,
             "query-commands": lambda _: [{"name": name} for name in self._commands()],
             "query-name": lambda _: {"name": self._vm or self._name},
-            "query-migrate-capabilities": lambda _: [{"capability": one, "state": True} for one in self._capabilities],
+            "query-migrate-capabilities": lambda _: [
+                {"capability": capability, "state": True} for capability in self._capabilities
+            ],
             "stop": self.stop,
             "cont": self.cont,
             "quit": self._quit,
@@ -292,7 +294,9 @@ class EmulatedVmm:
         """Ask the guest to let a device go; what it decides arrives as an event, when it runs."""
         identity = str(arguments.get("id", ""))
         with self._lock:
-            device = next((each for each in self._devices.values() if identity in (each.identity, each.path)), None)
+            device = next(
+                (device for device in self._devices.values() if identity in (device.identity, device.path)), None
+            )
             if device is None:
                 raise QmpError(f"Device '{identity}' not found", "DeviceNotFound")
             if device.removal:
@@ -323,7 +327,9 @@ class EmulatedVmm:
 
     def _tree(self) -> dict[str, monitor.Properties]:
         with self._lock:
-            return monitor.objects(self._ports, [(each.path, each.bdf, each.bus) for each in self._devices.values()])
+            return monitor.objects(
+                self._ports, [(device.path, device.bdf, device.bus) for device in self._devices.values()]
+            )
 
     def stop(self, _: Arguments) -> dict[str, Any]:
         """Stop the virtual processors; the controllers go on, as hardware does."""

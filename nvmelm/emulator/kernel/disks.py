@@ -32,7 +32,7 @@ def multipath(machine: Machine) -> bool:
 def subsystem(machine: Machine, function: Function) -> int:
     """Return the number of a driven function's NVM subsystem: that of its first controller."""
     driven = machine.state["functions"].values()
-    return min(each["nvme"] for each in driven if each["pf"] == function["pf"] and each["nvme"] >= 0)
+    return min(other["nvme"] for other in driven if other["pf"] == function["pf"] and other["nvme"] >= 0)
 
 
 def disk_name(machine: Machine, function: Function, nsid: int) -> str:
@@ -55,8 +55,12 @@ def names(machine: Machine, function: Function) -> list[str]:
 
 def heads(machine: Machine) -> dict[str, Function]:
     """Return the disks that hang below their subsystem, each with one function that leads to it."""
-    driven = [each for each in machine.state["functions"].values() if each["nvme"] >= 0]
-    return {name: each for each in reversed(driven) for name in names(machine, each)} if multipath(machine) else {}
+    driven = [function for function in machine.state["functions"].values() if function["nvme"] >= 0]
+    return (
+        {name: function for function in reversed(driven) for name in names(machine, function)}
+        if multipath(machine)
+        else {}
+    )
 
 
 def partitions(state: HostState, disk: str) -> list[str]:
@@ -66,8 +70,8 @@ def partitions(state: HostState, disk: str) -> list[str]:
 
 
 def _mentioned(state: HostState) -> set[str]:
-    named = {each["device"] for each in state["mounts"]} | set(state["block_holders"])
-    return named | {*state.get("claimed_blocks", ())} | {each["device"] for each in state.get("block_openers", ())}
+    named = {mount["device"] for mount in state["mounts"]} | set(state["block_holders"])
+    return named | {*state.get("claimed_blocks", ())} | {opener["device"] for opener in state.get("block_openers", ())}
 
 
 def stands_on(machine: Machine, disk: str) -> dict[str, Node]:
@@ -87,14 +91,14 @@ def _holders(state: HostState, device: str) -> Directory:
 def virtual(machine: Machine) -> dict[str, Node]:
     """Return the device mapper and md devices of the host."""
     state = machine.state
-    found = sorted({name for holders in state["block_holders"].values() for name in holders})
-    return {name: Directory(lambda name=name: stands_on(machine, name)) for name in found}  # type: ignore[misc]
+    devices = sorted({name for holders in state["block_holders"].values() for name in holders})
+    return {name: Directory(lambda name=name: stands_on(machine, name)) for name in devices}  # type: ignore[misc]
 
 
 def claimed(state: HostState, device: str) -> bool:
     """Return whether an exclusive open of a device would end with EBUSY: it, or a partition of it, is claimed."""
     family = {device, *partitions(state, device)}
-    used = {each["device"] for each in state["mounts"]} | {*state.get("claimed_blocks", ())}
+    used = {mount["device"] for mount in state["mounts"]} | {*state.get("claimed_blocks", ())}
     return bool(family & (used | {name for name, holders in state["block_holders"].items() if holders}))
 
 

@@ -53,9 +53,9 @@ def load_module(machine: Machine, name: str) -> bool:
     available = {"nvme", "nvme_core", "pci_stub", *(_vfio_modules(machine))}
     if module not in available:
         return False
-    for each in (*_DEPENDENCIES.get(module, ()), module):
-        if each not in machine.state["modules"]:
-            machine.state["modules"].append(each)
+    for needed in (*_DEPENDENCIES.get(module, ()), module):
+        if needed not in machine.state["modules"]:
+            machine.state["modules"].append(needed)
     return True
 
 
@@ -99,9 +99,9 @@ def _probe(machine: Machine, function: Function, driver: str) -> None:
             raise refuse(errno.EBUSY)
         if function["group"] < 0:  # vfio_noiommu_group_alloc
             function["group"], function["noiommu"] = machine.free_group(), True
-        function["vfio"] = _lowest_free([each["vfio"] for each in machine.state["functions"].values()], 0)
+        function["vfio"] = _lowest_free([other["vfio"] for other in machine.state["functions"].values()], 0)
     else:
-        number = _lowest_free([each["nvme"] for each in machine.state["functions"].values()], 0)
+        number = _lowest_free([other["nvme"] for other in machine.state["functions"].values()], 0)
         uevents.nvme(machine, function, "add", number)
         try:
             _probe_nvme(machine, function)
@@ -181,10 +181,10 @@ def release(machine: Machine, function: Function) -> None:
 
 def new_id(machine: Machine, driver: str, text: str) -> None:
     """Write to ``drivers/<driver>/new_id``: every function of that id, present and future, is now eligible."""
-    found = _NEW_ID.fullmatch(text)
-    if found is None:
+    identifiers = _NEW_ID.fullmatch(text)
+    if identifiers is None:
         raise refuse(errno.EINVAL)
-    identity = f"{int(found[1], 16):04x} {int(found[2], 16):04x}"
+    identity = f"{int(identifiers[1], 16):04x} {int(identifiers[2], 16):04x}"
     known = machine.state["new_ids"].setdefault(driver, [])
     if identity in known:
         raise refuse(errno.EEXIST)
@@ -196,10 +196,10 @@ def new_id(machine: Machine, driver: str, text: str) -> None:
 
 def remove_id(machine: Machine, driver: str, text: str) -> None:
     """Write to ``drivers/<driver>/remove_id``."""
-    found = _NEW_ID.fullmatch(text)
-    if found is None:
+    identifiers = _NEW_ID.fullmatch(text)
+    if identifiers is None:
         raise refuse(errno.EINVAL)
-    identity = f"{int(found[1], 16):04x} {int(found[2], 16):04x}"
+    identity = f"{int(identifiers[1], 16):04x} {int(identifiers[2], 16):04x}"
     known = machine.state["new_ids"].get(driver, [])
     if identity not in known:
         raise refuse(errno.ENODEV)

@@ -23,10 +23,10 @@ _BOOLEANS = {"1": True, "y": True, "on": True, "0": False, "n": False, "of": Fal
 
 def parse_u16(text: str) -> int:
     """Return what kstrtou16 reads: decimal, ``0x`` or octal; EINVAL for anything else, also for more than 65535."""
-    found = _NUMBER.fullmatch(text)
-    if found is None:
+    match = _NUMBER.fullmatch(text)
+    if match is None:
         raise refuse(errno.EINVAL)
-    digits = found[1]
+    digits = match[1]
     base = 16 if digits[:2] in ("0x", "0X") else 8 if digits.startswith("0") and digits != "0" else 10
     number = int(digits, base)
     if number > 0xFFFF:
@@ -96,7 +96,7 @@ def _group(machine: Machine, pf: str, index: int) -> int:
     if index >= 0 and sharing == "pf":
         return functions[pf]["group"]
     if index > 0 and sharing == "vfs":
-        return next(each["group"] for each in functions.values() if each["pf"] == pf and each["index"] == 0)
+        return next(other["group"] for other in functions.values() if other["pf"] == pf and other["index"] == 0)
     return machine.free_group()
 
 
@@ -112,7 +112,7 @@ def disable_vfs(machine: Machine, primary: Primary, *, forced: bool = False) -> 
         controller = machine.controller_of(function)
         offline(machine, primary, controller)
         controller["io"] = None
-    machine.state["holders"] = [each for each in machine.state["holders"] if each["bdf"] not in addresses]
+    machine.state["holders"] = [holder for holder in machine.state["holders"] if holder["bdf"] not in addresses]
     primary["numvfs"] = 0
 
 
@@ -137,7 +137,7 @@ def open_vfio(machine: Machine, bdf: str, *, pid: int, name: str, memory: str) -
     if function["driver"] != VFIO:
         raise refuse(errno.ENOENT)  # there is no /dev/vfio node for it
     reap(machine)
-    if machine.holder(bdf) or any(each["pid"] != pid for each in _group_holders(machine, function)):
+    if machine.holder(bdf) or any(holder["pid"] != pid for holder in _group_holders(machine, function)):
         raise refuse(errno.EBUSY)  # a group is opened by one process
     if not viable(machine, bdf):
         raise refuse(errno.EPERM)
@@ -148,8 +148,8 @@ def open_vfio(machine: Machine, bdf: str, *, pid: int, name: str, memory: str) -
 
 
 def _group_holders(machine: Machine, function: Function) -> Iterator[Holder]:
-    for each in machine.state["functions"].values():
-        holder = machine.holder(each["bdf"]) if each["group"] == function["group"] else None
+    for member in machine.state["functions"].values():
+        holder = machine.holder(member["bdf"]) if member["group"] == function["group"] else None
         if holder is not None:
             yield holder
 
@@ -158,12 +158,12 @@ def viable(machine: Machine, bdf: str) -> bool:
     """Return whether VFIO gives a function's group out: no driver of the host's owns one of it (iommu_group_claim)."""
     with machine.view() as state:
         group = state["functions"][bdf]["group"]
-        return all(each["driver"] != NVME for each in state["functions"].values() if each["group"] == group)
+        return all(member["driver"] != NVME for member in state["functions"].values() if member["group"] == group)
 
 
 def close_vfio(machine: Machine, bdf: str) -> None:
     """Close a function that was opened through VFIO, which resets it too."""
-    machine.state["holders"] = [each for each in machine.state["holders"] if each["bdf"] != bdf]
+    machine.state["holders"] = [holder for holder in machine.state["holders"] if holder["bdf"] != bdf]
     function = machine.state["functions"].get(bdf)
     if function is not None:
         reset_function(machine, function)
@@ -171,7 +171,7 @@ def close_vfio(machine: Machine, bdf: str) -> None:
 
 def reap(machine: Machine) -> None:
     """Close what dead processes had open, as the kernel does when a process ends."""
-    for holder in [each for each in machine.state["holders"] if not alive(each)]:
+    for holder in [holder for holder in machine.state["holders"] if not alive(holder)]:
         close_vfio(machine, holder["bdf"])
         machine.remove_memory(holder["memory"])
 

@@ -27,14 +27,14 @@ class EmulatedSysfs:
     def read(self, path: str) -> str:
         with self._machine.view():
             try:
-                found = look(self._machine, _checked(path))
-                if found is None:
+                entry = look(self._machine, _checked(path))
+                if entry is None:
                     raise refuse(errno.ENOENT)
-                if not isinstance(found.node, Attribute):
+                if not isinstance(entry.node, Attribute):
                     raise refuse(errno.EISDIR)
-                if found.node.read is None:
+                if entry.node.read is None:
                     raise refuse(errno.EACCES)
-                return found.node.read()
+                return entry.node.read()
             except OSError as error:
                 raise open_refused("cannot read", path, error) from error
 
@@ -77,29 +77,29 @@ class EmulatedSysfs:
 
     def _writable(self, path: str, value: str) -> faults.Writer:
         try:
-            found = look(self._machine, path)
-            if found is None:
+            entry = look(self._machine, path)
+            if entry is None:
                 raise refuse(errno.ENOENT)
-            if not isinstance(found.node, Attribute):
+            if not isinstance(entry.node, Attribute):
                 raise refuse(errno.EISDIR)
-            if found.node.write is None or not self._machine.state["options"]["privileged"]:
+            if entry.node.write is None or not self._machine.state["options"]["privileged"]:
                 raise refuse(errno.EACCES)
         except OSError as error:
             raise open_refused(f"cannot write {value!r}", path, error) from error
-        return found.node.write
+        return entry.node.write
 
     def readlink(self, path: str) -> str | None:
         with self._machine.view():
-            found = look(self._machine, _checked(path), follow=False)
-        if found is None or not isinstance(found.node, Link):
+            entry = look(self._machine, _checked(path), follow=False)
+        if entry is None or not isinstance(entry.node, Link):
             return None
-        target = found.node.target  # the kernel's links are relative to where they lie
-        return posixpath.relpath(target, "/" + "/".join(found.path[:-1])) if target.startswith("/") else target
+        target = entry.node.target  # the kernel's links are relative to where they lie
+        return posixpath.relpath(target, "/" + "/".join(entry.path[:-1])) if target.startswith("/") else target
 
     def listdir(self, path: str) -> list[str]:
         with self._machine.view():
-            found = look(self._machine, _checked(path))
-            return found.node.names() if found is not None and isinstance(found.node, Directory) else []
+            entry = look(self._machine, _checked(path))
+            return entry.node.names() if entry is not None and isinstance(entry.node, Directory) else []
 
     def exists(self, path: str) -> bool:
         with self._machine.view():
@@ -107,10 +107,10 @@ class EmulatedSysfs:
 
     def inode(self, path: str) -> int:
         with self._machine.view():
-            found = look(self._machine, _checked(path))
-            if found is None:
+            entry = look(self._machine, _checked(path))
+            if entry is None:
                 raise open_refused("cannot look at", path, refuse(errno.ENOENT))
-            return inode(self._machine, found)
+            return inode(self._machine, entry)
 
     def devices(self, subsystem: str) -> list[str]:
         _checked(subsystem)

@@ -51,7 +51,7 @@ def look(machine: Machine, path: str, *, follow: bool = True) -> Found | None:
         OSError: ELOOP, the links go round in a circle.
     """
     pending = [part for part in reversed(path.split("/")) if part]
-    here: list[str] = []
+    path_parts: list[str] = []
     node: Node = Directory(lambda: _root(machine))
     trail: list[Node] = [node]
     links = 0
@@ -60,36 +60,36 @@ def look(machine: Machine, path: str, *, follow: bool = True) -> Found | None:
         if part == ".":
             continue
         if part == "..":
-            if here:
-                here.pop()
+            if path_parts:
+                path_parts.pop()
                 trail.pop()
             continue
         if not isinstance(trail[-1], Directory):
             return None
-        found = trail[-1].get(part)
-        if found is None:
+        entry = trail[-1].get(part)
+        if entry is None:
             return None
-        if isinstance(found, Link) and (pending or follow):
+        if isinstance(entry, Link) and (pending or follow):
             links += 1
-            if found.target.startswith("/"):  # from the root of this tree
-                here, trail = [], trail[:1]
+            if entry.target.startswith("/"):  # from the root of this tree
+                path_parts, trail = [], trail[:1]
             if links > _MAX_LINKS:
                 raise drivers.refuse(errno.ELOOP)
-            pending.extend(piece for piece in reversed(found.target.split("/")) if piece)
+            pending.extend(piece for piece in reversed(entry.target.split("/")) if piece)
             continue
-        here.append(part)
-        trail.append(found)
-    return Found(trail[-1], tuple(here))
+        path_parts.append(part)
+        trail.append(entry)
+    return Found(trail[-1], tuple(path_parts))
 
 
-def inode(machine: Machine, found: Found) -> int:
+def inode(machine: Machine, place: Found) -> int:
     """Return a number that a place keeps for as long as the device it belongs to exists."""
-    for position, part in enumerate(found.path):
+    for position, part in enumerate(place.path):
         function = machine.state["functions"].get(part)
         if function is not None:
-            rest = "/".join(found.path[position + 1 :])
+            rest = "/".join(place.path[position + 1 :])
             return function["inode"] if not rest else crc32(f"{function['inode']}/{rest}".encode()) | 1 << 33
-    return crc32("/".join(found.path).encode()) | 1 << 32
+    return crc32("/".join(place.path).encode()) | 1 << 32
 
 
 def _root(machine: Machine) -> dict[str, Node]:
@@ -113,17 +113,19 @@ def _devices(machine: Machine) -> dict[str, Node]:
 
 def _subsystems(machine: Machine) -> dict[str, Node]:
     """Return the subsystems of the controllers that the kernel drives, with the disks that hang below them."""
-    found: dict[str, dict[str, Node]] = {}
-    for bdf, each in machine.state["functions"].items():
-        if each["nvme"] >= 0:
-            entries = found.setdefault(f"nvme-subsys{disks.subsystem(machine, each)}", {})
-            entries[f"nvme{each['nvme']}"] = Link(f"/{device_path(bdf, each['pf'])}/nvme/nvme{each['nvme']}")
-    for name, each in disks.heads(machine).items():
-        row = machine.generation(machine.primary_of(each))
-        spec = next(one for one in row.namespaces if name.endswith(f"n{one.nsid}"))
-        entries = found[f"nvme-subsys{disks.subsystem(machine, each)}"]
-        entries[name] = Directory(partial(block, machine, each, row, name, spec))
-    return {name: Directory(partial(dict, entries)) for name, entries in found.items()}
+    subsystems: dict[str, dict[str, Node]] = {}
+    for bdf, function in machine.state["functions"].items():
+        if function["nvme"] >= 0:
+            entries = subsystems.setdefault(f"nvme-subsys{disks.subsystem(machine, function)}", {})
+            entries[f"nvme{function['nvme']}"] = Link(
+                f"/{device_path(bdf, function['pf'])}/nvme/nvme{function['nvme']}"
+            )
+    for name, function in disks.heads(machine).items():
+        row = machine.generation(machine.primary_of(function))
+        spec = next(namespace for namespace in row.namespaces if name.endswith(f"n{namespace.nsid}"))
+        entries = subsystems[f"nvme-subsys{disks.subsystem(machine, function)}"]
+        entries[name] = Directory(partial(block, machine, function, row, name, spec))
+    return {name: Directory(partial(dict, entries)) for name, entries in subsystems.items()}
 
 
 def _bus_pci(machine: Machine) -> dict[str, Node]:
@@ -149,7 +151,8 @@ def _bus_pci(machine: Machine) -> dict[str, Node]:
 
 def _all_devices(machine: Machine) -> dict[str, Node]:
     links: dict[str, Node] = {
-        bdf: Link(f"../../../{device_path(bdf, each['pf'])}") for bdf, each in machine.state["functions"].items()
+        bdf: Link(f"../../../{device_path(bdf, function['pf'])}")
+        for bdf, function in machine.state["functions"].items()
     }
     for pf in machine.state["primaries"]:
         links[root_port(pf)] = Link(f"../../../devices/pci0000:00/{root_port(pf)}")
@@ -168,9 +171,9 @@ def _driver(machine: Machine, name: str) -> dict[str, Node]:
     }
     if name != "pcieport":
         entries["module"] = Link(f"../../../../module/{name.replace('-', '_')}")
-    for bdf, each in machine.state["functions"].items():
-        if each["driver"] == name:
-            entries[bdf] = Link(f"../../../../{device_path(bdf, each['pf'])}")
+    for bdf, function in machine.state["functions"].items():
+        if function["driver"] == name:
+            entries[bdf] = Link(f"../../../../{device_path(bdf, function['pf'])}")
     return entries
 
 
@@ -189,9 +192,9 @@ def _root_port(machine: Machine, pf: str) -> dict[str, Node]:
         "driver": Link("../../../bus/pci/drivers/pcieport"),
         "subsystem": Link("../../../bus/pci"),
     }
-    for bdf, each in machine.state["functions"].items():
-        if each["pf"] == pf:
-            entries[bdf] = Directory(partial(function_directory, machine, each))
+    for bdf, function in machine.state["functions"].items():
+        if function["pf"] == pf:
+            entries[bdf] = Directory(partial(function_directory, machine, function))
     return entries
 
 
@@ -219,22 +222,22 @@ def _iommu_units(machine: Machine) -> dict[str, Node]:
 def _links_of(machine: Machine, kind: str, depth: int = 2) -> dict[str, Node]:
     up = "../" * depth
     links: dict[str, Node] = {}
-    for bdf, each in machine.state["functions"].items():
-        base = f"{up}{device_path(bdf, each['pf'])}"
-        if kind == "nvme" and each["nvme"] >= 0:
-            links[f"nvme{each['nvme']}"] = Link(f"{base}/nvme/nvme{each['nvme']}")
-        elif kind == "block" and each["nvme"] >= 0:
-            for nsid in disks.attached(machine, each):
-                name = disks.entry_name(machine, each, nsid)
-                links[name] = Link(f"{base}/nvme/nvme{each['nvme']}/{name}")
-        elif kind == "vfio-dev" and each["vfio"] >= 0 and machine.vfio_devices:
-            links[f"vfio{each['vfio']}"] = Link(f"{base}/vfio-dev/vfio{each['vfio']}")
-        elif kind == "vfio" and each["vfio"] >= 0:
-            links[vfio_group(each)] = Link(f"{up}devices/virtual/vfio/{vfio_group(each)}")
+    for bdf, function in machine.state["functions"].items():
+        base = f"{up}{device_path(bdf, function['pf'])}"
+        if kind == "nvme" and function["nvme"] >= 0:
+            links[f"nvme{function['nvme']}"] = Link(f"{base}/nvme/nvme{function['nvme']}")
+        elif kind == "block" and function["nvme"] >= 0:
+            for nsid in disks.attached(machine, function):
+                name = disks.entry_name(machine, function, nsid)
+                links[name] = Link(f"{base}/nvme/nvme{function['nvme']}/{name}")
+        elif kind == "vfio-dev" and function["vfio"] >= 0 and machine.vfio_devices:
+            links[f"vfio{function['vfio']}"] = Link(f"{base}/vfio-dev/vfio{function['vfio']}")
+        elif kind == "vfio" and function["vfio"] >= 0:
+            links[vfio_group(function)] = Link(f"{up}devices/virtual/vfio/{vfio_group(function)}")
     if kind == "block":
         links |= {name: Link(f"/{disks.VIRTUAL}/block/{name}") for name in disks.virtual(machine)}
-        for name, each in disks.heads(machine).items():
-            place = f"nvme-subsystem/nvme-subsys{disks.subsystem(machine, each)}"
+        for name, function in disks.heads(machine).items():
+            place = f"nvme-subsystem/nvme-subsys{disks.subsystem(machine, function)}"
             links[name] = Link(f"/{disks.VIRTUAL}/{place}/{name}")
     return links
 
@@ -246,17 +249,17 @@ def vfio_group(function: Function) -> str:
 
 def _iommu_groups(machine: Machine) -> dict[str, Node]:
     groups: dict[str, Node] = {}
-    for each in machine.state["functions"].values():
-        if each["group"] >= 0:
-            groups[str(each["group"])] = Directory(partial(_iommu_group, machine, each["group"]))
+    for function in machine.state["functions"].values():
+        if function["group"] >= 0:
+            groups[str(function["group"])] = Directory(partial(_iommu_group, machine, function["group"]))
     return groups
 
 
 def _iommu_group(machine: Machine, group: int) -> dict[str, Node]:
     members: dict[str, Node] = {
-        bdf: Link(f"../../../../{device_path(bdf, each['pf'])}")
-        for bdf, each in machine.state["functions"].items()
-        if each["group"] == group
+        bdf: Link(f"../../../../{device_path(bdf, function['pf'])}")
+        for bdf, function in machine.state["functions"].items()
+        if function["group"] == group
     }
     entries: dict[str, Node] = {"devices": Directory(lambda: members), "reserved_regions": constant("")}
     if any(machine.state["functions"][bdf].get("noiommu") for bdf in members):

@@ -60,10 +60,10 @@ def parse(text: str) -> Fault:
     Raises:
         UsageError: the line makes no sense.
     """
-    found = _LINE.fullmatch(text)
-    if found is None:
+    match = _LINE.fullmatch(text)
+    if match is None:
         raise _bad(text, "it is not WHERE[#N][*TIMES]=ACTION[:VALUE]")
-    where, place, number, times, action, value = found.groups()
+    where, place, number, times, action, value = match.groups()
     opcode, _, select = (place or "").partition("/") if where == "admin" else ("", "", "")
     if action not in _NEEDS_VALUE | _WITHOUT_VALUE or (action in _NEEDS_VALUE) != bool(value):
         raise _bad(text, f"there is no action {action!r} like that")

@@ -60,8 +60,8 @@ class StateFiles:
             self._close(name)
 
     def _descriptor(self, name: str, flags: int = 0) -> int:
-        found = self._descriptors.get(name)
-        return self._open(name, flags) if found is None else found
+        descriptor = self._descriptors.get(name)
+        return self._open(name, flags) if descriptor is None else descriptor
 
     def _open(self, name: str, flags: int) -> int:
         if len(self._descriptors) >= _OPEN:

@@ -122,9 +122,9 @@ class Machine:
         Raises:
             KeyError: it is not a secondary of this primary.
         """
-        found = primary["secondaries"].get(str(cntlid))
-        if found is not None:
-            return found
+        secondary = primary["secondaries"].get(str(cntlid))
+        if secondary is not None:
+            return secondary
         vfn = cntlid - primary["first_cntlid"]
         if not 1 <= vfn <= self.generation(primary).max_vfs:
             raise KeyError(cntlid)
@@ -158,7 +158,7 @@ class Machine:
 
     def free_group(self) -> int:
         """Return the lowest number, from 1, that no IOMMU group has."""
-        taken = {each["group"] for each in self.state["functions"].values()}
+        taken = {function["group"] for function in self.state["functions"].values()}
         return next(number for number in range(1, len(taken) + 3) if number not in taken)
 
     @property
@@ -219,8 +219,8 @@ class Machine:
             named = {
                 name
                 for primary in state["primaries"].values()
-                for each in primary["secondaries"].values()
-                for name in (each["vendor"], each["transfer"]["file"] if each["transfer"] else "")
+                for secondary in primary["secondaries"].values()
+                for name in (secondary["vendor"], secondary["transfer"]["file"] if secondary["transfer"] else "")
             }
             for name in self._doomed:
                 if name not in named:

@@ -35,7 +35,7 @@ def tell(directory: Path, said: Sequence[dict[str, Any]]) -> None:
         names = [name for name in os.listdir(directory) if name.endswith(".pipe")]  # noqa: PTH208 - names, not paths
     except FileNotFoundError:
         return
-    lines = [json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in said]
+    lines = [json.dumps(message, separators=(",", ":")).encode() + b"\n" for message in said]
     for name in names:
         path = directory / name
         try:

@@ -157,8 +157,8 @@ class LocalHost:
         if not _MODULE_NAME.fullmatch(name):
             raise MalformedError(f"not a module's name: {name!r}")
         module = name.replace("-", "_")
-        there = (f"module/{module}", f"bus/pci/drivers/{name}", f"bus/pci/drivers/{module}")
-        if any(self._sysfs.exists(path) for path in there):
+        places = (f"module/{module}", f"bus/pci/drivers/{name}", f"bus/pci/drivers/{module}")
+        if any(self._sysfs.exists(path) for path in places):
             return
         if not processes.privileged(self._proc):
             raise PermissionDeniedError(

@@ -20,17 +20,17 @@ def words(module: Any, *verb: str, names: Sequence[str] = (), **options: Any) ->
 
     Whatever somebody wrote into an inventory stays a name, or the value of one option: ``--yes`` is agreed to nowhere.
     """
-    found = [module.params["executable"]]
+    command = [module.params["executable"]]
     if module.params.get("host"):
-        found += ["--host", module.params["host"]]
-    found += verb
+        command += ["--host", module.params["host"]]
+    command += verb
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
         if value is True:
-            found.append(flag)
+            command.append(flag)
         elif value is not None and value is not False:
-            found.append(f"{flag}={value}")
-    return [*found, "--json", *(["--", *names] if names else [])]
+            command.append(f"{flag}={value}")
+    return [*command, "--json", *(["--", *names] if names else [])]
 
 
 def cntlid(module: Any, text: str) -> str:
@@ -106,7 +106,7 @@ def prepare(module_type: Any, side: str) -> None:
         changed=changed_by(document),
         diff=diff_of(document),
         nvmelm=document,
-        controllers=[one for one in picture.get("secondaries", []) if one["present"]],
+        controllers=[secondary for secondary in picture.get("secondaries", []) if secondary["present"]],
     )
 
 
@@ -129,14 +129,14 @@ def changed_by(document: dict[str, Any]) -> bool:
 
 def _document(text: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
+        document = json.loads(text)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return document if isinstance(document, dict) else None
 
 
 def _told(document: dict[str, Any]) -> str:
     """Return nvmelm's three lines as one: what happened, why, what to do next."""
     parts = [document.get("message", ""), document.get("cause", "")]
-    told = ": ".join(part for part in parts if part)
-    return f"{told}. Next: {document['fix']}" if told and document.get("fix") else told
+    sentence = ": ".join(part for part in parts if part)
+    return f"{sentence}. Next: {document['fix']}" if sentence and document.get("fix") else sentence

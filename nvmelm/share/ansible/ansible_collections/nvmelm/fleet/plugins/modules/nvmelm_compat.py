@@ -78,7 +78,7 @@ def main() -> None:
     verdict = nvmelm.run(module, command, changes=False, good=(0, _INCOMPATIBLE))
     fits = bool(verdict.get("compatible"))
     if not fits and asked["fail_when_incompatible"]:
-        blocking = [one["message"] for one in verdict.get("reasons", []) if one["severity"] == "blocks"]
+        blocking = [reason["message"] for reason in verdict.get("reasons", []) if reason["severity"] == "blocks"]
         module.fail_json(msg="; ".join(blocking) or "not compatible", compatible=False, nvmelm=verdict)
     module.exit_json(changed=False, compatible=fits, nvmelm=verdict)
 

@@ -55,12 +55,12 @@ def main() -> None:
     names = module.params["pf"]
     if names is None:
         listed = nvmelm.run(module, nvmelm.words(module, "list"), changes=False)
-        names = [one["address"] for one in listed["primaries"]]
+        names = [primary["address"] for primary in listed["primaries"]]
     pictures = [nvmelm.run(module, nvmelm.words(module, "show", names=[name]), changes=False) for name in names]
-    found: dict[str, Any] = {"primaries": {one["primary"]["address"]: one for one in pictures}}
+    facts: dict[str, Any] = {"primaries": {picture["primary"]["address"]: picture for picture in pictures}}
     if module.params["check"]:
-        found["check"] = nvmelm.run(module, nvmelm.words(module, "host", "check"), changes=False, good=(0, _NOT_READY))
-    module.exit_json(changed=False, ansible_facts={"nvmelm": found})
+        facts["check"] = nvmelm.run(module, nvmelm.words(module, "host", "check"), changes=False, good=(0, _NOT_READY))
+    module.exit_json(changed=False, ansible_facts={"nvmelm": facts})
 
 
 if __name__ == "__main__":
