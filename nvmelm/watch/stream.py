@@ -1,7 +1,8 @@
 """One stream: uevents as they come, what looks find different, and what was lost, each line with the next number.
 
 The main thread only waits, numbers and writes. A reader that does not read holds it up; then uevents are lost in the
-kernel's buffer, and that is said when it goes on.
+kernel's buffer, and that is said when it goes on. A reader that leaves ends the stream, also while there is nothing to
+write: the kernel marks the writing end of a pipe or socket whose reader has closed it (POLLERR, POLLHUP; poll(2)).
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class WatchStream:
         every_s: seconds between two glances at the Secondary Controller Lists.
         programs: runs a program for each line.
         metrics_file: where the numbers for Prometheus are kept.
+        output: the descriptor that ``write`` writes to, if it has one; its reader's end is noticed there.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class WatchStream:
         every_s: float,
         programs: Programs | None = None,
         metrics_file: Path | None = None,
+        output: int | None = None,
     ) -> None:
         self._host = host
+        self._output = output
         self._write = write
         self._every_s = every_s
         self._programs = programs
@@ -133,6 +137,8 @@ class WatchStream:
         waiting = select.poll()
         waiting.register(uevents.fileno(), select.POLLIN)
         waiting.register(waker.fileno(), select.POLLIN)
+        if self._output is not None:
+            waiting.register(self._output, 0)  # errors and hang-ups are told unasked; a file and /dev/null have none
         while True:
             more = self._take_uevents(uevents, looking)
             self._take_found()
@@ -146,7 +152,9 @@ class WatchStream:
                 self._metrics(force=True)
                 return "count"
             if not more:
-                waiting.poll(_milliseconds(end))
+                ready = dict(waiting.poll(_milliseconds(end)))
+                if self._output in ready:
+                    return "nobody"
                 waker.rest()
 
     def _over(self, came: list[int], end: float | None) -> str:

@@ -44,7 +44,7 @@ class Aside:
         Raises:
             OSError: of a stream in memory.
         """
-        number = _number(stream)
+        number = number_of(stream)
         if stream is not None and number is None:
             stream.write(text)
             stream.flush()
@@ -95,7 +95,8 @@ class Aside:
             return None
 
 
-def _number(stream: TextIO | None) -> int | None:
+def number_of(stream: TextIO | None) -> int | None:
+    """Return the descriptor behind a stream; None when it is closed or in memory."""
     if stream is None:
         return None
     try:

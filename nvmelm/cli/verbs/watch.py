@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nvmelm.cli.frame import render
+from nvmelm.cli.frame.aside import number_of
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Run, verb
 from nvmelm.errors import ExitCode, UsageError
@@ -52,7 +53,14 @@ def watch(
     require_privilege(host)
     programs = Programs(words, run.say) if words is not None else None
     people = render.is_terminal(sys.stdout) and not run.settings.json
-    stream = WatchStream(host, _tell if people else _write, every_s=every, programs=programs, metrics_file=metrics)
+    stream = WatchStream(
+        host,
+        _tell if people else _write,
+        every_s=every,
+        programs=programs,
+        metrics_file=metrics,
+        output=number_of(sys.stdout),
+    )
     why = stream.run(count=count, seconds=seconds)
     return int(ExitCode.INTERRUPTED if why == "interrupted" else ExitCode.DONE)
 

@@ -8,12 +8,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -158,6 +159,29 @@ def test_a_reader_that_leaves_ends_it(host: EmulatedHost) -> None:
     done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=30)
     assert json.loads(done.stdout)["kind"] == "started"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
+def test_a_reader_that_leaves_a_quiet_host_ends_it(host: EmulatedHost, kind: str) -> None:
+    pairs: dict[str, Callable[[], tuple[int, int]]] = {"pipe": os.pipe, "socket": _sockets, "terminal": os.openpty}
+    reading, writing = pairs[kind]()
+    words = [NVMELM, "--host", host.name, "watch", "--every", "3600"]
+    process = subprocess.Popen(words, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    try:
+        with os.fdopen(reading, "rb", buffering=0) as lines:
+            for _ in range(2):  # that it began, and the one function; then nothing more happens here
+                assert lines.readline()
+        assert process.communicate(timeout=20)[1] == ""
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _sockets() -> tuple[int, int]:
+    ours, its = socket.socketpair()
+    return ours.detach(), its.detach()
 
 
 def test_it_can_end_by_itself(host: EmulatedHost) -> None:
