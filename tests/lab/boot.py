@@ -49,6 +49,7 @@ _MASKED = (
     *("systemd-tmpfiles-setup.service", "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service"),
     *("systemd-random-seed.service", "systemd-binfmt.service", "proc-sys-fs-binfmt_misc.automount"),
     *("systemd-sysusers.service", "systemd-machine-id-commit.service", "kmod-static-nodes.service"),
+    "apparmor.service",  # compiles every profile, which takes minutes under emulation
     *("sys-fs-fuse-connections.mount", "sys-kernel-config.mount", "sys-kernel-tracing.mount"),
 )
 _ENABLED = ("nvmelm-boot.service", "libvirtd.service", "lab-basic.service")
