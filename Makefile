@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 LAB    := $(VENV)/.ready-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers format lab lab-linux lab-qemu lab-vmm bench fixtures schemas pages site man deb clean
+.PHONY: help demo test check lint types layers format lab lab-linux lab-qemu lab-vmm matrix bench fixtures schemas pages site man deb clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ lab-qemu: ## a QEMU for the lab whose controllers can migrate; then make lab QEM
 lab-vmm: ## a stock QEMU >= 8.1 beside the installed one, as the VMM of VMs that move
 	@$(PYTHON) -m tests.lab.qemu.vmm
 
+matrix: $(LAB) ## the lab on Linux 6.1, 6.12 and the newest, with QEMU 7.2, 10.0 and the newest (CELLS=… for some; hours)
+	@$(BIN)/python -m tests.lab.matrix $(CELLS)
+
 bench: $(LAB) ## what it costs, side by side with what a user would use instead
 	@$(BIN)/python -m tests.bench
 
@@ -72,7 +75,7 @@ deb: $(READY) ## build a Debian package into dist/, with everything where it bel
 	@$(BIN)/python .ci/debian.py dist
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .lab .lab-qemu .lab-vmm .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .lab .lab-qemu .lab-vmm .lab-matrix .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 
 $(PLAIN): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; PYTHON=… names another Python >= 3.11" >&2; exit 1; }

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.lab.qemu.apt import AptError, configured_mirrors, private_apt
+from tests.lab.qemu.apt import AptError, configured_mirrors, private_apt, run, unpack
 
 DIRECTORY = Path(".lab-vmm")
 BINARY = "qemu-system-x86_64"
@@ -41,28 +41,24 @@ def version_of(qemu: str | Path) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def unpack(into: Path) -> Path:
+def fetch(into: Path) -> Path:
     """Fetch the packages and unpack them; return the root of their files.
 
     Raises:
         AptError: no mirror has them, or they cannot be fetched or unpacked.
     """
-    root, parts = into / "root", into / "root.parts"
+    root = into / "root"
     if root.exists():
         return root
     releases = [mirror for mirror in configured_mirrors() if "-" not in mirror.release]
     backports = [mirror._replace(release=mirror.release + BACKPORTS) for mirror in releases]
     apt = private_apt(into / "apt", "deb", backports)
-    _run(["apt-get", *apt, "update", "-qq"])
+    run(["apt-get", *apt, "update", "-qq"])
     downloads = (into / "apt/packages").absolute()
     shutil.rmtree(downloads, ignore_errors=True)
     downloads.mkdir(parents=True)
-    _run(["apt-get", *apt, "download", "-qq", *_available(apt)], downloads)
-    shutil.rmtree(parts, ignore_errors=True)
-    for package in sorted(downloads.glob("*.deb")):
-        _run(["dpkg-deb", "-x", str(package), str(parts)])
-    parts.rename(root)
-    return root
+    run(["apt-get", *apt, "download", "-qq", *_available(apt)], downloads)
+    return unpack(list(downloads.glob("*.deb")), root)
 
 
 def write_starter(into: Path, root: Path) -> Path:
@@ -95,7 +91,7 @@ def provide(into: Path = DIRECTORY) -> Path:
         starter.unlink(missing_ok=True)
         starter.symlink_to(installed)
         return starter
-    starter = write_starter(into, unpack(into))
+    starter = write_starter(into, fetch(into))
     if version_of(starter) < LEAST:
         raise AptError(f"{starter} does not start, or is older than {'.'.join(map(str, LEAST))}: try it by hand")
     return starter
@@ -109,12 +105,6 @@ def _available(apt: list[str]) -> list[str]:
     if PACKAGES[0] not in newest:
         raise AptError(f"no configured mirror has backports with {PACKAGES[0]}")
     return sorted(newest.values())
-
-
-def _run(words: list[str], directory: Path | None = None) -> None:
-    done = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise AptError(f"{words[0]} ended with {done.returncode}:\n{done.stderr.strip()}")
 
 
 def main() -> int:
