@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 
+from nvmelm.errors import UsageError
+
 _SPAN = re.compile(r"([0-9]{1,6})(s|min|h|d)?")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_CNTLID = re.compile(r"0[xX][0-9a-fA-F]{1,4}|[0-9a-fA-F]{1,4}[hH]|[0-9]{1,5}")
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 
@@ -40,3 +43,16 @@ def span_seconds(text: str) -> int | None:
     """Return a time span, ``90``, ``90s``, ``15min``, ``8h`` or ``2d``, in seconds; None for 0 and any other text."""
     match = _SPAN.fullmatch(text)
     return int(match[1]) * _SECONDS[match[2] or "s"] or None if match else None
+
+
+def parse_cntlid(text: str) -> int:
+    """Read a controller id: ``0x0041``, ``41h`` or ``65``.
+
+    Raises:
+        UsageError: not a controller id, 0 to 0xFFEF (the ids above are reserved).
+    """
+    if _CNTLID.fullmatch(text):
+        value = int(text[:-1], 16) if text[-1] in "hH" else int(text, 0 if text[:2] in ("0x", "0X") else 10)
+        if value <= 0xFFEF:
+            return value
+    raise UsageError(f"{text!r} is not a controller id", fix="write it like 0x0041; nvmelm secondary list shows them")

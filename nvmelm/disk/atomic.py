@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +57,7 @@ class AtomicFile:
         return os.open(self._temporary, flags | os.O_CREAT | os.O_EXCL, 0o600)
 
     def _spare_name(self) -> Path:
-        return self.path.parent / f".{self.path.name[:200]}.{secrets.token_hex(8)}.new"
+        return self.path.parent / f".{self.path.name[:200]}.{os.urandom(8).hex()}.new"
 
     def write(self, data: Buffer) -> None:
         """Append bytes; HostError when the disk is full."""
@@ -213,7 +212,7 @@ def unnamed_file(directory: Path) -> int:
         except OSError as error:
             if error.errno not in _NO_TMPFILE:
                 raise
-        path = directory / f".{secrets.token_hex(8)}.new"
+        path = directory / f".{os.urandom(8).hex()}.new"
         descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         path.unlink()
         return descriptor

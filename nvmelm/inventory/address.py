@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from nvmelm.errors import UsageError
-from nvmelm.inventory.find import parse_cntlid
-from nvmelm.numbers import decimal
+from nvmelm.numbers import decimal, parse_cntlid
 
 #: The last @ parts the user from the host, as ssh has it: directories call their users name@domain.
 _URL = re.compile(r"ssh://(?:([^/]*)@)?(\[[^\]/]*\]|[^:/@]*)(?::([^/]*))?(?:/(.*))?", re.DOTALL)

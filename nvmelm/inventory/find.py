@@ -14,10 +14,10 @@ from nvmelm.errors import ExitCode, HostError, NotReadyError, NvmelmError, Usage
 from nvmelm.host import AdminQueue, Host
 from nvmelm.inventory import pci
 from nvmelm.inventory.pci import Bdf
+from nvmelm.numbers import parse_cntlid
 from nvmelm.wire.identify import IdentifyController
 
 _NODE = re.compile(r"nvme[0-9]{1,9}")
-_CNTLID = re.compile(r"0[xX][0-9a-fA-F]{1,4}|[0-9a-fA-F]{1,4}[hH]|[0-9]{1,5}")
 
 
 class PrimaryRef(NamedTuple):
@@ -88,19 +88,6 @@ def _node(host: Host, text: str) -> str | None:
         cause = "a controlled function takes no part in its own migration; everything is asked of its PF"
         raise UsageError(f"{address} is a VF, not a controlling function", cause=cause, fix=f"name its PF, {parent}")
     return pci.nvme_controller(host.sysfs, address)
-
-
-def parse_cntlid(text: str) -> int:
-    """Read a controller id: ``0x0041``, ``41h`` or ``65``.
-
-    Raises:
-        UsageError: not a controller id, 0 to 0xFFEF (the ids above are reserved).
-    """
-    if _CNTLID.fullmatch(text):
-        value = int(text[:-1], 16) if text[-1] in "hH" else int(text, 0 if text[:2] in ("0x", "0X") else 10)
-        if value <= 0xFFEF:
-            return value
-    raise UsageError(f"{text!r} is not a controller id", fix="write it like 0x0041; nvmelm secondary list shows them")
 
 
 def find_function(host: Host, text: str) -> tuple[PrimaryRef, Bdf | int]:

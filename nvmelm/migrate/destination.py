@@ -42,7 +42,7 @@ from nvmelm.migrate.link.messages import greet, send
 from nvmelm.migrate.link.streams import Rehearsal
 from nvmelm.migrate.loading import Loading
 from nvmelm.migrate.queues import require_none
-from nvmelm.migrate.recovery.settle import answer_other_host
+from nvmelm.migrate.recovery.asking import answer_other_host
 from nvmelm.ownership.sessions import Record, Sessions, Side, State, new_record
 from nvmelm.prepare import guards
 from nvmelm.prepare.kept import Kept

@@ -17,7 +17,6 @@ from nvmelm.errors import MalformedError, SourceGaveUpError
 from nvmelm.inventory import state_reader
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture
-from nvmelm.inventory.state_reader import WORTH_A_THREAD_S
 from nvmelm.migrate.link import messages
 from nvmelm.migrate.link.frames import DATA, Frame, Link
 from nvmelm.migrate.link.messages import send
@@ -26,6 +25,7 @@ from nvmelm.ownership.sessions import Moving
 from nvmelm.process.interrupts import begin, held_back
 from nvmelm.state import restore as state_restore
 from nvmelm.state.image.stream import Receive, StreamedImage, TailDigest
+from nvmelm.state.read_ahead import WORTH_A_THREAD_S
 from nvmelm.wire.layout import Buffer
 from nvmelm.wire.migration import KNOWN_VERSION, NvmeStateHeader
 

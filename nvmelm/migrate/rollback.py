@@ -25,7 +25,7 @@ from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.link import messages
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.messages import send
-from nvmelm.migrate.recovery.settle import ask_other_host
+from nvmelm.migrate.recovery.asking import ask_other_host
 from nvmelm.migrate.recovery.standing import DRIVEN, Standing, look, not_whole
 from nvmelm.migrate.request import Measured
 from nvmelm.ownership.sessions import Record, Sessions, State

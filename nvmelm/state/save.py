@@ -15,9 +15,10 @@ from uuid import UUID, uuid4
 from nvmelm import __version__
 from nvmelm.errors import ImageError, MalformedError, NotReadyError, NotSupportedError, UsageError
 from nvmelm.host import AdminQueue, Progress
-from nvmelm.inventory.state_reader import ReadAhead, StateReader, transfer_limit
+from nvmelm.inventory.state_reader import StateReader, transfer_limit
 from nvmelm.state.image.digest import SHA256
 from nvmelm.state.image.format import MAX_STATE_BYTES, ImageHeader, ImageSource, ImageWriter, Proof, Sink
+from nvmelm.state.read_ahead import ReadAhead
 from nvmelm.wire.formats import StateFormats
 from nvmelm.wire.migration import KNOWN_VERSION, ControllerStateHeader, NvmeStateHeader
 

@@ -59,7 +59,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Migrate": {
         "migrate": Entry("migrate.verb", "Step 6 on two hosts: move controlled functions.", verb="migrate"),
         "state": Entry("state", "suspend, resume, save, restore, show: a controller's state."),
-        "recover": Entry("release", "What was left unfinished, and finish or undo it.", verb="recover"),
+        "recover": Entry("recovery", "What was left unfinished, and finish or undo it.", verb="recover"),
         "serve": Entry("serve", "The other end of migrate, started by it through ssh.", verb="serve"),
     },
     "Compatibility": {

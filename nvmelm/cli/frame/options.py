@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from nvmelm.cli.frame.parser import VerbGroup
-from nvmelm.numbers import span_seconds
+from nvmelm.numbers import parse_cntlid, span_seconds
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -43,13 +43,7 @@ VfList = Annotated[list[str], typer.Argument(metavar="VF...", show_default=False
 Vf = Annotated[str, typer.Argument(metavar="VF", show_default=False, help="A PCI address, or PF/CNTLID.")]
 
 
-def _read_cntlid(text: str) -> int:
-    from nvmelm.inventory.find import parse_cntlid  # here: help and usage errors need no commands
-
-    return parse_cntlid(str(text))
-
-
-CNTLID: dict[str, Any] = {"metavar": "CNTLID", "show_default": False, "parser": _read_cntlid}
+CNTLID: dict[str, Any] = {"metavar": "CNTLID", "show_default": False, "parser": parse_cntlid}
 Cntlid = Annotated[int, typer.Argument(**CNTLID, help="Controller identifier: 0x0041, 65 or 41h.")]
 CntlidList = Annotated[
     list[int], typer.Argument(**CNTLID | {"metavar": "CNTLID..."}, help="Controller identifiers: 0x0041, 65 or 41h.")

@@ -13,6 +13,8 @@ from typing import Any, get_args, get_origin
 
 from typer.core import TyperCommand, TyperGroup
 
+from nvmelm.numbers import decimal
+
 
 class Sparing:
     """A command that reads text, paths, whole numbers and nothing at all itself; the rest goes the parser's own way."""
@@ -65,8 +67,6 @@ def _read(value: Any, annotation: Any, info: Any) -> Any:
 
 
 def _bounded(text: str, info: Any) -> int:
-    from nvmelm.numbers import decimal  # help reads no numbers
-
     number = decimal(text, most=_U64)
     if number is None or not _in_bounds(number, info):
         raise ValueError(text)

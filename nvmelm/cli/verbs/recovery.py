@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from nvmelm.cli.frame.callouts import points_of
-from nvmelm.cli.frame.run import Run
-from nvmelm.errors import UncertainError, UsageError
+import typer
+
+from nvmelm.cli.frame.callouts import CalloutDirectory, points_of
+from nvmelm.cli.frame.options import Program, Rsh, group
+from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.cli.views import changes
+from nvmelm.errors import ExitCode, UncertainError, UsageError
 from nvmelm.inventory.address import Address
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.remote import connected
@@ -19,6 +23,15 @@ from nvmelm.migrate.recovery import sessions
 from nvmelm.ownership.sessions import Record
 from nvmelm.prepare import recover as runs
 from nvmelm.prepare.recover import RecoverReport, SessionView
+
+app = group("Back to what was there before.")
+
+Take = Annotated[str | None, typer.Option("--take", metavar="SESSION", help="Run its controllers here, on your word.")]
+GiveUp = Annotated[
+    str | None, typer.Option("--give-up", metavar="SESSION", help="Never run its controllers here, on your word.")
+]
+Peer = Annotated[str, typer.Option("--peer", metavar="URL", help="Where the other host is, ssh://[user@]HOST[:port].")]
+Alone = Annotated[bool, typer.Option("--alone", help="Do not ask the other host.")]
 
 
 class Ways(NamedTuple):
@@ -33,7 +46,26 @@ class Ways(NamedTuple):
     callouts: Path | None
 
 
-def recover(run: Run, ways: Ways, *, finish: bool) -> RecoverReport:
+@verb(app, "recover", changes=True)
+def recover(
+    run: Run,
+    finish: Annotated[bool, typer.Option("--finish", help="Finish what was begun instead of undoing it.")] = False,
+    take: Take = None,
+    give_up: GiveUp = None,
+    peer: Peer = "",
+    rsh: Rsh = "",
+    program: Program = "nvmelm",
+    alone: Alone = False,
+    callouts: CalloutDirectory = None,
+) -> Answer:
+    """Show what was left unfinished on this host, and undo it, or finish it; ask the other host about migrations."""
+    ways = Ways(take, give_up, peer, rsh, program, alone, callouts)
+    report = recover_all(run, ways, finish=finish)
+    undecided = any(not one.resolved for one in report.sessions) and not report.dry_run
+    return Answer(report, lambda: changes.recover(report), ExitCode.UNCERTAIN if undecided else ExitCode.DONE)
+
+
+def recover_all(run: Run, ways: Ways, *, finish: bool) -> RecoverReport:
     """Decide what is unfinished on this host, or show it.
 
     Raises:

@@ -3,7 +3,8 @@
 ::
 
     sessions  every session of this host that is not over, what it means, and its end
-    settle    both hosts say what they have written, and that decides
+    asking    both hosts say what they have written
+    settle    what that decides, and the acts
     standing  does the copy still stand? As the device says: what a record can only claim
 
 A failure while both hosts still talk is :mod:`nvmelm.migrate.rollback`; runs of verbs that were left unfinished on one

@@ -24,7 +24,6 @@ from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.recovery.settle import (
     BEFORE,
     as_sentence,
-    ask_other_host,
     finish_source,
     put_back,
     require_copy,
@@ -232,6 +231,8 @@ def _ask(record: Record, means: Means) -> _Answer:
     """
     if means.connect is None:
         return _Answer(None, silent=UncertainError("the other host was not asked", reason="session-uncertain"))
+    from nvmelm.migrate.recovery.asking import ask_other_host  # pydantic's 110 ms: most hosts have nobody to ask
+
     try:
         with means.connect(record) as link:
             settled = ask_other_host(link, record, means.name)

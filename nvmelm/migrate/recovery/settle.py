@@ -1,23 +1,17 @@
 """What becomes of a session that was cut off: both hosts say what they have written, and one table decides.
 
-The table is :mod:`nvmelm.ownership.decisions`; here stand the question, the answer, and the acts. Each host acts on its
-own controllers only, under its own PF's lock, and writes before it acts where another copy could run. Where an act
-first looks for its copy and does not find it, nothing is changed. See ``docs/ownership.md``.
+The table is :mod:`nvmelm.ownership.decisions`; here stand the acts, and the question and the answer in
+:mod:`nvmelm.migrate.recovery.asking`. Each host acts on its own controllers only, under its own PF's lock, and writes
+before it acts where another copy could run. Where an act first looks for its copy and does not find it, nothing is
+changed. See ``docs/ownership.md``.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from nvmelm.errors import AnswerLostError, LinkLostError, NvmelmError, RemoteError, UncertainError
-from nvmelm.host import Host
-from nvmelm.inventory.find import find_primary
-from nvmelm.inventory.opened import OpenPrimary, open_primary
+from nvmelm.errors import NvmelmError, UncertainError
+from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.migrate import controllers
 from nvmelm.migrate.callouts.points import Point, Points
-from nvmelm.migrate.link import messages
-from nvmelm.migrate.link.frames import Link
-from nvmelm.migrate.link.messages import expect, greet, send
 from nvmelm.migrate.recovery.standing import DRIVEN, WHOLE, Standing, gone, look, lost, not_whole, unclear, whole
 from nvmelm.ownership.decisions import UNANSWERED, WITHOUT_ASKING, Act, decide, written
 from nvmelm.ownership.record import Record, Side, State
@@ -43,58 +37,6 @@ _WHY_ALONE = {
     State.ROLLING_BACK: "recovered before the give-away",
     State.TAKING: "taken back on an operator's word",
 }
-
-
-def answer_other_host(host: Host, link: Link, question: messages.Settle, points: Points) -> None:
-    """Serve one question: act on this host's record as far as the other's state allows, and say what it is then.
-
-    Raises:
-        NvmelmError: this side could not act; the other was told.
-        BusyError: the session's migration still runs.
-    """
-    with Sessions(host) as sessions:
-        side = Side.DESTINATION if question.side is Side.SOURCE else Side.SOURCE
-        record = sessions.get(question.session, side)
-        if record is None:
-            send(link, messages.Settled(state=None, note="no such session is known here"))
-            return
-        note = ""
-        if record.over:  # nothing is to be done to the device any more, which may be locked, or gone
-            require_no_contradiction(record, question.state)
-        else:
-            with open_primary(host, find_primary(host, record.primary), change=True) as pf:
-                record = sessions.get(question.session, side) or record  # whoever held the lock may have gone on
-                try:
-                    record = settle(pf, sessions, record, question.state, points)
-                except NvmelmError as error:
-                    record = sessions.get(question.session, side) or record
-                    if record.state not in (State.PREPARING, State.LOADED, State.ABANDONING):
-                        raise
-                    note = as_sentence(error)  # it decides nothing by itself: that is what the other has to know
-        send(link, messages.Settled(state=record.state, note=(note or record.note)[:4096]))
-    with suppress(LinkLostError):
-        link.receive(deadline_s=5.0)  # Bye
-
-
-def ask_other_host(link: Link, record: Record, name: str) -> messages.Settled:
-    """Ask the other host what it has written.
-
-    Raises:
-        AnswerLostError: it may have got the question, and have acted upon it.
-        RemoteError: it answered that it cannot say.
-        LinkLostError, NvmelmError: it cannot be asked.
-    """
-    greet(link, name)
-    try:
-        send(link, messages.Settle(session=record.id, side=record.side, state=record.state))
-        settled = expect(link, messages.Settled)
-    except RemoteError:
-        raise
-    except NvmelmError as error:
-        raise AnswerLostError(error.message, cause=error.cause) from error
-    with suppress(LinkLostError):
-        send(link, messages.Bye())
-    return settled
 
 
 def settle(pf: OpenPrimary, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:

@@ -16,13 +16,13 @@ import pytest
 
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import BusyError, ExitCode, NvmelmError, RolledBackError
-from nvmelm.inventory.state_reader import ReadAhead
 from nvmelm.migrate import crossing, source
 from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.destination import Destination
 from nvmelm.migrate.link import messages
 from nvmelm.process.interrupts import interruptible
 from nvmelm.process.waiting import wait_until
+from nvmelm.state.read_ahead import ReadAhead
 from nvmelm.watch.stream import WatchStream
 from tests.emulated import two_hosts
 from tests.emulated.two_hosts import FIRST, PF, World, build, copy

@@ -15,8 +15,8 @@ from nvmelm.errors import HostError, NvmelmError, RecordInDoubtError, UncertainE
 from nvmelm.host import Host
 from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
+from nvmelm.migrate.recovery.asking import ask_other_host
 from nvmelm.migrate.recovery.sessions import view
-from nvmelm.migrate.recovery.settle import ask_other_host
 from nvmelm.ownership.sessions import Record, Sessions, State, require_ours
 from nvmelm.prepare.recover import RecoverReport, SessionView
 from tests.emulated.two_hosts import FIRST, PF, Cut, Killed, World

@@ -36,6 +36,7 @@ from nvmelm.errors import (
     UncertainError,
     UsageError,
 )
+from tests.unit.manifests import manifest
 
 PROGRAM = [sys.executable, "-m", "nvmelm"]
 
@@ -399,6 +400,19 @@ def test_help_imports_no_package_it_does_not_need() -> None:
         "nvmelm.cli.frame.render",
         "nvmelm.cli.frame.report",
     }
+
+
+def test_what_compares_two_files_imports_nothing_that_asks_a_device(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(manifest().dumps())
+    modules = imported_by("compat", "check", str(tmp_path / "a.json"), str(tmp_path / "a.json"))
+    assert "nvmelm.cli.verbs.compat.check" in modules
+    assert not {"nvmelm.commands", "nvmelm.inventory.find", "nvmelm.process.child", "pydantic"} & modules
+
+
+def test_recover_imports_what_speaks_to_another_host_only_when_one_is_asked() -> None:
+    modules = imported_by("recover", "--dry-run", "--alone", "--peer", "ssh://b")
+    assert "nvmelm.migrate.recovery.sessions" in modules
+    assert not {"nvmelm.migrate.link.messages", "pydantic", "random", "hmac"} & modules
 
 
 def test_the_help_lists_every_verb_from_the_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from nvmelm.errors import (
 )
 from nvmelm.host import AdminCommand, Completion
 from nvmelm.inventory import state_reader
-from nvmelm.inventory.state_reader import ReadAhead, StateReader
+from nvmelm.inventory.state_reader import StateReader
 from nvmelm.migrate.link.frames import Buffers
 from nvmelm.state import restore as state_restore
 from nvmelm.state import running
@@ -34,6 +34,7 @@ from nvmelm.state import save as state_save
 from nvmelm.state.image.format import ImageSource, Proof, open_sink
 from nvmelm.state.image.reader import Image, open_image
 from nvmelm.state.image.stream import StreamedImage
+from nvmelm.state.read_ahead import ReadAhead
 from nvmelm.wire.formats import StateFormats
 from nvmelm.wire.layout import Buffer
 from tests.unit.fakes import DNR, INTERNAL_ERROR, FakeController, FakeQueue, queue_state, state_header
