@@ -50,18 +50,18 @@ def suspend(pf: OpenPrimary, controllers: Sequence[Moving]) -> None:
     Raises:
         AdminCommandError: the device refused.
     """
-    each(pf, controllers, lambda one: running.suspend(pf.queue, one.cntlid))
+    each(pf, controllers, lambda controller: running.suspend(pf.queue, controller.cntlid))
 
 
 def notify(pf: OpenPrimary, controllers: Sequence[Moving]) -> list[str]:
     """Announce the suspend to come; return what the device said where it does not take that."""
     notes: list[str] = []
 
-    def announce(one: Moving) -> None:
+    def announce(controller: Moving) -> None:
         try:
-            running.suspend(pf.queue, one.cntlid, notify=True)
+            running.suspend(pf.queue, controller.cntlid, notify=True)
         except NvmelmError as error:  # only advice to the device: the suspend itself decides
-            notes.append(f"no suspend notification for {one.cntlid:#06x}: {error.message}")
+            notes.append(f"no suspend notification for {controller.cntlid:#06x}: {error.message}")
 
     each(pf, controllers, announce)
     return notes
@@ -107,41 +107,45 @@ def try_resume(pf: OpenPrimary, controllers: Iterable[Moving], *, strict: bool) 
     """Resume controllers as :func:`resume` does, and return what became of each."""
     resumed = Resumed()
 
-    def go(one: Moving) -> None:
+    def go(controller: Moving) -> None:
         try:
-            if running.resume(pf.queue, one.cntlid).changed:
-                resumed.run.append(one)
+            if running.resume(pf.queue, controller.cntlid).changed:
+                resumed.run.append(controller)
             elif strict:
-                resumed.failures.append(_lost(one))
+                resumed.failures.append(_lost(controller))
             else:
-                resumed.notes.append(f"{one.cntlid:#06x} was not suspended any more: it, or its primary, was reset")
+                resumed.notes.append(
+                    f"{controller.cntlid:#06x} was not suspended any more: it, or its primary, was reset"
+                )
         except Exception as error:  # whatever it is, the others have to run
             resumed.failures.append(error)
 
-    each(pf, [one for one in controllers if strict or not one.was_suspended], go)
+    each(pf, [controller for controller in controllers if strict or not controller.was_suspended], go)
     return resumed
 
 
-def _lost(one: Moving) -> NvmelmError:
+def _lost(controller: Moving) -> NvmelmError:
     return CopyLostError(
-        f"{one.cntlid:#06x} does not hold its state any more",
+        f"{controller.cntlid:#06x} does not hold its state any more",
         cause="it was not suspended any more: it, or its primary, was reset meanwhile",
         fix="nvmelm recover --give-up SESSION here, then nvmelm recover at the other host, which still holds it",
     )
 
 
-def moving(pf: OpenPrimary, formats: StateFormats, one: Secondary, peer_cntlid: int) -> Moving:
+def moving(pf: OpenPrimary, formats: StateFormats, secondary: Secondary, peer_cntlid: int) -> Moving:
     """Return what a session remembers of a controller, as it is now."""
     try:
-        suspended = state_reader.is_suspended(pf.queue, one.cntlid, formats)
+        suspended = state_reader.is_suspended(pf.queue, secondary.cntlid, formats)
     except AdminCommandError:  # some devices tell nothing of a controller that runs
         suspended = False
-    return Moving(one.cntlid, peer_cntlid, one.incarnation, one.vq, one.vi, was_suspended=suspended)
+    return Moving(
+        secondary.cntlid, peer_cntlid, secondary.incarnation, secondary.vq, secondary.vi, was_suspended=suspended
+    )
 
 
 def with_idle(pf: OpenPrimary, formats: StateFormats, controllers: Sequence[Moving]) -> tuple[Moving, ...]:
     """Return controllers with what is known of their I/O queues: whether there are none now."""
-    return tuple(replace(one, idle=_idle(pf, formats, one.cntlid)) for one in controllers)
+    return tuple(replace(controller, idle=_idle(pf, formats, controller.cntlid)) for controller in controllers)
 
 
 def _idle(pf: OpenPrimary, formats: StateFormats, cntlid: int) -> bool:
@@ -157,8 +161,8 @@ def still_there(pf: OpenPrimary, controllers: Sequence[Moving], boot: str) -> li
     if pf.host.facts().boot_id != boot:
         return []
     picture = pf.picture(users=False)
-    found = {one.cntlid: one.incarnation for one in picture.secondaries if one.present}
-    return [one for one in controllers if found.get(one.cntlid) == one.incarnation]
+    incarnations = {secondary.cntlid: secondary.incarnation for secondary in picture.secondaries if secondary.present}
+    return [controller for controller in controllers if incarnations.get(controller.cntlid) == controller.incarnation]
 
 
 def discard(pf: OpenPrimary, controllers: Sequence[Moving], *, touched: bool) -> None:
@@ -172,15 +176,15 @@ def discard(pf: OpenPrimary, controllers: Sequence[Moving], *, touched: bool) ->
         NvmelmError: it failed; it can be done again.
     """
     if touched:
-        each(pf, controllers, lambda one: _renew(pf, one))
+        each(pf, controllers, lambda controller: _renew(pf, controller))
     else:
         resume(pf, controllers)
 
 
 def use_up(pf: OpenPrimary, controllers: Sequence[Moving]) -> None:
     """Take the marks of targets back that run now: *resumable* was said of what they were before, and holds once."""
-    for one in controllers:
-        marks.revoke(pf.host, pf.address, one.cntlid)
+    for controller in controllers:
+        marks.revoke(pf.host, pf.address, controller.cntlid)
 
 
 def take_down(pf: OpenPrimary, controllers: Sequence[Moving]) -> None:
@@ -189,24 +193,24 @@ def take_down(pf: OpenPrimary, controllers: Sequence[Moving]) -> None:
     Raises:
         NvmelmError: it failed; it can be done again.
     """
-    for one in controllers:
-        secondaries.offline(pf, one.cntlid, of_session=True, confirm=_agreed)
+    for controller in controllers:
+        secondaries.offline(pf, controller.cntlid, of_session=True, confirm=_agreed)
 
 
 def _agreed(question: str) -> None:
     """Agree: what would be lost here runs elsewhere."""
 
 
-def _renew(pf: OpenPrimary, one: Moving) -> None:
+def _renew(pf: OpenPrimary, controller: Moving) -> None:
     queue = pf.queue
-    execute(queue, virtualization.offline(one.cntlid))
-    now = pf.picture(users=False).secondary(one.cntlid)
+    execute(queue, virtualization.offline(controller.cntlid))
+    now = pf.picture(users=False).secondary(controller.cntlid)
     for kind, wanted, has in (
-        (ResourceType.VQ, one.vq, now.vq if now else 0),
-        (ResourceType.VI, one.vi, now.vi if now else 0),
+        (ResourceType.VQ, controller.vq, now.vq if now else 0),
+        (ResourceType.VI, controller.vi, now.vi if now else 0),
     ):
         if has != wanted:
-            execute(queue, virtualization.assign(one.cntlid, kind, wanted))
-    execute(queue, virtualization.online(one.cntlid))
-    if one.was_suspended:
-        running.suspend(queue, one.cntlid)
+            execute(queue, virtualization.assign(controller.cntlid, kind, wanted))
+    execute(queue, virtualization.online(controller.cntlid))
+    if controller.was_suspended:
+        running.suspend(queue, controller.cntlid)

@@ -120,7 +120,9 @@ class Destination:
                 return
             raise messages.unexpected(message, self.link.peer)
         with locked_for_arrival(self.session):
-            picture, chosen = self._choose([one.cntlid for one in chosen])  # others may have had the PF meanwhile
+            picture, chosen = self._choose(
+                [secondary.cntlid for secondary in chosen]
+            )  # others may have had the PF meanwhile
             self._check_unchanged(picture, chosen, message)
             with undisturbed():
                 try:
@@ -143,23 +145,27 @@ class Destination:
         """Return the targets: those that were named, or the first ones that are ready and free."""
         picture = self.session.picture()
         marks.require_live_migration(picture)
-        taken = {one for one in named if one is not None}
+        taken = {cntlid for cntlid in named if cntlid is not None}
         chosen = []
         for which in named:
-            one = resolve(picture, which) if which is not None else self._free_one(picture, taken)
-            taken.add(one.cntlid)
-            marks.require(picture, one, Role.RESUMABLE)
-            require_free(one)
-            chosen.append(one)
-        self.sessions.require_free(self.session.address, [one.cntlid for one in chosen])
-        guards.require_apart_from_vms(self.session.host, picture, [one.cntlid for one in chosen])
-        if len({one.cntlid for one in chosen}) != len(chosen):
+            secondary = resolve(picture, which) if which is not None else self._free_one(picture, taken)
+            taken.add(secondary.cntlid)
+            marks.require(picture, secondary, Role.RESUMABLE)
+            require_free(secondary)
+            chosen.append(secondary)
+        self.sessions.require_free(self.session.address, [secondary.cntlid for secondary in chosen])
+        guards.require_apart_from_vms(self.session.host, picture, [secondary.cntlid for secondary in chosen])
+        if len({secondary.cntlid for secondary in chosen}) != len(chosen):
             raise UsageError("two controllers cannot move into one", fix="name each destination once")
         return picture, chosen
 
     def _no_target(self, picture: Picture) -> BusyError:
         """Return the error of a host without a free target; it names those that only lack a mark."""
-        bare = [f"{one.cntlid:#06x}" for one in picture.secondaries if one.present and one.online and one.mark is None]
+        bare = [
+            f"{secondary.cntlid:#06x}"
+            for secondary in picture.secondaries
+            if secondary.present and secondary.online and secondary.mark is None
+        ]
         node = picture.primary.node
         fix = f"nvmelm destination prepare {node} --vfs N, with more than {picture.primary.vfs_enabled}"
         cause = f"{len(self.opening.pairs)} are to be moved there"
@@ -172,48 +178,48 @@ class Destination:
 
     def _free_one(self, picture: Picture, taken: set[int]) -> Secondary:
         busy = {
-            one.cntlid
+            controller.cntlid
             for record in self.sessions.unfinished()
             if record.primary == picture.primary.address
-            for one in record.controllers
+            for controller in record.controllers
         }
-        for one in picture.secondaries:
-            usable = one.mark is not None and one.mark.holds and one.mark.role is Role.RESUMABLE
-            if usable and one.cntlid not in taken | busy:
-                return one
+        for secondary in picture.secondaries:
+            usable = secondary.mark is not None and secondary.mark.holds and secondary.mark.role is Role.RESUMABLE
+            if usable and secondary.cntlid not in taken | busy:
+                return secondary
         raise self._no_target(picture)
 
     def _send_opened(self, picture: Picture, chosen: list[Secondary]) -> None:
         pairs = [
-            messages.Pair(source=pair.source, destination=one.cntlid)
-            for pair, one in zip(self.opening.pairs, chosen, strict=True)
+            messages.Pair(source=pair.source, destination=secondary.cntlid)
+            for pair, secondary in zip(self.opening.pairs, chosen, strict=True)
         ]
         send(
             self.link,
             messages.Opened(
                 primary=picture.primary.address,
                 pairs=pairs,
-                addresses=[str(one.address) for one in chosen],
-                manifests=[manifest_of(self.session, picture, one).dumps(indent=None) for one in chosen],
-                held=["; ".join(one.used_by)[:1024] for one in chosen],
+                addresses=[str(secondary.address) for secondary in chosen],
+                manifests=[manifest_of(self.session, picture, secondary).dumps(indent=None) for secondary in chosen],
+                held=["; ".join(secondary.used_by)[:1024] for secondary in chosen],
                 continues=self.points.runs_at(Point.BEFORE_RESUME),
             ),
         )
 
     def _check_unchanged(self, picture: Picture, chosen: list[Secondary], prepare: messages.Prepare) -> None:
-        digests = [manifest_of(self.session, picture, one).digest for one in chosen]
+        digests = [manifest_of(self.session, picture, secondary).digest for secondary in chosen]
         if digests != prepare.digests:
             cause = "what it says of itself is not what the two hosts compared"
             raise NvmelmError("the destination changed meanwhile", cause=cause, fix="migrate again")
 
     def _prepare(self, picture: Picture, chosen: list[Secondary]) -> None:
         """Suspend the targets, and let a transfer of the right size pass through once."""
-        self.kept = Kept(self.session.host, self.session.address, [one.cntlid for one in chosen])
+        self.kept = Kept(self.session.host, self.session.address, [secondary.cntlid for secondary in chosen])
         require_none(self.session, picture.primary, chosen)
         formats = state_reader.formats_of(picture.primary)
         pairs = zip(self.opening.pairs, chosen, strict=True)
         started = time.monotonic()
-        controllers = tuple(target.moving(self.session, formats, one, pair.source) for pair, one in pairs)
+        controllers = tuple(target.moving(self.session, formats, secondary, pair.source) for pair, secondary in pairs)
         self.command_s = (time.monotonic() - started) / len(controllers)  # a short command each
         peer = _peer(self.opening.peer)
         self.record = self.sessions.open(
@@ -323,7 +329,7 @@ class Destination:
         try:
             target.suspend(self.session, resumed.run)
         except Exception as error:  # whatever it is, an operator must know what runs
-            names = ", ".join(f"{one.cntlid:#06x}" for one in resumed.run)
+            names = ", ".join(f"{controller.cntlid:#06x}" for controller in resumed.run)
             stand = f"of the controllers {self.known.names} these may run: {names}, since they were not stopped again"
             return self._uncertain(resumed.worst, f"{stand} ({unexpected(error).message})")
         return self._uncertain(resumed.worst)
@@ -394,12 +400,12 @@ class Destination:
         return [
             {
                 "primary": self.session.address,
-                "cntlid": one.cntlid,
-                "address": one.address,
-                "vfio_node": one.vfio_node,
+                "cntlid": secondary.cntlid,
+                "address": secondary.address,
+                "vfio_node": secondary.vfio_node,
                 "peer_cntlid": pair.source,
             }
-            for pair, one in zip(self.opening.pairs, chosen, strict=True)
+            for pair, secondary in zip(self.opening.pairs, chosen, strict=True)
         ]
 
 

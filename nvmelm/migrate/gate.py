@@ -36,20 +36,20 @@ def choose(pf: OpenPrimary, sessions: Sessions | None, cntlids: Sequence[int]) -
     """
     picture = pf.picture()
     marks.require_live_migration(picture)
-    chosen = [resolve(picture, one) for one in cntlids]
-    if len({one.cntlid for one in chosen}) != len(chosen):
+    chosen = [resolve(picture, cntlid) for cntlid in cntlids]
+    if len({secondary.cntlid for secondary in chosen}) != len(chosen):
         raise UsageError("a controller cannot move twice", fix="name each controller once")
-    for one in chosen:
-        marks.require(picture, one, Role.MIGRATABLE)
-    guards.require_apart_from_vms(pf.host, picture, [one.cntlid for one in chosen])
+    for secondary in chosen:
+        marks.require(picture, secondary, Role.MIGRATABLE)
+    guards.require_apart_from_vms(pf.host, picture, [secondary.cntlid for secondary in chosen])
     if sessions is not None:
-        sessions.require_free(pf.address, [one.cntlid for one in chosen])
+        sessions.require_free(pf.address, [secondary.cntlid for secondary in chosen])
     return picture, chosen
 
 
-def manifest_of(pf: OpenPrimary, picture: Picture, one: Secondary) -> Manifest:
+def manifest_of(pf: OpenPrimary, picture: Picture, secondary: Secondary) -> Manifest:
     """Return what a controlled function is, as its host sees it now."""
-    return of_function(pf.host, pf.queue, picture, one)
+    return of_function(pf.host, pf.queue, picture, secondary)
 
 
 def require_compatible(source: Manifest, destination: Manifest, policy: Policy | None, name: str) -> Verdict:

@@ -36,8 +36,8 @@ _REPEATS = 2
 class _State:
     """One state: what arrives of it, and what became of it."""
 
-    def __init__(self, one: Moving, digest: str) -> None:
-        self.one = one
+    def __init__(self, controller: Moving, digest: str) -> None:
+        self.controller = controller
         self.arriving = Arriving(digest)
         self.thread: threading.Thread | None = None
         self.error: BaseException | None = None
@@ -116,45 +116,47 @@ class Loading:
         """
         if self._pulls:
             return [self._pull(self._controllers[0])]
-        for number, one in enumerate(self._controllers):
-            self._begin(number, one)
+        for number, controller in enumerate(self._controllers):
+            self._begin(number, controller)
         while not self._all_in():
             frame = self._next()
             if frame is None:
                 continue  # a state is in, or failed
-            found = self._state(_sent(frame, self._link.peer).stream)
-            found.sent = True
-            found.arriving.end()
-        return [one for one in (self._latest(number).loaded for number in range(len(self._controllers))) if one]
+            state = self._state(_sent(frame, self._link.peer).stream)
+            state.sent = True
+            state.arriving.end()
+        return [
+            loaded for loaded in (self._latest(number).loaded for number in range(len(self._controllers))) if loaded
+        ]
 
     def loaded(self) -> tuple[Moving, ...]:
         """Return the targets, with what is known of the states that are in them."""
-        return tuple(replace(one, idle=one.cntlid in self._idle) for one in self._controllers)
+        return tuple(replace(controller, idle=controller.cntlid in self._idle) for controller in self._controllers)
 
-    def _pull(self, one: Moving) -> messages.LoadedOne:
+    def _pull(self, controller: Moving) -> messages.LoadedOne:
         """Take the only state, again when the device lost it."""
         stream = 0
         while True:
             pulled = _Pulled(self._link, stream, self._digest)
             try:
-                return self._set(one, pulled.get, pulled.digest)
+                return self._set(controller, pulled.get, pulled.digest)
             except AdminCommandError as error:
                 if error.status.dnr or stream == _REPEATS:
                     raise
                 pulled.drop()
-                self._ask_for(one, error)
+                self._ask_for(controller, error)
                 stream += 1
 
     def __enter__(self) -> Loading:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for one in self._states.values():
-            one.arriving.abandon()
+        for state in self._states.values():
+            state.arriving.abandon()
         with held_back():  # an interrupt here would leave a thread that sets what is being put back
-            for one in self._states.values():
-                if one.thread is not None:
-                    one.thread.join()
+            for state in self._states.values():
+                if state.thread is not None:
+                    state.thread.join()
 
     def _next(self) -> Frame | None:
         """Hand data over as it comes; return the first frame that is none, or None when a state is in, or failed."""
@@ -166,18 +168,18 @@ class Loading:
             if self._failed.is_set():
                 return None
 
-    def _begin(self, stream: int, one: Moving) -> None:
-        self._states[stream] = found = _State(one, self._digest)
-        name = f"nvmelm-set-{one.cntlid:#06x}"
-        thread = threading.Thread(target=self._try, args=(found,), name=name, daemon=True)
+    def _begin(self, stream: int, controller: Moving) -> None:
+        self._states[stream] = state = _State(controller, self._digest)
+        name = f"nvmelm-set-{controller.cntlid:#06x}"
+        thread = threading.Thread(target=self._try, args=(state,), name=name, daemon=True)
         begin(thread)
-        found.thread = thread  # one that could not start is not waited for
+        state.thread = thread  # one that could not start is not waited for
 
     def _state(self, stream: int) -> _State:
-        found = self._states.get(stream)
-        if found is None or found.sent:
+        state = self._states.get(stream)
+        if state is None or state.sent:
             raise _not_open(self._link)
-        return found
+        return state
 
     def _latest(self, number: int) -> _State:
         count = len(self._controllers)
@@ -185,54 +187,54 @@ class Loading:
 
     def _all_in(self) -> bool:
         """Return whether every state is in; ask for those again that the device lost."""
-        for number, one in enumerate(self._controllers):
+        for number, controller in enumerate(self._controllers):
             latest = self._latest(number)
             if latest.error is not None and not latest.again:
-                self._ask_again(number, one, latest.error)
+                self._ask_again(number, controller, latest.error)
         return all(self._latest(number).loaded for number in range(len(self._controllers)))
 
-    def _ask_again(self, number: int, one: Moving, error: BaseException) -> None:
+    def _ask_again(self, number: int, controller: Moving, error: BaseException) -> None:
         latest = self._latest(number)
         repeats = sum(1 for stream in self._states if stream % len(self._controllers) == number)
         if not isinstance(error, AdminCommandError) or error.status.dnr or repeats > _REPEATS:
             raise error
         if latest.sent:
             latest.again = True
-            self._begin(number + repeats * len(self._controllers), one)
-            self._ask_for(one, error)
+            self._begin(number + repeats * len(self._controllers), controller)
+            self._ask_for(controller, error)
 
-    def _ask_for(self, one: Moving, error: AdminCommandError) -> None:
-        send(self._link, messages.Again(source=one.peer_cntlid, why=error.message[:4096]))
+    def _ask_for(self, controller: Moving, error: AdminCommandError) -> None:
+        send(self._link, messages.Again(source=controller.peer_cntlid, why=error.message[:4096]))
 
-    def _try(self, found: _State) -> None:
+    def _try(self, state: _State) -> None:
         """Put one state of several into its target, in a thread of its own."""
         try:
-            found.loaded = self._set(found.one, found.arriving.get, found.arriving.digest)
+            state.loaded = self._set(state.controller, state.arriving.get, state.arriving.digest)
         except BaseException as error:  # raised again by the thread that waits for this one
-            found.error = error
+            state.error = error
             self._failed.set()
-            found.arriving.unwanted()
+            state.arriving.unwanted()
         self._link.wake()
 
-    def _set(self, one: Moving, get: Receive, digest: TailDigest) -> messages.LoadedOne:
+    def _set(self, controller: Moving, get: Receive, digest: TailDigest) -> messages.LoadedOne:
         """Put one state into its target."""
-        image = StreamedImage(get, f"the state of {one.peer_cntlid:#06x}", digest=digest)
+        image = StreamedImage(get, f"the state of {controller.peer_cntlid:#06x}", digest=digest)
         if image.header.state_bytes <= self._limit:
-            done = self._restore(one, image, retries=_REPEATS)
+            done = self._restore(controller, image, retries=_REPEATS)
         else:
             with self._one_by_one:
-                done = self._restore(one, image, retries=0)
+                done = self._restore(controller, image, retries=0)
         if image.header.state_version == KNOWN_VERSION and image.header.nvme_bytes == NvmeStateHeader.size:
-            self._idle.add(one.cntlid)  # an entry for each queue would follow
+            self._idle.add(controller.cntlid)  # an entry for each queue would follow
         return messages.LoadedOne(
-            source=one.peer_cntlid, digest=image.proven.hex(), set_s=done.seconds, commands=done.commands
+            source=controller.peer_cntlid, digest=image.proven.hex(), set_s=done.seconds, commands=done.commands
         )
 
-    def _restore(self, one: Moving, image: StreamedImage, *, retries: int) -> state_restore.Restored:
+    def _restore(self, controller: Moving, image: StreamedImage, *, retries: int) -> state_restore.Restored:
         waited_before = image.waited_s
         done = state_restore.restore(
             self._session.queue,
-            one.cntlid,
+            controller.cntlid,
             image,
             target=self._target,
             device_bytes=self._device_bytes,

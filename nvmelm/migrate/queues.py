@@ -23,12 +23,12 @@ def require_none(pf: OpenPrimary, primary: Primary, controllers: Sequence[Second
         BusyError: one has I/O queues.
     """
     versions = min(len(state_reader.formats_of(primary).versions), 1)
-    for one in controllers:
-        if _runs(StateReader(pf.queue, one.cntlid, versions, 0)):
+    for controller in controllers:
+        if _runs(StateReader(pf.queue, controller.cntlid, versions, 0)):
             raise BusyError(
-                f"controller {one.cntlid:#06x} has I/O queues: it runs for somebody",
+                f"controller {controller.cntlid:#06x} has I/O queues: it runs for somebody",
                 cause="a state that is set there would destroy what runs; its mark should not be there",
-                fix=f"nvmelm secondary revoke {primary.node} {one.cntlid:#06x}; then name another destination",
+                fix=f"nvmelm secondary revoke {primary.node} {controller.cntlid:#06x}; then name another destination",
                 reason="target-runs",
             )
 

@@ -196,25 +196,25 @@ def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateRepo
         commands=measured.commands,
         rounds=tuple(
             Round(
-                cntlid=one.cntlid,
-                number=one.number,
-                seconds=round(one.seconds, 6),
-                bytes=one.bytes,
-                extents=len(one.extents),
-                after_suspend=one.after_suspend,
+                cntlid=tracked.cntlid,
+                number=tracked.number,
+                seconds=round(tracked.seconds, 6),
+                bytes=tracked.bytes,
+                extents=len(tracked.extents),
+                after_suspend=tracked.after_suspend,
             )
-            for one in source.rounds
+            for tracked in source.rounds
         ),
         logged_rounds=tuple(
             LoggedRound(
-                cntlid=one.cntlid,
-                number=one.number,
-                seconds=round(one.seconds, 6),
-                blocks=one.count,
-                restart=one.restart,
-                after_suspend=one.after_suspend,
+                cntlid=logged.cntlid,
+                number=logged.number,
+                seconds=round(logged.seconds, 6),
+                blocks=logged.count,
+                restart=logged.restart,
+                after_suspend=logged.after_suspend,
             )
-            for one in source.written
+            for logged in source.written
         ),
         notes=tuple(measured.notes),
     )

@@ -64,7 +64,7 @@ def page(report: MigrateReport, origin: Origin, failure: NvmelmError | None = No
 
 
 def _lines(report: MigrateReport, origin: Origin, failure: NvmelmError | None) -> Iterator[str]:
-    which = ", ".join(f"{one.source_cntlid:#06x}" for one in report.controllers)
+    which = ", ".join(f"{controller.source_cntlid:#06x}" for controller in report.controllers)
     title = f"Migration of {which} to {report.destination}" + (", which failed" if failure else "")
     yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
@@ -128,51 +128,56 @@ def _timeline(report: MigrateReport) -> Iterator[str]:
     yield f'<line x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{2 * _LANE + 8}" stroke="currentColor"/>'
     yield f'<text x="{at:.1f}" y="{2 * _LANE + 26}">suspend</text>'
     yield from _axis(at, scale, sum(values.values()))
-    for name, where, told in _PARTS:
+    for name, where, meaning in _PARTS:
         wide = values[name] * scale
         for row, host in enumerate(("source", "destination")):
             if where in (host, "both"):
-                yield _box(at, row, wide, name, f"{name}: {told}, {_ms(values[name])}")
+                yield _box(at, row, wide, name, f"{name}: {meaning}, {_ms(values[name])}")
         at += wide
     yield f'<line x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{2 * _LANE + 8}" stroke="currentColor"/>'
     yield f'<text x="{at:.1f}" y="{2 * _LANE + 46}" text-anchor="end">running at the destination</text>'
     yield "</svg>"
 
 
-def _box(x: float, row: int, wide: float, kind: str, told: str) -> str:
+def _box(x: float, row: int, wide: float, kind: str, title: str) -> str:
     place = f'x="{x:.1f}" y="{row * _LANE + 14}" width="{max(wide, 0.5):.1f}" height="28"'
-    return f'<rect {place} fill="var(--{kind})"><title>{escape(told)}</title></rect>'
+    return f'<rect {place} fill="var(--{kind})"><title>{escape(title)}</title></rect>'
 
 
 def _parts(report: MigrateReport) -> Iterator[str]:
     values = _values(report)
     total = max(1, sum(values.values()))
     yield "<h2>What the downtime is made of</h2>\n<table>"
-    for name, where, told in _PARTS:
+    for name, where, meaning in _PARTS:
         swatch = (
             f'<svg viewBox="0 0 12 12" style="width:12px"><rect width="12" height="12" fill="var(--{name})"/></svg>'
         )
         yield (
             f'<tr><td>{swatch} {name}</td><td class="number">{_ms(values[name])}</td>'
-            f'<td class="number">{values[name] / total:.0%}</td><td>{where}</td><td>{escape(told)}</td></tr>'
+            f'<td class="number">{values[name] / total:.0%}</td><td>{where}</td><td>{escape(meaning)}</td></tr>'
         )
     yield "</table>"
 
 
 def _controllers(report: MigrateReport) -> Iterator[str]:
     yield "<h2>Controllers</h2>\n<table><tr><th>source</th><th>destination</th><th>address</th><th>held by</th></tr>"
-    for one in report.controllers:
-        cells = (f"{one.source_cntlid:#06x}", f"{one.destination_cntlid:#06x}", one.destination_address, one.held_by)
+    for controller in report.controllers:
+        cells = (
+            f"{controller.source_cntlid:#06x}",
+            f"{controller.destination_cntlid:#06x}",
+            controller.destination_address,
+            controller.held_by,
+        )
         yield "<tr>" + "".join(f"<td>{escape(cell) or 'nobody'}</td>" for cell in cells) + "</tr>"
     yield "</table>"
 
 
 def _numbers(report: MigrateReport, origin: Origin) -> Iterator[str]:
-    there = f" ({report.destination_primary})" if report.destination_primary else ""
+    primary = f" ({report.destination_primary})" if report.destination_primary else ""
     rate = f" at {_size(report.bytes_per_second)}/s" if report.bytes_per_second else ""
     rows = (
         ("from", f"{origin.host} ({report.source_primary})"),
-        ("to", f"{report.destination}{there}"),
+        ("to", f"{report.destination}{primary}"),
         ("state", f"{_size(report.state_bytes)}{rate}"),
         ("commands that carried state", f"{report.commands}"),
         ("dry transfer before", _ms(report.rehearsal_us)),
@@ -185,22 +190,25 @@ def _numbers(report: MigrateReport, origin: Origin) -> Iterator[str]:
 def _rounds(report: MigrateReport) -> Iterator[str]:
     yield "<h2>Memory written before the suspend, in rounds</h2>\n<table>"
     yield "<tr><th>controller</th><th>round</th><th>memory</th><th>ranges</th><th>after</th><th></th></tr>"
-    for one in report.rounds:
-        last = "after the suspend" if one.after_suspend else ""
+    for tracked in report.rounds:
+        last = "after the suspend" if tracked.after_suspend else ""
         numbers = "".join(
-            f'<td class="number">{text}</td>' for text in (_size(one.bytes), one.extents, _span(one.seconds))
+            f'<td class="number">{text}</td>'
+            for text in (_size(tracked.bytes), tracked.extents, _span(tracked.seconds))
         )
-        yield f"<tr><td>{one.cntlid:#06x}</td><td>{one.number}</td>{numbers}<td>{last}</td></tr>"
+        yield f"<tr><td>{tracked.cntlid:#06x}</td><td>{tracked.number}</td>{numbers}<td>{last}</td></tr>"
     yield "</table>"
 
 
 def _logged_rounds(report: MigrateReport) -> Iterator[str]:
     yield "<h2>User data written before the suspend, in rounds</h2>\n<table>"
     yield "<tr><th>controller</th><th>round</th><th>blocks</th><th>after</th><th></th></tr>"
-    for one in report.logged_rounds:
-        last = "after the suspend" if one.after_suspend else "the log was full: copied anew" if one.restart else ""
-        numbers = "".join(f'<td class="number">{text}</td>' for text in (f"{one.blocks:,}", _span(one.seconds)))
-        yield f"<tr><td>{one.cntlid:#06x}</td><td>{one.number}</td>{numbers}<td>{last}</td></tr>"
+    for logged in report.logged_rounds:
+        last = (
+            "after the suspend" if logged.after_suspend else "the log was full: copied anew" if logged.restart else ""
+        )
+        numbers = "".join(f'<td class="number">{text}</td>' for text in (f"{logged.blocks:,}", _span(logged.seconds)))
+        yield f"<tr><td>{logged.cntlid:#06x}</td><td>{logged.number}</td>{numbers}<td>{last}</td></tr>"
     yield "</table>"
 
 

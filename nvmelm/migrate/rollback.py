@@ -206,8 +206,10 @@ def _lost(source: Begun) -> str:
         picture = source.session.picture(users=False)
     except NvmelmError as error:
         return f"whether they run is not known: {error.message}"
-    online = {one.cntlid for one in picture.secondaries if one.present and one.online}
-    offline = [f"{one.cntlid:#06x}" for one in source.known.controllers if one.cntlid not in online]
+    online = {secondary.cntlid for secondary in picture.secondaries if secondary.present and secondary.online}
+    offline = [
+        f"{controller.cntlid:#06x}" for controller in source.known.controllers if controller.cntlid not in online
+    ]
     if offline:
         return f"offline now: {', '.join(offline)}"
     return "a guest has to start its controller again" if source.measured.drain_s else ""
@@ -223,7 +225,7 @@ def _only_copy_there(source: Begun, failure: NvmelmError) -> UncertainError | No
     try:
         stand = look(source.session, record)
     except NvmelmError:
-        stand = {one.cntlid: Standing.UNTOLD for one in record.controllers}
+        stand = {controller.cntlid: Standing.UNTOLD for controller in record.controllers}
     if {*stand.values()} <= DRIVEN:
         return None
     reason = not_whole(record, stand)

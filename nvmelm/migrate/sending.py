@@ -58,7 +58,7 @@ class Sending:
         self.complete = False
         self._session = pf
         self._picture = picture
-        self._chosen = {one.cntlid: one for one in chosen}
+        self._chosen = {secondary.cntlid: secondary for secondary in chosen}
         self._link = link
         self._controllers = controllers
         self._digest = digest
@@ -94,43 +94,43 @@ class Sending:
     def _send_all(self) -> messages.Loaded:
         few = len(self._controllers) == 1 or self._session.host.serial
         if few and max(self._sizes.values(), default=0) <= SMALL_BYTES // 2:
-            for number, one in enumerate(self._controllers):
-                self._send(one, number)
+            for number, controller in enumerate(self._controllers):
+                self._send(controller, number)
         else:
-            for number, one in enumerate(self._controllers):
-                self._start(one, number)
+            for number, controller in enumerate(self._controllers):
+                self._start(controller, number)
         loaded = self._await_loaded()
         self._check(loaded)
         return loaded
 
-    def _start(self, one: Moving, stream: int) -> None:
+    def _start(self, controller: Moving, stream: int) -> None:
         try:
-            self._link.begin(partial(self._try, one, stream), f"nvmelm-get-{one.cntlid:#06x}")
+            self._link.begin(partial(self._try, controller, stream), f"nvmelm-get-{controller.cntlid:#06x}")
         except HostError:  # no thread is to be had: one after the other, then
-            self._send(one, stream)
+            self._send(controller, stream)
 
-    def _try(self, one: Moving, stream: int) -> None:
+    def _try(self, controller: Moving, stream: int) -> None:
         try:
-            self._send(one, stream)
+            self._send(controller, stream)
         except BaseException as error:  # raised again by the thread that waits for this one
             self._errors.append(error)
         self._link.wake()
 
-    def _send(self, one: Moving, stream: int) -> None:
+    def _send(self, controller: Moving, stream: int) -> None:
         """Read one state and send it as an image."""
         with LinkSink(self._link, stream, self._wire, self._stopped) as sink:
-            self.saved[one.cntlid] = state_save.save(
+            self.saved[controller.cntlid] = state_save.save(
                 self._session.queue,
-                one.cntlid,
+                controller.cntlid,
                 sink,
-                source=ImageSource.of(self._picture.primary, self._chosen[one.cntlid]),
+                source=ImageSource.of(self._picture.primary, self._chosen[controller.cntlid]),
                 formats=self._formats,
                 # Of several any will do: a destination that was found compatible takes all that the source gives.
                 vendor_uuid=self._formats.uuids[0] if self._formats.uuids else None,
                 device_bytes=self._picture.primary.max_transfer_bytes,
                 digest=self._digest,
-                expected_bytes=self._sizes.get(one.cntlid, 0),
-                progress=self._progress if one is self._controllers[0] else None,
+                expected_bytes=self._sizes.get(controller.cntlid, 0),
+                progress=self._progress if controller is self._controllers[0] else None,
             )
             # Written before the frame goes out; of several threads the last one to get here sees all the others.
             self.complete = self.complete or len(self.saved) == len(self._controllers)
@@ -154,7 +154,7 @@ class Sending:
 
     def _again(self, message: messages.Again) -> None:
         """Send a state once more that the destination's device lost in the middle."""
-        numbers = [number for number, one in enumerate(self._controllers) if one.cntlid == message.source]
+        numbers = [number for number, controller in enumerate(self._controllers) if controller.cntlid == message.source]
         self._repeats[message.source] += 1
         repeat = self._repeats[message.source]
         if not numbers or repeat > _REPEATS:
@@ -163,8 +163,8 @@ class Sending:
 
     def _check(self, loaded: messages.Loaded) -> None:
         """Compare what is in with what was sent."""
-        theirs = {one.source: one.digest for one in loaded.states}
-        ours = {cntlid: one.digest for cntlid, one in self.saved.items()}
+        theirs = {state.source: state.digest for state in loaded.states}
+        ours = {cntlid: saved.digest for cntlid, saved in self.saved.items()}
         if theirs != ours:
             raise ImageError(
                 f"{self._link.peer} holds other states than were sent",

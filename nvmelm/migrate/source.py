@@ -122,16 +122,16 @@ class Source:
         """
         picture, chosen = self._choose()
         self.digest = greet(self.link, self.name)
-        pairs = [messages.Pair(source=source, destination=there) for source, there in self.wishes.pairs]
+        pairs = [messages.Pair(source=source, destination=destination) for source, destination in self.wishes.pairs]
         opening = messages.Open(session=self.id, pf=self.wishes.pf, pairs=pairs, peer=self.wishes.reached_at)
         send(self.link, opening)
         self.opened = expect(self.link, messages.Opened)
         self._check_answer(self.opened)
         theirs = [Manifest.parse(text) for text in self.opened.manifests]
-        for one, there in zip(chosen, theirs, strict=True):
-            here = manifest_of(self.session, picture, one)
-            self._check_agreed(here, there)
-            self.verdicts.append(require_compatible(here, there, self.wishes.policy, f"{one.cntlid:#06x}"))
+        for secondary, offered in zip(chosen, theirs, strict=True):
+            ours = manifest_of(self.session, picture, secondary)
+            self._check_agreed(ours, offered)
+            self.verdicts.append(require_compatible(ours, offered, self.wishes.policy, f"{secondary.cntlid:#06x}"))
         self._require_guests_moved(chosen)
         self.points.describe(self.id, self.wishes.to, self._described(chosen))
         if not dry_run:
@@ -184,20 +184,25 @@ class Source:
         """Do not believe an answer to something else than what was asked."""
         asked = list(self.wishes.pairs)
         fits = len(opened.pairs) == len(asked) == len(opened.manifests) == len(opened.addresses) == len(opened.held)
-        for pair, (source, there) in zip(opened.pairs, asked, strict=False):
-            fits = fits and pair.source == source and pair.destination is not None and there in (None, pair.destination)
+        for pair, (source, destination) in zip(opened.pairs, asked, strict=False):
+            fits = (
+                fits
+                and pair.source == source
+                and pair.destination is not None
+                and destination in (None, pair.destination)
+            )
         if not fits or len({pair.destination for pair in opened.pairs}) != len(asked):
             raise MalformedError(f"{self.link.peer} offers other controllers than were asked for", reason="protocol")
 
-    def _check_agreed(self, here: Manifest, there: Manifest) -> None:
+    def _check_agreed(self, ours: Manifest, offered: Manifest) -> None:
         """Refuse what a verdict given before did not speak of."""
         agreed = self.wishes.agreed
-        if agreed is None or agreed == (here.digest, there.digest):
+        if agreed is None or agreed == (ours.digest, offered.digest):
             return
-        changed = "the source" if agreed[0] != here.digest else "the destination"
+        changed = "the source" if agreed[0] != ours.digest else "the destination"
         raise IncompatibleError(
             f"{changed} is not what the verdict was given for",
-            cause=f"the verdict speaks of {agreed[0]} and {agreed[1]}; now they are {here.digest} and {there.digest}",
+            cause=f"the verdict speaks of {agreed[0]} and {agreed[1]}; now they are {ours.digest} and {offered.digest}",
             fix="nvmelm compat check again",
             reason="verdict-outdated",
         )
@@ -206,9 +211,9 @@ class Source:
         """Let the destination do all it can do beforehand, and measure the way there."""
         picture, chosen = self._choose()
         formats = state_reader.formats_of(picture.primary)
-        there = [pair.destination or 0 for pair in (self.opened.pairs if self.opened else [])]
-        pairs = zip(chosen, there, strict=True)
-        controllers = tuple(target.moving(self.session, formats, one, peer) for one, peer in pairs)
+        targets = [pair.destination or 0 for pair in (self.opened.pairs if self.opened else [])]
+        pairs = zip(chosen, targets, strict=True)
+        controllers = tuple(target.moving(self.session, formats, secondary, peer) for secondary, peer in pairs)
         self.record = self.sessions.open(
             new_record(
                 self.session.host,
@@ -220,7 +225,7 @@ class Source:
                 controllers=controllers,
             )
         )
-        self.kept = Kept(self.session.host, self.session.address, [one.cntlid for one in chosen])
+        self.kept = Kept(self.session.host, self.session.address, [secondary.cntlid for secondary in chosen])
         digests = [verdict.destination_digest for verdict in self.verdicts]
         send(self.link, messages.Prepare(digests=digests))
         self._rehearse(picture, controllers)
@@ -235,12 +240,12 @@ class Source:
         passed = Rehearsal(self.digest)
         limit = state_reader.transfer_limit(self.session.queue, picture.primary.max_transfer_bytes)
         formats = state_reader.formats_of(picture.primary)
-        for one in controllers:
+        for controller in controllers:
             reader = StateReader(
-                self.session.queue, one.cntlid, min(1, len(formats.versions)), min(1, len(formats.uuids))
+                self.session.queue, controller.cntlid, min(1, len(formats.versions)), min(1, len(formats.uuids))
             )
-            total = state_save.bounded_size(reader.header(), one.cntlid)
-            self._sizes[one.cntlid] = total
+            total = state_save.bounded_size(reader.header(), controller.cntlid)
+            self._sizes[controller.cntlid] = total
             for offset in range(0, total, limit):
                 piece = reader.receive(offset, min(limit, total - offset))
                 passed.write(piece)
@@ -318,10 +323,10 @@ class Source:
     def _look_again(self) -> tuple[Picture, list[Secondary]]:
         """Compare the source once more with what was judged: the last moment before it stands still."""
         picture, chosen = self._choose()
-        for one, verdict in zip(chosen, self.verdicts, strict=True):
-            digest = manifest_of(self.session, picture, one).digest
+        for secondary, verdict in zip(chosen, self.verdicts, strict=True):
+            digest = manifest_of(self.session, picture, secondary).digest
             if digest != verdict.source_digest:
-                cause = f"{one.cntlid:#06x} was {verdict.source_digest}, and is {digest} now"
+                cause = f"{secondary.cntlid:#06x} was {verdict.source_digest}, and is {digest} now"
                 raise IncompatibleError("the source changed after it was judged", cause=cause, fix="migrate again")
         self._require_guests_moved(chosen)
         self._require_kept()
@@ -341,7 +346,7 @@ class Source:
         Raises:
             BusyError: who holds it is named.
         """
-        holders = [f"{one.cntlid:#06x}: {user}" for one in chosen for user in one.used_by]
+        holders = [f"{secondary.cntlid:#06x}: {user}" for secondary in chosen for user in secondary.used_by]
         lacking = [] if self.points.runs_at(Point.BEFORE_SUSPEND) else ["none at before-suspend here, to stop it"]
         if self.opened is None or not self.opened.continues:
             lacking.append(f"none at before-resume on {self.link.peer}, to have it go on")
@@ -363,14 +368,16 @@ class Source:
 
     def _account(self, sending: Sending, loaded: messages.Loaded) -> None:
         measured = self.measured
-        measured.state_bytes = sum(one.header.state_bytes for one in sending.saved.values())
-        measured.commands += sum(one.commands for one in sending.saved.values()) + sum(
-            one.commands for one in loaded.states
+        measured.state_bytes = sum(saved.header.state_bytes for saved in sending.saved.values())
+        measured.commands += sum(saved.commands for saved in sending.saved.values()) + sum(
+            saved.commands for saved in loaded.states
         )
         # Reading, sending and setting overlap; the parts are what each one added to the time that passed.
         measured.send_s = sending.seconds
-        measured.get_s = min(max((one.seconds for one in sending.saved.values()), default=0.0), sending.seconds)
-        measured.set_s = min(max((one.set_s for one in loaded.states), default=0.0), sending.seconds - measured.get_s)
+        measured.get_s = min(max((saved.seconds for saved in sending.saved.values()), default=0.0), sending.seconds)
+        measured.set_s = min(
+            max((state.set_s for state in loaded.states), default=0.0), sending.seconds - measured.get_s
+        )
         measured.transfer_s = sending.seconds - measured.get_s - measured.set_s
 
     def _give(self) -> None:
@@ -388,13 +395,13 @@ class Source:
         self.measured.notes += running.notes
 
     def _uncertain(self, error: NvmelmError) -> UncertainError:
-        here = f"here: {self.known.state}, {self.known.names} stay suspended"
-        told = isinstance(error, RemoteError)
-        there = error.cause if told else "there: last known to hold every state, suspended"
+        our_part = f"here: {self.known.state}, {self.known.names} stay suspended"
+        answered = isinstance(error, RemoteError)
+        their_part = error.cause if answered else "there: last known to hold every state, suspended"
         uncertain = UncertainError(
             f"the controllers were given away, and {self.link.peer} does not say that they run",
-            cause="; ".join(part for part in (error.message, there, here) if part),
-            fix=error.fix if told and error.fix else "nvmelm recover, on either host, as soon as the two can speak",
+            cause="; ".join(part for part in (error.message, their_part, our_part) if part),
+            fix=error.fix if answered and error.fix else "nvmelm recover, on either host, as soon as the two can speak",
             reason="session-uncertain",
         )
         uncertain.add_note(f"session {self.id}")
@@ -418,14 +425,14 @@ class Source:
             self.measured.notes += self.points.report(Point.DESTINATION_RUNNING)
 
     def _described(self, chosen: Sequence[Secondary]) -> list[Mapping[str, Any]]:
-        there = self.opened.pairs if self.opened else []
+        pairs = self.opened.pairs if self.opened else []
         return [
             {
                 "primary": self.session.address,
-                "cntlid": one.cntlid,
-                "address": one.address,
-                "vfio_node": one.vfio_node,
+                "cntlid": secondary.cntlid,
+                "address": secondary.address,
+                "vfio_node": secondary.vfio_node,
                 "peer_cntlid": pair.destination,
             }
-            for one, pair in zip(chosen, there, strict=True)
+            for secondary, pair in zip(chosen, pairs, strict=True)
         ]

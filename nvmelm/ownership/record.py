@@ -168,7 +168,7 @@ class Record:
     @property
     def names(self) -> str:
         """Return the controllers as text."""
-        return ", ".join(f"{one.cntlid:#06x}" for one in self.controllers)
+        return ", ".join(f"{controller.cntlid:#06x}" for controller in self.controllers)
 
 
 def new_record(
@@ -197,7 +197,7 @@ def to_json(record: Record) -> str:
     for name in ("id", "side", "state", "peer", "primary", "serial", "boot", "opened_at", "changed_at", "note"):
         body[name] = getattr(record, name)
     body["controllers"] = [
-        {name: getattr(one, name) for name in Moving.__dataclass_fields__} for one in record.controllers
+        {name: getattr(controller, name) for name in Moving.__dataclass_fields__} for controller in record.controllers
     ]
     body["history"] = record.history
     return json.dumps(body, separators=(",", ":"))
@@ -214,7 +214,7 @@ def from_json(text: str) -> Record:
         if body.pop("format") != FORMAT:
             raise ValueError("another format")
         body["side"], body["state"] = Side(body["side"]), State(body["state"])
-        body["controllers"] = tuple(_moving(one) for one in body["controllers"])
+        body["controllers"] = tuple(_moving(controller) for controller in body["controllers"])
         body["history"] = tuple((State(state).value, str(at)) for state, at in body["history"])
         texts = (name for name, value in body.items() if name not in ("controllers", "history"))
         if not body["history"] or not all(isinstance(body[name], str) for name in texts):

@@ -88,7 +88,7 @@ class Sessions:
             if _ended(database, record.id, record.side) is not None:
                 raise _repeated()
             for other in _select(database, "WHERE address = ?", record.primary):
-                _refuse_overlap(other, {one.cntlid for one in record.controllers})
+                _refuse_overlap(other, {controller.cntlid for controller in record.controllers})
             values = (record.id, record.side, record.primary, record.state, to_json(record))
             database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", values)
             database.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM_BYTES,))
@@ -123,13 +123,15 @@ class Sessions:
         with self._database() as database:
             records = _select(database, "ORDER BY rowid")
             last = {
-                (record.primary, one.cntlid, one.incarnation): record.id
+                (record.primary, controller.cntlid, controller.incarnation): record.id
                 for record in records
-                for one in record.controllers
+                for controller in record.controllers
                 if record.boot == boot
             }
             kept = {*last.values(), *(record.id for record in records[-_KEPT:])}
-            old = [(one.state, one.id, one.side) for one in records if one.over and one.id not in kept][:_AT_ONCE]
+            old = [
+                (record.state, record.id, record.side) for record in records if record.over and record.id not in kept
+            ][:_AT_ONCE]
             database.executemany("INSERT OR IGNORE INTO ended (state, id, side) VALUES (?, ?, ?)", old)
             database.executemany("DELETE FROM sessions WHERE state = ? AND id = ? AND side = ?", old)
 
@@ -194,8 +196,8 @@ class Sessions:
         if self.path.name not in store.names(self.path.parent):
             return None
         with self._database(writing=False) as database:
-            found = _select(database, "WHERE id = ? AND side = ?", session, side)
-            return found[0] if found else _ended(database, session, side)
+            records = _select(database, "WHERE id = ? AND side = ?", session, side)
+            return records[0] if records else _ended(database, session, side)
 
     def all(self) -> list[Record]:
         """Return every session, the oldest first."""
@@ -220,7 +222,7 @@ class Sessions:
 
     def unfinished(self) -> list[Record]:
         """Return the sessions in which something is left to be decided, the oldest first."""
-        return [one for one in self.all() if not one.over]
+        return [record for record in self.all() if not record.over]
 
     def holding(self, primary: str, cntlid: int, incarnation: int) -> Record | None:
         """Return the session because of which nobody else may resume a controller here, or None.
@@ -230,8 +232,12 @@ class Sessions:
         since is another one.
         """
         for record in reversed(self._read("WHERE address = ? ORDER BY rowid", primary)):
-            here = [one for one in record.controllers if (one.cntlid, one.incarnation) == (cntlid, incarnation)]
-            if here and record.boot == self._host.facts().boot_id:
+            held = [
+                controller
+                for controller in record.controllers
+                if (controller.cntlid, controller.incarnation) == (cntlid, incarnation)
+            ]
+            if held and record.boot == self._host.facts().boot_id:
                 return None if record.over else record
         return None
 
@@ -393,9 +399,9 @@ def _repeated() -> BusyError:
 
 
 def _refuse_overlap(other: Record, cntlids: set[int]) -> None:
-    shared = {one.cntlid for one in other.controllers} & cntlids
+    shared = {controller.cntlid for controller in other.controllers} & cntlids
     if shared and not other.over:
-        names = ", ".join(f"{one:#06x}" for one in sorted(shared))
+        names = ", ".join(f"{cntlid:#06x}" for cntlid in sorted(shared))
         raise BusyError(
             f"{names} is in a session that is not over",
             cause=f"session {other.id} with {other.peer or 'another host'} is {other.state}",

@@ -66,7 +66,7 @@ def error_entry(error: NvmelmError, command: str, fields: Iterable[Field] = ()) 
     rest = [f"cause: {error.cause}"] * bool(error.cause) + [f"fix: {error.fix}"] * bool(error.fix)
     lines = [render.plain(line) for line in (error.message, *rest, *notes)]
     known = [("NVMELM_VERB", command), *fields]
-    known += [("NVMELM_SESSION", one) for one in dict.fromkeys(_SESSION.findall(" ".join(lines)))]
+    known += [("NVMELM_SESSION", session) for session in dict.fromkeys(_SESSION.findall(" ".join(lines)))]
     known += [("NVMELM_KIND", error.kind), ("NVMELM_REASON", error.word)]
     return _entry(ERROR, "\n".join(lines), [*known, ("NVMELM_EXIT_CODE", str(int(error.exit_code)))])
 
@@ -83,7 +83,7 @@ def change_entries(document: dict[str, Any], command: str, fields: Iterable[Fiel
     for report in _reports(document):
         for action in report.get("actions", ()):
             summary = action["summary"]
-            controllers = [("NVMELM_CNTLID", one) for one in dict.fromkeys(_CONTROLLER.findall(summary))]
+            controllers = [("NVMELM_CNTLID", cntlid) for cntlid in dict.fromkeys(_CONTROLLER.findall(summary))]
             about = [*verb, *subjects(report), *controllers, ("NVMELM_STEP", action["step"])]
             yield _entry(INFO, f"{command}: {summary}", about)
     changed = bool(document.get("changed"))
@@ -104,7 +104,7 @@ def _subjects(document: dict[str, Any]) -> Iterator[Field]:
         elif name in _CNTLIDS and isinstance(value, int):
             yield "NVMELM_CNTLID", render.cntlid(value)
         elif name == "cntlids":
-            yield from (("NVMELM_CNTLID", render.cntlid(one)) for one in value)
+            yield from (("NVMELM_CNTLID", render.cntlid(cntlid)) for cntlid in value)
         elif name == "session" and isinstance(value, str):
             yield "NVMELM_SESSION", value
     for below in _below(document):
@@ -115,7 +115,7 @@ def _below(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Return the documents in a document, but not a picture: it shows every controller, whatever was done."""
     for name, value in document.items():
         if name != "picture":
-            yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict))
+            yield from (item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict))
 
 
 def _reports(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

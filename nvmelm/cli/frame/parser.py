@@ -53,7 +53,7 @@ def _read(value: Any, annotation: Any, info: Any) -> Any:
     """
     if get_origin(annotation) is list and isinstance(value, list | tuple) and value:
         (kind,) = get_args(annotation)
-        return [_read(one, kind, info) for one in value]
+        return [_read(item, kind, info) for item in value]
     if isinstance(value, str):
         if info.parser is not None:
             return info.parser(value)
@@ -87,13 +87,16 @@ class VerbCommand(Sparing, TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words behind the verb: ``[OPTIONS] PF CNTLID``."""
-        return ["[OPTIONS]", *(_name(one) for one in self.get_params(ctx) if one.param_type_name == "argument")]
+        return [
+            "[OPTIONS]",
+            *(_name(parameter) for parameter in self.get_params(ctx) if parameter.param_type_name == "argument"),
+        ]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """List arguments, then options."""
         for title, kind in (("Arguments", "argument"), ("Options", "option")):
-            shown: list[Any] = [one for one in self.get_params(ctx) if one.param_type_name == kind]
-            rows = [row(one) for one in shown if not getattr(one, "hidden", False)]
+            shown: list[Any] = [parameter for parameter in self.get_params(ctx) if parameter.param_type_name == kind]
+            rows = [row(parameter) for parameter in shown if not getattr(parameter, "hidden", False)]
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)

@@ -88,10 +88,10 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, stream
     """
     stream = stream or sys.stdout
     cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max([len(one.title), *(len(row[at]) for row in cells)]) for at, one in enumerate(columns)]
+    widths = [max([len(column.title), *(len(row[at]) for row in cells)]) for at, column in enumerate(columns)]
     if is_terminal(stream):
         _fit(widths, columns, terminal_width())
-    heading = Paint(stream).bold(_line([one.title for one in columns], widths, columns))
+    heading = Paint(stream).bold(_line([column.title for column in columns], widths, columns))
     return [heading, *(_line(row, widths, columns) for row in cells)]
 
 
@@ -171,9 +171,9 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def count(number: int, one: str, many: str = "") -> str:
+def count(number: int, single: str, many: str = "") -> str:
     """Return a count with its noun: ``1 VF``, ``2 VFs``."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    return f"{number} {single if number == 1 else many or single + 's'}"
 
 
 def print_json(document: dict[str, Any], stream: TextIO | None = None) -> None:

@@ -126,8 +126,8 @@ def fill_in(error: NvmelmError, typed: dict[str, str]) -> None:
     'on beta: nvmelm show PF'
     """
 
-    def name(found: re.Match[str]) -> str:
-        return found[1] + " ".join(typed.get(word, word) for word in found[2].split(" "))
+    def name(match: re.Match[str]) -> str:
+        return match[1] + " ".join(typed.get(word, word) for word in match[2].split(" "))
 
     if re.match(r"on \S+: ", error.fix):
         return  # what to type on another host, where other names hold

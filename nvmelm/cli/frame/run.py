@@ -207,7 +207,9 @@ def _signature(function: Callable[..., Any], *, changes: bool) -> inspect.Signat
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
         for name, kind, default in options
     ]
-    return inspect.Signature([one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + added + [context])
+    return inspect.Signature(
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + added + [context]
+    )
 
 
 def _hidden(option: Any) -> Any:
@@ -233,7 +235,7 @@ def _from_options(ctx: typer.Context, values: dict[str, Any], *, changes: bool) 
     dry_run, yes = (values.pop("dry_run"), values.pop("yes")) if changes else (False, False)
     run = Run(command, settings, dry_run=dry_run, yes=yes)
     run.typed = _typed(values)
-    run.subjects = [("NVMELM_CNTLID", render.cntlid(one)) for one in _cntlids(values.get("cntlid"))]
+    run.subjects = [("NVMELM_CNTLID", render.cntlid(cntlid)) for cntlid in _cntlids(values.get("cntlid"))]
     return run
 
 
@@ -247,7 +249,7 @@ def _typed(values: dict[str, Any]) -> dict[str, str]:
 
 
 def _cntlids(value: object) -> list[int]:
-    return [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, int)]
+    return [item for item in (value if isinstance(value, list | tuple) else [value]) if isinstance(item, int)]
 
 
 def _finish(run: Run, function: Callable[[], Answer | int], *, changes: bool) -> int:

@@ -56,7 +56,10 @@ def write(directory: Path) -> None:
 
 def escape(text: str) -> str:
     """Return text in which roff finds no request, no escape and no quote, and which it prints as it stands."""
-    escaped = "".join(_SPECIAL.get(one) or (one if one.isascii() else f"\\[u{ord(one):04X}]") for one in text)
+    escaped = "".join(
+        _SPECIAL.get(character) or (character if character.isascii() else f"\\[u{ord(character):04X}]")
+        for character in text
+    )
     return f"\\&{escaped}" if escaped.startswith(".") else escaped
 
 
@@ -81,14 +84,14 @@ def _overview(topics: list[Topic]) -> str:
             yield f".SS {escape(heading)}"
             for topic in topics:
                 if topic.section == heading:
-                    yield from _tagged(Row(_short(one), one.about[0]) for one in topic.verbs)
+                    yield from _tagged(Row(_short(verb), verb.about[0]) for verb in topic.verbs)
         yield from _section("OPTIONS")
         yield from _tagged(tree.root_options())
         yield from _exit_status()
         yield from _section("ENVIRONMENT")
-        yield from _tagged(Row(*one) for one in ENVIRONMENT)
+        yield from _tagged(Row(*variable) for variable in ENVIRONMENT)
         yield from _section("FILES")
-        yield from _tagged(Row(*one) for one in FILES)
+        yield from _tagged(Row(*file) for file in FILES)
         yield from _see_also([(f"nvmelm-{topic.name}", section(topic.name)) for topic in topics])
 
     return _page(
@@ -103,17 +106,17 @@ def _short(verb: Verb) -> str:
 def _topic(topic: Topic) -> str:
     def body() -> Iterator[str]:
         yield from _section("SYNOPSIS")
-        for number, one in enumerate(topic.verbs):
+        for number, verb in enumerate(topic.verbs):
             yield from [".br"] if number else []
-            yield from _synopsis(f"nvmelm {one.name}", one.pieces)
+            yield from _synopsis(f"nvmelm {verb.name}", verb.pieces)
         yield from _section("DESCRIPTION")
         if len(topic.verbs) == 1 and topic.verbs[0].words == (topic.name,):
             yield from _verb(topic.verbs[0])
         else:
             yield from _paragraph(topic.about)
-            for one in topic.verbs:
-                yield f".SS {escape(one.usage)}"
-                yield from _verb(one)
+            for verb in topic.verbs:
+                yield f".SS {escape(verb.usage)}"
+                yield from _verb(verb)
         yield from _exit_status()
         yield from _examples(topic.verbs)
         yield from _see_also([("nvmelm", section())])

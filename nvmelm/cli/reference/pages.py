@@ -125,7 +125,7 @@ def _codes() -> Iterator[str]:
     yield from ("## Errnos", "", "What the kernel means by them where nvmelm meets them.", "")
     yield from _table(("errno", "means", "do"), ((name, *row) for name, row in codes.ERRNOS.items()))
     yield from ("## NVMe statuses", "", "By Status Code Type and Status Code.", "")
-    statuses = ((one.text, one.name, one.cause, one.fix) for one in (Status(row.code) for row in ROWS))
+    statuses = ((status.text, status.name, status.cause, status.fix) for status in (Status(row.code) for row in ROWS))
     yield from _table(("status", "name", "means", "do"), statuses)
 
 
@@ -172,11 +172,11 @@ def _kind(about: Mapping[str, object]) -> str:
     """Return a field's type in a word or two."""
     several = about.get("anyOf")
     if isinstance(several, list):
-        return " or ".join(dict.fromkeys(_kind(one) for one in several))
+        return " or ".join(dict.fromkeys(_kind(part) for part in several))
     if "$ref" in about:
         return str(about["$ref"]).rpartition("/")[2]
     if "enum" in about and isinstance(about["enum"], list):
-        return " or ".join(f'"{one}"' for one in about["enum"])
+        return " or ".join(f'"{value}"' for value in about["enum"])
     if "const" in about:
         return f'"{about["const"]}"'
     items = about.get("items") or about.get("prefixItems")
@@ -192,7 +192,9 @@ def _sorted(table: Mapping[str, tuple[str, str]]) -> Iterator[tuple[str, str, st
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """Return a table whose first column is typed, or nothing when it has no rows."""
-    lines = [f"| `{_cell(first)}` | " + " | ".join(_prose(_cell(one)) for one in rest) + " |" for first, *rest in rows]
+    lines = [
+        f"| `{_cell(first)}` | " + " | ".join(_prose(_cell(cell)) for cell in rest) + " |" for first, *rest in rows
+    ]
     if lines:
         yield from (f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *lines, "")
 

@@ -62,12 +62,12 @@ class Topic(NamedTuple):
 def topics() -> list[Topic]:
     """Return the words after ``nvmelm``, in the order of the help."""
     root, context = _root()
-    found = []
+    topics = []
     for section, entries in app.SECTIONS.items():
         for name in entries:
             command = root.commands[name]
-            found.append(Topic(name, section, _paragraphs(command.help)[0], tuple(_verbs(command, (name,), context))))
-    return found
+            topics.append(Topic(name, section, _paragraphs(command.help)[0], tuple(_verbs(command, (name,), context))))
+    return topics
 
 
 def root_options() -> tuple[Row, ...]:
@@ -108,15 +108,15 @@ def _verbs(command: Any, words: tuple[str, ...], parent: Any) -> Iterator[Verb]:
 
 
 def _rows(command: Any, context: Any, kind: str) -> tuple[Row, ...]:
-    shown = [one for one in command.get_params(context) if one.param_type_name == kind]
-    return tuple(Row(*row(one)) for one in shown if not getattr(one, "hidden", False))
+    shown = [parameter for parameter in command.get_params(context) if parameter.param_type_name == kind]
+    return tuple(Row(*row(parameter)) for parameter in shown if not getattr(parameter, "hidden", False))
 
 
 def _paragraphs(text: str | None) -> tuple[str, ...]:
     r"""Return a help text's paragraphs; one behind a line of ``\b`` is laid out, and keeps its lines."""
-    found = []
+    paragraphs = []
     for paragraph in (text or "").strip().split("\n\n"):
         lines = paragraph.strip("\n").split("\n")
         laid_out = lines[0].strip() == "\b"
-        found.append("\n".join(lines[1:]) if laid_out else " ".join(paragraph.split()))
-    return tuple(found)
+        paragraphs.append("\n".join(lines[1:]) if laid_out else " ".join(paragraph.split()))
+    return tuple(paragraphs)

@@ -37,12 +37,12 @@ def apply(run: Run, config: Config = None, only: Only = None) -> Answer:
     host = run.host()
     if only is not None:
         listed = names(host, find_ready(host, only))
-        wanted = [one for one in wanted if listed.get(one.by) == one.name]
+        wanted = [mark for mark in wanted if listed.get(mark.by) == mark.name]
     report = _typable(reach(host, wanted, confirm=run.confirm, dry_run=run.dry_run))
     return Answer(report, lambda: lines(report), report.code)
 
 
-def _typable(found: ApplyReport) -> ApplyReport:
+def _typable(report: ApplyReport) -> ApplyReport:
     """Return the report with each entry's own address where a fix says ``PF``."""
 
     def filled(fix: str, address: str) -> str:
@@ -50,8 +50,8 @@ def _typable(found: ApplyReport) -> ApplyReport:
         fill_in(error, {"PF": address})
         return error.fix
 
-    entries = tuple(replace(one, fix=filled(one.fix, one.address or "PF")) for one in found.entries)
-    return replace(found, entries=entries)
+    entries = tuple(replace(entry, fix=filled(entry.fix, entry.address or "PF")) for entry in report.entries)
+    return replace(report, entries=entries)
 
 
 def lines(report: ApplyReport) -> Iterator[str]:
@@ -59,17 +59,18 @@ def lines(report: ApplyReport) -> Iterator[str]:
     paint = render.Paint(sys.stdout)
     if not report.entries:
         yield "nothing is listed that is here"
-    for one in report.entries:
-        name = f"{render.plain(one.name)}{f' ({one.address})' if one.address and one.address != one.name else ''}"
-        if one.report is not None:
-            yield from changes.change(one.report)
+    for entry in report.entries:
+        address = f" ({entry.address})" if entry.address and entry.address != entry.name else ""
+        name = f"{render.plain(entry.name)}{address}"
+        if entry.report is not None:
+            yield from changes.change(entry.report)
             continue
-        left = one.outcome == "left-alone"
-        word = "left alone" if left else one.outcome
-        yield (paint.warn if left else paint.bad)(f"{name}: {word}: {render.plain(one.message)}")
-        if one.cause:
-            yield from render.wrapped("  cause: ", render.plain(one.cause), sys.stdout)
-        if one.fix:
-            yield f"  fix:   {render.plain(one.fix)}"  # never broken: it is copied and typed
-        for note in one.notes:
+        left = entry.outcome == "left-alone"
+        word = "left alone" if left else entry.outcome
+        yield (paint.warn if left else paint.bad)(f"{name}: {word}: {render.plain(entry.message)}")
+        if entry.cause:
+            yield from render.wrapped("  cause: ", render.plain(entry.cause), sys.stdout)
+        if entry.fix:
+            yield f"  fix:   {render.plain(entry.fix)}"  # never broken: it is copied and typed
+        for note in entry.notes:
             yield from render.wrapped("  note:  ", render.plain(note), sys.stdout)

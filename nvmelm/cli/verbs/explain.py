@@ -53,14 +53,14 @@ class Explanation(Report):
 @verb(app, "explain")
 def explain(_: Run, code: Code) -> Answer:
     """Explain a code: an NVMe status, an exit code, an errno, or the reason in an error's JSON."""
-    found = Explanation(asked=code, meanings=tuple(_meanings(code.strip())))
-    if not found.meanings:
+    explanation = Explanation(asked=code, meanings=tuple(_meanings(code.strip())))
+    if not explanation.meanings:
         raise UsageError(
             f"{code!r} is no code nvmelm knows",
             cause="it is no NVMe status, exit code (0 to 9, 130), errno or reason",
             fix="nvmelm explain 1h/3Ah, nvmelm explain EBUSY, nvmelm explain 9",
         )
-    return Answer(found, lambda: _lines(found))
+    return Answer(explanation, lambda: _lines(explanation))
 
 
 def _meanings(code: str) -> Iterator[Meaning]:
@@ -97,11 +97,11 @@ def _of(kind: Kind, code: str, name: str, row: codes.Row) -> Meaning:
     return Meaning(kind=kind, code=code, name=name, meaning=row.meaning, fix=row.fix)
 
 
-def _lines(found: Explanation) -> Iterator[str]:
-    for number, one in enumerate(found.meanings):
+def _lines(explanation: Explanation) -> Iterator[str]:
+    for number, meaning in enumerate(explanation.meanings):
         if number:
             yield ""
-        name = "" if one.name == one.code else f", {one.name}"
-        yield f"{_TITLES[one.kind]} {one.code}{name}"
-        yield from render.wrapped("  means: ", render.plain(one.meaning), sys.stdout)
-        yield from render.wrapped("  do:    ", render.plain(one.fix), sys.stdout)
+        name = "" if meaning.name == meaning.code else f", {meaning.name}"
+        yield f"{_TITLES[meaning.kind]} {meaning.code}{name}"
+        yield from render.wrapped("  means: ", render.plain(meaning.meaning), sys.stdout)
+        yield from render.wrapped("  do:    ", render.plain(meaning.fix), sys.stdout)

@@ -89,14 +89,14 @@ def show(_: Run, file: File) -> Answer:
     """Show a recording's events as sentences."""
     from nvmelm.cli.views.transcripts import describe
 
-    found = describe(file)
-    width = len(str(len(found.events)))
+    recording = describe(file)
+    width = len(str(len(recording.events)))
 
     def lines() -> Iterator[str]:
-        yield f"{file}: {render.plain(found.about) or 'a recording'}"
-        yield render.plain(f"recorded on {found.recorded_on}, Linux {found.kernel}, edited: {found.edited}")
-        for one in found.events:
-            outcome = f" = {one.outcome}" if one.outcome else ""
-            yield render.plain(f"{one.number:{width}}. {one.sentence}{outcome}")
+        yield f"{file}: {render.plain(recording.about) or 'a recording'}"
+        yield render.plain(f"recorded on {recording.recorded_on}, Linux {recording.kernel}, edited: {recording.edited}")
+        for event in recording.events:
+            outcome = f" = {event.outcome}" if event.outcome else ""
+            yield render.plain(f"{event.number:{width}}. {event.sentence}{outcome}")
 
-    return Answer(found, lines)
+    return Answer(recording, lines)

@@ -21,6 +21,6 @@ def check(
     pf: Annotated[str | None, typer.Argument(metavar="[PF]", help="Check this controlling function too.")] = None,
 ) -> Answer:
     """Check IOMMU, vfio, SR-IOV and the controllers; every problem comes with its fix. Exit 3: not ready."""
-    found = operation(run.host(), pf)
-    code = ExitCode.DONE if found.ready else ExitCode.NOT_SUPPORTED
-    return Answer(found, lambda: changes.host_check(found), exit_code=code)
+    checked = operation(run.host(), pf)
+    code = ExitCode.DONE if checked.ready else ExitCode.NOT_SUPPORTED
+    return Answer(checked, lambda: changes.host_check(checked), exit_code=code)

@@ -26,5 +26,5 @@ def show(run: Run, pf: Pf) -> Answer:
     from nvmelm.inventory import namespaces
 
     with run.primary(pf) as primary:
-        found = namespaces.shown(primary.queue, primary.picture(states=True))
-    return Answer(found, lambda: functions.picture(found))
+        picture = namespaces.shown(primary.queue, primary.picture(states=True))
+    return Answer(picture, lambda: functions.picture(picture))

@@ -61,7 +61,7 @@ def recover(
     """Show what was left unfinished on this host, and undo it, or finish it; ask the other host about migrations."""
     ways = Ways(take, give_up, peer, rsh, program, alone, callouts)
     report = recover_all(run, ways, finish=finish)
-    undecided = any(not one.resolved for one in report.sessions) and not report.dry_run
+    undecided = any(not session.resolved for session in report.sessions) and not report.dry_run
     return Answer(report, lambda: changes.recover(report), ExitCode.UNCERTAIN if undecided else ExitCode.DONE)
 
 
@@ -83,12 +83,12 @@ def recover_all(run: Run, ways: Ways, *, finish: bool) -> RecoverReport:
     if ways.take is not None or ways.give_up is not None:
         view = _on_a_word(run, ways, means)
         return RecoverReport(changed=view.settled is not None, dry_run=run.dry_run, unfinished=(), sessions=(view,))
-    found = sessions.recover_sessions(host, means, dry_run=run.dry_run)
+    views = sessions.recover_sessions(host, means, dry_run=run.dry_run)
     # Decided in this run or not: what was begun on a PF belongs to its session, which may just have started its VFs.
-    of_sessions = {one.primary for one in found}
+    of_sessions = {view.primary for view in views}
     report = runs.recover(host, finish=finish, leave=of_sessions, confirm=run.confirm, dry_run=run.dry_run)
-    changed = report.changed or any(one.settled for one in found)
-    return replace(report, changed=changed, sessions=tuple(found))
+    changed = report.changed or any(view.settled for view in views)
+    return replace(report, changed=changed, sessions=tuple(views))
 
 
 def _require_used(ways: Ways, *, finish: bool) -> None:

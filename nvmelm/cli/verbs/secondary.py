@@ -17,8 +17,8 @@ app = group("Steps 2 and 3: controlled functions, their resources, and the permi
 def list_secondaries(run: Run, pf: Pf) -> Answer:
     """List the controlled functions: controller, virtual function, resources, driver and VFIO node."""
     with run.primary(pf) as primary:
-        found = primary.picture(states=True)
-    return Answer(found, lambda: functions.secondaries(found))
+        picture = primary.picture(states=True)
+    return Answer(picture, lambda: functions.secondaries(picture))
 
 
 @verb(app, "assign", changes=True)

@@ -65,8 +65,8 @@ def show(_: Run, file: Input) -> Answer:
             described = view.describe(file, Path(spool))
         return Answer(described, lambda: images.stream(described))
     with tempfile.TemporaryDirectory(prefix="nvmelm-") as spool, open_image(file, spool_directory=Path(spool)) as image:
-        found = image_view.show(image)
-    return Answer(found, lambda: images.description(found))
+        description = image_view.show(image)
+    return Answer(description, lambda: images.description(description))
 
 
 def _answer(report: verbs.StateReport) -> Answer:

@@ -22,5 +22,5 @@ def status(run: Run, last: Last = 5) -> Answer:
     from nvmelm.cli.views import glance as view
     from nvmelm.inventory import glance
 
-    found = glance.look(run.host(), last=last)
-    return Answer(found, lambda: view.lines(found), exit_code=found.exit_code)
+    seen = glance.look(run.host(), last=last)
+    return Answer(seen, lambda: view.lines(seen), exit_code=seen.exit_code)

@@ -14,11 +14,11 @@ app = group("Step 4: hand virtual functions to vfio-pci and back.")
 def bind(run: Run, vfs: VfList, unmarked: Unmarked = False) -> Answer:
     """Bind virtual functions to vfio-pci."""
     ask, dry = run.confirm, run.dry_run
-    return on_each(run, vfs, lambda one, which: binding.bind(one, which, unmarked=unmarked, confirm=ask, dry_run=dry))
+    return on_each(run, vfs, lambda pf, which: binding.bind(pf, which, unmarked=unmarked, confirm=ask, dry_run=dry))
 
 
 @verb(app, "unbind", changes=True)
 def unbind(run: Run, vfs: VfList) -> Answer:
     """Give virtual functions back to the driver they were found with."""
     ask, dry = run.confirm, run.dry_run
-    return on_each(run, vfs, lambda one, which: binding.unbind(one, which, confirm=ask, dry_run=dry))
+    return on_each(run, vfs, lambda pf, which: binding.unbind(pf, which, confirm=ask, dry_run=dry))

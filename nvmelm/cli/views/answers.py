@@ -47,7 +47,7 @@ def on_each(run: Run, names: Sequence[str], act: Callable[[OpenPrimary, list[Bdf
 
 
 def _several(reports: list[ChangeReport]) -> Answer:
-    document = Changes(changed=any(one.changed for one in reports), reports=tuple(reports))
+    document = Changes(changed=any(report.changed for report in reports), reports=tuple(reports))
 
     def lines() -> Iterator[str]:
         for report in reports:

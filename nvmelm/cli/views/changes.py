@@ -75,9 +75,9 @@ def recover(report: RecoverReport) -> Iterator[str]:
         yield "nothing was left unfinished"
     for session in report.sessions:
         yield from _session(session)
-    for one in report.unfinished:
-        yield from _unfinished(one)
-    if report.changed and all(one.resolved for one in report.sessions):
+    for record in report.unfinished:
+        yield from _unfinished(record)
+    if report.changed and all(session.resolved for session in report.sessions):
         yield render.Paint(sys.stdout).good("recovered")
     for note in report.notes:
         yield from render.wrapped("", render.plain(note), sys.stdout)
@@ -90,28 +90,28 @@ _NEXT = {
 }
 
 
-def _session(one: SessionView) -> Iterator[str]:
+def _session(session: SessionView) -> Iterator[str]:
     paint = render.Paint(sys.stdout)
-    which = ", ".join(render.cntlid(number) for number in one.cntlids)
-    there = f" {'to' if one.side == 'source' else 'from'} {render.plain(one.peer)}" if one.peer else ""
-    yield paint.bold(f"migration of {which} on {one.primary}{there}, begun {one.opened_at}")
-    yield f"  session {one.session}"
-    yield from render.wrapped("  ", f"{one.state} here: {one.meaning}", sys.stdout)
-    if one.peer_state:
-        yield f"  {one.peer_state} at the other host"
-    if one.note:
-        yield from render.wrapped("  ", render.plain(one.note), sys.stdout)
-    if one.settled:
-        yield (paint.good if one.resolved else paint.warn)(f"  now {one.settled} here")
-    elif not one.resolved:
-        yield paint.warn(f"  undecided; {_NEXT.get(one.reason, '--take or --give-up decides it on your word')}")
+    which = ", ".join(render.cntlid(number) for number in session.cntlids)
+    peer = f" {'to' if session.side == 'source' else 'from'} {render.plain(session.peer)}" if session.peer else ""
+    yield paint.bold(f"migration of {which} on {session.primary}{peer}, begun {session.opened_at}")
+    yield f"  session {session.session}"
+    yield from render.wrapped("  ", f"{session.state} here: {session.meaning}", sys.stdout)
+    if session.peer_state:
+        yield f"  {session.peer_state} at the other host"
+    if session.note:
+        yield from render.wrapped("  ", render.plain(session.note), sys.stdout)
+    if session.settled:
+        yield (paint.good if session.resolved else paint.warn)(f"  now {session.settled} here")
+    elif not session.resolved:
+        yield paint.warn(f"  undecided; {_NEXT.get(session.reason, '--take or --give-up decides it on your word')}")
 
 
-def _unfinished(one: Unfinished) -> Iterator[str]:
-    boot = "" if one.boot == "this" else ", before the last boot"
-    yield render.Paint(sys.stdout).bold(f"{one.verb} on {one.primary}, begun {one.started_at}{boot}")
-    yield from render.wrapped("  ", render.plain(one.meaning), sys.stdout)
-    for title, actions in (("to undo it", one.undo), ("to finish it", one.finish)):
+def _unfinished(run: Unfinished) -> Iterator[str]:
+    boot = "" if run.boot == "this" else ", before the last boot"
+    yield render.Paint(sys.stdout).bold(f"{run.verb} on {run.primary}, begun {run.started_at}{boot}")
+    yield from render.wrapped("  ", render.plain(run.meaning), sys.stdout)
+    for title, actions in (("to undo it", run.undo), ("to finish it", run.finish)):
         if actions:
             yield f"  {title}:"
             yield from (f"  {line}" for line in plan(actions))

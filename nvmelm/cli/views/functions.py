@@ -37,24 +37,24 @@ def primary_list(rows: Sequence[PrimarySummary]) -> Iterator[str]:
         columns,
         (
             (
-                one.node,
-                one.address,
-                one.serial,
-                one.model,
-                one.firmware,
-                None if one.cntlid is None else cntlid(one.cntlid),
-                f"{one.vfs_enabled}/{one.vfs_total}",
-                _YES_NO[one.live_migration],
+                row.node,
+                row.address,
+                row.serial,
+                row.model,
+                row.firmware,
+                None if row.cntlid is None else cntlid(row.cntlid),
+                f"{row.vfs_enabled}/{row.vfs_total}",
+                _YES_NO[row.live_migration],
             )
-            for one in rows
+            for row in rows
         ),
     )
-    silent = [one for one in rows if one.problem]
+    silent = [row for row in rows if row.problem]
     if silent:
         yield ""
-    for one in silent:
-        yield from render.wrapped(f"{one.node} does not answer: ", render.plain(one.problem), sys.stdout)
-    if any(one.live_migration is None and not one.problem for one in rows):
+    for row in silent:
+        yield from render.wrapped(f"{row.node} does not answer: ", render.plain(row.problem), sys.stdout)
+    if any(row.live_migration is None and not row.problem for row in rows):
         yield ""
         yield "?: only root may ask the controllers whether they can migrate"
 
@@ -137,16 +137,16 @@ def _resources(kinds: Iterable[tuple[str, Resources | None]]) -> list[str]:
         (
             (
                 name,
-                one.flexible_total,
-                one.free,
-                one.assigned_to_secondaries,
-                one.allocated_to_primary,
-                one.private_to_primary,
-                one.secondary_maximum,
-                one.granularity,
+                resource.flexible_total,
+                resource.free,
+                resource.assigned_to_secondaries,
+                resource.allocated_to_primary,
+                resource.private_to_primary,
+                resource.secondary_maximum,
+                resource.granularity,
             )
-            for name, one in kinds
-            if one is not None and one.supported
+            for name, resource in kinds
+            if resource is not None and resource.supported
         ),
     )
 
@@ -157,7 +157,7 @@ def secondaries(document: Picture, *, idle: bool = True) -> Iterator[str]:
     Args:
         idle: also those that are not enabled, offline, without resources and without a mark; else their number.
     """
-    shown = [one for one in document.secondaries if idle or not one.idle]
+    shown = [secondary for secondary in document.secondaries if idle or not secondary.idle]
     if shown:
         yield from _functions(shown)
     hidden = len(document.secondaries) - len(shown)
@@ -168,14 +168,14 @@ def secondaries(document: Picture, *, idle: bool = True) -> Iterator[str]:
 
 def _standing(document: Picture) -> Iterator[str]:
     """Say of suspended controllers what is known, or why it is not known which are suspended."""
-    suspended = [one for one in document.secondaries if one.suspended]
+    suspended = [secondary for secondary in document.secondaries if secondary.suspended]
     if suspended or document.moved or document.suspension_unknown:
         yield ""
     for moved in document.moved:
         yield from moved_away(moved)
-    for one in suspended:
-        saved = f"; saved at {render.plain(one.saved_at)}, not resumed" if one.saved_at else ""
-        yield f"{cntlid(one.cntlid)} is suspended: its guest waits for I/O{saved}"
+    for secondary in suspended:
+        saved = f"; saved at {render.plain(secondary.saved_at)}, not resumed" if secondary.saved_at else ""
+        yield f"{cntlid(secondary.cntlid)} is suspended: its guest waits for I/O{saved}"
     if document.suspension_unknown:
         why = f"which controllers are suspended is not known: {document.suspension_unknown}"
         yield from render.wrapped("", render.plain(why), sys.stdout)
@@ -207,43 +207,63 @@ def _functions(shown: list[Secondary]) -> Iterator[str]:
         Column("NODE"),
         Column("MARK", gives_way=True),
     ]
-    used = [one for one in shown if one.used_by]
-    wide = table([*columns, Column("USED BY")], ([*_secondary(one), _users(one)] for one in shown), stream=StringIO())
+    used = [secondary for secondary in shown if secondary.used_by]
+    wide = table(
+        [*columns, Column("USED BY")],
+        ([*_secondary(secondary), _users(secondary)] for secondary in shown),
+        stream=StringIO(),
+    )
     below = bool(used) and render.is_terminal(sys.stdout) and max(map(len, wide)) > render.terminal_width()
     if used and not below:
-        yield from table([*columns, Column("USED BY")], ([*_secondary(one), _users(one)] for one in shown))
+        yield from table(
+            [*columns, Column("USED BY")], ([*_secondary(secondary), _users(secondary)] for secondary in shown)
+        )
     else:
         yield from table(columns, map(_secondary, shown))
-    for one in used if below else ():  # cut off at the edge, who uses it would say nothing
-        yield from render.wrapped(f"{cntlid(one.cntlid)} is used by ", render.plain(_users(one)), sys.stdout)
-    for one in shown:
-        if one.with_vm:
+    for secondary in used if below else ():  # cut off at the edge, who uses it would say nothing
+        yield from render.wrapped(
+            f"{cntlid(secondary.cntlid)} is used by ", render.plain(_users(secondary)), sys.stdout
+        )
+    for secondary in shown:
+        if secondary.with_vm:
             yield from render.wrapped(
-                f"{cntlid(one.cntlid)} moves with its VM: ", render.plain(one.with_vm), sys.stdout
+                f"{cntlid(secondary.cntlid)} moves with its VM: ", render.plain(secondary.with_vm), sys.stdout
             )
-    broken = [one for one in shown if one.mark and not one.mark.holds]
-    absent = any(one.address and not one.present for one in shown)
-    ending = [one for one in shown if one.mark and one.mark.holds and one.mark.expires_at]
+    broken = [secondary for secondary in shown if secondary.mark and not secondary.mark.holds]
+    absent = any(secondary.address and not secondary.present for secondary in shown)
+    ending = [secondary for secondary in shown if secondary.mark and secondary.mark.holds and secondary.mark.expires_at]
     if broken or absent or ending:
         yield ""
     if absent:
         yield "(address): the VF is not enabled; it will have this address"
-    for one in broken:
-        if one.mark:
-            yield f"the mark of {cntlid(one.cntlid)} no longer holds: {render.plain('; '.join(one.mark.broken_by))}"
-    for one in ending:
-        if one.mark:
-            yield f"the mark of {cntlid(one.cntlid)} ends at {render.plain(str(one.mark.expires_at))}"
+    for secondary in broken:
+        if secondary.mark:
+            why = render.plain("; ".join(secondary.mark.broken_by))
+            yield f"the mark of {cntlid(secondary.cntlid)} no longer holds: {why}"
+    for secondary in ending:
+        if secondary.mark:
+            yield f"the mark of {cntlid(secondary.cntlid)} ends at {render.plain(str(secondary.mark.expires_at))}"
 
 
-def _secondary(one: Secondary) -> list[object]:
-    address = one.address if one.present or not one.address else f"({one.address})"
-    mark = f"{one.mark.role}{'' if one.mark.holds else ' (broken)'}" if one.mark else None
-    node = one.vfio_node.removeprefix("/dev/") if one.vfio_node else one.controller_node  # 80 columns are few
-    name, vf = cntlid(one.cntlid), one.vf_number or None
-    return [name, vf, one.standing, one.vq, one.vi, address, one.driver, one.iommu_group, node, mark]
+def _secondary(secondary: Secondary) -> list[object]:
+    address = secondary.address if secondary.present or not secondary.address else f"({secondary.address})"
+    mark = f"{secondary.mark.role}{'' if secondary.mark.holds else ' (broken)'}" if secondary.mark else None
+    node = (secondary.vfio_node or "").removeprefix("/dev/") or secondary.controller_node  # 80 columns are few
+    name, vf = cntlid(secondary.cntlid), secondary.vf_number or None
+    return [
+        name,
+        vf,
+        secondary.standing,
+        secondary.vq,
+        secondary.vi,
+        address,
+        secondary.driver,
+        secondary.iommu_group,
+        node,
+        mark,
+    ]
 
 
-def _users(one: Secondary) -> str:
-    more = len(one.used_by) - 1
-    return f"{one.used_by[0]}{f' and {more} more' if more > 0 else ''}" if one.used_by else ""
+def _users(secondary: Secondary) -> str:
+    more = len(secondary.used_by) - 1
+    return f"{secondary.used_by[0]}{f' and {more} more' if more > 0 else ''}" if secondary.used_by else ""

@@ -127,7 +127,7 @@ def _host(event: HostEvent) -> tuple[str, str]:
         question += " " + ", ".join(f"/dev/{node}" for node in event.nodes)
     value = event.value
     if isinstance(value, list):
-        return question, "; ".join(str(one) for one in value) or "none"
+        return question, "; ".join(str(item) for item in value) or "none"
     return question, "" if value is None else str(value)
 
 

@@ -35,8 +35,8 @@ def _primary(part: _Part) -> str:
         return f"{name}: {_changes(part)}"
     if part["what"] == "gone":
         return f"{name} has gone"
-    here = [function for function in part["controllers"] if function["present"] or function["state"] != "offline"]
-    names = "; ".join(_standing(function) for function in here) or "none"
+    functions = [function for function in part["controllers"] if function["present"] or function["state"] != "offline"]
+    names = "; ".join(_standing(function) for function in functions) or "none"
     return f"{name} ({part['serial']}) is there; controlled functions in use: {names}"
 
 

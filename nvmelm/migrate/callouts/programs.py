@@ -79,17 +79,17 @@ class Callouts:
             return frozenset(Point)
         return frozenset(program.point for program in self._programs if program.point is not None)
 
-    def call(self, point: str, told: Mapping[str, Any]) -> list[CalloutResult]:
+    def call(self, point: str, about: Mapping[str, Any]) -> list[CalloutResult]:
         """Run what belongs to a point, one after the other, and stop at the first that fails.
 
         Raises:
             CalloutError: it ended with a status other than 0, or not in time.
             HostError: it cannot be started.
         """
-        here = [one for one in self._programs if one.point in (None, point)]
-        document = {"schema": SCHEMA, "version": VERSION, "point": str(point), "deadline_s": self._deadline_s, **told}
+        due = [program for program in self._programs if program.point in (None, point)]
+        document = {"schema": SCHEMA, "version": VERSION, "point": str(point), "deadline_s": self._deadline_s, **about}
         body = json.dumps(document).encode() + b"\n"
-        return [self._run(one, point, body) for one in here]
+        return [self._run(callout, point, body) for callout in due]
 
     def _run(self, callout: Callout, point: str, body: bytes) -> CalloutResult:
         started = time.monotonic()

@@ -27,12 +27,12 @@ def programs(directory: Path) -> list[Path]:
     """
     try:
         names = sorted(name for name in os.listdir(directory) if not name.startswith("."))  # noqa: PTH208
-        found = [directory / name for name in names if _is_program(directory / name)]
-        for path in found:
+        executables = [directory / name for name in names if _is_program(directory / name)]
+        for path in executables:
             _require_own(path)
     except OSError as error:
         raise host_error("cannot read the callouts", str(directory), error) from error
-    return found
+    return executables
 
 
 def program(word: str, *, fix: str) -> Path:
@@ -70,26 +70,26 @@ def _require_own(path: Path) -> None:
 
     The way is gone name by name, as the kernel does: every directory on it counts, and every link, wherever it is.
     """
-    here = Path("/")
-    _require(here, here.lstat(), path)
+    directory = Path("/")
+    _require(directory, directory.lstat(), path)
     pending = [*reversed(path.absolute().parts[1:])]
     links = 0
     while pending:
         name = pending.pop()
         if name in (".", ".."):
-            here = here if name == "." else here.parent
+            directory = directory if name == "." else directory.parent
             continue
-        place = here / name
+        place = directory / name
         about = place.lstat()
         _require(place, about, None if place == path else path)
         if not stat.S_ISLNK(about.st_mode):
-            here = place
+            directory = place
             continue
         links += 1
         if links > _MOST_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         target = place.readlink()
-        here = Path("/") if target.is_absolute() else here
+        directory = Path("/") if target.is_absolute() else directory
         pending += reversed(target.parts[1:] if target.is_absolute() else target.parts)
 
 

@@ -47,17 +47,17 @@ def look(pf: OpenPrimary, record: Record) -> dict[int, Standing]:
     Raises:
         AdminCommandError: the device refused to tell.
     """
-    there = {one.cntlid for one in controllers.still_there(pf, record.controllers, record.boot)}
+    present = {controller.cntlid for controller in controllers.still_there(pf, record.controllers, record.boot)}
     picture = pf.picture(users=False)
-    online = {one.cntlid for one in picture.secondaries if one.online}
+    online = {secondary.cntlid for secondary in picture.secondaries if secondary.online}
     versions = min(len(state_reader.formats_of(picture.primary).versions), 1)
 
-    def standing(one: Moving) -> Standing:
-        if one.cntlid not in there:
+    def standing(controller: Moving) -> Standing:
+        if controller.cntlid not in present:
             return Standing.GONE
-        if one.cntlid not in online:
+        if controller.cntlid not in online:
             return Standing.OFFLINE
-        reader = StateReader(pf.queue, one.cntlid, versions, 0)
+        reader = StateReader(pf.queue, controller.cntlid, versions, 0)
         header = reader.header()
         if header.suspended:
             return Standing.SUSPENDED
@@ -66,9 +66,9 @@ def look(pf: OpenPrimary, record: Record) -> dict[int, Standing]:
             return Standing.UNTOLD
         if queues:
             return Standing.RUNS
-        return Standing.UNCHANGED if one.idle else Standing.IDLE
+        return Standing.UNCHANGED if controller.idle else Standing.IDLE
 
-    return {one.cntlid: standing(one) for one in record.controllers}
+    return {controller.cntlid: standing(controller) for controller in record.controllers}
 
 
 def whole(stand: Mapping[int, Standing]) -> bool:

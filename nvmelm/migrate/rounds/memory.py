@@ -91,10 +91,10 @@ class Limits:
         """
         before = math.inf
         for _ in range(self.rounds):
-            found = go_round()
-            if found <= enough or found > before * _SHRINKS or time.monotonic() - started > self.seconds:
+            amount = go_round()
+            if amount <= enough or amount > before * _SHRINKS or time.monotonic() - started > self.seconds:
                 return
-            before = found
+            before = amount
 
 
 def parse_range(text: str) -> Extent:
@@ -137,17 +137,17 @@ def plan(primary: Primary, ranges: Sequence[Extent]) -> TrackMemoryChanges:
             reason="track-ranges",
         )
     unit = able.smallest_granularity_bytes
-    for one in merged:
-        if one.start % unit or one.length % unit:
+    for extent in merged:
+        if extent.start % unit or extent.length % unit:
             raise UsageError(
-                f"the range at {one.start:#x} is not whole units of {unit} bytes",
+                f"the range at {extent.start:#x} is not whole units of {unit} bytes",
                 cause="that is the finest the device tracks",
                 fix="align its base and its length",
                 reason="track-range",
             )
-        if able.power_of_two_lengths and one.length & (one.length - 1):
+        if able.power_of_two_lengths and extent.length & (extent.length - 1):
             raise UsageError(
-                f"the range at {one.start:#x} is {one.length:#x} bytes long",
+                f"the range at {extent.start:#x} is {extent.length:#x} bytes long",
                 cause="the device wants lengths that are powers of two",
                 fix="split it",
                 reason="track-range",
@@ -210,21 +210,23 @@ class Tracker:
         dirty = 0
         for cntlid in self._controllers:
             extents = self._read(cntlid, after_suspend=after_suspend)
-            found = Round(cntlid, number, seconds, extents, after_suspend)
-            self.rounds.append(found)
-            self._on_dirty(found)
-            dirty += found.bytes
+            tracked = Round(cntlid, number, seconds, extents, after_suspend)
+            self.rounds.append(tracked)
+            self._on_dirty(tracked)
+            dirty += tracked.bytes
         return dirty
 
     def _read(self, cntlid: int, *, after_suspend: bool) -> tuple[Extent, ...]:
         """Read until there is nothing more to report; after the suspend, until nothing will ever be added."""
-        found: list[Extent] = []
+        extents: list[Extent] = []
         for _ in range(_MOST_ANSWERS):
-            told = TrackedMemoryChanges.parse(execute(self._queue, tracking.tracked_memory(cntlid, _ANSWER_BYTES)).data)
-            found = merge([*found, *told.extents])
-            if told.final or not (told.more or after_suspend):
-                return tuple(found)
-            if after_suspend and not told.more and not told.suspended:
+            changes = TrackedMemoryChanges.parse(
+                execute(self._queue, tracking.tracked_memory(cntlid, _ANSWER_BYTES)).data
+            )
+            extents = merge([*extents, *changes.extents])
+            if changes.final or not (changes.more or after_suspend):
+                return tuple(extents)
+            if after_suspend and not changes.more and not changes.suspended:
                 raise MalformedError(
                     f"controller {cntlid:#06x} says that it is not suspended",
                     cause="Track Receive after the suspend has SUSP clear: what it wrote last is not known",
@@ -243,5 +245,5 @@ def starter(
     """
     wanted = plan(primary, ranges)
     return lambda session, controllers: Tracker(
-        session.queue, [one.cntlid for one in controllers], wanted, on_dirty, limits
+        session.queue, [controller.cntlid for controller in controllers], wanted, on_dirty, limits
     )

@@ -32,29 +32,29 @@ class Tracks:
     @property
     def rounds(self) -> list[Round]:
         """Return the rounds of tracked memory."""
-        return [found for one in self._begun for found in one.rounds if isinstance(found, Round)]
+        return [tracked for tracker in self._begun for tracked in tracker.rounds if isinstance(tracked, Round)]
 
     @property
     def written(self) -> list[Written]:
         """Return the rounds of logged user data."""
-        return [found for one in self._begun for found in one.rounds if isinstance(found, Written)]
+        return [logged for tracker in self._begun for logged in tracker.rounds if isinstance(logged, Written)]
 
     @property
     def notes(self) -> list[str]:
         """Return what could not be tidied up."""
-        return [note for one in self._begun for note in one.notes]
+        return [note for tracker in self._begun for note in tracker.notes]
 
     def converge(self) -> None:
         """Go through rounds, each of its own, until little is written."""
-        for one in self._begun:
-            one.converge()
+        for tracker in self._begun:
+            tracker.converge()
 
     def final(self) -> None:
         """Take what was written until the suspend."""
-        for one in self._begun:
-            one.final()
+        for tracker in self._begun:
+            tracker.final()
 
     def close(self) -> None:
         """End all that was begun."""
-        for one in self._begun:
-            one.close()
+        for tracker in self._begun:
+            tracker.close()

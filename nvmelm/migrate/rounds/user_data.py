@@ -85,7 +85,7 @@ def coalesced(entries: Iterable[MigrationQueueEntry]) -> tuple[dict[int, tuple[E
             raise _nonsense(f"an entry has the range scope {entry.scope}")
     if 0 in ranges or 0 in whole:
         raise _nonsense("an entry with blocks names no namespace")
-    return {nsid: tuple(merge(found)) for nsid, found in sorted(ranges.items()) if nsid not in whole}, tuple(
+    return {nsid: tuple(merge(extents)) for nsid, extents in sorted(ranges.items()) if nsid not in whole}, tuple(
         sorted(whole)
     )
 
@@ -121,16 +121,16 @@ class _Queue:
             whole: until there are none left, which is only when the controller stands still; otherwise at most what
                 the queue has room for, as a guest may write as fast as this reads.
         """
-        found: list[MigrationQueueEntry] = []
-        while (whole or len(found) < self.reader.slots) and (entries := self.reader.take()):
-            found += entries
+        taken: list[MigrationQueueEntry] = []
+        while (whole or len(taken) < self.reader.slots) and (entries := self.reader.take()):
+            taken += entries
             head = self.reader.head_to_publish
             if head is not None:
                 execute(self._queue, data_queue.set_head(self.id, head))
                 self.reader.published()
             if self.reader.ended is not None:
                 break
-        return found
+        return taken
 
     def start(self) -> None:
         execute(self._queue, tracking.start_user_data_log(self.id))
@@ -221,9 +221,9 @@ class UserDataLog:
             blocks, whole = coalesced(entries)
             if lost:
                 queue.start()  # before it is told: what the copy that follows overlooks stands in the new log
-            found = Written(queue.cntlid, number, seconds, blocks, whole, lost, after_suspend)
-            self.rounds.append(found)
-            self._on_written(found)
+            logged = Written(queue.cntlid, number, seconds, blocks, whole, lost, after_suspend)
+            self.rounds.append(logged)
+            self._on_written(logged)
             taken += len(entries)
         return taken
 
@@ -262,7 +262,9 @@ def starter(
             fix="migrate without --log-user-data; namespaces that both hosts see need no log",
             reason="no-user-data-log",
         )
-    return lambda session, controllers: UserDataLog(session, [one.cntlid for one in controllers], on_written)
+    return lambda session, controllers: UserDataLog(
+        session, [controller.cntlid for controller in controllers], on_written
+    )
 
 
 def _nonsense(why: str) -> MalformedError:

@@ -66,7 +66,7 @@ class Secrets:
 
     def add(self, *texts: str) -> None:
         """Take texts in; short ones and stand-ins are passed over."""
-        for text in (one.strip() for one in texts):
+        for text in (text.strip() for text in texts):
             if len(text) >= _SHORTEST and not text.startswith("REDACTED") and "redacted:" not in text:
                 instead = stand_in(text, len(self._stand_ins) + 1)
                 self._stand_ins.setdefault(text, instead)
@@ -78,7 +78,7 @@ class Secrets:
         for secret in sorted(self._stand_ins, key=len, reverse=True):
             instead = self._stand_ins[secret]
             text = text.replace(secret, instead).replace(secret.encode().hex(), instead.encode().hex())
-        return _SERIAL.sub(lambda found: found[1] + (found[2] if len(found[2]) >= _SHORTEST else "REDACTED"), text)
+        return _SERIAL.sub(lambda match: match[1] + (match[2] if len(match[2]) >= _SHORTEST else "REDACTED"), text)
 
 
 @contextlib.contextmanager
@@ -107,8 +107,8 @@ def readme(files: Iterable[Enclosed], missing: Iterable[Missing]) -> str:
     """Return the text that tells a reader of the archive what is in it."""
     lines = ["A bug report of nvmelm.", "", "Serial numbers, NQNs and the names of other hosts were replaced; the same"]
     lines += ["stand-in means the same within a file. No state of a controller is in it.", ""]
-    lines += [f"{one.name}: {one.about}" for one in files]
-    lines += [f"missing, {one.name}: {one.why}" for one in missing]
+    lines += [f"{file.name}: {file.about}" for file in files]
+    lines += [f"missing, {gap.name}: {gap.why}" for gap in missing]
     return "\n".join([*lines, ""])
 
 

@@ -52,8 +52,8 @@ def bug_report(run: Run, pf: Which = None, output: Output = None) -> Answer:
     files = enclosed(texts)
     contents = {"README": readme(files, missing)} | {name: text for name, (text, _) in texts.items()}
     size = write(path, contents, replace=run.settings.force)
-    found = BugReport(path=str(path), size_bytes=size, redacted=True, files=files, missing=missing)
-    return Answer(found, lambda: _lines(found))
+    report = BugReport(path=str(path), size_bytes=size, redacted=True, files=files, missing=missing)
+    return Answer(report, lambda: _lines(report))
 
 
 class Collection:
@@ -134,8 +134,8 @@ def _packages() -> list[str]:
         wanted = metadata.requires("nvmelm") or []
     except metadata.PackageNotFoundError:  # run from a directory, not installed
         return []
-    used = [one for one in wanted if not re.search(r"extra == .(dev|lab)\b", one)]
-    return sorted({re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0] for one in used})
+    used = [requirement for requirement in wanted if not re.search(r"extra == .(dev|lab)\b", requirement)]
+    return sorted({re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0] for requirement in used})
 
 
 def _system() -> str:
@@ -147,33 +147,42 @@ def _system() -> str:
 
 def _runs(collection: Collection) -> list[dict[str, Any]]:
     """Return the runs of each PF's journal, field by field; the serial number is not among them."""
-    found = []
+    rows = []
     for journal in journals(collection.host):
-        for one in journal.runs():
-            collection.secrets.add(one.serial)
-            changes = [[str(change.cell), change.before, change.after] for change in one.changes]
+        for entry in journal.runs():
+            collection.secrets.add(entry.serial)
+            changes = [[str(change.cell), change.before, change.after] for change in entry.changes]
             about: dict[str, Any] = {
                 "primary": journal.address,
-                "run": one.run,
-                "verb": one.verb,
-                "started_at": one.started_at,
+                "run": entry.run,
+                "verb": entry.verb,
+                "started_at": entry.started_at,
             }
-            found.append(about | {"outcome": one.outcome, "summaries": one.summaries, "changes": changes})
-    return found
+            rows.append(about | {"outcome": entry.outcome, "summaries": entry.summaries, "changes": changes})
+    return rows
 
 
 def _sessions(collection: Collection) -> list[dict[str, Any]]:
     """Return the sessions, field by field; where the other host is reached is not among them."""
-    found = []
+    rows = []
     with Sessions(collection.host) as sessions:
         known = sessions.all()
-    for one in known:
-        collection.secrets.add(one.serial)
-        about = {"session": one.id, "side": one.side.value, "state": one.state.value, "primary": one.primary}
-        controllers = [[each.cntlid, each.peer_cntlid] for each in one.controllers]
-        when = {"opened_at": one.opened_at, "changed_at": one.changed_at, "history": [list(row) for row in one.history]}
-        found.append(about | when | {"controllers": controllers, "note": _without_peer(one.note, one.peer)})
-    return found
+    for record in known:
+        collection.secrets.add(record.serial)
+        about = {
+            "session": record.id,
+            "side": record.side.value,
+            "state": record.state.value,
+            "primary": record.primary,
+        }
+        controllers = [[controller.cntlid, controller.peer_cntlid] for controller in record.controllers]
+        when = {
+            "opened_at": record.opened_at,
+            "changed_at": record.changed_at,
+            "history": [list(row) for row in record.history],
+        }
+        rows.append(about | when | {"controllers": controllers, "note": _without_peer(record.note, record.peer)})
+    return rows
 
 
 def _without_peer(note: str, peer: str) -> str:
@@ -186,9 +195,9 @@ def _without_peer(note: str, peer: str) -> str:
     return note
 
 
-def _lines(found: BugReport) -> Iterator[str]:
-    yield render.plain(f"{found.path}: {render.size(found.size_bytes)}, for its owner's eyes only")
-    yield from render.facts((f"  {one.name}", one.about) for one in found.files)
-    for one in found.missing:
-        yield render.plain(f"  missing, {one.name}: {one.why}")
+def _lines(report: BugReport) -> Iterator[str]:
+    yield render.plain(f"{report.path}: {render.size(report.size_bytes)}, for its owner's eyes only")
+    yield from render.facts((f"  {file.name}", file.about) for file in report.files)
+    for gap in report.missing:
+        yield render.plain(f"  missing, {gap.name}: {gap.why}")
     yield "serial numbers, NQNs and names of other hosts were replaced; no state of a controller is in it"

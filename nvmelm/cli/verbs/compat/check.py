@@ -60,19 +60,19 @@ def export(
         )
     labels = _labels(label or [])
     _require_free(output, tree, replace=run.settings.force)
-    found = ends.labelled(ends.read(run, pf, cntlid, wanted), labels)
+    described = ends.labelled(ends.read(run, pf, cntlid, wanted), labels)
     if output is not None:
-        ends.write(output, found, replace=run.settings.force)
+        ends.write(output, described, replace=run.settings.force)
     if tree is not None:
         from nvmelm.compat.dialects.tree import write_tree  # 12 ms with the other dialects, seldom asked for
 
-        write_tree(found, tree, replace=run.settings.force)
+        write_tree(described, tree, replace=run.settings.force)
     places = [place for place in (output, tree) if place is not None]
 
     def lines() -> Iterator[str]:
-        return verdicts.written(found, places) if places else verdicts.manifest(found)
+        return verdicts.written(described, places) if places else verdicts.manifest(described)
 
-    return Answer(found.document(), lines)
+    return Answer(described.document(), lines)
 
 
 @verb(app, "check")
@@ -91,18 +91,18 @@ def check(
     """Say whether a state of SOURCE can be set in DESTINATION, with every reason: exit 0, or 4."""
     wanted = ends.Wanted(vq, vi, tuple(nsid) if nsid else None, rsh, program, float(read_span(timeout)))
     rules = policy_of(policy)
-    here = ends.manifest_of(run, source, wanted)
-    there = ends.manifest_of(run, destination, wanted)
-    if wanted.prospective and "prospective" not in (here.level, there.level):
+    giving = ends.manifest_of(run, source, wanted)
+    taking = ends.manifest_of(run, destination, wanted)
+    if wanted.prospective and "prospective" not in (giving.level, taking.level):
         raise UsageError(
             "--vq, --vi and --nsid speak of a function to come, and both functions are there",
             fix="leave them out, or name a PF without CNTLID",
             reason="arguments",
         )
-    found = judge(here, there, rules)
+    verdict = judge(giving, taking, rules)
 
-    code = ExitCode.DONE if found.compatible else ExitCode.INCOMPATIBLE
-    return Answer(document(found, here, there), lambda: verdicts.verdict(found, here, there), code)
+    code = ExitCode.DONE if verdict.compatible else ExitCode.INCOMPATIBLE
+    return Answer(document(verdict, giving, taking), lambda: verdicts.verdict(verdict, giving, taking), code)
 
 
 def policy_of(file: Path | None) -> Any:

@@ -65,11 +65,11 @@ def token(
     """Print a function's opaque version string; with --test, say whether a source's string fits: exit 0, or 4."""
     from nvmelm.compat.dialects import token as dialect  # the dialects cost 12 ms, and compat check needs none
 
-    here = _read(run, end, vq, vi, nsid)
+    manifest = _read(run, end, vq, vi, nsid)
     if test is None:
-        text = dialect.encode(here)
-        return Answer(dialect.document(here), lambda: [text])
-    tested = dialect.probe(test, here, policy_of(policy))
+        text = dialect.encode(manifest)
+        return Answer(dialect.document(manifest), lambda: [text])
+    tested = dialect.probe(test, manifest, policy_of(policy))
     name = "" if tested.accepted else f"{_errno(tested.errno)}"
     body = dialect.TokenTestDocument(accepted=tested.accepted, errno=tested.errno, errno_name=name, why=tested.why)
     if not tested.accepted:
@@ -94,8 +94,8 @@ def steps(
     """Compare step by step: api, its attributes, type, software version, attributes of the type: exit 0, or 4."""
     from nvmelm.compat.dialects import steps as dialect
 
-    here, there = (_read(run, end, vq, vi, nsid) for end in (source, destination))
-    verdict, rows = dialect.steps(here, there, policy_of(policy))
+    giving, taking = (_read(run, end, vq, vi, nsid) for end in (source, destination))
+    verdict, rows = dialect.steps(giving, taking, policy_of(policy))
 
     def lines() -> Iterator[str]:
         for row in rows:
@@ -121,8 +121,8 @@ def list_(run: Run, end: Here, vq: WantedVq = None, vi: WantedVi = None, nsid: W
     """Print a source's model and its list: every parameter that is not switched off."""
     from nvmelm.compat.dialects import parameters as dialect
 
-    here = _read(run, end, vq, vi, nsid)
-    model, wanted = dialect.model(here), dialect.source_list(here)
+    manifest = _read(run, end, vq, vi, nsid)
+    model, wanted = dialect.model(manifest), dialect.source_list(manifest)
     body = dialect.ParameterListDocument(model=model, params=wanted)
     return Answer(body, lambda: [model, *(f"{name}={_text(value)}" for name, value in wanted.items())])
 
@@ -134,10 +134,10 @@ def check(
     """Say whether a source's list fits a destination, and what has to be set there first: exit 0, or 4."""
     from nvmelm.compat.dialects import parameters as dialect
 
-    here = _read(run, end, vq, vi, nsid)
+    manifest = _read(run, end, vq, vi, nsid)
     model, wanted = _list(file)
-    reasons = dialect.check(wanted, model, here)
-    to_set = {} if reasons else dialect.writes(wanted, here)
+    reasons = dialect.check(wanted, model, manifest)
+    to_set = {} if reasons else dialect.writes(wanted, manifest)
     body = dialect.ParameterCheckDocument(compatible=not reasons, reasons=reasons, to_set=to_set)
 
     def lines() -> Iterator[str]:
@@ -156,9 +156,9 @@ def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
 
     model, wanted = _list(file)
     with run.primary(pf, change=True) as primary:
-        here = _manifest(primary, cntlid)
-        _require(dialect.check(dialect.fixed(wanted), model, here), cntlid, "nothing was written")
-        to_set = dialect.writes(wanted, here)
+        manifest = _manifest(primary, cntlid)
+        _require(dialect.check(dialect.fixed(wanted), model, manifest), cntlid, "nothing was written")
+        to_set = dialect.writes(wanted, manifest)
         report = _give(run, primary, cntlid, to_set)
         if not run.dry_run:
             _require(dialect.check(wanted, model, _manifest(primary, cntlid)), cntlid, "as it is after the writes")
@@ -202,7 +202,7 @@ def _give(run: Run, pf: OpenPrimary, cntlid: int, to_set: Mapping[str, Any]) -> 
         cntlid,
         vq=to_set.get("resources.vq"),
         vi=to_set.get("resources.vi"),
-        namespaces=None if ids is None else [_nsid(one) for one in str(ids).split(",") if one],
+        namespaces=None if ids is None else [_nsid(nsid) for nsid in str(ids).split(",") if nsid],
         confirm=run.confirm,
         dry_run=run.dry_run,
     )

@@ -154,7 +154,7 @@ def _remote(address: Address, wanted: Wanted) -> Manifest:
             fix="write it as ssh://HOST/PF/CNTLID, or ssh://HOST/PF for a function that is not there yet",
             reason="no-such-end",
         )
-    which = [f"{one:#06x}" for one in address.cntlids]
+    which = [f"{cntlid:#06x}" for cntlid in address.cntlids]
     options = ["--json", *([] if which else wanted.words())]
     # ssh hands the far side one line, which its shell takes apart: so each word is quoted for that shell.
     line = f"{wanted.program} {shlex.join(['compat', 'export', *options, '--', address.pf, *which])}"
@@ -166,10 +166,10 @@ def _remote(address: Address, wanted: Wanted) -> Manifest:
 
 
 def _refused(address: Address, words: Sequence[str], printed: Printed) -> NvmelmError:
-    told = _error_document(printed.output)
+    document = _error_document(printed.output)
     kind = _ERRORS.get(printed.status, NvmelmError)
-    if told:
-        message, cause, fix = (told.get(key) for key in ("message", "cause", "fix"))
+    if document:
+        message, cause, fix = (document.get(key) for key in ("message", "cause", "fix"))
         return kind(f"{address.name}: {_sentence(message)}", cause=_sentence(cause), fix=_sentence(fix))
     last = _last_line(printed.messages)
     cause = ": ".join(part for part in (_ENDED.get(printed.status, ""), last) if part)

@@ -174,11 +174,11 @@ def opened(directory: Path) -> EmulatedHost:
 def armed(host: EmulatedHost) -> Answer:
     """Return the answer that lists the faults which have not struck yet."""
     with host.machine.view() as state:
-        found = tuple(
+        faults = tuple(
             ArmedFault(fault=_line(fault), skip=fault["skip"], times=fault["times"]) for fault in state["faults"]
         )
-    document = ArmedFaults(faults=found)
-    return Answer(document, lambda: [one.fault for one in found] or ["nothing is to go wrong"])
+    document = ArmedFaults(faults=faults)
+    return Answer(document, lambda: [fault.fault for fault in faults] or ["nothing is to go wrong"])
 
 
 def _line(fault: Fault) -> str:

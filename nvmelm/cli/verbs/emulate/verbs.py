@@ -29,8 +29,11 @@ def generations(_: Run) -> Answer:
     from nvmelm.emulator.machine.generations import GENERATIONS
 
     rows = tuple(Generation(name=name, about=row.about) for name, row in GENERATIONS.items())
-    width = max(len(one.name) for one in rows)
-    return Answer(Generations(generations=rows), lambda: [f"{one.name.ljust(width)}  {one.about}" for one in rows])
+    width = max(len(generation.name) for generation in rows)
+    return Answer(
+        Generations(generations=rows),
+        lambda: [f"{generation.name.ljust(width)}  {generation.about}" for generation in rows],
+    )
 
 
 @verb(app, "create")

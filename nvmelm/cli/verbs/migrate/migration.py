@@ -95,7 +95,7 @@ class Migration:
             Sessions(self._run.host()) as sessions,
         ):
             # What this host refuses by itself is refused before anybody is called.
-            choose(self._session, sessions, [one for one, _ in wishes.pairs])
+            choose(self._session, sessions, [cntlid for cntlid, _ in wishes.pairs])
             tracks = self._tracks(logs, dirty, written)
             with self._connect() as link:
                 source = Source(
@@ -140,9 +140,9 @@ class Migration:
         primary = self._session.picture(users=False).primary
         starts: list[Start] = []
         if logs.written is not None:
-            starts.append(user_data.starter(self._run.host(), primary, lambda found: written.write(blocks_of(found))))
+            starts.append(user_data.starter(self._run.host(), primary, lambda logged: written.write(blocks_of(logged))))
         if extents:
-            starts.append(memory.starter(primary, extents, lambda found: dirty.write(memory_of(found))))
+            starts.append(memory.starter(primary, extents, lambda tracked: dirty.write(memory_of(tracked))))
         return starts
 
     def _write_page(self, path: Path, report: MigrateReport, failure: NvmelmError | None = None) -> str:
@@ -284,33 +284,33 @@ def _unwritable(path: Path, error: OSError) -> HostError:
     return host_error("cannot write the rounds", str(path), error, fix="name a file in a directory that is there")
 
 
-def memory_of(found: memory.Round) -> dict[str, Any]:
+def memory_of(tracked: memory.Round) -> dict[str, Any]:
     """Return a round of tracked memory as a line has it."""
     return {
         "schema": "nvmelm.dirty",
         "version": 1,
-        "cntlid": found.cntlid,
-        "round": found.number,
-        "after_suspend": found.after_suspend,
-        "bytes": found.bytes,
-        "extents": [[extent.start, extent.end] for extent in found.extents],
+        "cntlid": tracked.cntlid,
+        "round": tracked.number,
+        "after_suspend": tracked.after_suspend,
+        "bytes": tracked.bytes,
+        "extents": [[extent.start, extent.end] for extent in tracked.extents],
     }
 
 
-def blocks_of(found: user_data.Written) -> dict[str, Any]:
+def blocks_of(logged: user_data.Written) -> dict[str, Any]:
     """Return a round of logged user data as a line has it."""
     ranges = [
         {"nsid": nsid, "all": False, "blocks": [[extent.start, extent.end] for extent in extents]}
-        for nsid, extents in found.blocks.items()
+        for nsid, extents in logged.blocks.items()
     ]
     return {
         "schema": "nvmelm.written",
         "version": 1,
-        "cntlid": found.cntlid,
-        "round": found.number,
-        "after_suspend": found.after_suspend,
-        "restart": found.restart,
-        "namespaces": [*ranges, *({"nsid": nsid, "all": True, "blocks": []} for nsid in found.whole)],
+        "cntlid": logged.cntlid,
+        "round": logged.number,
+        "after_suspend": logged.after_suspend,
+        "restart": logged.restart,
+        "namespaces": [*ranges, *({"nsid": nsid, "all": True, "blocks": []} for nsid in logged.whole)],
     }
 
 
@@ -349,14 +349,14 @@ def agreed_of(file: Path | None) -> tuple[str, str] | None:
 def lines(report: MigrateReport) -> Iterator[str]:
     """Show what was moved, and what it took."""
     paint = render.Paint(sys.stdout)
-    which = ", ".join(f"{render.cntlid(one.source_cntlid)}" for one in report.controllers)
+    which = ", ".join(f"{render.cntlid(controller.source_cntlid)}" for controller in report.controllers)
     verb = "can move" if report.dry_run else "moved"
     where = f"{render.plain(report.destination)} ({render.plain(report.destination_primary)})"
     yield paint.good(f"{which} {verb} from {report.source_primary} to {where}")
-    for one in report.controllers:
-        there = f"{render.cntlid(one.destination_cntlid)}, {render.plain(one.destination_address)}"
-        holder = f", held by {render.plain(one.held_by)}" if one.held_by else ", held by nobody"
-        yield f"  {render.cntlid(one.source_cntlid)} -> {there}{holder}"
+    for controller in report.controllers:
+        target = f"{render.cntlid(controller.destination_cntlid)}, {render.plain(controller.destination_address)}"
+        holder = f", held by {render.plain(controller.held_by)}" if controller.held_by else ", held by nobody"
+        yield f"  {render.cntlid(controller.source_cntlid)} -> {target}{holder}"
     if report.dry_run:
         yield "source and destination fit; nothing was changed"
     yield from _downtime(report)

@@ -29,17 +29,17 @@ def moved_before(pf: OpenPrimary, named: Sequence[int], address: Address) -> Ans
     if not any_session(pf.host):
         return None
     picture = pf.picture()
-    if not named and any(one.mark is not None and one.mark.holds for one in picture.secondaries):
+    if not named and any(secondary.mark is not None and secondary.mark.holds for secondary in picture.secondaries):
         return None
     moved = moved_away(pf.host, picture)
-    there = {cntlid: record for cntlid, record in moved.items() if _same(record, address)}
-    which = list(named) or list(there)
+    gone = {cntlid: record for cntlid, record in moved.items() if _same(record, address)}
+    which = list(named) or list(gone)
     for cntlid in which:
-        if cntlid in moved and cntlid not in there:
+        if cntlid in moved and cntlid not in gone:
             raise _elsewhere(cntlid, moved[cntlid])
-    if not which or not {*which} <= {*there}:
+    if not which or not {*which} <= {*gone}:
         return None
-    notes = tuple(_note(cntlid, there[cntlid]) for cntlid in which)
+    notes = tuple(_note(cntlid, gone[cntlid]) for cntlid in which)
     report = nothing_done(pf.address, str(address), which, notes)
     return Answer(report, lambda: _lines(report))
 

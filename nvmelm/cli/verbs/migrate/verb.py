@@ -151,8 +151,16 @@ def _chosen(pf: OpenPrimary, named: Sequence[int], every: bool) -> list[int]:
 
     picture = pf.picture()
     blank = guards.left_blank(pf.host, picture)  # made anew since: there is nothing in them to move
-    marked = [one for one in picture.secondaries if one.mark and one.mark.holds and one.cntlid not in blank]
-    chosen = [one.cntlid for one in marked if one.mark is not None and one.mark.role is Role.MIGRATABLE]
+    marked = [
+        secondary
+        for secondary in picture.secondaries
+        if secondary.mark and secondary.mark.holds and secondary.cntlid not in blank
+    ]
+    chosen = [
+        secondary.cntlid
+        for secondary in marked
+        if secondary.mark is not None and secondary.mark.role is Role.MIGRATABLE
+    ]
     if not chosen:
         raise NotReadyError(
             f"no controller of {pf.address} is migratable",
@@ -164,12 +172,12 @@ def _chosen(pf: OpenPrimary, named: Sequence[int], every: bool) -> list[int]:
 
 
 def _pairs(chosen: Sequence[int], address: Address) -> list[tuple[int, int | None]]:
-    there = address.cntlids
-    if there and len(there) != len(chosen):
+    targets = address.cntlids
+    if targets and len(targets) != len(chosen):
         raise UsageError(
-            f"{len(chosen)} controllers cannot move to {len(there)}",
+            f"{len(chosen)} controllers cannot move to {len(targets)}",
             cause="--to names another number of controllers",
             fix="name as many there, or none: ssh://HOST/PF takes the first that are resumable",
             reason="arguments",
         )
-    return list(zip(chosen, there or [None] * len(chosen), strict=True))
+    return list(zip(chosen, targets or [None] * len(chosen), strict=True))

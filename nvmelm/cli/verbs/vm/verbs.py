@@ -181,17 +181,17 @@ def check(
     return Answer(checked, lambda: _checked(checked), exit_code=code)
 
 
-def _checked(found: VmCheck) -> Iterator[str]:
-    verdict = "can migrate" if found.can_migrate else "cannot migrate, as far as is known"
-    process = f", process {found.pid}" if found.pid is not None else ""
-    by = f"answered by nvmelm vm {found.supervised_by}" if found.supervised_by else "answered by nobody"
-    yield f"{render.plain(found.vm)}{process}: {verdict}; {by}"
-    for function in found.functions:
+def _checked(check: VmCheck) -> Iterator[str]:
+    verdict = "can migrate" if check.can_migrate else "cannot migrate, as far as is known"
+    process = f", process {check.pid}" if check.pid is not None else ""
+    by = f"answered by nvmelm vm {check.supervised_by}" if check.supervised_by else "answered by nobody"
+    yield f"{render.plain(check.vm)}{process}: {verdict}; {by}"
+    for function in check.functions:
         mark = function.mark or "no mark"
         yield f"  {function.address} ({render.cntlid(function.cntlid)}): {mark}, {function.state or 'not answered'}"
         if function.refusal:
             yield f"    refused last: {render.plain(function.refusal)}"
-    for reason in found.reasons:
+    for reason in check.reasons:
         yield f"  {reason.level}: {render.plain(reason.message)}"
         yield f"    fix: {render.plain(reason.fix)}"
 
@@ -225,20 +225,20 @@ def _answer(report: VmReport) -> Answer:
     return Answer(report, lambda: _lines(report))
 
 
-def _arguments(found: VmArguments) -> Answer:
-    return Answer(found, lambda: _words(found))
+def _arguments(arguments: VmArguments) -> Answer:
+    return Answer(arguments, lambda: _words(arguments))
 
 
-def _words(found: VmArguments) -> Iterator[str]:
+def _words(arguments: VmArguments) -> Iterator[str]:
     yield "# arguments for QEMU"
-    yield render.plain(shlex.join(found.qemu_arguments))
+    yield render.plain(shlex.join(arguments.qemu_arguments))
     yield ""
     yield "<!-- a device for libvirt's domain XML -->"
-    yield from found.libvirt_xml.splitlines()
+    yield from arguments.libvirt_xml.splitlines()
     yield ""
     yield "# section [pci] of OpenStack Nova's nova.conf"
-    yield render.plain(found.nova_device_spec)
-    yield from (f"# {note}" for note in found.notes)
+    yield render.plain(arguments.nova_device_spec)
+    yield from (f"# {note}" for note in arguments.notes)
 
 
 def _lines(report: VmReport) -> Iterator[str]:
