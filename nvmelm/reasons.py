@@ -144,6 +144,10 @@ REASONS: dict[str, tuple[str, str]] = {
     "qmp-not-qmp": ("what listens at the socket does not speak QMP", "name the VM's QMP socket"),
     "qmp-refused": ("nobody listens at the socket, or it may not be opened", "start the VM; run nvmelm as root"),
     "qmp-silent": ("the VMM does not answer in time; another client may have its monitor", "end that client"),
+    "runs-a-guest": (
+        "a controller runs a guest that was moved here, and would be taken down on the way to something else",
+        "when its VM is shut down: nvmelm secondary offline PF CNTLID",
+    ),
     "recording-has-no-queue": ("a recording holds no queue's memory", "use the host itself, or an emulated one"),
     "recording-has-no-uevents": ("a recording holds no uevents", "watch the host itself, or an emulated one"),
     "replay-has-no-vm": ("a recording holds no VM", "use --print, or --host emulated:DIR"),

@@ -43,12 +43,11 @@ def allow(
     for secondary in chosen:
         wanted |= marked(secondary, role, valid_s)
     risks = tuple(
-        f"{cntlid:#06x} runs a guest here as far as session {record.id} tells ({record.state}), and a migration into "
-        "it would destroy what that guest does; mark it only when its VM is shut down"
+        f"{guards.guest_of(cntlid, record)}, and a migration into it would destroy what that guest does; mark it only "
+        "when its VM is shut down"
         for cntlid, record in guards.offered(pf.host, picture, plan(picture, wanted)).items()
     )
-    notes = (*(risks if dry_run else ()), *ends(chosen, wanted))
-    request = ChangeRequest(verb, wanted, notes=notes, risks=risks)
+    request = ChangeRequest(verb, wanted, notes=ends(chosen, wanted), risks=risks)
     return apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
 
 

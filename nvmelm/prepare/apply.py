@@ -45,6 +45,8 @@ class ChangeRequest:
         wanted: the cells it wants.
         notes: what the operator should know besides, as sentences.
         risks: what he has to agree to, besides what the plan itself would lose.
+        takes_down: to take controllers down is what the verb is for: it asks, and names their guests. Others are
+            refused controllers that run a guest.
         of_session: a session between two hosts asks this for its own controllers; others are refused them.
     """
 
@@ -52,6 +54,7 @@ class ChangeRequest:
     wanted: Cells
     notes: tuple[str, ...] = ()
     risks: tuple[str, ...] = ()
+    takes_down: bool = False
     of_session: bool = False
 
 
@@ -65,7 +68,7 @@ def apply(
 
     Raises:
         BusyError: a VF that must be idle is in use and the operator did not agree to take it; or a controller is in
-            a session that is not over.
+            a session that is not over, or runs a guest that was moved here.
         MalformedError: the device's answers contradict each other, so it is not known what would be changed.
         AdminCommandError, HostError, TimedOutError, …: it failed; ``rolled_back`` says that all was put back.
         RolledBackError: it failed for a reason without an exit code of its own, and all was put back.
@@ -76,6 +79,7 @@ def apply(
     actions = plan(picture, request.wanted)
     if not request.of_session:
         guards.require_free_to(pf.host, picture, actions)
+        request = _with_guests(pf, request, picture, actions)
     if dry_run:
         return _report(pf, _with_losses(request, actions), actions, picture, dry_run=True)
     journal = Journal(pf.host, pf.address, pf.ref.serial)
@@ -103,12 +107,13 @@ def undo(pf: OpenPrimary, wanted: Cells, verb: str, *, confirm: Confirm, dry_run
     """
     picture = picture_for(pf, wanted)
     sanity.require_sense(picture)
-    request = ChangeRequest(verb, known(picture, wanted))
+    request = ChangeRequest(verb, known(picture, wanted), takes_down=True)
     actions = plan(picture, request.wanted)
     guards.require_free_to(pf.host, picture, actions)
+    request = _with_guests(pf, request, picture, actions)
     if dry_run or not actions:
         return _report(pf, _with_losses(request, actions), actions, picture, dry_run=dry_run)
-    picture = _ask(pf, picture, actions, (), confirm)
+    picture = _ask(pf, picture, actions, request.risks, confirm)
     done = _with_states(pf, request, _converge(pf, request, actions, picture, None))
     return _report(pf, request, actions, done, changed=True)
 
@@ -179,7 +184,15 @@ def _put_back(pf: OpenPrimary, journal: Journal, error: Exception | KeyboardInte
 def _with_losses(request: ChangeRequest, actions: list[Action]) -> ChangeRequest:
     """Return the request of a dry run, which tells what would be asked."""
     losses = tuple(action.loses for action in actions if action.loses)
-    return replace(request, notes=(*request.notes, *losses))
+    return replace(request, notes=(*request.notes, *request.risks, *losses))
+
+
+def _with_guests(pf: OpenPrimary, request: ChangeRequest, picture: Picture, actions: list[Action]) -> ChangeRequest:
+    """Return a request that asks about the guests that would lose their controllers, if it may ask for that at all."""
+    guests = guards.lost(pf.host, picture, actions)
+    if not request.takes_down:
+        guards.require_no_guests(picture, guests)
+    return replace(request, risks=(*request.risks, *(guards.guest_of(*guest) for guest in guests.items())))
 
 
 def _ask(pf: OpenPrimary, picture: Picture, actions: list[Action], risks: Sequence[str], confirm: Confirm) -> Picture:
@@ -196,7 +209,7 @@ def _ask(pf: OpenPrimary, picture: Picture, actions: list[Action], risks: Sequen
     losses = [*risks, *(action.loses for action in actions if action.loses)]
     if users:
         try:
-            confirm(f"{'; '.join(users)}. Take it away from them?")
+            confirm(f"{'; '.join((*risks, *users))}. Take it away from them?")
         except NvmelmError as error:
             cause = "; ".join(users)
             fix = "stop what uses it, or say --yes to take it away"

@@ -45,7 +45,8 @@ def unbind(pf: OpenPrimary, which: Which, *, confirm: Confirm, dry_run: bool = F
     for secondary in (resolve(picture, name) for name in which):
         for name, unset in ((CellName.DRIVER, None), (CellName.OVERRIDE, "")):
             wanted[Cell(secondary.cntlid, name)] = original.get(Cell(secondary.cntlid, name), unset)
-    return apply(pf, ChangeRequest("vfio unbind", wanted), picture=picture, confirm=confirm, dry_run=dry_run)
+    request = ChangeRequest("vfio unbind", wanted, takes_down=True)
+    return apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def bound(chosen: Sequence[Secondary]) -> Cells:

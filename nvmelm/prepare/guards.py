@@ -3,7 +3,7 @@
 A controller in a session that is not over may be the only copy of its state: who takes it offline, removes its VF,
 unbinds it or hands it to a VM destroys it. And a controller that was moved here runs a guest, although nothing on the
 host shows that before a VM opens it again: marked *resumable*, it would be suspended and overwritten by the next
-migration.
+migration. Nor may it be taken down on the way to something else: that is left to the verbs whose purpose it is.
 
 A controller is the one a session speaks of only in the same boot and incarnation; others hold nothing of it. Hosts
 without any session pay for one look at a directory: the database is opened when it is there.
@@ -101,6 +101,36 @@ def running(host: Host, picture: Picture) -> dict[int, Record]:
         for record, secondary in latest(host, picture)
         if secondary.online and record.state in _RUNS
     }
+
+
+def lost(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int, Record]:
+    """Return the controllers that run a guest here as far as the sessions tell, and that a plan takes down."""
+    idle = {cntlid for action in actions for cntlid in action.needs_idle}
+    guests = running(host, picture) if idle else {}
+    return {cntlid: record for cntlid, record in guests.items() if cntlid in idle}
+
+
+def guest_of(cntlid: int, record: Record) -> str:
+    """Return whose guest a controller runs, as a sentence."""
+    return f"{cntlid:#06x} runs a guest here as far as session {record.id} tells ({record.state})"
+
+
+def require_no_guests(picture: Picture, guests: dict[int, Record]) -> None:
+    """Refuse a plan that would take controllers down from under their guests on its way to something else.
+
+    Raises:
+        BusyError: each is named; the fix is the verb whose purpose it is.
+    """
+    if not guests:
+        return
+    names = " ".join(f"{cntlid:#06x}" for cntlid in guests)
+    raise BusyError(
+        f"{names} would be taken down, and runs a guest",
+        cause="; ".join(guest_of(*guest) for guest in guests.items()),
+        fix=f"when its VM is shut down: nvmelm secondary offline {picture.primary.node} {next(iter(guests)):#06x}, "
+        "then again",
+        reason="runs-a-guest",
+    )
 
 
 def offered(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int, Record]:

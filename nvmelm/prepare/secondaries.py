@@ -75,5 +75,5 @@ def offline(
         Cell(secondary.cntlid, CellName.VQ): 0,
         Cell(secondary.cntlid, CellName.VI): 0,
     }
-    request = ChangeRequest("secondary offline", wanted, of_session=of_session)
+    request = ChangeRequest("secondary offline", wanted, takes_down=True, of_session=of_session)
     return apply(pf, request, confirm=confirm, dry_run=dry_run)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from nvmelm.errors import NotSupportedError
 from nvmelm.inventory import marks, pci
 from nvmelm.inventory.departed import any_session
 from nvmelm.inventory.opened import OpenPrimary
-from nvmelm.inventory.picture import ChangeReport, Moved, Picture, Role
+from nvmelm.inventory.picture import ChangeReport, Moved, Picture, Role, Secondary
 from nvmelm.prepare import guards
 from nvmelm.prepare.allow import ends, marked
 from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
 from nvmelm.prepare.binding import bound, with_groups
 from nvmelm.prepare.cells import AUTOPROBE, VFS, Cell, CellName, Cells
-from nvmelm.prepare.plan import plan
+from nvmelm.prepare.plan import differences, plan
 from nvmelm.prepare.resources import share
 from nvmelm.prepare.sriov import check_vfs
 
@@ -33,8 +34,9 @@ def prepare(
 ) -> ChangeReport:
     """Steps 1 to 4 in one run: VFs enabled, resources shared out, controllers online and marked, bound to vfio-pci.
 
-    A controller that was moved here runs a guest as far as nvmelm knows, and is left without the mark *resumable*. One
-    that a source moved away stays down: a blank one in its place is nothing that a second run should move.
+    A controller that was moved here runs a guest as far as nvmelm knows, and is left without the mark *resumable*. It,
+    and one that somebody uses, keeps its resources unless others are asked for: to change them takes it down. One that
+    a source moved away stays down: a blank one in its place is nothing that a second run should move.
 
     Args:
         vq, vi: flexible resources for each VF, None for an even share of what is free, 0 to leave the type alone.
@@ -44,6 +46,7 @@ def prepare(
     Raises:
         NotSupportedError: no SR-IOV, no live migration (without ``unmarked``), no IOMMU.
         UsageError: more VFs or resources than there are.
+        BusyError: a controller would be taken down that runs a guest, or is in use.
     """
     picture = pf.picture(users=False)
     check_vfs(picture, vfs)
@@ -59,11 +62,9 @@ def prepare(
         raise NotSupportedError(
             f"not every one of {vfs} VFs has a secondary controller", cause=cause, fix="nvmelm show"
         )
-    each_vq, each_vi = share(picture, chosen, vq, vi)
-    wanted: Cells = {VFS: vfs, AUTOPROBE: False}
+    counts, kept = _counts(pf, picture, vfs, chosen, (vq, vi))
+    wanted: Cells = {VFS: vfs, AUTOPROBE: False, **counts}
     for secondary in chosen:
-        counts = ((CellName.VQ, each_vq), (CellName.VI, each_vi))
-        wanted |= {Cell(secondary.cntlid, name): count for name, count in counts if count is not None}
         wanted[Cell(secondary.cntlid, CellName.ONLINE)] = True
         if not unmarked:
             wanted |= marked(secondary, role, valid_s)
@@ -75,9 +76,53 @@ def prepare(
         f"nvmelm secondary assign, online and allow-migration make a new one of it"
         for gone in moved
     )
-    request = ChangeRequest(verb, wanted, notes=(*notes, *ends(chosen, wanted)))
+    request = ChangeRequest(verb, wanted, notes=(*kept, *notes, *ends(chosen, wanted)))
     report = apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
     return replace(with_groups(pf, report, chosen), moved=moved)
+
+
+def _counts(
+    pf: OpenPrimary,
+    picture: Picture,
+    vfs: int,
+    chosen: Sequence[Secondary],
+    wishes: tuple[int | None, int | None],
+) -> tuple[Cells, tuple[str, ...]]:
+    """Return the resources of each function, and who keeps those it has because it is in use, as sentences."""
+    shared = _each(chosen, share(picture, chosen, *wishes))
+    anew = picture.primary.vfs_enabled not in (0, vfs)  # nobody keeps anything
+    changed = {change.cell.cntlid for change in differences(picture, shared)}
+    online = {secondary.cntlid for secondary in chosen if secondary.online and secondary.cntlid in changed}
+    users = {} if anew or None not in wishes or not online else _users(pf, picture, online)
+    if not users:
+        return shared, ()
+    rest = [secondary for secondary in chosen if secondary.cntlid not in users]
+    asked = (wishes[0] or None, wishes[1] or None)  # what was not asked for stays
+    counts = _each([secondary for secondary in chosen if secondary.cntlid in users], asked)
+    counts |= _each(rest, share(picture, rest, *wishes)) if rest else {}
+    notes = tuple(f"{cntlid:#06x} keeps its resources: {user}" for cntlid, user in users.items())
+    return counts, notes
+
+
+def _each(chosen: Sequence[Secondary], counts: tuple[int | None, int | None]) -> Cells:
+    names = (CellName.VQ, CellName.VI)
+    return {
+        Cell(secondary.cntlid, name): count
+        for secondary in chosen
+        for name, count in zip(names, counts, strict=True)
+        if count is not None
+    }
+
+
+def _users(pf: OpenPrimary, picture: Picture, online: Collection[int]) -> dict[int, str]:
+    """Return who uses online controllers: a guest that was moved here, or what has them open, as a sentence."""
+    users = {
+        secondary.cntlid: f"{secondary.address}: {'; '.join(secondary.used_by)}"
+        for secondary in pf.picture().secondaries
+        if secondary.cntlid in online and secondary.used_by
+    }
+    guests = guards.running(pf.host, picture)
+    return users | {cntlid: guards.guest_of(cntlid, record) for cntlid, record in guests.items() if cntlid in online}
 
 
 def _without_moved(pf: OpenPrimary, picture: Picture, wanted: Cells, role: Role) -> tuple[Cells, tuple[Moved, ...]]:

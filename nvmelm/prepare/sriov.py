@@ -30,7 +30,8 @@ def disable_sriov(pf: OpenPrimary, *, confirm: Confirm, dry_run: bool = False) -
     require_sriov(picture)
     autoprobe = Journal(pf.host, pf.address, pf.ref.serial).original().get(AUTOPROBE)
     wanted: Cells = {VFS: 0} if autoprobe is None else {VFS: 0, AUTOPROBE: autoprobe}
-    return apply(pf, ChangeRequest("sriov disable", wanted), picture=picture, confirm=confirm, dry_run=dry_run)
+    request = ChangeRequest("sriov disable", wanted, takes_down=True)
+    return apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
 
 
 def check_vfs(picture: Picture, vfs: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from nvmelm.cli.verbs.migrate.verb import _chosen
 from nvmelm.desired.config import parse
 from nvmelm.desired.converge import reach
 from nvmelm.emulator.host import EmulatedHost
+from nvmelm.emulator.kernel.functions import open_vfio
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.errors import BusyError, NotReadyError, NvmelmError, UncertainError
 from nvmelm.inventory.departed import DATABASE
@@ -88,6 +91,11 @@ def look(host: EmulatedHost) -> Picture:
 def role_of(host: EmulatedHost) -> str | None:
     mark = look(host).secondaries[0].mark
     return str(mark.role) if mark is not None and mark.holds else None
+
+
+def resources(host: EmulatedHost) -> tuple[int, int, bool]:
+    secondary = look(host).secondaries[0]
+    return secondary.vq, secondary.vi, secondary.online
 
 
 def change(host: EmulatedHost, do: Callable[[OpenPrimary], Any]) -> Any:
@@ -218,6 +226,9 @@ def test_a_second_move_finds_no_target_and_the_guest_runs_on(moved: World) -> No
 
 def test_prepare_with_another_count_marks_the_fresh_ones(moved: World) -> None:
     shut_down(moved)
+    with pytest.raises(BusyError, match="runs a guest"):  # nobody but the operator knows that it was shut down
+        change(moved.destination, lambda pf: sequence.prepare(pf, Role.RESUMABLE, 2, confirm=agree))
+    change(moved.destination, lambda pf: secondaries.offline(pf, FIRST, confirm=agree))
     report = change(moved.destination, lambda pf: sequence.prepare(pf, Role.RESUMABLE, 2, confirm=agree))
     assert report.notes == ()
     assert [str(secondary.mark.role) for secondary in look(moved.destination).secondaries[:2] if secondary.mark] == [
@@ -231,6 +242,68 @@ def test_a_controller_that_was_taken_offline_since_is_a_target_again(moved: Worl
     assert reach(moved.destination, parse("f", CONFIG["destination"]), confirm=agree).changed
     assert role_of(moved.destination) == "resumable"
     assert reach(moved.destination, parse("f", CONFIG["destination"]), confirm=agree).entries[0].outcome == "unchanged"
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_preparation_without_counts_leaves_a_guest_that_was_moved_here_as_it_is(moved: World, role: Role) -> None:
+    before = resources(moved.destination)
+    report = change(moved.destination, lambda pf: sequence.prepare(pf, role, 1, confirm=decline))
+    assert f"{FIRST:#06x} keeps its resources: {FIRST:#06x} runs a guest here" in report.notes[0]
+    assert resources(moved.destination) == before
+    assert moved.guest is not None
+    moved.guest.step(30)
+    assert moved.guest.finish().clean
+
+
+#: Verbs that would take a controller down on the way to something else, and those whose purpose it is.
+ON_THE_WAY: dict[str, Callable[[OpenPrimary, Any], object]] = {
+    "prepare with counts": lambda pf, yes: sequence.prepare(pf, Role.MIGRATABLE, 1, vq=4, vi=2, confirm=yes),
+    "prepare with more VFs": lambda pf, yes: sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=yes),
+    "sriov enable": lambda pf, yes: sriov.enable_sriov(pf, 2, confirm=yes),
+    "secondary assign": lambda pf, yes: secondaries.assign(pf, FIRST, vq=4, vi=2, confirm=yes),
+}
+TAKE_DOWN: dict[str, Callable[[OpenPrimary, Any], object]] = {
+    "secondary offline": lambda pf, yes: secondaries.offline(pf, FIRST, confirm=yes),
+    "sriov disable": lambda pf, yes: sriov.disable_sriov(pf, confirm=yes),
+    "vfio unbind": lambda pf, yes: binding.unbind(pf, [FIRST], confirm=yes),
+    "release": lambda pf, yes: release.release(pf, confirm=yes),
+}
+
+
+@pytest.mark.parametrize("verb", ON_THE_WAY)
+def test_no_verb_takes_a_guest_that_was_moved_here_down_on_its_way(moved: World, verb: str) -> None:
+    before = moved.controller("destination")
+    with pytest.raises(BusyError, match="0x0042 would be taken down, and runs a guest") as caught:
+        change(moved.destination, lambda pf: ON_THE_WAY[verb](pf, agree))
+    assert "nvmelm secondary offline nvme0 0x0042" in caught.value.fix
+    assert moved.controller("destination") == before
+
+
+@pytest.mark.parametrize("verb", TAKE_DOWN)
+def test_a_verb_that_takes_controllers_down_names_the_guest_in_its_question(moved: World, verb: str) -> None:
+    before = moved.controller("destination")
+    asked: list[str] = []
+
+    def listen(question: str) -> None:
+        asked.append(question)
+        decline(question)
+
+    with pytest.raises(NvmelmError):
+        change(moved.destination, lambda pf: TAKE_DOWN[verb](pf, listen))
+    assert "0x0042 runs a guest here as far as session" in asked[0]
+    assert moved.controller("destination") == before
+
+
+def test_a_preparation_without_counts_leaves_what_somebody_uses_as_it_is(make_host: MakeHost) -> None:
+    host = make_host()
+    change(host, lambda pf: sequence.prepare(pf, Role.MIGRATABLE, 2, vq=3, vi=2, confirm=agree))
+    with host.machine.change():
+        open_vfio(host.machine, VF, pid=os.getppid(), name="dpdk", memory="")
+    report = change(host, lambda pf: sequence.prepare(pf, Role.MIGRATABLE, 2, confirm=agree))
+    held, idle = look(host).secondaries[:2]
+    assert re.match("0x0042 keeps its resources: .*dpdk", report.notes[0])
+    assert (held.vq, held.vi, held.online) == (3, 2, True)
+    assert idle.vq != 3
 
 
 def test_a_released_function_is_a_target_again(moved: World) -> None:
@@ -352,6 +425,7 @@ def test_without_a_session_the_database_is_neither_opened_nor_its_reader_loaded(
 import sys
 from pathlib import Path
 from nvmelm.emulator.host import EmulatedHost
+from nvmelm.emulator.kernel.functions import open_vfio
 from nvmelm.prepare import allow, release, secondaries, sequence
 from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Role
