@@ -125,6 +125,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "no-libvirt": ("no libvirt daemon listens there", "systemctl start libvirtd, or --connect URI"),
     "no-libvirt-package": ("talking to libvirt needs the package libvirt-python", "pip install '.[libvirt]'"),
     "no-qmp-package": ("talking to QEMU needs the package qemu.qmp", "pip install '.[qmp]'"),
+    "no-program": ("the file that is to be run is no program", "name an executable file"),
     "no-such-bus": ("the VM has no bus of this name", "leave --bus out"),
     "no-such-domain": ("libvirt knows no domain of this name", "virsh list --all"),
     "no-such-qmp-command": ("the VMM does not know the command", "use QEMU"),

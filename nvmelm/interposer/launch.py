@@ -20,6 +20,7 @@ from nvmelm.interposer import filter as filter_program
 from nvmelm.interposer import syscalls
 from nvmelm.interposer.notification import Listener
 from nvmelm.interposer.supervisor import Supervisor
+from nvmelm.process.executable import not_started, obstacle
 
 #: What others may send to the VMM's parent: it is handed on. Those of a terminal's keys reach the VMM by themselves.
 _HANDED_ON = (
@@ -167,10 +168,10 @@ def refused(number: int) -> NvmelmError:
 def _not_started(name: str, number: int) -> NvmelmError:
     if number == errno.ENOENT:
         fix = "give the program as you would without nvmelm: nvmelm vm run -- VMM ARGS"
-        return UsageError(f"there is no program {name}", fix=fix, reason="no-vmm")
-    error = host_error("cannot start", name, OSError(number, os.strerror(number)))
-    error.cause, error.reason = error.cause or "the kernel does not start this file", "no-vmm"
-    return error
+        return UsageError(f"there is no program {name}", cause=obstacle(name), fix=fix, reason="no-vmm")
+    met = OSError(number, os.strerror(number))
+    fix = "name the VMM's own program: nvmelm vm run -- VMM ARGS"
+    return not_started("not a program that can be started", name, met, fix=fix, named=True, reason="no-vmm")
 
 
 @contextmanager

@@ -68,12 +68,15 @@ def launch(words: Sequence[str], settings_file: str = SETTINGS) -> NoReturn:
     try:
         os.execve(program, [program, *arguments], _environment())  # noqa: S606 (no shell is asked for)
     except OSError as error:
-        _end(f"cannot start {program}: {error.strerror}")
+        from nvmelm.process.executable import obstacle  # for whom it starts, it is not needed
+
+        why = obstacle(program)
+        _end(f"cannot start {program}: {error.strerror}{f': {why}' if why else ''}", 2)
 
 
-def _end(sentence: str) -> NoReturn:
+def _end(sentence: str, status: int = 1) -> NoReturn:
     print(f"nvmelm-vmm: {sentence}", file=sys.stderr)  # noqa: T201
-    os._exit(1)
+    os._exit(status)
 
 
 def _settings(path: str) -> dict[str, str]:

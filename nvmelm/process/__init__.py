@@ -6,6 +6,7 @@
     parallel    work that waits for the kernel, done from several threads at once
     waiting     wait for a condition with a deadline; there are no fixed sleeps
     child       the one way to start a program
+    executable  why a file is no program
     program     run a program with a document on its standard input
     descriptor  a descriptor that several threads use
 

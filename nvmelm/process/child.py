@@ -18,7 +18,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from nvmelm.errors import MalformedError, TimedOutError, host_error
+from nvmelm.errors import MalformedError, TimedOutError
+from nvmelm.process.executable import not_started
 from nvmelm.process.interrupts import taken_here
 
 #: Read in one go: as much as a pipe holds (pipe(7): 16 pages).
@@ -45,6 +46,7 @@ def start(
     own_group: bool = False,
     failed: str = "cannot start",
     fix: str = "install it, or name another one",
+    named: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a program; a thread whose signals are left to the main thread does not pass that on to it.
 
@@ -55,8 +57,11 @@ def start(
         own_group: in a session and a process group of its own.
         failed: what to say when it cannot be started, before its name.
         fix: what to do about that.
+        named: the operator named it.
 
     Raises:
+        UsageError: it was named, and is no program.
+        BusyError: somebody is writing it.
         HostError: it cannot be started.
     """
     try:
@@ -66,11 +71,16 @@ def start(
             )
     except (OSError, ValueError) as error:  # ValueError: a word with a zero byte in it
         met = error if isinstance(error, OSError) else OSError(0, str(error))
-        raise host_error(failed, words[0], met, fix=fix) from error
+        raise not_started(failed, words[0], met, fix=fix, named=named) from error
 
 
 def run_program(
-    words: Sequence[str], *, limit: int, timeout_s: float, environment: Mapping[str, str] | None = None
+    words: Sequence[str],
+    *,
+    limit: int,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+    named: bool = False,
 ) -> Printed:
     """Run a program without input, and return what it printed.
 
@@ -79,14 +89,15 @@ def run_program(
         limit: the most it may print to standard output, bytes.
         timeout_s: seconds after which it is ended.
         environment: all of its environment; None for ours.
+        named: the operator named it.
 
     Raises:
-        HostError: it cannot be started.
+        UsageError, BusyError, HostError: as of :func:`start`.
         TimedOutError: it did not end in time.
         MalformedError: it printed more than ``limit``.
     """
     pipe = subprocess.PIPE
-    child = start(words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, environment=environment)
+    child = start(words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, environment=environment, named=named)
     deadline = time.monotonic() + timeout_s
     try:
         output, messages = _collect(child, words[0], limit, deadline)

@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 
 from nvmelm.errors import HostError, UsageError, host_error
+from nvmelm.process.executable import obstacle
 
 #: As many as the kernel follows in one path.
 _MOST_LINKS = 40
@@ -23,13 +24,16 @@ def programs(directory: Path) -> list[Path]:
     """Return the executables in a directory, sorted; hidden names and what is no executable file are passed over.
 
     Raises:
-        HostError: the directory cannot be read, or others could have put one of them there.
+        HostError: the directory cannot be read, others could have put one of them there, or the kernel does not run
+            one of them.
     """
     try:
         names = sorted(name for name in os.listdir(directory) if not name.startswith("."))  # noqa: PTH208
         executables = [directory / name for name in names if _is_program(directory / name)]
         for path in executables:
             _require_own(path)
+            if why := obstacle(str(path)):
+                raise _cannot_run(path, why)
     except OSError as error:
         raise host_error("cannot read the callouts", str(directory), error) from error
     return executables
@@ -46,18 +50,25 @@ def program(word: str, *, fix: str) -> Path:
     """
     where = shutil.which(word)
     if where is None or not Path(where).is_file():
-        raise UsageError(
-            f"{word!r} is no executable file",
-            cause="it is run as it is, without a shell",
-            fix=f"{fix}, and chmod +x it",
-            reason="callout",
-        )
+        raise _no_program(word, obstacle(word), f"{fix}, and chmod +x it")
+    if why := obstacle(where):
+        raise _no_program(word, why, fix)
     path = Path(where).absolute()
     try:
         _require(path, path.stat())
     except OSError as error:
         raise host_error("cannot read", str(path), error) from error
     return path
+
+
+def _no_program(word: str, why: str, fix: str) -> UsageError:
+    cause = f"{why}; it is run as it is, without a shell" if why else "it is run as it is, without a shell"
+    return UsageError(f"{word!r} is no executable file", cause=cause, fix=fix, reason="callout")
+
+
+def _cannot_run(path: Path, why: str) -> HostError:
+    fix = f"give it a #! line, or chmod -x {shlex.quote(str(path))}"
+    return HostError(f"cannot run the callout {path}", path=str(path), cause=why, fix=fix, reason="callout")
 
 
 def _is_program(path: Path) -> bool:

@@ -34,11 +34,12 @@ def connected(
 
     Raises:
         HostError: ssh is not here.
+        UsageError: what replaces it is no program.
     """
     command = address.command(f"{program} {SERVE}", rsh=rsh)
     pipe = subprocess.PIPE
     with _interrupts_ignored():
-        child = start(command, stdin=pipe, stdout=pipe, fix="install it, or name it: --rsh")
+        child = start(command, stdin=pipe, stdout=pipe, fix="install it, or name it: --rsh", named=bool(rsh))
     assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018  # both are pipes
     try:
         with child.stdin, child.stdout:
@@ -49,7 +50,7 @@ def connected(
             except LinkLostError as error:
                 if not link.shaken:
                     error = _nobody(error, address, command)
-                _explain(error, child, command)
+                _explain(error, child, command, program)
                 raise error from None
     finally:
         _reap(child)
@@ -87,7 +88,7 @@ def _nobody(error: LinkLostError, address: Address, command: list[str]) -> LinkL
     return met
 
 
-def _explain(error: LinkLostError, child: subprocess.Popen[bytes], command: list[str]) -> None:
+def _explain(error: LinkLostError, child: subprocess.Popen[bytes], command: list[str], program: str) -> None:
     """Say how ssh ended, when it did: 255 is its own word for no connection, 127 the shell's for no such program."""
     try:
         code = child.wait(timeout=1.0)
@@ -95,8 +96,8 @@ def _explain(error: LinkLostError, child: subprocess.Popen[bytes], command: list
         return
     meaning = {
         255: "it could not connect, or the connection broke",
-        127: "nvmelm is not installed there, or not in the path of a login without a terminal",
-        126: "nvmelm may not be executed there",
+        127: f"{program} is not installed there, or not in the path of a login without a terminal",
+        126: f"{program} is no program there, or may not be executed",
     }.get(code, "")
     if code:
         error.add_note(f"{command[0]} ended with {code}{': ' + meaning if meaning else ''}")

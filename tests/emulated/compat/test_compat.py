@@ -278,7 +278,7 @@ def test_a_hostile_answer_is_an_error(hosts: Cli, script: str, code: int, told: 
 def test_an_rsh_that_is_not_there_is_an_error(hosts: Cli) -> None:
     hosts("--host", "emulated:a", "compat", "export", "nvme0", ONE, "-o", "a.json")
     result = hosts("compat", "check", "a.json", "ssh://far/nvme0", "--rsh", "./no-such-program")
-    assert result.code == 1
+    assert result.code == 2
     assert "cannot start" in result.err
 
 

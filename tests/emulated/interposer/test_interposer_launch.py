@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nvmelm.errors import NotSupportedError, PermissionDeniedError, UsageError
+from nvmelm.errors import NotSupportedError, UsageError
 from nvmelm.interposer import launch, syscalls
 from nvmelm.interposer.supervisor import Supervisor
 from tests.interposing import PlayedHost, PlayedVmm
@@ -106,8 +106,12 @@ def test_a_program_that_is_not_there_is_a_usage_error() -> None:
 
 def test_a_file_that_is_no_program_is_refused_with_the_kernels_reason(tmp_path: Path) -> None:
     (tmp_path / "vmm").write_text("not executable")
-    with pytest.raises(PermissionDeniedError, match="Permission denied"):
+    with pytest.raises(UsageError, match="Permission denied") as met:
         run([str(tmp_path / "vmm")])
+    assert "nobody may execute it (mode 06" in met.value.cause
+    with pytest.raises(UsageError) as met:
+        run([str(tmp_path)])
+    assert met.value.cause == "it is a directory"
 
 
 def test_a_second_listener_is_refused_and_the_error_says_whose_the_first_can_be() -> None:

@@ -56,6 +56,10 @@ def test_a_vmm_that_cannot_be_started_is_an_error_with_a_fix(host: EmulatedHost)
     assert result.returncode == 2
     assert "there is no program /nowhere/vmm" in result.stderr
     assert "fix:   " in result.stderr
+    result = run(host, "/etc/passwd")
+    assert result.returncode == 2
+    assert "not a program that can be started: /etc/passwd" in result.stderr
+    assert "root" not in result.stderr
 
 
 def test_a_recording_supervises_nothing(host: EmulatedHost, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def _remote(address: Address, wanted: Wanted) -> Manifest:
     # ssh hands the far side one line, which its shell takes apart: so each word is quoted for that shell.
     line = f"{wanted.program} {shlex.join(['compat', 'export', *options, '--', address.pf, *which])}"
     words = address.command(line, rsh=wanted.rsh)
-    printed = run_program(words, limit=MAX_BYTES, timeout_s=wanted.timeout_s)
+    printed = run_program(words, limit=MAX_BYTES, timeout_s=wanted.timeout_s, named=bool(wanted.rsh))
     if printed.status:
         raise _refused(address, words, printed)
     return Manifest.parse(printed.output)
