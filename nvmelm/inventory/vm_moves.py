@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -84,6 +84,12 @@ class Held:
     def lives(self) -> bool:
         """Return whether the VMM's process is still there."""
         return start_of(self.pid) == self.start
+
+    def __str__(self) -> str:
+        """Return who holds it, and where it stands, in a line."""
+        took = f"; {self.arc} took {self.arc_seconds * 1000:.1f} ms" if self.arc_seconds else ""
+        refused = f"; last refused: {self.refusal}" if self.refusal else ""
+        return f"with {self.vm} (pid {self.pid}), {self.state} since {self.since}{took}{refused}"
 
 
 class Moves:
@@ -160,15 +166,24 @@ class Moves:
                 records.append(record)
         return records
 
+    def departures(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Return, by address and incarnation, the functions that left in this boot and that no VM has held since."""
+        boot = self._host.facts().boot_id
+        last = {
+            (str(record.get("address")), int(record.get("incarnation", 0))): record
+            for record in self.journal()
+            if record.get("boot") == boot
+        }
+        return {function: record for function, record in last.items() if record["event"] == Event.LEFT}
+
     def left(self, address: str, incarnation: int) -> dict[str, Any] | None:
         """Return the departure of a function that left and has not been held by a VM since, or None."""
-        boot = self._host.facts().boot_id
-        mine = [
-            record
-            for record in self.journal()
-            if (record.get("address"), record.get("incarnation"), record.get("boot")) == (address, incarnation, boot)
-        ]
-        return mine[-1] if mine and mine[-1]["event"] == Event.LEFT else None
+        return self.departures().get((address, incarnation))
+
+    def files(self) -> list[str]:
+        """Return what another process may have written since: all of it is written in place, or appended to."""
+        held = self._directory / "held"
+        return [str(self._directory / "moves.jsonl"), str(held), *(str(held / name) for name in store.names(held))]
 
     def expect(self, stream: str) -> None:
         """Make room for a claim of a stream that arrives, so that claiming it is one small write.
@@ -221,20 +236,19 @@ class Moves:
 def joined(host: Host, picture: Picture) -> Picture:
     """Return the picture with where each function stands with its VM."""
     moves = Moves(host)
-    return replace(
-        picture,
-        secondaries=tuple(replace(secondary, with_vm=_stands(moves, secondary)) for secondary in picture.secondaries),
-    )
+    held = {record.address: record for record in moves.all_held() if record.lives}
+    left = moves.departures()
+    rows = [replace(secondary, with_vm=_stands(secondary, held, left)) for secondary in picture.secondaries]
+    return replace(picture, secondaries=tuple(rows))
 
 
-def _stands(moves: Moves, secondary: Secondary) -> str:
-    address = secondary.address if secondary.present else None
-    held = moves.held(address) if address else None
-    if held is not None and held.lives and held.incarnation == secondary.incarnation:
-        refused = f"; last refused: {held.refusal}" if held.refusal else ""
-        return f"with {held.vm} (pid {held.pid}), {held.state} since {held.since}{refused}"
-    left = moves.left(address, secondary.incarnation) if address else None
-    return f"left with its VM {left['vm']} at {left['at']}, as {left['id']}" if left else ""
+def _stands(secondary: Secondary, held: Mapping[str, Held], left: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
+    address = (secondary.address or "") if secondary.present else ""
+    holder = held.get(address)
+    if holder is not None and holder.incarnation == secondary.incarnation:
+        return str(holder)
+    record = left.get((address, secondary.incarnation))
+    return f"left with its VM {record['vm']} at {record['at']}, as {record['id']}" if record is not None else ""
 
 
 def resumed_before(stream: str) -> UncertainError:

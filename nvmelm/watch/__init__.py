@@ -6,6 +6,7 @@
     differences  what is known of one controlling function, and how it differs from what was known before
     survey       looks at a host's functions
     sessions     looks at its sessions
+    vms          looks at what moves with its VM
     stamps       whether files are others than when that was asked last
     troubles     which looks fail
     schedule     when it is looked, in a thread of its own: no uevent waits for a slow controller

@@ -39,6 +39,7 @@ _OF_A_CONTROLLER = (
     "vfio_node",
     "controller_node",
     "suspended",
+    "with_vm",
 )
 
 
@@ -190,4 +191,5 @@ def _state(secondary: Secondary, manifest: str | None) -> ControllerState:
         else None,
         manifest=manifest,
         suspended=secondary.suspended,
+        with_vm=secondary.with_vm,
     )

@@ -74,6 +74,9 @@ class ControllerState(Record):
     mark: MarkState | None
     manifest: str | None = field(metadata=about("digest of its manifest; null while it is not enabled and online"))
     suspended: bool | None = field(default=None, metadata=about("as it was last asked; null: not known"))
+    with_vm: str = field(
+        default="", metadata=about("of a function that moves with its VM: where it stands, or that it has left")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,12 @@ Source: Prometheus, Exposition formats, text-based format.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nvmelm.disk.atomic import AtomicFile
+from nvmelm.harmless import harmless
+from nvmelm.inventory.vm_moves import Held
 from nvmelm.watch.differences import KnownPrimary
 from nvmelm.watch.sessions import SessionLooks
 from nvmelm.watch.survey import Looks
@@ -38,8 +40,35 @@ def of_host(looks: Looks) -> str:
                 "Marks by role, and whether they hold.",
                 _counted(("primary", "role", "holds"), _marks(looks)),
             ),
+            *_moving(looks.vms.held),
         ]
     )
+
+
+def _moving(held: Sequence[Held]) -> Iterator[str]:
+    """Yield what is known of functions that move with their VMs."""
+    yield _family(
+        "nvmelm_vm_functions",
+        "gauge",
+        "Functions that a VM under nvmelm has open, by VFIO's migration state.",
+        [({**_who(record), "state": record.state}, 1) for record in held],
+    )
+    yield _family(
+        "nvmelm_vm_last_arc_seconds",
+        "gauge",
+        "What the last change of a function's migration state took.",
+        [({**_who(record), "arc": record.arc}, record.arc_seconds) for record in held if record.arc_seconds],
+    )
+    yield _family(
+        "nvmelm_vm_refused",
+        "gauge",
+        "Whether something was refused to a function's VM; nvmelm show tells what was, last.",
+        [(_who(record), int(bool(record.refusal))) for record in held],
+    )
+
+
+def _who(held: Held) -> dict[str, str]:
+    return {"primary": held.primary, "address": held.address, "vm": harmless(held.vm)}
 
 
 def of_stream(sessions: SessionLooks, lines: Mapping[str, int], *, troubles: int, at: float) -> str:
@@ -125,4 +154,4 @@ def _labels(labels: Mapping[str, str]) -> str:
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else f"{value:.3f}"
+    return str(int(value)) if value == int(value) else f"{value:.6f}".rstrip("0")

@@ -18,13 +18,15 @@ from nvmelm.inventory.find import PrimaryRef, opened, primaries
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.inventory.read import with_users
+from nvmelm.inventory.vm_moves import joined
 from nvmelm.watch.differences import KnownPrimary, differences
 from nvmelm.watch.lines import Body
 from nvmelm.watch.stamps import Stamps
 from nvmelm.watch.troubles import Troubles
+from nvmelm.watch.vms import VmLooks
 
 #: Looks that can fail: the host's list of functions, a function itself, who has what is below it.
-_LIST, _FUNCTION, _USERS = "list", "function", "users"
+_LIST, _FUNCTION, _USERS, _VMS = "list", "function", "users", "vms"
 
 
 class Looks:
@@ -32,6 +34,7 @@ class Looks:
 
     Attributes:
         functions: by PCI address.
+        vms: what moves with its VM.
         troubles: what cannot be looked at at present.
         at_work_on: the address of the function that is looked at now, if one is.
     """
@@ -40,6 +43,7 @@ class Looks:
         self._host = host
         self._stamps = Stamps()
         self.functions: dict[str, KnownPrimary] = {}
+        self.vms = VmLooks(host)
         self.troubles = Troubles()
         self.at_work_on: str | None = None
 
@@ -51,6 +55,7 @@ class Looks:
         """
         before = set(self.functions)
         yield from self.at(None, manifests=True)
+        yield from self.with_vms()
         if again:
             yield from (self.functions[address].present() for address in sorted(before & set(self.functions)))
 
@@ -109,12 +114,28 @@ class Looks:
             yield from self.at(other)
 
     def remembered(self) -> Iterator[Body]:
-        """Look at what nvmelm itself wrote down since: marks that were given, taken back or expired."""
+        """Look at what nvmelm itself wrote down since: marks that were given, taken back or expired, moves with VMs."""
         changed = {address for address in self.functions if self._stamps.changed(address, self._mark_files(address))}
         now = datetime.now(UTC)
         changed |= {address for address, known in self.functions.items() if _expires(known.picture, now)}
         if changed:
             yield from self.at(changed)
+        yield from self.with_vms()
+
+    def with_vms(self) -> Iterator[Body]:
+        """Look which functions move with a VM, and where they stand."""
+        try:
+            if not self.vms.changed():
+                return
+            pictures = {address: joined(self._host, known.picture) for address, known in self.functions.items()}
+        except NvmelmError as error:
+            yield from self.troubles.failed(_VMS, error)
+            return
+        yield from self.troubles.works(_VMS)
+        for address, picture in sorted(pictures.items()):
+            known = self.functions[address]
+            self.functions[address] = replace(known, picture=picture)
+            yield from differences(known, self.functions[address])
 
     def _refs(self) -> Generator[Body, None, dict[str, PrimaryRef] | None]:
         """Return the host's controlling functions by address, or None when that cannot be asked."""
@@ -179,11 +200,16 @@ class Looks:
 
 
 def _with_known(picture: Picture, before: KnownPrimary | None) -> Picture:
-    """Return a picture that was read without users with those that are known; the same of who is suspended."""
+    """Return a picture that was read without users with those that are known; the same of VMs and suspensions."""
     if before is None:
         return picture
-    users = {secondary.incarnation: secondary.used_by for secondary in before.picture.secondaries if secondary.used_by}
-    rows = [replace(secondary, used_by=users.get(secondary.incarnation, ())) for secondary in picture.secondaries]
+    last = {secondary.incarnation: secondary for secondary in before.picture.secondaries if secondary.present}
+    rows = [
+        replace(secondary, used_by=known.used_by, with_vm=known.with_vm)
+        if (known := last.get(secondary.incarnation)) is not None and secondary.present
+        else secondary
+        for secondary in picture.secondaries
+    ]
     return _with_known_states(replace(picture, secondaries=tuple(rows)), before)
 
 

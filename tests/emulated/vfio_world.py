@@ -62,7 +62,7 @@ class World:
 
     def running(self, host: EmulatedHost | None = None, bdf: str = VF, **values: Any) -> MigratingVm:
         """Return a VM whose guest works."""
-        vm = self.vm(host or self.source, bdf, name="db1", **values)
+        vm = self.vm(host or self.source, bdf, **{"name": "db1", **values})
         vm.start()
         vm.boot()
         vm.work(30)
