@@ -50,6 +50,21 @@ def passthru(pf: Pf, words: dict[str, int], *more: str, data: bytes = b"") -> su
     return subprocess.run(command, input=data, capture_output=True, check=False)
 
 
+def order_failure(pf: Pf, command: tuple[int, int], *, status: int, passing: int = 0, done: bool = False) -> None:
+    """Have the lab's device fail one command that is to come, as migration.c says.
+
+    Args:
+        command: its opcode and SEL.
+        status: SCT and SC; 0: it never completes.
+        passing: how many such commands pass before.
+        done: it is done first, and fails then.
+    """
+    opcode, select = command
+    words = {"opcode": 0xC1, "cdw10": opcode | select << 8 | done << 16, "cdw11": passing, "cdw12": status}
+    ordered = passthru(pf, words)
+    assert ordered.returncode == 0, ordered.stderr
+
+
 @dataclass
 class Gate:
     """A callout at which a migration stops until it is opened."""

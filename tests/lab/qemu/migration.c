@@ -11,6 +11,7 @@
  * What it implements, with hmlms=on on a physical function (the Migration Management Controller):
  *   Migration Send 41h: Suspend, Resume, Set Controller State; Migration Receive 42h: Get Controller State
  *   Supported Controller State Formats [5.1.13.2.21]: version 0, no vendor formats
+ *   a command of its own, C1h, by which a test orders one of these to fail
  * What it does not: Track Send, Track Receive, Controller Data Queues; they end with Invalid Opcode, and Identify
  * Controller says so (TRATTR 0, bytes 570 to 587 zero).
  *
@@ -24,6 +25,7 @@
 
 #define NVME_ADM_CMD_MIGRATION_SEND    0x41
 #define NVME_ADM_CMD_MIGRATION_RECEIVE 0x42
+#define NVME_ADM_CMD_ORDER_FAILURE     0xc1
 #define NVME_OACS_HMLMS                (1 << 11)
 #define NVME_NOT_ENOUGH_RESOURCES      0x0138
 #define NVME_CTRL_NOT_SUSPENDED        0x013a
@@ -544,27 +546,57 @@ static uint16_t nvme_migration_set_state(NvmeCtrl *n, NvmeCtrl *target, NvmeRequ
 }
 
 /*
+ * ---- Failures that a test orders: a vendor specific command of this device, C1h
+ *
+ * CDW10 7:0 the opcode that fails, 15:8 its SEL, 16: it is done first, and fails then; CDW11 how many such commands
+ * pass before; CDW12 the status, SCT and SC as in a completion's bits 27:17, 0 for none at all: it never completes.
+ * An order is for one command, and a later one replaces it. CDW10 0 takes it back.
+ */
+
+static uint16_t nvme_migration_order(NvmeCtrl *n, NvmeRequest *req)
+{
+    n->migration.order = le32_to_cpu(req->cmd.cdw10);
+    n->migration.passing = le32_to_cpu(req->cmd.cdw11);
+    n->migration.status = le32_to_cpu(req->cmd.cdw12);
+    return NVME_SUCCESS;
+}
+
+/* Return whether a command is the one that was ordered to fail; the order is done with then. */
+static bool nvme_migration_is_ordered(NvmeCtrl *n, NvmeRequest *req)
+{
+    uint32_t select = le32_to_cpu(req->cmd.cdw10) & 0xff;
+
+    if (!n->migration.order || (n->migration.order & 0xffff) != (req->cmd.opcode | select << 8)) {
+        return false;
+    }
+    if (n->migration.passing) {
+        n->migration.passing--;
+        return false;
+    }
+    n->migration.order &= 1 << 16;
+    return true;
+}
+
+/*
  * ---- The commands
  */
 
 /* Return whether a command is for this file to answer; else ctrl.c answers it as ever. */
 static bool nvme_migration_has(NvmeCtrl *n, uint8_t opcode)
 {
-    bool ours = opcode == NVME_ADM_CMD_MIGRATION_SEND || opcode == NVME_ADM_CMD_MIGRATION_RECEIVE;
+    bool ours = opcode == NVME_ADM_CMD_MIGRATION_SEND || opcode == NVME_ADM_CMD_MIGRATION_RECEIVE ||
+                opcode == NVME_ADM_CMD_ORDER_FAILURE;
 
     return n->params.hmlms && (opcode == NVME_ADM_CMD_DBBUF_CONFIG || (ours && nvme_migration_is_manager(n)));
 }
 
-static uint16_t nvme_migration_cmd(NvmeCtrl *n, NvmeRequest *req)
+static uint16_t nvme_migration_do(NvmeCtrl *n, NvmeRequest *req)
 {
     uint8_t select = le32_to_cpu(req->cmd.cdw10);
     uint16_t cntlid = le32_to_cpu(req->cmd.cdw11); /* in the same place in each of them */
     bool receive = req->cmd.opcode == NVME_ADM_CMD_MIGRATION_RECEIVE;
     NvmeCtrl *target = nvme_subsys_ctrl(n->subsys, cntlid);
 
-    if (req->cmd.opcode == NVME_ADM_CMD_DBBUF_CONFIG) {
-        return NVME_INVALID_OPCODE | NVME_DNR;
-    }
     if (NVME_CMD_FLAGS_PSDT(req->cmd.flags) != NVME_PSDT_PRP || NVME_CMD_FLAGS_FUSE(req->cmd.flags) ||
         select > (receive ? MIG_GET_STATE : MIG_SET_STATE)) {
         return NVME_INVALID_FIELD | NVME_DNR;
@@ -584,4 +616,27 @@ static uint16_t nvme_migration_cmd(NvmeCtrl *n, NvmeRequest *req)
     default:
         return nvme_migration_set_state(n, target, req);
     }
+}
+
+static uint16_t nvme_migration_cmd(NvmeCtrl *n, NvmeRequest *req)
+{
+    uint16_t status = NVME_SUCCESS;
+
+    if (req->cmd.opcode == NVME_ADM_CMD_DBBUF_CONFIG) {
+        return NVME_INVALID_OPCODE | NVME_DNR;
+    }
+    if (req->cmd.opcode == NVME_ADM_CMD_ORDER_FAILURE) {
+        return nvme_migration_order(n, req);
+    }
+    if (!nvme_migration_is_ordered(n, req)) {
+        return nvme_migration_do(n, req);
+    }
+    if (n->migration.order) {
+        status = nvme_migration_do(n, req);
+    }
+    n->migration.order = 0;
+    if (status == NVME_NO_COMPLETE) { /* it is under way, and will say by itself how it ended */
+        return status;
+    }
+    return n->migration.status ? n->migration.status | NVME_DNR : NVME_NO_COMPLETE;
 }
