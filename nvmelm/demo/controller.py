@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nvmelm.documents import Record, Report
-from nvmelm.emulator.guest.report import Report as GuestReport
+from nvmelm.emulator.guest.report import GuestFindings as GuestReport
 from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.errors import NvmelmError

@@ -12,7 +12,7 @@ from typing import Any
 
 from nvmelm.demo.controller import COUNTS, SOME_COMMANDS, Demo, DemoFailedError, DemoReport, milliseconds
 from nvmelm.emulator.guest.guest import Guest
-from nvmelm.emulator.guest.migrating_vm import MigratingVm, State
+from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationState
 from nvmelm.inventory.picture import Role, Secondary
 from nvmelm.inventory.vm_moves import Moves
 from nvmelm.vfio.emulated import opening_of
@@ -99,13 +99,13 @@ class VmDemo(Demo):
         receiver.function.memory.write(0, sender.function.memory.read(0, sender.function.memory.size))
         copied = time.monotonic()
         receiver.load(data, configuration)
-        receiver.set(State.RUNNING_P2P)
+        receiver.set(MigrationState.RUNNING_P2P)
         loaded = time.monotonic()
-        receiver.set(State.RUNNING)
+        receiver.set(MigrationState.RUNNING)
         resumed = time.monotonic()
         receiver.running = True
         receiver.guest, sender.guest = Guest.thaw(receiver.host, receiver.function), None
-        sender.set(State.STOP)
+        sender.set(MigrationState.STOP)
         self._say_moved(sender, receiver, len(data))
         return {
             "downtime_ms": milliseconds(start, resumed),

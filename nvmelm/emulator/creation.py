@@ -10,22 +10,22 @@ from typing import Any, Literal
 
 from nvmelm.emulator.kernel import drivers
 from nvmelm.emulator.kernel.functions import add_function
-from nvmelm.emulator.machine.generations import DEFAULT, GENERATIONS, Generation
+from nvmelm.emulator.machine.generations import DEFAULT, GENERATIONS, DeviceGeneration
 from nvmelm.emulator.machine.machine import Machine, write_generation
-from nvmelm.emulator.machine.state import FORMAT, HostState, Options, Primary, new_controller, new_options
+from nvmelm.emulator.machine.state import FORMAT, EmulatedPrimary, HostOptions, HostState, new_controller, new_options
 from nvmelm.errors import UsageError
 
 _FIRST_INODE = 0x4000
 _FIRST_BUS = 1
 
 
-def generation_named(name: str | Generation) -> Generation:
+def generation_named(name: str | DeviceGeneration) -> DeviceGeneration:
     """Return a generation by its name.
 
     Raises:
         UsageError: there is none of that name.
     """
-    if isinstance(name, Generation):
+    if isinstance(name, DeviceGeneration):
         return name
     row = GENERATIONS.get(name)
     if row is None:
@@ -55,7 +55,7 @@ def new_host(directory: Path, options: Mapping[str, Any], storage: Path | None) 
     )
 
 
-def change_options(options: Options, changes: Mapping[str, Any]) -> None:
+def change_options(options: HostOptions, changes: Mapping[str, Any]) -> None:
     """Change options of a host; all of them or none.
 
     Raises:
@@ -78,8 +78,8 @@ def _option(name: str, present: Any, value: Any) -> Any:
 
 
 def add_device(
-    machine: Machine, row: Generation, *, serial: str | None = None, medium: Literal["own", "shared"] = "own"
-) -> Primary:
+    machine: Machine, row: DeviceGeneration, *, serial: str | None = None, medium: Literal["own", "shared"] = "own"
+) -> EmulatedPrimary:
     """Put a device into the next free slot; the kernel's nvme driver takes its physical function.
 
     Args:
@@ -89,7 +89,7 @@ def add_device(
     primaries = machine.state["primaries"]
     number = len(primaries)
     bdf = f"0000:{_FIRST_BUS + number:02x}:00.0"
-    primary = primaries[bdf] = Primary(
+    primary = primaries[bdf] = EmulatedPrimary(
         bdf=bdf,
         generation=write_generation(machine.directory, row),
         serial=serial or (row.serial if number == 0 else f"{row.serial}-{number}"),
@@ -113,11 +113,11 @@ def add_device(
     return primary
 
 
-def _attached(row: Generation) -> list[int]:
+def _attached(row: DeviceGeneration) -> list[int]:
     last = row.max_vfs if row.attached_to_secondaries else 0
     return list(range(row.first_cntlid, row.first_cntlid + last + 1))
 
 
-def default_devices() -> Sequence[Generation]:
+def default_devices() -> Sequence[DeviceGeneration]:
     """Return what a host has when nobody said otherwise."""
     return [DEFAULT]

@@ -32,11 +32,11 @@ from nvmelm.emulator.kernel.ioctl import EmulatedQueue
 from nvmelm.emulator.kernel.sysfs import EmulatedSysfs
 from nvmelm.emulator.kernel.tree import vfio_group
 from nvmelm.emulator.machine import faults
-from nvmelm.emulator.machine.generations import Generation
+from nvmelm.emulator.machine.generations import DeviceGeneration
 from nvmelm.emulator.machine.machine import Machine, alive
 from nvmelm.emulator.machine.memory import PAGE
 from nvmelm.emulator.machine.pipes import EmulatedUevents
-from nvmelm.emulator.machine.state import BlockOpener, Function, HostState, Primary
+from nvmelm.emulator.machine.state import BlockOpener, EmulatedFunction, EmulatedPrimary, HostState
 from nvmelm.emulator.machine.store import Store
 from nvmelm.errors import DeviceGoneError, NotSupportedError, PermissionDeniedError, UsageError, host_error
 from nvmelm.host import Claim, HostFacts, Mount, Opener
@@ -190,7 +190,7 @@ class EmulatedHost:
                 return state["options"]["cdev"]
             return any(node in self._nodes(function) for function in state["functions"].values())
 
-    def _nodes(self, function: Function) -> list[str]:
+    def _nodes(self, function: EmulatedFunction) -> list[str]:
         if function["nvme"] >= 0:
             return [f"nvme{function['nvme']}", *disks.nodes(self._machine, function)]
         nodes = _vfio_nodes(function)
@@ -286,7 +286,7 @@ class EmulatedHost:
             functions.vanish(self._machine, primary)
 
     @contextmanager
-    def _primary(self, pf: str) -> Iterator[Primary]:
+    def _primary(self, pf: str) -> Iterator[EmulatedPrimary]:
         with self._machine.change() as state:
             yield state["primaries"][pf]
 
@@ -316,7 +316,7 @@ class EmulatedHost:
 
 def create(
     directory: Path,
-    generations: Sequence[str | Generation] = (),
+    generations: Sequence[str | DeviceGeneration] = (),
     *,
     serials: Sequence[str] = (),
     storage: Path | None = None,
@@ -332,7 +332,7 @@ def create(
         storage: directory of the namespaces' files. Two hosts with the same one share a medium, as they do with a
             dual-ported device or one on a network: the first device of both sees the same blocks, and so on.
         medium: ``shared`` lets every device of the host see the same blocks.
-        options: what kind of host it is; see :class:`nvmelm.emulator.machine.state.Options`.
+        options: what kind of host it is; see :class:`nvmelm.emulator.machine.state.HostOptions`.
 
     Raises:
         UsageError: the directory holds a host already, or a name is unknown.
@@ -358,7 +358,7 @@ def _machine(directory: Path, options: dict[str, Any] | None = None, storage: Pa
     return Machine(Store(directory, initial))
 
 
-def _vfio_nodes(function: Function) -> list[str]:
+def _vfio_nodes(function: EmulatedFunction) -> list[str]:
     if function["vfio"] < 0:
         return []
     return [f"vfio/{vfio_group(function)}", f"vfio/devices/vfio{function['vfio']}"]

@@ -90,7 +90,7 @@ _ASKED = {
 _LOGGING = (Feature.DMA_LOGGING_START, Feature.DMA_LOGGING_STOP, Feature.DMA_LOGGING_REPORT)
 
 
-class Request(NamedTuple):
+class FeatureRequest(NamedTuple):
     """One call, as far as it is understood.
 
     Attributes:
@@ -120,7 +120,7 @@ class Request(NamedTuple):
         self.process.write(self.data, data)
 
 
-def read_request(process: Process, address: int) -> Request | None:
+def read_request(process: Process, address: int) -> FeatureRequest | None:
     """Read what a call asks; None for a feature that is not about migration, which the kernel is to answer.
 
     Raises:
@@ -136,10 +136,10 @@ def read_request(process: Process, address: int) -> Request | None:
     both = Operation.GET | Operation.SET
     if argsz < _HEADER.size or flags & ~_KNOWN_BITS or (not operation & Operation.PROBE and operation & both == both):
         raise Refusal(errno.EINVAL)
-    return Request(process, feature, operation, argsz, address + _HEADER.size)
+    return FeatureRequest(process, feature, operation, argsz, address + _HEADER.size)
 
 
-def answer(request: Request, device: Device, give: Callable[[Stream], int | None]) -> None:
+def answer(request: FeatureRequest, device: Device, give: Callable[[Stream], int | None]) -> None:
     """Do what is asked, and write what is to be read.
 
     Args:
@@ -171,7 +171,7 @@ def answer(request: Request, device: Device, give: Callable[[Stream], int | None
             _logging_report(request, device)
 
 
-def _has_data(request: Request) -> bool:
+def _has_data(request: FeatureRequest) -> bool:
     """Check the operation as ``vfio_check_feature`` does; return whether it is more than a probe."""
     asked = _ASKED[request.feature]
     both = request.operation & (Operation.GET | Operation.SET)
@@ -184,7 +184,7 @@ def _has_data(request: Request) -> bool:
     return True
 
 
-def _set_state(request: Request, device: Device, give: Callable[[Stream], int | None]) -> None:
+def _set_state(request: FeatureRequest, device: Device, give: Callable[[Stream], int | None]) -> None:
     number, _ = request.read(_STATE)
     request.write(_STATE.pack(number, -1))  # before anything happens: the answer must have a place to go
     try:
@@ -200,7 +200,7 @@ def _set_state(request: Request, device: Device, give: Callable[[Stream], int | 
     request.write(_STATE.pack(number, data_fd))
 
 
-def _logging_start(request: Request, device: Device) -> None:
+def _logging_start(request: FeatureRequest, device: Device) -> None:
     page_size, count, _reserved, pointer = request.read(_LOG_CONTROL)
     if count > _MOST_RANGES:
         raise Refusal(errno.E2BIG)
@@ -212,7 +212,7 @@ def _logging_start(request: Request, device: Device) -> None:
     request.write(_LOG_CONTROL.pack(used, count, 0, pointer))
 
 
-def _logging_report(request: Request, device: Device) -> None:
+def _logging_report(request: FeatureRequest, device: Device) -> None:
     iova, length, page_size, pointer = request.read(_LOG_REPORT)
     _require_page_size(page_size)
     if not length or iova + length > 1 << 64:

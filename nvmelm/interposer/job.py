@@ -28,7 +28,7 @@ class Job:
         kernel: Kernel,
         call: Notification,
         device: Device,
-        request: features.Request | None,
+        request: features.FeatureRequest | None,
         fd: int,
     ) -> None:
         self._listener = listener

@@ -40,7 +40,7 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _FILTER, _EXEC = b"filter", b"exec"
 
 
-class Started(NamedTuple):
+class StartedVmm(NamedTuple):
     """A VMM that runs under the filter."""
 
     pid: int
@@ -61,7 +61,7 @@ def program(*, memory: bool = True) -> bytes:
     return filter_program.program(architecture, memory=memory)
 
 
-def start(words: Sequence[str], filter_bytes: bytes, *, signals: Sequence[int] = ()) -> Started:
+def start(words: Sequence[str], filter_bytes: bytes, *, signals: Sequence[int] = ()) -> StartedVmm:
     """Start a VMM.
 
     Args:
@@ -85,7 +85,7 @@ def start(words: Sequence[str], filter_bytes: bytes, *, signals: Sequence[int] =
         except BaseException:
             os.waitpid(pid, 0)
             raise
-    return Started(pid, listener)
+    return StartedVmm(pid, listener)
 
 
 def require_kernel() -> None:
@@ -184,7 +184,7 @@ def _blocked() -> Iterator[set[int]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run(words: Sequence[str], filter_bytes: bytes, supervise: Callable[[Started], Supervisor]) -> int:
+def run(words: Sequence[str], filter_bytes: bytes, supervise: Callable[[StartedVmm], Supervisor]) -> int:
     """Start a VMM, answer its calls until its last process has ended, and hand signals on to it.
 
     Called from the main thread, while it is the only one.

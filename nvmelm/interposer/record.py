@@ -36,7 +36,7 @@ def nothing(*_event: Any) -> None:
     """Record nothing: whoever answers this VMM is not started again."""
 
 
-class Record:
+class RecordFile:
     """The file of one VM.
 
     Args:

@@ -30,7 +30,7 @@ from nvmelm.interposer.device import Say
 from nvmelm.interposer.kernel import Kernel
 from nvmelm.interposer.launcher import SUPERVISED, WELCOME
 from nvmelm.interposer.notification import Listener
-from nvmelm.interposer.record import Record, nothing
+from nvmelm.interposer.record import RecordFile, nothing
 from nvmelm.interposer.supervisor import Supervisor
 from nvmelm.interposer.systemd import Notifier
 from nvmelm.numbers import decimal
@@ -207,19 +207,19 @@ class Agent:
             self._vms[pid] = supervisor, thread
         thread.start()
 
-    def _record(self, pid: int, *, reopened: bool) -> Record | None:
+    def _record(self, pid: int, *, reopened: bool) -> RecordFile | None:
         """Write down that a VMM is answered; a disk that takes nothing is no reason to leave it alone."""
         path = directory(self._state_dir) / f"{pid}.calls"
         try:
             announce(self._state_dir, pid, self._name, "agent")
             if not reopened:
                 path.unlink(missing_ok=True)
-            return Record(path)
+            return RecordFile(path)
         except (OSError, HostError) as error:
             self._say(f"nothing can be written down of process {pid}, so that a restart cannot go on with it: {error}")
             return None
 
-    def _ended(self, pid: int, record: Record | None) -> None:
+    def _ended(self, pid: int, record: RecordFile | None) -> None:
         with self._lock:
             self._vms.pop(pid, None)
             ending = self._ending

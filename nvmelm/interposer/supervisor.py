@@ -27,7 +27,7 @@ from nvmelm.interposer.filter import (
 from nvmelm.interposer.job import Job, in_words
 from nvmelm.interposer.kernel import PCI_ADDRESS, Identity, Kernel
 from nvmelm.interposer.notification import Listener, Notification
-from nvmelm.interposer.record import Event, Record, nothing
+from nvmelm.interposer.record import Event, RecordFile, nothing
 from nvmelm.vfio.seam import Functions, Opening, Refusal
 
 #: drivers/vfio/group.c takes a page of name and options.
@@ -59,7 +59,7 @@ class Supervisor:
         kernel: Kernel,
         say: Say,
         vm: Callable[[int], str],
-        record: Record | None = None,
+        record: RecordFile | None = None,
     ) -> None:
         self._listener = listener
         self._functions = functions

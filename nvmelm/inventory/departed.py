@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from nvmelm.disk import store
 from nvmelm.errors import NvmelmError
 from nvmelm.host import Host
-from nvmelm.inventory.picture import Moved, Picture, Secondary
+from nvmelm.inventory.picture import MovedAway, Picture, Secondary
 
 if TYPE_CHECKING:
-    from nvmelm.ownership.record import Record
+    from nvmelm.ownership.record import SessionRecord
 
 #: The name of the database of sessions; to import what reads it costs time.
 DATABASE = "sessions.db"
@@ -27,7 +27,7 @@ def any_session(host: Host) -> bool:
     return DATABASE in store.names(host.state_dir)
 
 
-def latest(host: Host, picture: Picture) -> Iterator[tuple[Record, Secondary]]:
+def latest(host: Host, picture: Picture) -> Iterator[tuple[SessionRecord, Secondary]]:
     """Return each controller that is still the one of a session, with the last session it was in."""
     if not any_session(host):
         return
@@ -51,7 +51,7 @@ def latest(host: Host, picture: Picture) -> Iterator[tuple[Record, Secondary]]:
             yield record, present[which]
 
 
-def moved_away(host: Host, picture: Picture) -> dict[int, Record]:
+def moved_away(host: Host, picture: Picture) -> dict[int, SessionRecord]:
     """Return the offline, unmarked controllers that were moved to another host, each with its session.
 
     One that was brought online or marked again since is another one, with nothing of the session in it.
@@ -78,5 +78,5 @@ def joined(host: Host, picture: Picture) -> Picture:
     return replace(picture, moved=tuple(_moved(cntlid, record) for cntlid, record in sorted(moved.items())))
 
 
-def _moved(cntlid: int, record: Record) -> Moved:
-    return Moved(cntlid=cntlid, to=record.peer, session=record.id, at=record.changed_at)
+def _moved(cntlid: int, record: SessionRecord) -> MovedAway:
+    return MovedAway(cntlid=cntlid, to=record.peer, session=record.id, at=record.changed_at)

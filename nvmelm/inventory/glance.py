@@ -18,7 +18,7 @@ from nvmelm.host import Host
 from nvmelm.inventory import pci
 from nvmelm.inventory.find import PrimaryRef, known_text, primaries
 from nvmelm.inventory.opened import open_primary
-from nvmelm.inventory.picture import Mark, Moved, Picture, Secondary
+from nvmelm.inventory.picture import Mark, MovedAway, Picture, Secondary
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class PrimaryGlance(Record):
     vfs_total: int
     live_migration: bool | None = field(metadata=about("null: it could not be asked"))
     functions: tuple[FunctionGlance, ...]
-    moved: tuple[Moved, ...] = field(metadata=about("controllers that were moved to another host, and are offline"))
+    moved: tuple[MovedAway, ...] = field(metadata=about("controllers that were moved to another host, and are offline"))
     unused: int = field(metadata=about("controlled functions that are not in use"))
     suspension_unknown: str | None = field(metadata=about("why it is not known which are suspended"))
     problem: str = field(metadata=about("why it could not be asked; empty: it was, or only root may"))

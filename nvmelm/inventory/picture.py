@@ -158,7 +158,7 @@ class Secondary(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moved(Record):
+class MovedAway(Record):
     """A controller that was moved from here to another host."""
 
     cntlid: int
@@ -179,7 +179,7 @@ class Picture(Report):
         default=None,
         metadata=about("why it is not known which controllers are suspended; null: it is, or none can be"),
     )
-    moved: tuple[Moved, ...] = field(
+    moved: tuple[MovedAway, ...] = field(
         default=(), metadata=about("offline ones that were moved to another host; of what is shown to people only")
     )
 
@@ -208,6 +208,8 @@ class ChangeReport(Report):
     dry_run: bool
     changed: bool
     actions: tuple[ActionView, ...]
-    moved: tuple[Moved, ...] = field(default=(), metadata=about("moved to another host before, and left as they are"))
+    moved: tuple[MovedAway, ...] = field(
+        default=(), metadata=about("moved to another host before, and left as they are")
+    )
     notes: tuple[str, ...] = ()
     picture: Picture | None = None

@@ -21,7 +21,7 @@ from nvmelm.inventory import disks, pci
 from nvmelm.inventory.find import PrimaryRef
 from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import Picture, Primary, Resources, Secondary, StateFormats, Tracking
-from nvmelm.wire.formats import StateFormats as WireStateFormats
+from nvmelm.wire.formats import SupportedStateFormats as WireStateFormats
 from nvmelm.wire.identify import (
     IdentifyController,
     PrimaryControllerCapabilities,

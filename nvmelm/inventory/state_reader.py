@@ -8,7 +8,7 @@ from uuid import UUID
 from nvmelm.commands import execute, migration
 from nvmelm.host import AdminQueue
 from nvmelm.inventory.picture import Primary
-from nvmelm.wire.formats import StateFormats
+from nvmelm.wire.formats import SupportedStateFormats
 from nvmelm.wire.migration import ControllerStateHeader
 
 KiB, MiB = 1 << 10, 1 << 20
@@ -29,10 +29,14 @@ def transfer_limit(queue: AdminQueue, device_bytes: int) -> int:
     return max(min(limits) // 4 * 4, _MIN_COMMAND_BYTES)
 
 
-def formats_of(primary: Primary) -> StateFormats:
+def formats_of(primary: Primary) -> SupportedStateFormats:
     """Return the state formats of a primary controller as the commands use them; none when it reports none."""
     known = primary.state_formats
-    return StateFormats(known.versions, tuple(map(UUID, known.vendor_uuids))) if known else StateFormats()
+    return (
+        SupportedStateFormats(known.versions, tuple(map(UUID, known.vendor_uuids)))
+        if known
+        else SupportedStateFormats()
+    )
 
 
 @dataclass(slots=True)
@@ -78,6 +82,6 @@ class StateReader:
         return ControllerStateHeader(self.receive(0, ControllerStateHeader.size))
 
 
-def is_suspended(queue: AdminQueue, cntlid: int, formats: StateFormats) -> bool:
+def is_suspended(queue: AdminQueue, cntlid: int, formats: SupportedStateFormats) -> bool:
     """Return whether a controller is suspended, as the header of its state says; nothing is changed."""
     return StateReader(queue, cntlid, min(len(formats.versions), 1), 0).header().suspended

@@ -21,7 +21,7 @@ from nvmelm.ownership.sessions import Moving
 from nvmelm.prepare import secondaries
 from nvmelm.process import parallel
 from nvmelm.state import running
-from nvmelm.wire.formats import StateFormats
+from nvmelm.wire.formats import SupportedStateFormats
 from nvmelm.wire.opcodes import ResourceType
 
 #: Admin queues of the Linux driver hold 32 commands; more threads would only wait there.
@@ -132,7 +132,7 @@ def _lost(controller: Moving) -> NvmelmError:
     )
 
 
-def moving(pf: OpenPrimary, formats: StateFormats, secondary: Secondary, peer_cntlid: int) -> Moving:
+def moving(pf: OpenPrimary, formats: SupportedStateFormats, secondary: Secondary, peer_cntlid: int) -> Moving:
     """Return what a session remembers of a controller, as it is now."""
     try:
         suspended = state_reader.is_suspended(pf.queue, secondary.cntlid, formats)
@@ -143,12 +143,12 @@ def moving(pf: OpenPrimary, formats: StateFormats, secondary: Secondary, peer_cn
     )
 
 
-def with_idle(pf: OpenPrimary, formats: StateFormats, controllers: Sequence[Moving]) -> tuple[Moving, ...]:
+def with_idle(pf: OpenPrimary, formats: SupportedStateFormats, controllers: Sequence[Moving]) -> tuple[Moving, ...]:
     """Return controllers with what is known of their I/O queues: whether there are none now."""
     return tuple(replace(controller, idle=_idle(pf, formats, controller.cntlid)) for controller in controllers)
 
 
-def _idle(pf: OpenPrimary, formats: StateFormats, cntlid: int) -> bool:
+def _idle(pf: OpenPrimary, formats: SupportedStateFormats, cntlid: int) -> bool:
     reader = StateReader(pf.queue, cntlid, min(1, len(formats.versions)), 0)
     try:
         return has_any(reader, reader.header()) is False

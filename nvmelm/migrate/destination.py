@@ -43,7 +43,7 @@ from nvmelm.migrate.link.streams import Rehearsal
 from nvmelm.migrate.loading import Loading
 from nvmelm.migrate.queues import require_none
 from nvmelm.migrate.recovery.asking import answer_other_host
-from nvmelm.ownership.sessions import Record, Sessions, Side, State, new_record
+from nvmelm.ownership.sessions import SessionRecord, Sessions, Side, State, new_record
 from nvmelm.prepare import guards
 from nvmelm.prepare.kept import Kept
 from nvmelm.process.interrupts import interruptible, let_go, undisturbed
@@ -105,7 +105,7 @@ class Destination:
         self.digest = digest
         self.touched = False
         self.command_s = 0.0
-        self.record: Record | None = None
+        self.record: SessionRecord | None = None
         self.kept: Kept | None = None
         self.notes: list[str] = []
 
@@ -135,7 +135,7 @@ class Destination:
                 self._await_decision()
 
     @property
-    def known(self) -> Record:
+    def known(self) -> SessionRecord:
         """Return the session's record."""
         if self.record is None:
             raise UncertainError("the session has no record")

@@ -9,7 +9,7 @@ from nvmelm.compat.policy import Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class MigrationRequest:
     """What the caller wants of a migration.
 
     Attributes:

@@ -28,7 +28,7 @@ from nvmelm.migrate.link.messages import send
 from nvmelm.migrate.recovery.asking import ask_other_host
 from nvmelm.migrate.recovery.standing import DRIVEN, Standing, look, not_whole
 from nvmelm.migrate.request import Measured
-from nvmelm.ownership.sessions import Record, Sessions, State
+from nvmelm.ownership.sessions import SessionRecord, Sessions, State
 from nvmelm.process.interrupts import OutOfTimeError, let_go
 
 #: How long the destination gets to put itself back; the guest runs again by then.
@@ -65,12 +65,12 @@ class Begun(Protocol):
     points: Points
     name: str
     reconnect: Callable[[], AbstractContextManager[Link]] | None
-    record: Record | None
+    record: SessionRecord | None
     suspended_at: float | None
     measured: Measured
 
     @property
-    def known(self) -> Record:
+    def known(self) -> SessionRecord:
         """Return the record of a migration that was begun."""
         ...
 
@@ -153,7 +153,7 @@ def _reason(link: Link, error: Exception | KeyboardInterrupt) -> NvmelmError:
     return error
 
 
-def _latest(source: Begun) -> Record:
+def _latest(source: Begun) -> SessionRecord:
     """Return the record as the disk has it: a write that failed may have been made all the same."""
     record = source.known
     with suppress(NvmelmError):
@@ -161,7 +161,7 @@ def _latest(source: Begun) -> Record:
     return record
 
 
-def _not_resumed(record: Record, failure: NvmelmError, second: NvmelmError) -> UncertainError:
+def _not_resumed(record: SessionRecord, failure: NvmelmError, second: NvmelmError) -> UncertainError:
     uncertain = UncertainError(
         f"{failure.message}; then {record.names} could not be resumed: {second.message}",
         cause=f"{failure.cause}; {second.cause}".strip("; "),

@@ -45,13 +45,13 @@ from nvmelm.migrate.link import messages
 from nvmelm.migrate.link.frames import DATA, Link
 from nvmelm.migrate.link.messages import expect, greet, send
 from nvmelm.migrate.link.streams import Rehearsal
-from nvmelm.migrate.request import Measured, Wishes
+from nvmelm.migrate.request import Measured, MigrationRequest
 from nvmelm.migrate.rollback import roll_back
-from nvmelm.migrate.rounds.memory import Round
+from nvmelm.migrate.rounds.memory import MemoryRound
 from nvmelm.migrate.rounds.tracks import Start, Tracks
 from nvmelm.migrate.rounds.user_data import Written
 from nvmelm.migrate.sending import Sending
-from nvmelm.ownership.sessions import Moving, Record, Sessions, Side, State, new_record
+from nvmelm.ownership.sessions import Moving, SessionRecord, Sessions, Side, State, new_record
 from nvmelm.prepare.kept import Kept
 from nvmelm.process.interrupts import interruptible, limited, undisturbed
 from nvmelm.state import save as state_save
@@ -82,7 +82,7 @@ class Source:
         pf: OpenPrimary,
         sessions: Sessions,
         link: Link,
-        wishes: Wishes,
+        request: MigrationRequest,
         points: Points,
         *,
         name: str,
@@ -91,7 +91,7 @@ class Source:
         self.session = pf
         self.sessions = sessions
         self.link = link
-        self.wishes = wishes
+        self.request = request
         self.points = points
         self.name = name
         self.reconnect = reconnect
@@ -99,9 +99,9 @@ class Source:
         self.measured = Measured()
         self.verdicts: list[Verdict] = []
         self.opened: messages.Opened | None = None
-        self.record: Record | None = None
+        self.record: SessionRecord | None = None
         self.suspended_at: float | None = None
-        self.rounds: list[Round] = []
+        self.rounds: list[MemoryRound] = []
         self.written: list[Written] = []
         self.digest = ""
         self.sending: Sending | None = None
@@ -122,8 +122,8 @@ class Source:
         """
         picture, chosen = self._choose()
         self.digest = greet(self.link, self.name)
-        pairs = [messages.Pair(source=source, destination=destination) for source, destination in self.wishes.pairs]
-        opening = messages.Open(session=self.id, pf=self.wishes.pf, pairs=pairs, peer=self.wishes.reached_at)
+        pairs = [messages.Pair(source=source, destination=destination) for source, destination in self.request.pairs]
+        opening = messages.Open(session=self.id, pf=self.request.pf, pairs=pairs, peer=self.request.reached_at)
         send(self.link, opening)
         self.opened = expect(self.link, messages.Opened)
         self._check_answer(self.opened)
@@ -131,9 +131,9 @@ class Source:
         for secondary, offered in zip(chosen, theirs, strict=True):
             ours = manifest_of(self.session, picture, secondary)
             self._check_agreed(ours, offered)
-            self.verdicts.append(require_compatible(ours, offered, self.wishes.policy, f"{secondary.cntlid:#06x}"))
+            self.verdicts.append(require_compatible(ours, offered, self.request.policy, f"{secondary.cntlid:#06x}"))
         self._require_guests_moved(chosen)
-        self.points.describe(self.id, self.wishes.to, self._described(chosen))
+        self.points.describe(self.id, self.request.to, self._described(chosen))
         if not dry_run:
             self.points.call(Point.COMPATIBLE)
 
@@ -164,7 +164,7 @@ class Source:
             self._take_down()
 
     @property
-    def known(self) -> Record:
+    def known(self) -> SessionRecord:
         """Return the session's record."""
         if self.record is None:
             raise UncertainError("the session has no record")
@@ -177,12 +177,12 @@ class Source:
 
     def _choose(self) -> tuple[Picture, list[Secondary]]:
         return choose(
-            self.session, self.sessions if self.record is None else None, [source for source, _ in self.wishes.pairs]
+            self.session, self.sessions if self.record is None else None, [source for source, _ in self.request.pairs]
         )
 
     def _check_answer(self, opened: messages.Opened) -> None:
         """Do not believe an answer to something else than what was asked."""
-        asked = list(self.wishes.pairs)
+        asked = list(self.request.pairs)
         fits = len(opened.pairs) == len(asked) == len(opened.manifests) == len(opened.addresses) == len(opened.held)
         for pair, (source, destination) in zip(opened.pairs, asked, strict=False):
             fits = (
@@ -196,7 +196,7 @@ class Source:
 
     def _check_agreed(self, ours: Manifest, offered: Manifest) -> None:
         """Refuse what a verdict given before did not speak of."""
-        agreed = self.wishes.agreed
+        agreed = self.request.agreed
         if agreed is None or agreed == (ours.digest, offered.digest):
             return
         changed = "the source" if agreed[0] != ours.digest else "the destination"
@@ -219,7 +219,7 @@ class Source:
                 self.session.host,
                 self.id,
                 Side.SOURCE,
-                peer=self.wishes.to,
+                peer=self.request.to,
                 primary=self.session.address,
                 serial=self.session.ref.serial,
                 controllers=controllers,
@@ -257,7 +257,7 @@ class Source:
             self.measured.notes.append(f"hashing {passed.bytes} bytes takes long: the extra fast is missing {where}")
 
     def _check_downtime(self) -> None:
-        limit = self.wishes.max_downtime_s
+        limit = self.request.max_downtime_s
         if limit is not None and self.measured.rehearsal_s > limit:
             raise NvmelmError(
                 f"the guest would stand still for more than {limit:g} s",
@@ -273,7 +273,7 @@ class Source:
             still: bounds the time from the suspend on, and is left before the give-away.
         """
         controllers = self.known.controllers
-        if self.wishes.notify:
+        if self.request.notify:
             self.measured.notes += target.notify(self.session, controllers)
         tracks = Tracks(self.session, controllers, starts)
         try:
@@ -302,7 +302,7 @@ class Source:
     @property
     def _longest_s(self) -> float:
         """Return how long the guest may stand still before the give-away, s."""
-        limit = self.wishes.max_downtime_s
+        limit = self.request.max_downtime_s
         return STANDSTILL_S + _OF_THE_REHEARSAL * self.measured.rehearsal_s if limit is None else limit
 
     def _check_stood_still(self) -> None:
@@ -350,7 +350,7 @@ class Source:
         lacking = [] if self.points.runs_at(Point.BEFORE_SUSPEND) else ["none at before-suspend here, to stop it"]
         if self.opened is None or not self.opened.continues:
             lacking.append(f"none at before-resume on {self.link.peer}, to have it go on")
-        if not holders or not lacking or self.wishes.guest_loses_controller:
+        if not holders or not lacking or self.request.guest_loses_controller:
             return
         raise BusyError(
             f"the guest would lose its controller: {'; '.join(holders)}",

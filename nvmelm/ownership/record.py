@@ -132,7 +132,7 @@ class Moving:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SessionRecord:
     """A session as this host knows it.
 
     Attributes:
@@ -173,10 +173,10 @@ class Record:
 
 def new_record(
     host: Host, session: str, side: Side, *, peer: str, primary: str, serial: str, controllers: tuple[Moving, ...]
-) -> Record:
+) -> SessionRecord:
     """Return the first record of a session."""
     moment, first = now(), FIRST[side]
-    return Record(
+    return SessionRecord(
         id=session,
         side=side,
         state=first,
@@ -191,7 +191,7 @@ def new_record(
     )
 
 
-def to_json(record: Record) -> str:
+def to_json(record: SessionRecord) -> str:
     """Write a record as one line of JSON."""
     body: dict[str, Any] = {"format": FORMAT}
     for name in ("id", "side", "state", "peer", "primary", "serial", "boot", "opened_at", "changed_at", "note"):
@@ -203,7 +203,7 @@ def to_json(record: Record) -> str:
     return json.dumps(body, separators=(",", ":"))
 
 
-def from_json(text: str) -> Record:
+def from_json(text: str) -> SessionRecord:
     """Read what :func:`to_json` wrote.
 
     Raises:
@@ -219,7 +219,7 @@ def from_json(text: str) -> Record:
         texts = (name for name, value in body.items() if name not in ("controllers", "history"))
         if not body["history"] or not all(isinstance(body[name], str) for name in texts):
             raise ValueError("a part of another kind")
-        return Record(**body)
+        return SessionRecord(**body)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MalformedError(
             "a session's record cannot be read",

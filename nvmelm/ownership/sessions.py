@@ -24,7 +24,7 @@ from nvmelm.ownership.record import (
     NEXT,
     NOT_OURS,
     Moving,
-    Record,
+    SessionRecord,
     Side,
     State,
     from_json,
@@ -41,7 +41,7 @@ __all__ = [
     "NEXT",
     "NOT_OURS",
     "Moving",
-    "Record",
+    "SessionRecord",
     "Sessions",
     "Side",
     "State",
@@ -74,7 +74,7 @@ class Sessions:
         self._connection: sqlite3.Connection | None = None
         self._files: _Files = ()
 
-    def open(self, record: Record) -> Record:
+    def open(self, record: SessionRecord) -> SessionRecord:
         """Write a new session down, and make sure of room on the disk for what follows.
 
         Raises:
@@ -144,7 +144,7 @@ class Sessions:
         for other in self._read("WHERE address = ?", primary):
             _refuse_overlap(other, set(cntlids))
 
-    def move(self, record: Record, to: State, note: str = "") -> Record:
+    def move(self, record: SessionRecord, to: State, note: str = "") -> SessionRecord:
         """Write a session's next state down; it is on the disk when this returns.
 
         Raises:
@@ -172,7 +172,7 @@ class Sessions:
             self._require_written(moved)
         return moved
 
-    def _require_written(self, record: Record) -> None:
+    def _require_written(self, record: SessionRecord) -> None:
         """Read a record as the next nvmelm will: through a connection of its own, and from the files if this one ends.
 
         Raises:
@@ -188,7 +188,7 @@ class Sessions:
             if not sessions_log.is_whole(self.path):
                 raise self._replaced()
 
-    def get(self, session: str, side: Side) -> Record | None:
+    def get(self, session: str, side: Side) -> SessionRecord | None:
         """Return this host's record of a session, or None when it never heard of it.
 
         A host that moves a controller between two PFs of its own has both sides.
@@ -199,15 +199,15 @@ class Sessions:
             records = _select(database, "WHERE id = ? AND side = ?", session, side)
             return records[0] if records else _ended(database, session, side)
 
-    def all(self) -> list[Record]:
+    def all(self) -> list[SessionRecord]:
         """Return every session, the oldest first."""
         return self._read("ORDER BY rowid")
 
-    def seen(self) -> list[Record]:
+    def seen(self) -> list[SessionRecord]:
         """Return every session, the oldest first, without ever making a writer wait."""
         return self._seen("ORDER BY rowid")
 
-    def _seen(self, clause: str, *values: str) -> list[Record]:
+    def _seen(self, clause: str, *values: str) -> list[SessionRecord]:
         import sqlite3  # as below
 
         if self.path.name not in store.names(self.path.parent):
@@ -220,11 +220,11 @@ class Sessions:
                 f"cannot read the sessions: {self.path}: {error}", path=str(self.path), fix="nvmelm recover --dry-run"
             ) from error
 
-    def unfinished(self) -> list[Record]:
+    def unfinished(self) -> list[SessionRecord]:
         """Return the sessions in which something is left to be decided, the oldest first."""
         return [record for record in self.all() if not record.over]
 
-    def holding(self, primary: str, cntlid: int, incarnation: int) -> Record | None:
+    def holding(self, primary: str, cntlid: int, incarnation: int) -> SessionRecord | None:
         """Return the session because of which nobody else may resume a controller here, or None.
 
         A session that is not over counts on what it did last: a copy that was resumed behind its back would be one of
@@ -241,7 +241,7 @@ class Sessions:
                 return None if record.over else record
         return None
 
-    def _read(self, clause: str, *values: str) -> list[Record]:
+    def _read(self, clause: str, *values: str) -> list[SessionRecord]:
         if self.path.name not in store.names(self.path.parent):
             return []
         with self._database(writing=False) as database:
@@ -398,7 +398,7 @@ def _repeated() -> BusyError:
     )
 
 
-def _refuse_overlap(other: Record, cntlids: set[int]) -> None:
+def _refuse_overlap(other: SessionRecord, cntlids: set[int]) -> None:
     shared = {controller.cntlid for controller in other.controllers} & cntlids
     if shared and not other.over:
         names = ", ".join(f"{cntlid:#06x}" for cntlid in sorted(shared))
@@ -439,15 +439,15 @@ def _create(database: sqlite3.Connection) -> None:
     )
 
 
-def _select(database: sqlite3.Connection, clause: str, *values: str) -> list[Record]:
+def _select(database: sqlite3.Connection, clause: str, *values: str) -> list[SessionRecord]:
     rows = database.execute(f"SELECT record FROM sessions {clause}", values).fetchall()  # noqa: S608  # clauses are ours
     return [from_json(text) for (text,) in rows]
 
 
-def _ended(database: sqlite3.Connection, session: str, side: Side) -> Record | None:
+def _ended(database: sqlite3.Connection, session: str, side: Side) -> SessionRecord | None:
     """Return what is left of a session that was pruned: its state."""
     query = "SELECT state FROM ended WHERE id = ? AND side = ?"
     for (state,) in database.execute(query, (session, side)):
         note = "it ended long ago, and only its state is known"
-        return Record(session, side, State(state), "", "", "", "", (), "", "", note)
+        return SessionRecord(session, side, State(state), "", "", "", "", (), "", "", note)
     return None

@@ -22,7 +22,7 @@ from nvmelm.prepare.actions import Action, MarkChange, Phase
 from nvmelm.prepare.cells import Cell, CellName
 
 if TYPE_CHECKING:
-    from nvmelm.ownership.record import Record
+    from nvmelm.ownership.record import SessionRecord
 
 #: The states of a session in which its controllers run here, or are about to.
 _RUNS = ("accepted", "running", "rolled-back", "returned", "taken")
@@ -90,7 +90,7 @@ def touched(picture: Picture, actions: Sequence[Action]) -> set[int]:
     return {action.cntlid for action in counted if action.cntlid is not None}
 
 
-def running(host: Host, picture: Picture) -> dict[int, Record]:
+def running(host: Host, picture: Picture) -> dict[int, SessionRecord]:
     """Return the online controllers that run a guest here as far as the sessions tell, each with its session.
 
     The guest of a controller that was moved here, or whose move from here failed, may have been shut down since: the
@@ -103,19 +103,19 @@ def running(host: Host, picture: Picture) -> dict[int, Record]:
     }
 
 
-def lost(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int, Record]:
+def lost(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int, SessionRecord]:
     """Return the controllers that run a guest here as far as the sessions tell, and that a plan takes down."""
     idle = {cntlid for action in actions for cntlid in action.needs_idle}
     guests = running(host, picture) if idle else {}
     return {cntlid: record for cntlid, record in guests.items() if cntlid in idle}
 
 
-def guest_of(cntlid: int, record: Record) -> str:
+def guest_of(cntlid: int, record: SessionRecord) -> str:
     """Return whose guest a controller runs, as a sentence."""
     return f"{cntlid:#06x} runs a guest here as far as session {record.id} tells ({record.state})"
 
 
-def require_no_guests(picture: Picture, guests: dict[int, Record]) -> None:
+def require_no_guests(picture: Picture, guests: dict[int, SessionRecord]) -> None:
     """Refuse a plan that would take controllers down from under their guests on its way to something else.
 
     Raises:
@@ -133,7 +133,7 @@ def require_no_guests(picture: Picture, guests: dict[int, Record]) -> None:
     )
 
 
-def offered(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int, Record]:
+def offered(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int, SessionRecord]:
     """Return the running controllers that a plan would mark resumable, without making them anew on its way."""
     marked = {
         operation.cntlid
@@ -154,7 +154,7 @@ def offered(host: Host, picture: Picture, actions: Sequence[Action]) -> dict[int
     return {cntlid: record for cntlid, record in guests.items() if cntlid in marked - renewed}
 
 
-def left_blank(host: Host, picture: Picture) -> dict[int, Record]:
+def left_blank(host: Host, picture: Picture) -> dict[int, SessionRecord]:
     """Return the controllers that were moved from here to another host, each with its session.
 
     What bears their numbers now is as the take-down left it, or was made anew and is blank: no guest's controller, as

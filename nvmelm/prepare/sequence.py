@@ -9,7 +9,7 @@ from nvmelm.errors import NotSupportedError
 from nvmelm.inventory import marks, pci
 from nvmelm.inventory.departed import any_session
 from nvmelm.inventory.opened import OpenPrimary
-from nvmelm.inventory.picture import ChangeReport, Moved, Picture, Role, Secondary
+from nvmelm.inventory.picture import ChangeReport, MovedAway, Picture, Role, Secondary
 from nvmelm.prepare import guards
 from nvmelm.prepare.allow import ends, marked
 from nvmelm.prepare.apply import ChangeRequest, Confirm, apply
@@ -125,14 +125,14 @@ def _users(pf: OpenPrimary, picture: Picture, online: Collection[int]) -> dict[i
     return users | {cntlid: guards.guest_of(cntlid, record) for cntlid, record in guests.items() if cntlid in online}
 
 
-def _without_moved(pf: OpenPrimary, picture: Picture, wanted: Cells, role: Role) -> tuple[Cells, tuple[Moved, ...]]:
+def _without_moved(pf: OpenPrimary, picture: Picture, wanted: Cells, role: Role) -> tuple[Cells, tuple[MovedAway, ...]]:
     """Leave out the controllers that this source moved away and nobody brought online again, and return them."""
     removes = picture.primary.vfs_enabled not in (0, wanted[VFS])  # every VF is made anew then
     if role is not Role.MIGRATABLE or removes or not any_session(pf.host):
         return wanted, ()
     gone = guards.left_blank(pf.host, picture)
     moved = tuple(
-        Moved(
+        MovedAway(
             cntlid=secondary.cntlid,
             to=gone[secondary.cntlid].peer,
             session=gone[secondary.cntlid].id,

@@ -26,7 +26,7 @@ from nvmelm.inventory.state_reader import StateReader, formats_of, transfer_limi
 from nvmelm.state.image.format import ImageHeader
 from nvmelm.state.image.reader import Image, Part
 from nvmelm.state.image.stream import StreamedImage
-from nvmelm.wire.formats import StateFormats
+from nvmelm.wire.formats import SupportedStateFormats
 from nvmelm.wire.opcodes import Sequence
 from nvmelm.wire.status import StatusCode
 
@@ -46,7 +46,7 @@ class Target:
     subsystem_vendor_id: int
     model: str
     firmware: str
-    formats: StateFormats
+    formats: SupportedStateFormats
 
     @classmethod
     def of(cls, primary: Primary) -> Target:
@@ -76,14 +76,14 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Mismatch:
     """Why a state does not fit a target: a stable word and a sentence."""
 
     reason: str
     text: str
 
 
-def refusals(header: ImageHeader, target: Target) -> list[Refusal]:
+def refusals(header: ImageHeader, target: Target) -> list[Mismatch]:
     """Return every reason for which a target must not get a state; empty when there is none.
 
     Formats are compared by value. Vendor and model must be the same: what a state means is known to no one else.
@@ -93,18 +93,18 @@ def refusals(header: ImageHeader, target: Target) -> list[Refusal]:
     if header.state_version is not None and target.formats.version_index(header.state_version) is None:
         known = _listed(target.formats.versions, "version")
         text = f"the state has version {header.state_version}, and the target knows {known}"
-        reasons.append(Refusal("state-version-unknown", text))
+        reasons.append(Mismatch("state-version-unknown", text))
     if header.vendor_uuid is not None and target.formats.uuid_index(header.vendor_uuid) is None:
         known = _listed(target.formats.uuids, "vendor format")
         text = f"the state has vendor format {header.vendor_uuid}, and the target knows {known}"
-        reasons.append(Refusal("vendor-uuid-unknown", text))
+        reasons.append(Mismatch("vendor-uuid-unknown", text))
     ids = ((source.vendor_id, source.subsystem_vendor_id), (target.vendor_id, target.subsystem_vendor_id))
     if ids[0] != ids[1]:
         texts = [f"{vendor:04x} (subsystem {subsystem:04x})" for vendor, subsystem in ids]
-        reasons.append(Refusal("vendor-differs", f"the state is of vendor {texts[0]}, the target of {texts[1]}"))
+        reasons.append(Mismatch("vendor-differs", f"the state is of vendor {texts[0]}, the target of {texts[1]}"))
     if source.model != target.model:
         reasons.append(
-            Refusal("model-differs", f"the state is of a {source.model!r}, the target is a {target.model!r}")
+            Mismatch("model-differs", f"the state is of a {source.model!r}, the target is a {target.model!r}")
         )
     return reasons
 

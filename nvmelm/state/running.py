@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from nvmelm.commands import AdminCommandError, execute, migration
 from nvmelm.host import AdminQueue
 from nvmelm.inventory.state_reader import is_suspended
-from nvmelm.wire.formats import StateFormats
+from nvmelm.wire.formats import SupportedStateFormats
 from nvmelm.wire.opcodes import SuspendType
 from nvmelm.wire.status import StatusCode
 
@@ -34,7 +34,9 @@ class Transition:
     seconds: float
 
 
-def suspend(queue: AdminQueue, cntlid: int, *, notify: bool = False, formats: StateFormats | None = None) -> Transition:
+def suspend(
+    queue: AdminQueue, cntlid: int, *, notify: bool = False, formats: SupportedStateFormats | None = None
+) -> Transition:
     """Stop a controller fetching commands; it finishes what it has fetched before this returns.
 
     Args:

@@ -19,7 +19,7 @@ from nvmelm.inventory.state_reader import StateReader, transfer_limit
 from nvmelm.state.image.digest import SHA256
 from nvmelm.state.image.format import MAX_STATE_BYTES, ImageHeader, ImageSource, ImageWriter, Proof, Sink
 from nvmelm.state.read_ahead import ReadAhead
-from nvmelm.wire.formats import StateFormats
+from nvmelm.wire.formats import SupportedStateFormats
 from nvmelm.wire.migration import KNOWN_VERSION, ControllerStateHeader, NvmeStateHeader
 
 
@@ -40,7 +40,7 @@ def save(
     sink: Sink,
     *,
     source: ImageSource,
-    formats: StateFormats,
+    formats: SupportedStateFormats,
     device_bytes: int = 0,
     expected_bytes: int = 0,
     version: int = KNOWN_VERSION,
@@ -109,7 +109,7 @@ class Examined(NamedTuple):
     uuid_index: int
 
 
-def examine(queue: AdminQueue, cntlid: int, formats: StateFormats) -> Examined:
+def examine(queue: AdminQueue, cntlid: int, formats: SupportedStateFormats) -> Examined:
     """Refuse what :func:`save` would refuse before it reads on; nothing is changed. The errors are those of it."""
     chosen = _choose_uuid(formats, "auto")
     version, uuid = _version_index(formats, KNOWN_VERSION), _uuid_index(formats, chosen)
@@ -117,7 +117,7 @@ def examine(queue: AdminQueue, cntlid: int, formats: StateFormats) -> Examined:
     return Examined(_checked(header, cntlid, KNOWN_VERSION, chosen), version, uuid)
 
 
-def _choose_uuid(formats: StateFormats, wanted: UUID | Literal["auto"] | None) -> UUID | None:
+def _choose_uuid(formats: SupportedStateFormats, wanted: UUID | Literal["auto"] | None) -> UUID | None:
     if wanted != "auto":
         return wanted
     if len(formats.uuids) > 1:
@@ -130,7 +130,7 @@ def _choose_uuid(formats: StateFormats, wanted: UUID | Literal["auto"] | None) -
     return formats.uuids[0] if formats.uuids else None
 
 
-def _version_index(formats: StateFormats, version: int) -> int:
+def _version_index(formats: SupportedStateFormats, version: int) -> int:
     index = formats.version_index(version)
     if index is None:
         raise NotSupportedError(
@@ -141,7 +141,7 @@ def _version_index(formats: StateFormats, version: int) -> int:
     return index
 
 
-def _uuid_index(formats: StateFormats, value: UUID | None) -> int:
+def _uuid_index(formats: SupportedStateFormats, value: UUID | None) -> int:
     index = formats.uuid_index(value) if value is not None else 0
     if index is None:
         raise NotSupportedError(

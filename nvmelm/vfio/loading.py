@@ -40,7 +40,7 @@ _DISABLED = "the controller arrived disabled: its guest's driver resets it"
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadOutcome:
     """What was loaded.
 
     Attributes:
@@ -125,7 +125,7 @@ class Loader:
         self._target = state_restore.Target.of(passport.picture.primary)
         self._limit = passport.picture.primary.max_transfer_bytes
 
-    def load(self, header: StreamHeader, image: Callable[[], Image | None]) -> Loaded:
+    def load(self, header: StreamHeader, image: Callable[[], Image | None]) -> LoadOutcome:
         """Load a stream that :func:`require_room` and :func:`require_fit` have let pass.
 
         Args:
@@ -143,7 +143,7 @@ class Loader:
             if verified is not None:
                 verified.close()
 
-    def _touch(self, header: StreamHeader, image: Image | None) -> Loaded:
+    def _touch(self, header: StreamHeader, image: Image | None) -> LoadOutcome:
         try:
             self._clean()
             return self._fill(header, image)
@@ -152,24 +152,24 @@ class Loader:
                 self._reset()
             raise LoadingError() from error  # made here, so that it cannot be what it is raised from
 
-    def _fill(self, header: StreamHeader, image: Image | None) -> Loaded:
+    def _fill(self, header: StreamHeader, image: Image | None) -> LoadOutcome:
         registers = header.registers.values()
         if image is None:
             self._write(registers)
-            return Loaded(suspended=False)
+            return LoadOutcome(suspended=False)
         if self._habits.may_restore(image.header, self._target):
             restores = self._restores_by_itself(registers, image)
             self._habits.learn(image.header, self._target, restores=restores)
             if restores:
-                return Loaded(suspended=True)
+                return LoadOutcome(suspended=True)
         if header.admin_queue is None:
             self._write(replace(registers, cc=registers.cc & ~CC_ENABLE))
-            return Loaded(suspended=False, notes=(_DISABLED,))
+            return LoadOutcome(suspended=False, notes=(_DISABLED,))
         self._wound(registers, header.admin_queue)
         running.suspend(self._queue, self._cntlid)
         self._set(image, retries=state_restore.RETRIES)
         unidentified = header.admin_queue.unidentified
-        return Loaded(suspended=True, notes=(_UNIDENTIFIED.format(unidentified),) if unidentified else ())
+        return LoadOutcome(suspended=True, notes=(_UNIDENTIFIED.format(unidentified),) if unidentified else ())
 
     def _restores_by_itself(self, registers: AdminRegisters, image: Image) -> bool:
         """Return whether the state alone brings the controller back, admin queue and all; if not, it is clean again."""

@@ -40,7 +40,7 @@ _LAUNCH = "start it by nvmelm vm run -- VMM ARGS, or let libvirt's <emulator> be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reason(Record):
+class CheckReason(Record):
     """Something to know before this VM is moved."""
 
     code: str
@@ -77,7 +77,7 @@ class VmCheck(Report):
     supervised_by: str | None = field(metadata=about("run or agent; null: nobody answers its migration calls"))
     can_migrate: bool = field(metadata=about("nothing that was found blocks it, and everything could be looked at"))
     functions: tuple[CheckedFunction, ...]
-    reasons: tuple[Reason, ...]
+    reasons: tuple[CheckReason, ...]
 
 
 class _Found(NamedTuple):
@@ -146,7 +146,7 @@ def _nodes(host: Host, addresses: set[str]) -> list[str]:
     return [_node(secondary) for secondary in secondaries if secondary.vfio_node]
 
 
-def _answer(host: Host, name: str, pid: int | None, reasons: list[Reason], *, moved: int | None = None) -> VmCheck:
+def _answer(host: Host, name: str, pid: int | None, reasons: list[CheckReason], *, moved: int | None = None) -> VmCheck:
     known = presence.supervised(host.state_dir, pid) if pid is not None else None
     if pid is not None and known is None:
         message = "nobody answers the VMM's migration calls: it was not started under nvmelm"
@@ -209,7 +209,7 @@ def _node(secondary: Secondary) -> str:
     return (secondary.vfio_node or "").removeprefix("/dev/")
 
 
-def _of_function(primary: str, secondary: Secondary) -> Iterator[Reason]:
+def _of_function(primary: str, secondary: Secondary) -> Iterator[CheckReason]:
     name = f"{secondary.address} ({secondary.cntlid:#06x})"
     allow = f"nvmelm secondary allow-migration {primary} {secondary.cntlid:#06x}"
     mark = secondary.mark
@@ -223,7 +223,7 @@ def _of_function(primary: str, secondary: Secondary) -> Iterator[Reason]:
         yield _reason("blocks", "wrong-mark", message, allow)
 
 
-def _downtime(secondary: Secondary, arc: str, took_s: float, limit_ms: int) -> Reason:
+def _downtime(secondary: Secondary, arc: str, took_s: float, limit_ms: int) -> CheckReason:
     message = (
         f"the last arc of {secondary.address} ({arc}) took {took_s * 1000:.0f} ms, and the VMM's downtime limit is "
         f"{limit_ms} ms"
@@ -232,7 +232,7 @@ def _downtime(secondary: Secondary, arc: str, took_s: float, limit_ms: int) -> R
     return _reason("blocks", "downtime-limit", message, fix)
 
 
-def _other_devices(pid: int, ours: list[Secondary]) -> Iterator[Reason]:
+def _other_devices(pid: int, ours: list[Secondary]) -> Iterator[CheckReason]:
     known = {secondary.vfio_node for secondary in ours}
     links = set()
     with suppress(OSError):
@@ -248,7 +248,7 @@ def _other_devices(pid: int, ours: list[Secondary]) -> Iterator[Reason]:
 # -- the VMM
 
 
-def _monitored(monitor: Monitor) -> Iterator[Reason]:
+def _monitored(monitor: Monitor) -> Iterator[CheckReason]:
     yield from _age(monitor.version)
     yield from _blockers(list(view.blockers(monitor)))
     for capability in view.blocking_capabilities(monitor):
@@ -263,14 +263,14 @@ def _monitored(monitor: Monitor) -> Iterator[Reason]:
         yield from _of_device(device)
 
 
-def _age(version: str) -> Iterator[Reason]:
+def _age(version: str) -> Iterator[CheckReason]:
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if len(parts) == 2 and parts < _OLDEST_QEMU:
         message = f"QEMU {version} does not ask its devices whether they migrate"
         yield _reason("blocks", "vmm-too-old", message, "run the VM on QEMU 8.1 or newer")
 
 
-def _of_device(device: view.QomDevice) -> Iterator[Reason]:
+def _of_device(device: view.QomDevice) -> Iterator[CheckReason]:
     name = printable(device.handle, 80)
     if _VFIO_USER.fullmatch(device.kind):
         message = f"{name} is a vfio-user device: QEMU migrates the VM without its state, and says nothing"
@@ -286,7 +286,7 @@ def _of_device(device: view.QomDevice) -> Iterator[Reason]:
         yield _reason("costs", "other-vfio-device", message, f"take {name} out of the VM, or ask its vendor")
 
 
-def _blockers(rows: object) -> Iterator[Reason]:
+def _blockers(rows: object) -> Iterator[CheckReason]:
     for text in rows if isinstance(rows, list | tuple) else ():
         yield _reason(
             "blocks", "vmm-blocker", f"the VMM refuses: {printable(text)}", "mend what it says, or ask it anew"
@@ -302,5 +302,5 @@ def _downtime_ms(monitor: Monitor) -> int | None:
     return None
 
 
-def _reason(level: Literal["blocks", "costs", "unknown"], code: str, message: str, fix: str) -> Reason:
-    return Reason(code=code, level=level, message=message, fix=fix)
+def _reason(level: Literal["blocks", "costs", "unknown"], code: str, message: str, fix: str) -> CheckReason:
+    return CheckReason(code=code, level=level, message=message, fix=fix)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from nvmelm.errors import NvmelmError
 from nvmelm.host import Host
-from nvmelm.ownership.sessions import Record, Sessions, sessions_path
+from nvmelm.ownership.sessions import SessionRecord, Sessions, sessions_path
 from nvmelm.watch.lines import Body, SessionPart
 from nvmelm.watch.stamps import Stamps
 from nvmelm.watch.troubles import Troubles
@@ -28,7 +28,7 @@ class SessionLooks:
         self._host = host
         self._stamps = Stamps()
         self._begun = False
-        self.records: dict[tuple[str, str], Record] = {}
+        self.records: dict[tuple[str, str], SessionRecord] = {}
         self.troubles = Troubles()
 
     def look(self, *, again: bool = False) -> Iterator[Body]:
@@ -64,7 +64,7 @@ class SessionLooks:
                 yield from (_part(record, at) for at in range(said, end))
 
 
-def _part(record: Record, at: int, *, begin: bool = False) -> SessionPart:
+def _part(record: SessionRecord, at: int, *, begin: bool = False) -> SessionPart:
     state, since = record.history[at]
     last = at == len(record.history) - 1
     return SessionPart(

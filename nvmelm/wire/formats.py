@@ -36,7 +36,7 @@ class StateFormatsHeader(Layout, size=2):
     nuuid = U8(1, "Number of UUIDs")
 
 
-class StateFormats(NamedTuple):
+class SupportedStateFormats(NamedTuple):
     """The formats in which a controller writes and takes state.
 
     Attributes:

@@ -232,7 +232,7 @@ def _queue_problems(
 
 
 @dataclass(frozen=True, slots=True)
-class ControllerState:
+class WholeControllerState:
     """A whole Controller State in memory: header, NVMe part, vendor part.
 
     Attributes:

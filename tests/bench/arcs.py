@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nvmelm.documents import Role
-from nvmelm.emulator.guest.migrating_vm import MigratingVm, State
+from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationState
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import open_primary
 from tests.bench.rows import Row
@@ -45,17 +45,17 @@ def _round(world: World, source: MigratingVm, destination: MigratingVm, taken: d
     destination.expect()
     source.begin()
     source.running = False
-    taken["RUNNING to STOP"].append(_ms(lambda: source.set(State.STOP)))
+    taken["RUNNING to STOP"].append(_ms(lambda: source.set(MigrationState.STOP)))
     assert source.answering is not None
     source.answering.logging_stop()
     outgoing: list[object] = []
-    taken["STOP to STOP_COPY"].append(_ms(lambda: outgoing.append(source.set(State.STOP_COPY))))
+    taken["STOP to STOP_COPY"].append(_ms(lambda: outgoing.append(source.set(MigrationState.STOP_COPY))))
     data = b""
     while piece := outgoing[0].read(1 << 16):  # type: ignore[attr-defined]
         data += piece
     destination.function.memory.write(0, source.function.memory.read(0, source.function.memory.size))
     destination.load(data, source.configuration)
-    taken["RESUMING to RUNNING"].append(_ms(lambda: destination.set(State.RUNNING)))
+    taken["RESUMING to RUNNING"].append(_ms(lambda: destination.set(MigrationState.RUNNING)))
     destination.reset()
     source.start()
 

@@ -25,7 +25,7 @@ from nvmelm.inventory.picture import Role
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.remote import connected
-from nvmelm.migrate.request import Wishes
+from nvmelm.migrate.request import MigrationRequest
 from nvmelm.migrate.source import Source
 from nvmelm.ownership.sessions import Sessions
 from nvmelm.prepare import release, sequence
@@ -67,8 +67,8 @@ def move(place: Path, connect: Connect, controllers: int = 1) -> Source:
         Sessions(host) as sessions,
         connect(place) as link,
     ):
-        wishes = Wishes(to="ssh://destination", pf=PF, pairs=pairs)
-        moved = Source(pf, sessions, link, wishes, Points(None, "source"), name="source")
+        request = MigrationRequest(to="ssh://destination", pf=PF, pairs=pairs)
+        moved = Source(pf, sessions, link, request, Points(None, "source"), name="source")
         moved.open()
         moved.move()
     return moved

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.emulator.machine.generations import NVME_2_1, Generation
+from nvmelm.emulator.machine.generations import NVME_2_1, DeviceGeneration
 from nvmelm.host import AdminCommand, AdminQueue, Completion
 
 PF = "0000:01:00.0"
@@ -93,7 +93,7 @@ class Bench:
         return self.status(SEND, *head, data_out=data or None, **words)
 
 
-def bench(directory: Path, generation: str | Generation = NVME_2_1, **more: Any) -> Bench:
+def bench(directory: Path, generation: str | DeviceGeneration = NVME_2_1, **more: Any) -> Bench:
     host = create(directory, [generation], **more)
     return Bench(host, host.open_queue("nvme0"))
 

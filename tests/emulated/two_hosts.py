@@ -26,9 +26,9 @@ from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.destination import serve
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.recovery.sessions import Means, give_up, recover_sessions, take
-from nvmelm.migrate.request import Wishes
+from nvmelm.migrate.request import MigrationRequest
 from nvmelm.migrate.source import Source
-from nvmelm.ownership.sessions import Record, Sessions
+from nvmelm.ownership.sessions import SessionRecord, Sessions
 from nvmelm.prepare import sequence
 from nvmelm.prepare.recover import SessionView
 from tests.emulated.answers import agree
@@ -124,11 +124,11 @@ class World:
         report = self.guest.finish()
         return report.clean and report.submitted == report.completed
 
-    def wishes(self, **values: Any) -> Wishes:
+    def request(self, **values: Any) -> MigrationRequest:
         pairs = [(FIRST + number, None) for number in range(self.controllers)]
         # The tests move the guest along by themselves, where there is one.
         given = {"to": "ssh://destination", "pf": PF, "pairs": pairs, "guest_loses_controller": True}
-        return Wishes(**{**given, **values})
+        return MigrationRequest(**{**given, **values})
 
     @contextmanager
     def link(
@@ -167,7 +167,7 @@ class World:
         tracks: Sequence[Any] = (),
         reconnect: bool = False,
         during: AbstractContextManager[object] | None = None,
-        **wishes: Any,
+        **request: Any,
     ) -> Source:
         """Move everything from source to destination, inside of another block."""
         with (
@@ -179,7 +179,7 @@ class World:
                 pf,
                 sessions,
                 link,
-                self.wishes(**wishes),
+                self.request(**request),
                 points("source"),
                 name="source",
                 reconnect=(lambda: self.link("source")) if reconnect else None,
@@ -205,7 +205,7 @@ class World:
 
     def means(self, side: str, *, cut: Cut | None = None, alone: bool = False) -> Means:
         @contextmanager
-        def connect(record: Record) -> Iterator[Link]:
+        def connect(record: SessionRecord) -> Iterator[Link]:
             with self.link(side, cut) as link:
                 yield link
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from nvmelm.emulator.guest.driver import CC, Driver, Sent
+from nvmelm.emulator.guest.driver import CC, Driver, SubmittedCommand
 from nvmelm.emulator.host import EmulatedHost, create
 from nvmelm.emulator.kernel.vfio import VfioFunction
-from nvmelm.emulator.machine.generations import STOCK_QEMU_7_2, TP4159, Generation
+from nvmelm.emulator.machine.generations import STOCK_QEMU_7_2, TP4159, DeviceGeneration
 from nvmelm.emulator.machine.state import CompletionQueue, SubmissionQueue
 from nvmelm.host import AdminCommand, AdminQueue, Completion
 from nvmelm.wire.opcodes import IoOpcode, Opcode
@@ -77,7 +77,7 @@ def replay(host: EmulatedHost, name: str) -> Iterator[tuple[Exchange, Completion
             yield exchange, queue.submit(command)
 
 
-def recorded_device(generation: Generation) -> Generation:
+def recorded_device(generation: DeviceGeneration) -> DeviceGeneration:
     """The device as it was named on the recorded machine."""
     # What a namespace is called is its own, not its device's: the recorded one had no identifier.
     return generation.with_(serial="LAB000a", subnqn="nqn.2019-08.org.qemu:nqn.2026-11.lab:a", namespace_ids=False)
@@ -88,7 +88,9 @@ def recorded_device(generation: Generation) -> Generation:
     [("stock-qemu-7.2", STOCK_QEMU_7_2), ("tp4159-controller", TP4159)],
     ids=["stock-qemu-7.2", "tp4159-controller"],
 )
-def test_every_recorded_exchange_gets_the_recorded_answer(tmp_path: Path, name: str, generation: Generation) -> None:
+def test_every_recorded_exchange_gets_the_recorded_answer(
+    tmp_path: Path, name: str, generation: DeviceGeneration
+) -> None:
     different = []
     with create(tmp_path / "host", [recorded_device(generation)]) as host:
         for exchange, completion in replay(host, name):
@@ -124,7 +126,7 @@ def test_the_recorded_entries_of_a_migration_queue_are_posted_byte_for_byte(tmp_
         with function.port() as port:
             assert port is not None
             for cid, (first, blocks) in enumerate(((10, 1), (100, 8), (4000, 16))):
-                sent = Sent(1, cid, IoOpcode.WRITE, 0, 0, driver.free.pop())
+                sent = SubmittedCommand(1, cid, IoOpcode.WRITE, 0, 0, driver.free.pop())
                 driver.submit(function.memory, driver.rings[0], IoOpcode.WRITE, 1, first, blocks, sent)
             port.ring_sq(1, driver.rings[0].sq_tail)
             assert port.fetch(3) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,21 @@ def mapped() -> set[str]:
         above = [*above[: depth - 1], word]
         paths.add("".join(above))
     return paths
+
+
+def classes(text: str) -> list[str]:
+    """Return the classes that a module defines, at any depth."""
+    return [node.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """A name in a signature or a traceback says which class it is; what lies in share/ is named by Ansible."""
+    modules = defaultdict(list)
+    for file in sorted(HOUSE.rglob("*.py")):
+        if "share" not in file.relative_to(HOUSE).parts:
+            for name in classes(file.read_text(encoding="utf-8")):
+                modules[name].append(file.relative_to(HOUSE).as_posix())
+    assert {name: places for name, places in modules.items() if len(places) > 1} == {}
 
 
 def test_the_map_is_that_of_the_folders() -> None:

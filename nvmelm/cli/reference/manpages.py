@@ -15,7 +15,7 @@ from nvmelm.cli.frame.codes import EXIT_CODES
 from nvmelm.cli.reference import tree
 from nvmelm.cli.reference.examples import EXAMPLES
 from nvmelm.cli.reference.places import ENVIRONMENT, FILES
-from nvmelm.cli.reference.tree import Row, Topic, Verb
+from nvmelm.cli.reference.tree import ParameterRow, Topic, Verb
 
 #: Words whose verbs touch no device and none of root's files.
 FOR_ANYBODY = frozenset({"demo", "emulate", "explain", "share"})
@@ -84,14 +84,14 @@ def _overview(topics: list[Topic]) -> str:
             yield f".SS {escape(heading)}"
             for topic in topics:
                 if topic.section == heading:
-                    yield from _tagged(Row(_short(verb), verb.about[0]) for verb in topic.verbs)
+                    yield from _tagged(ParameterRow(_short(verb), verb.about[0]) for verb in topic.verbs)
         yield from _section("OPTIONS")
         yield from _tagged(tree.root_options())
         yield from _exit_status()
         yield from _section("ENVIRONMENT")
-        yield from _tagged(Row(*variable) for variable in ENVIRONMENT)
+        yield from _tagged(ParameterRow(*variable) for variable in ENVIRONMENT)
         yield from _section("FILES")
-        yield from _tagged(Row(*file) for file in FILES)
+        yield from _tagged(ParameterRow(*file) for file in FILES)
         yield from _see_also([(f"nvmelm-{topic.name}", section(topic.name)) for topic in topics])
 
     return _page(
@@ -132,12 +132,12 @@ def _verb(verb: Verb) -> Iterator[str]:
 
 def _exit_status() -> Iterator[str]:
     yield from _section("EXIT STATUS")
-    yield from _tagged(Row(str(int(code)), f"{row.meaning}.") for code, row in EXIT_CODES.items())
+    yield from _tagged(ParameterRow(str(int(code)), f"{row.meaning}.") for code, row in EXIT_CODES.items())
 
 
 def _examples(verbs: Iterable[Verb]) -> Iterator[str]:
     yield from _section("EXAMPLES")
-    yield from _tagged(Row(*EXAMPLES[verb.name]) for verb in verbs)
+    yield from _tagged(ParameterRow(*EXAMPLES[verb.name]) for verb in verbs)
 
 
 def _section(title: str) -> list[str]:
@@ -156,7 +156,7 @@ def _laid_out(text: str) -> list[str]:
     return [".PP", ".nf", *map(escape, text.split("\n")), ".fi"]
 
 
-def _tagged(rows: Iterable[Row]) -> Iterator[str]:
+def _tagged(rows: Iterable[ParameterRow]) -> Iterator[str]:
     for typed, about in rows:
         yield from (".TP", f".B {escape(typed)}", escape(about))
 

@@ -48,6 +48,9 @@ _MODULES = (
     "nvmelm.cli.verbs.share",
 )
 
+#: Definitions that keep the name they were published under: a schema's text is a promise, a class's name is not.
+_PUBLISHED_AS = {"CheckReason": "Reason", "MovedAway": "Moved"}
+
 
 class _Untitled(GenerateJsonSchema):
     """Leaves the titles out that only repeat a field's name."""
@@ -66,7 +69,7 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 def schema(report: type[Report]) -> dict[str, Any]:
     """Return one document's JSON Schema, its ``schema`` and ``version`` included."""
-    body = TypeAdapter(report).json_schema(mode="serialization", schema_generator=_Untitled)
+    body = _published(TypeAdapter(report).json_schema(mode="serialization", schema_generator=_Untitled))
     head = {"schema": {"const": report.schema_name}, "version": {"const": report.schema_version}}
     properties = {**head, **body.pop("properties")}
     required = [*head, *body.pop("required", [])]
@@ -76,8 +79,16 @@ def schema(report: type[Report]) -> dict[str, Any]:
         **{key: value for key, value in body.items() if key not in ("title", "$defs")},
         "properties": properties,
         "required": required,
-        "$defs": body.get("$defs", {}),
+        "$defs": dict(sorted(body.get("$defs", {}).items())),
     }
+
+
+def _published(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema in which every definition has the name it was published under."""
+    text = json.dumps(body)
+    for name, published in _PUBLISHED_AS.items():
+        text = text.replace(f'"{name}"', f'"{published}"').replace(f'/$defs/{name}"', f'/$defs/{published}"')
+    return json.loads(text)  # type: ignore[no-any-return]
 
 
 def render(document: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from nvmelm.cli.frame.options import CONTEXT
 from nvmelm.cli.frame.parser import row
 
 
-class Row(NamedTuple):
+class ParameterRow(NamedTuple):
     """An argument or an option: how it is typed, and what it is for."""
 
     typed: str
@@ -35,8 +35,8 @@ class Verb(NamedTuple):
     words: tuple[str, ...]
     pieces: str
     about: tuple[str, ...]
-    arguments: tuple[Row, ...]
-    options: tuple[Row, ...]
+    arguments: tuple[ParameterRow, ...]
+    options: tuple[ParameterRow, ...]
     changes: bool
 
     @property
@@ -70,7 +70,7 @@ def topics() -> list[Topic]:
     return topics
 
 
-def root_options() -> tuple[Row, ...]:
+def root_options() -> tuple[ParameterRow, ...]:
     """Return the options before the verb; every verb takes the first four behind it too."""
     return _rows(*_root(), "option")
 
@@ -107,9 +107,9 @@ def _verbs(command: Any, words: tuple[str, ...], parent: Any) -> Iterator[Verb]:
     )
 
 
-def _rows(command: Any, context: Any, kind: str) -> tuple[Row, ...]:
+def _rows(command: Any, context: Any, kind: str) -> tuple[ParameterRow, ...]:
     shown = [parameter for parameter in command.get_params(context) if parameter.param_type_name == kind]
-    return tuple(Row(*row(parameter)) for parameter in shown if not getattr(parameter, "hidden", False))
+    return tuple(ParameterRow(*row(parameter)) for parameter in shown if not getattr(parameter, "hidden", False))
 
 
 def _paragraphs(text: str | None) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ Qmp = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared(Report):
+class PreparedReport(Report):
     """A preparation that went on to step 5."""
 
     schema_name = "nvmelm.prepared"
@@ -109,11 +109,11 @@ def _go_on(run: Run, pf: OpenPrimary, report: ChangeReport, vm: Vm, *, vfs: int,
         for secondary in chosen
     )
     any_passed = any(vm_report.changed for vm_report in passed)
-    document = Prepared(changed=report.changed or any_passed, prepared=report, passed=passed)
+    document = PreparedReport(changed=report.changed or any_passed, prepared=report, passed=passed)
     return Answer(document, lambda: _lines(document))
 
 
-def _lines(document: Prepared) -> Iterator[str]:
+def _lines(document: PreparedReport) -> Iterator[str]:
     yield from changes.change(document.prepared)
     yield ""
     for report in document.passed:

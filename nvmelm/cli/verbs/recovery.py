@@ -20,7 +20,7 @@ from nvmelm.inventory.address import Address
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.remote import connected
 from nvmelm.migrate.recovery import sessions
-from nvmelm.ownership.sessions import Record
+from nvmelm.ownership.sessions import SessionRecord
 from nvmelm.prepare import recover as runs
 from nvmelm.prepare.recover import RecoverReport, SessionView
 
@@ -129,7 +129,7 @@ def _on_a_word(run: Run, ways: Ways, means: sessions.Means) -> SessionView:
 
 
 @contextmanager
-def _connected(record: Record, ways: Ways) -> Iterator[Link]:
+def _connected(record: SessionRecord, ways: Ways) -> Iterator[Link]:
     """Open a link to the other host of a session."""
     where = ways.peer or record.peer
     if not where:

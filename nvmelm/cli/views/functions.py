@@ -12,7 +12,7 @@ from nvmelm.cli.frame.render import Column, cntlid, count, facts, table
 
 if TYPE_CHECKING:  # `list` is quick because it needs no models
     from nvmelm.inventory.find import PrimarySummary
-    from nvmelm.inventory.picture import Moved, Picture, Primary, Resources, Secondary, StateFormats, Tracking
+    from nvmelm.inventory.picture import MovedAway, Picture, Primary, Resources, Secondary, StateFormats, Tracking
 
 _YES_NO = {True: "yes", False: "no", None: "?"}
 
@@ -181,7 +181,7 @@ def _standing(document: Picture) -> Iterator[str]:
         yield from render.wrapped("", render.plain(why), sys.stdout)
 
 
-def moved_away(moved: Moved, *, indent: str = "") -> Iterator[str]:
+def moved_away(moved: MovedAway, *, indent: str = "") -> Iterator[str]:
     """Say where a controller went, when, and by which session."""
     where = f"moved to {render.plain(moved.to or 'another host')}"
     when = f"{moment(moved.at)} (session {render.plain(moved.session[:8])})"

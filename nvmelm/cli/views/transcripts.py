@@ -9,7 +9,7 @@ from typing import Literal
 from nvmelm.commands.describe import describe as describe_command
 from nvmelm.documents import Record, Report, about
 from nvmelm.host import AdminCommand
-from nvmelm.host.recording.events import AdminEvent, Event, Fault, HostEvent, SysfsEvent
+from nvmelm.host.recording.events import AdminEvent, Event, HostEvent, RecordedFault, SysfsEvent
 from nvmelm.host.recording.transcript import Transcript
 from nvmelm.wire.status import Status
 
@@ -131,5 +131,5 @@ def _host(event: HostEvent) -> tuple[str, str]:
     return question, "" if value is None else str(value)
 
 
-def _fault(fault: Fault) -> str:
+def _fault(fault: RecordedFault) -> str:
     return f"refused: {fault.message}"

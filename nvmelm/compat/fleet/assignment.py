@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Literal
 
-from nvmelm.compat.fleet.index import Fleet, Function, Index, lowest, numbers
+from nvmelm.compat.fleet.index import Fleet, FleetFunction, Index, lowest, numbers
 
 Order = Literal["spread", "pack"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class Placement:
     """How sources are placed.
 
     Attributes:
@@ -65,16 +65,16 @@ class Matched:
     unplaced: list[Unplaced]
 
 
-def match(sources: Fleet, destinations: Fleet, index: Index, wishes: Wishes) -> Matched:
+def match(sources: Fleet, destinations: Fleet, index: Index, placement: Placement) -> Matched:
     """Say who can go where, and place as many as can be."""
     same: dict[int, int] = {}  # equal sets of candidates are kept once
     candidates = [
         same.setdefault(profiles, profiles)
         for profiles in (index.candidates(profile.manifest) for profile in sources.profiles)
     ]
-    places = _Places(destinations, wishes)
+    places = _Places(destinations, placement)
     fitting = {profiles: places.of(profiles) for profiles in same}
-    wanted = _wanted(sources, candidates, fitting, places, wishes)
+    wanted = _wanted(sources, candidates, fitting, places, placement)
     board = _Board(places, wanted)
     left = board.place()
     near: dict[int, int] = {}
@@ -85,7 +85,9 @@ def match(sources: Fleet, destinations: Fleet, index: Index, wishes: Wishes) -> 
             candidate_bits = candidates[profile]
             nearest = lowest(candidate_bits) if candidate_bits else index.nearest(sources.profiles[profile].manifest)
             near[profile] = destinations.profiles[nearest].members[0]
-        fits = candidates[profile] if wishes.same or wishes.differ else wanted[source]  # nothing but itself is nothing
+        fits = (
+            candidates[profile] if placement.same or placement.differ else wanted[source]
+        )  # nothing but itself is nothing
         unplaced.append(Unplaced(source, _why(fits, wanted[source]), near[profile]))
     placed = sorted((source, places.order[place]) for source, place in board.has.items())
     takers = {profiles: bits.bit_count() for profiles, bits in fitting.items()}
@@ -110,9 +112,9 @@ class _Places:
         free: the places with room, as bits.
     """
 
-    def __init__(self, destinations: Fleet, wishes: Wishes) -> None:
+    def __init__(self, destinations: Fleet, placement: Placement) -> None:
         functions = destinations.functions
-        self._spread = wishes.order == "spread"
+        self._spread = placement.order == "spread"
         self._hosts = [function.host or function.name for function in functions]
         self.order = sorted(range(len(functions)), key=self._hosts.__getitem__)  # stable: a host's stay in order
         self.free = (1 << len(functions)) - 1
@@ -122,7 +124,7 @@ class _Places:
         for place, number in enumerate(self.order):
             by_host[self._hosts[number]].append(place)
             labels = functions[number].labels
-            for key in {*wishes.same, *wishes.differ} & labels.keys():
+            for key in {*placement.same, *placement.differ} & labels.keys():
                 by_label[key, labels[key]].append(place)
         self._of_host = {host: _bits(places) for host, places in by_host.items()}
         self._load = dict.fromkeys(by_host, 0)
@@ -141,7 +143,7 @@ class _Places:
         """Return the places of a set of profiles, as bits."""
         return int("".join(self._digits(f"{profiles:0{self._width}b}")), 2) if profiles else 0
 
-    def of_itself(self, source: Function) -> int:
+    def of_itself(self, source: FleetFunction) -> int:
         """Return the places that are a source itself, as bits: a function is no place for its own state."""
         return self._itself.get((source.host, source.name), 0)
 
@@ -174,7 +176,7 @@ def _wanted(
     candidates: Sequence[int],
     fitting: Mapping[int, int],
     places: _Places,
-    wishes: Wishes,
+    placement: Placement,
 ) -> list[int]:
     """Return the places each source may have, as bits; equal sets are one object."""
     has_label: dict[str, int] = defaultdict(int)
@@ -182,14 +184,18 @@ def _wanted(
         has_label[key] |= bits
     known: dict[tuple[object, ...], int] = {}
 
-    def of(source: Function) -> int:
+    def of(source: FleetFunction) -> int:
         own = places.of_itself(source)
-        which = (own, candidates[source.profile], *(source.labels.get(key) for key in (*wishes.same, *wishes.differ)))
+        which = (
+            own,
+            candidates[source.profile],
+            *(source.labels.get(key) for key in (*placement.same, *placement.differ)),
+        )
         if which not in known:
             takers = fitting[candidates[source.profile]] & ~own
-            for key in wishes.same:
+            for key in placement.same:
                 takers &= places.labelled.get((key, source.labels.get(key, "")), 0) if key in source.labels else 0
-            for key in wishes.differ:
+            for key in placement.differ:
                 mine = places.labelled.get((key, source.labels[key]), 0) if key in source.labels else takers
                 takers &= has_label[key] & ~mine
             known[which] = takers

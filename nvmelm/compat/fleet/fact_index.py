@@ -34,7 +34,7 @@ class _No(Enum):
 Ask = Callable[[Any], int]
 
 
-class Column:
+class FactIndex:
     """One fact of all rows.
 
     Args:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nvmelm.compat.facts import FACTS
-from nvmelm.compat.fleet.fact_index import Column
+from nvmelm.compat.fleet.fact_index import FactIndex
 from nvmelm.compat.manifest import MAX_BYTES, Manifest
 from nvmelm.compat.policy import Policy
 from nvmelm.disk.bounded import read_file, what_is
@@ -50,7 +50,7 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class FleetFunction:
     """One function of the fleet.
 
     Attributes:
@@ -79,7 +79,7 @@ class Fleet:
     """
 
     takes: bool = True
-    functions: list[Function] = field(default_factory=list)
+    functions: list[FleetFunction] = field(default_factory=list)
     profiles: list[Profile] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     unnamed: int = 0
@@ -105,7 +105,7 @@ class Fleet:
         labels = {sys.intern(key): sys.intern(word) for key, word in manifest.labels.items()}
         name = manifest.name if manifest.subject else where
         host = manifest.subject.get("host", "")
-        self.functions.append(Function(name, host, number, labels, capacity))
+        self.functions.append(FleetFunction(name, host, number, labels, capacity))
 
     def leave_out(self, why: str) -> None:
         """Count and name what cannot be used."""
@@ -178,7 +178,7 @@ class Index:
         self._policy = policy
         self._all = (1 << len(profiles)) - 1
         self._columns = [
-            Column(fact, [profile.manifest.facts.get(name) for profile in profiles], policy)
+            FactIndex(fact, [profile.manifest.facts.get(name) for profile in profiles], policy)
             for name, fact in FACTS.items()
         ]
 

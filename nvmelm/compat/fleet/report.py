@@ -10,7 +10,7 @@ from typing import Literal
 
 from nvmelm.compat.facts import FACTS
 from nvmelm.compat.fleet.assignment import Matched, Unplaced
-from nvmelm.compat.fleet.index import Fleet, Function, numbers
+from nvmelm.compat.fleet.index import Fleet, FleetFunction, numbers
 from nvmelm.compat.policy import Policy
 from nvmelm.compat.verdict import judge
 from nvmelm.documents import Record, Report, about
@@ -157,7 +157,9 @@ def _unplaced(sources: Fleet, destinations: Fleet, matched: Matched, policy: Pol
     return unplaced
 
 
-def _left(left: Unplaced, source: Function, near: Function, reasons: list[MatchReason], more: int) -> MatchLeft:
+def _left(
+    left: Unplaced, source: FleetFunction, near: FleetFunction, reasons: list[MatchReason], more: int
+) -> MatchLeft:
     return MatchLeft(source=source.name, why=left.why, nearest=near.name, reasons=reasons, reasons_left_out=more)
 
 

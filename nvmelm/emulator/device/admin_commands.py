@@ -18,7 +18,7 @@ from nvmelm.emulator.device.command_words import (
 )
 from nvmelm.emulator.device.engine import prp_pieces
 from nvmelm.emulator.device.registers import Port
-from nvmelm.emulator.device.request import DATA_TRANSFER_ERROR, Execute, Refusal, Request
+from nvmelm.emulator.device.request import DATA_TRANSFER_ERROR, AdminRequest, CommandRefusal, Execute
 from nvmelm.emulator.device.resets import CSTS_FATAL
 from nvmelm.emulator.device.tracking import written
 from nvmelm.host import AdminCommand
@@ -28,7 +28,7 @@ from nvmelm.wire.queue_entry import SubmissionQueueEntry
 _AERL = 259  # byte of Identify Controller
 
 
-class AdminQueue:
+class ControllerAdminQueue:
     """The admin queue of one controller whose registers somebody writes; lives inside a transaction."""
 
     def __init__(self, port: Port, execute: Execute) -> None:
@@ -107,12 +107,12 @@ class AdminQueue:
         command = _admin_command(entry)
         port = self._port
         row = port.machine.generation(port.primary)
-        request = Request(port.machine, port.primary, row, port.controller, command, self._execute)
+        request = AdminRequest(port.machine, port.primary, row, port.controller, command, self._execute)
         completion = self._execute(request)
         if completion.status == 0 and completion.data:
             try:
                 self._scatter(entry, completion.data)
-            except Refusal as refusal:
+            except CommandRefusal as refusal:
                 return refusal.status, 0
         return completion.status, completion.result & 0xFFFF_FFFF
 
@@ -125,7 +125,7 @@ class AdminQueue:
             try:
                 memory.write(address, data[at : at + size])
             except ValueError as error:
-                raise Refusal(DATA_TRANSFER_ERROR) from error
+                raise CommandRefusal(DATA_TRANSFER_ERROR) from error
             written(self._port.controller, address, size)
             at += size
 

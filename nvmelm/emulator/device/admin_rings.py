@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from nvmelm.emulator.machine.state import AdminRings as AdminState
+from nvmelm.emulator.machine.state import KeptRings as AdminState
 from nvmelm.wire.opcodes import Opcode
 from nvmelm.wire.queue_entry import CompletionQueueEntry, SubmissionQueueEntry
 

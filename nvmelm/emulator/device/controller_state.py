@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from nvmelm.emulator.device import vendor
 from nvmelm.emulator.device.registers import Port
-from nvmelm.emulator.device.request import INVALID_FIELD, NOT_ENOUGH_RESOURCES, Refusal, Request
-from nvmelm.emulator.machine.state import Controller, Io, new_io
+from nvmelm.emulator.device.request import INVALID_FIELD, NOT_ENOUGH_RESOURCES, AdminRequest, CommandRefusal
+from nvmelm.emulator.machine.state import EmulatedController, Io, new_io
 from nvmelm.errors import MalformedError
 from nvmelm.wire.migration import (
     ControllerStateHeader,
@@ -22,7 +22,7 @@ _S0PT = 1 << 2  # the phase tag of slot 0 in this pass
 _IOCQA_CREATE = ~_S0PT & 0xFFFF_FFFF
 
 
-def nvme_part(controller: Controller) -> bytes:
+def nvme_part(controller: EmulatedController) -> bytes:
     """Return the NVMe Controller State, version 0, of a controller."""
     io = controller["io"] or new_io()
     submission = [
@@ -54,7 +54,7 @@ def nvme_part(controller: Controller) -> bytes:
 
 
 def window(
-    request: Request, controller: Controller, *, nvme: bool, vendor_part: bool, offset: int, length: int
+    request: AdminRequest, controller: EmulatedController, *, nvme: bool, vendor_part: bool, offset: int, length: int
 ) -> bytes:
     """Return part of a Controller State.
 
@@ -63,14 +63,14 @@ def window(
         offset, length: bytes; what lies behind the end is not returned.
 
     Raises:
-        Refusal: the offset lies behind the end.
+        CommandRefusal: the offset lies behind the end.
     """
     row = request.row
     size = row.vendor_state_bytes if vendor_part else 0
     head_bytes = ControllerStateHeader.size + (_nvme_bytes(controller) if nvme else 0)
     total = head_bytes + size
     if offset > total or (offset == total and row.end_is_invalid):
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     raw = _head(controller, nvme=nvme, size=size)[offset : offset + length] if offset < head_bytes else b""
     left = min(length, total - offset) - len(raw)
     if left > 0:
@@ -82,42 +82,42 @@ def window(
     return raw
 
 
-def _nvme_bytes(controller: Controller) -> int:
+def _nvme_bytes(controller: EmulatedController) -> int:
     """Return the length of a controller's NVMe Controller State."""
     io = controller["io"] or new_io()
     return NvmeStateHeader.size + len(io["sqs"]) * IoSubmissionQueue.size + len(io["cqs"]) * IoCompletionQueue.size
 
 
-def _head(controller: Controller, *, nvme: bool, size: int) -> bytes:
+def _head(controller: EmulatedController, *, nvme: bool, size: int) -> bytes:
     """Return what stands before the vendor specific state of so many bytes."""
     part = nvme_part(controller) if nvme else b""
     header = ControllerStateHeader.pack(csattr=int(controller["suspended"]), nvmecss=len(part) // 4, vss=size // 4)
     return header + part
 
 
-def queues_from(request: Request, controller: Controller, raw: bytes, version: int) -> Io | None:
+def queues_from(request: AdminRequest, controller: EmulatedController, raw: bytes, version: int) -> Io | None:
     """Return the registers of a target with the queues that an NVMe Controller State describes.
 
     Raises:
-        Refusal: the bytes are no such state, or the target cannot have these queues.
+        CommandRefusal: the bytes are no such state, or the target cannot have these queues.
     """
     try:
         state = NvmeControllerState.parse(raw)
     except MalformedError as error:
-        raise Refusal(INVALID_FIELD) from error
+        raise CommandRefusal(INVALID_FIELD) from error
     if state.ver != version or not state.understood or state.problems():
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     present = controller["io"]
     if present is not None and (present["sqs"] or present["cqs"]):
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     shapes = [(queue.contiguous, queue.slots) for queue in state.submission_queues]
     shapes += [(queue.contiguous, queue.slots) for queue in state.completion_queues]
     if not all(contiguous and slots <= request.row.queue_entries_max for contiguous, slots in shapes):
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     ids = [queue.iosqqid for queue in state.submission_queues] + [queue.iocqqid for queue in state.completion_queues]
     most = max(ids, default=0)
     if most >= max(controller["nvq"], 1):
-        raise Refusal(NOT_ENOUGH_RESOURCES)
+        raise CommandRefusal(NOT_ENOUGH_RESOURCES)
     io = present or new_io()
     vectors = Port(request.machine, request.primary, controller).vectors()
     if request.row.vectors_before_queues and vectors == 0:

@@ -17,12 +17,12 @@ from nvmelm.emulator.device.request import (
     INVALID_DATA_QUEUE,
     INVALID_FIELD,
     PRP_OFFSET_INVALID,
-    Refusal,
-    Request,
+    AdminRequest,
+    CommandRefusal,
 )
 from nvmelm.emulator.machine.machine import Machine
 from nvmelm.emulator.machine.memory import PAGE
-from nvmelm.emulator.machine.state import Controller, DataQueue, Primary
+from nvmelm.emulator.machine.state import DataQueue, EmulatedController, EmulatedPrimary
 from nvmelm.wire.data_queue import DataQueueFeature
 from nvmelm.wire.opcodes import DataQueueSelect, DataQueueType
 from nvmelm.wire.tracking import EntryMarker, MigrationQueueEntry, pack_entry
@@ -30,7 +30,7 @@ from nvmelm.wire.tracking import EntryMarker, MigrationQueueEntry, pack_entry
 _ENTRY_DWORDS = MigrationQueueEntry.size // 4
 
 
-def controller_data_queue(request: Request) -> tuple[int, bytes]:
+def controller_data_queue(request: AdminRequest) -> tuple[int, bytes]:
     """Create or delete a queue."""
     match request.select:
         case DataQueueSelect.CREATE:
@@ -38,10 +38,10 @@ def controller_data_queue(request: Request) -> tuple[int, bytes]:
         case DataQueueSelect.DELETE:
             delete(request.primary, QUEUE_11.unpack(request.command.cdw11)["cdqid"])
             return 0, b""
-    raise Refusal(INVALID_FIELD)
+    raise CommandRefusal(INVALID_FIELD)
 
 
-def _create(request: Request) -> int:
+def _create(request: AdminRequest) -> int:
     command, primary, row = request.command, request.primary, request.row
     word = CREATE_QUEUE_11.unpack(command.cdw11)
     controller = request.secondary(word["cntlid"])
@@ -49,11 +49,11 @@ def _create(request: Request) -> int:
     kind = CREATE_QUEUE_10.unpack(command.cdw10)["qt"]
     slots, remainder = divmod(dwords, _ENTRY_DWORDS)
     if kind != DataQueueType.USER_DATA_MIGRATION_QUEUE or not row.user_data_logging:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     if remainder or slots < 2 or (row.contiguous_queue_only and not contiguous) or controller["udmq"]:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     if row.data_queues and len(primary["queues"]) >= row.data_queues:
-        raise Refusal(row.data_queue_limit_status)
+        raise CommandRefusal(row.data_queue_limit_status)
     pages = [] if contiguous else _page_list(request, dwords * 4)
     if contiguous:
         request.data_out(dwords * 4)
@@ -76,27 +76,27 @@ def _create(request: Request) -> int:
     return queue_id
 
 
-def _page_list(request: Request, length: int) -> list[int]:
+def _page_list(request: AdminRequest, length: int) -> list[int]:
     """Return the pages of a queue that is not contiguous: the buffer is a PRP list of addresses in the same memory."""
     count = -(-length // PAGE)
     raw = request.data_out(8 * count)
     pages = [int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8)]
     if any(page % PAGE for page in pages):
-        raise Refusal(PRP_OFFSET_INVALID)
+        raise CommandRefusal(PRP_OFFSET_INVALID)
     if request.row.data_queue_ranges and count > request.row.data_queue_ranges:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     return pages
 
 
-def find(primary: Primary, queue_id: int) -> DataQueue:
+def find(primary: EmulatedPrimary, queue_id: int) -> DataQueue:
     """Return a queue, or refuse the command."""
     queue = primary["queues"].get(str(queue_id))
     if queue is None:
-        raise Refusal(INVALID_DATA_QUEUE)
+        raise CommandRefusal(INVALID_DATA_QUEUE)
     return queue
 
 
-def delete(primary: Primary, queue_id: int) -> None:
+def delete(primary: EmulatedPrimary, queue_id: int) -> None:
     """Delete a queue; what it had posted stays in the host's memory."""
     queue = find(primary, queue_id)
     del primary["queues"][str(queue_id)]
@@ -105,7 +105,7 @@ def delete(primary: Primary, queue_id: int) -> None:
         controller["udmq"] = 0
 
 
-def set_head(request: Request) -> tuple[int, bytes]:
+def set_head(request: AdminRequest) -> tuple[int, bytes]:
     """Set Features, Controller Data Queue: the host has read up to a slot."""
     command = request.command
     word = QUEUE_FEATURE_11.unpack(command.cdw11)
@@ -114,15 +114,15 @@ def set_head(request: Request) -> tuple[int, bytes]:
     armed = bool(word["etpt"])
     waiting = (queue["tail"] - queue["head"]) % queue["slots"]
     if head >= queue["slots"] or (head - queue["head"]) % queue["slots"] > waiting:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     if armed and trigger >= queue["slots"]:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     queue["head"] = head
     queue["trigger"] = trigger if armed else -1
     return 0, b""
 
 
-def get_head(request: Request) -> tuple[int, bytes]:
+def get_head(request: AdminRequest) -> tuple[int, bytes]:
     """Get Features, Controller Data Queue."""
     queue = find(request.primary, QUEUE_11.unpack(request.command.cdw11)["cdqid"])
     armed = queue["trigger"] >= 0
@@ -130,14 +130,14 @@ def get_head(request: Request) -> tuple[int, bytes]:
     return QUEUE_FEATURE_11.pack(etpt=armed), data
 
 
-def log(request: Request, *, start: bool) -> None:
+def log(request: AdminRequest, *, start: bool) -> None:
     """Start or stop logging user data changes."""
     queue = find(request.primary, QUEUE_11.unpack(request.command.cdw11)["cdqid"])
     controller = request.secondary(queue["cntlid"], INVALID_CONTROLLER_IDENTIFIER)
     if controller["suspended"]:
-        raise Refusal(CONTROLLER_SUSPENDED)
+        raise CommandRefusal(CONTROLLER_SUSPENDED)
     if start and queue["logging"]:
-        raise Refusal(INVALID_DATA_QUEUE)
+        raise CommandRefusal(INVALID_DATA_QUEUE)
     if start:
         queue["logging"], queue["full"] = True, False
         _post(request.machine, queue, marker=EntryMarker.FIRST)
@@ -146,14 +146,18 @@ def log(request: Request, *, start: bool) -> None:
         _post(request.machine, queue, marker=EntryMarker.LAST_STOPPED)
 
 
-def changed(machine: Machine, primary: Primary, controller: Controller, nsid: int, blocks: tuple[int, int]) -> None:
+def changed(
+    machine: Machine, primary: EmulatedPrimary, controller: EmulatedController, nsid: int, blocks: tuple[int, int]
+) -> None:
     """Log that a controller changed blocks ``[start, end)``."""
     queue = _logging(primary, controller)
     if queue is not None:
         _post(machine, queue, nsid=nsid, blocks=blocks)
 
 
-def suspended(machine: Machine, primary: Primary, controller: Controller, *, delete_queue: bool) -> None:
+def suspended(
+    machine: Machine, primary: EmulatedPrimary, controller: EmulatedController, *, delete_queue: bool
+) -> None:
     """Post the marker of a suspend, and delete the queue if that was asked for."""
     queue = _logging(primary, controller)
     if queue is not None:
@@ -162,14 +166,14 @@ def suspended(machine: Machine, primary: Primary, controller: Controller, *, del
         delete(primary, controller["udmq"])
 
 
-def resumed(machine: Machine, primary: Primary, controller: Controller) -> None:
+def resumed(machine: Machine, primary: EmulatedPrimary, controller: EmulatedController) -> None:
     """Post the marker of a resume."""
     queue = _logging(primary, controller)
     if queue is not None:
         _post(machine, queue, marker=EntryMarker.FIRST)
 
 
-def _logging(primary: Primary, controller: Controller) -> DataQueue | None:
+def _logging(primary: EmulatedPrimary, controller: EmulatedController) -> DataQueue | None:
     queue = primary["queues"].get(str(controller["udmq"]))
     return queue if queue is not None and queue["logging"] else None
 

@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nvmelm.emulator.device import attachment, data_queue, features, identify, migration, tracking, virtualization
-from nvmelm.emulator.device.request import INVALID_FIELD, INVALID_OPCODE, Answer, Refusal, Request
+from nvmelm.emulator.device.request import INVALID_FIELD, INVALID_OPCODE, AdminRequest, Answer, CommandRefusal
 from nvmelm.host import Completion
 from nvmelm.wire.opcodes import Opcode
 
-Handler = Callable[[Request], Answer]
+Handler = Callable[[AdminRequest], Answer]
 
 #: Commands that leave everything as it is, so the state need not be written.
 READ_ONLY = frozenset({Opcode.GET_LOG_PAGE, Opcode.IDENTIFY, Opcode.GET_FEATURES, Opcode.ABORT})
 
 
-def execute(request: Request) -> Completion:
+def execute(request: AdminRequest) -> Completion:
     """Run one admin command."""
     command, row = request.command, request.row
     handler = _handler(request)
     try:
         if handler is None:
-            raise Refusal(INVALID_OPCODE)
+            raise CommandRefusal(INVALID_OPCODE)
         if row.mdts_bytes and command.data_length > row.mdts_bytes:
-            raise Refusal(INVALID_FIELD)
+            raise CommandRefusal(INVALID_FIELD)
         result, data = handler(request)
-    except Refusal as refusal:
+    except CommandRefusal as refusal:
         return Completion(refusal.status, refusal.result, bytes(command.data_in_length))
     if command.data_in_length and len(data) != command.data_in_length:
         data = data[: command.data_in_length].ljust(command.data_in_length, b"\0")
     return Completion(0, result, data)
 
 
-def _handler(request: Request) -> Handler | None:
+def _handler(request: AdminRequest) -> Handler | None:
     opcode = request.command.opcode
     if not request.row.supports(opcode):
         return None
@@ -53,7 +53,7 @@ _PRIMARY_ONLY = frozenset(
 )
 
 
-def _abort(_: Request) -> Answer:
+def _abort(_: AdminRequest) -> Answer:
     """Answer Abort: the command was not aborted (DW0 bit 0), since no admin command waits here."""
     return 1, b""
 

@@ -17,14 +17,14 @@ from nvmelm.emulator.device.request import (
     INVALID_NAMESPACE,
     INVALID_OPCODE,
     LBA_OUT_OF_RANGE,
-    Refusal,
+    CommandRefusal,
 )
 from nvmelm.emulator.device.resets import CSTS_FATAL
 from nvmelm.emulator.device.tracking import written
 from nvmelm.emulator.machine.generations import NamespaceRow
 from nvmelm.emulator.machine.machine import Machine
 from nvmelm.emulator.machine.memory import PAGE, Memory
-from nvmelm.emulator.machine.state import CompletionQueue, Controller, Io, Primary
+from nvmelm.emulator.machine.state import CompletionQueue, EmulatedController, EmulatedPrimary, Io
 from nvmelm.wire.opcodes import IoOpcode
 from nvmelm.wire.queue_entry import CompletionQueueEntry, SubmissionQueueEntry
 
@@ -38,7 +38,7 @@ _BUS_MASTER = 0x4  # of the Command register
 class Engine:
     """What a controller does by itself with its queues; lives inside a transaction."""
 
-    def __init__(self, machine: Machine, primary: Primary, controller: Controller) -> None:
+    def __init__(self, machine: Machine, primary: EmulatedPrimary, controller: EmulatedController) -> None:
         self.machine = machine
         self.primary = primary
         self.controller = controller
@@ -115,7 +115,7 @@ class Engine:
         try:
             self._run(memory, entry)
             status = 0
-        except Refusal as refusal:
+        except CommandRefusal as refusal:
             status = refusal.status
         raw = CompletionQueueEntry.pack(
             sqhd=io["sqs"][str(sqid)]["head"], sqid=sqid, cid=entry.cid, status=status << 1 | queue["phase"]
@@ -147,19 +147,19 @@ class Engine:
         row = self.machine.generation(self.primary)
         opcode = entry.opcode
         if not any(code == opcode for code, _ in row.io_effects):
-            raise Refusal(INVALID_OPCODE)
+            raise CommandRefusal(INVALID_OPCODE)
         attached = self.primary["attached"].get(str(entry.nsid), [])
         spec = next((namespace for namespace in row.namespaces if namespace.nsid == entry.nsid), None)
         if spec is None or self.controller["cntlid"] not in attached:
-            raise Refusal(INVALID_NAMESPACE)
+            raise CommandRefusal(INVALID_NAMESPACE)
         if opcode == IoOpcode.FLUSH:
             return
         if opcode not in (IoOpcode.READ, IoOpcode.WRITE, IoOpcode.WRITE_ZEROES):
-            raise Refusal(INVALID_OPCODE)
+            raise CommandRefusal(INVALID_OPCODE)
         start = qword(entry.cdw10, entry.cdw11)
         count = BLOCKS_12.unpack(entry.cdw12)["nlb"] + 1
         if (start + count) << spec.lba_shift > spec.size:
-            raise Refusal(LBA_OUT_OF_RANGE)
+            raise CommandRefusal(LBA_OUT_OF_RANGE)
         self._transfer(memory, entry, spec, start, count, row.mdts_bytes)
 
     def _transfer(
@@ -169,7 +169,7 @@ class Engine:
         if entry.opcode == IoOpcode.WRITE_ZEROES:
             media.zero(self.machine, self.primary, spec, offset, length)
         elif limit and length > limit:
-            raise Refusal(INVALID_FIELD)
+            raise CommandRefusal(INVALID_FIELD)
         else:
             pieces = prp_pieces(memory, entry.prp1, entry.prp2, length)
             if entry.opcode == IoOpcode.READ:
@@ -186,7 +186,7 @@ class Engine:
             try:
                 memory.write(address, data[at : at + size])
             except ValueError as error:
-                raise Refusal(DATA_TRANSFER_ERROR) from error
+                raise CommandRefusal(DATA_TRANSFER_ERROR) from error
             written(self.controller, address, size)
             at += size
 
@@ -195,7 +195,7 @@ def _read(memory: Memory, address: int, size: int) -> bytes:
     try:
         return memory.read(address, size)
     except ValueError as error:
-        raise Refusal(DATA_TRANSFER_ERROR) from error
+        raise CommandRefusal(DATA_TRANSFER_ERROR) from error
 
 
 def prp_pieces(memory: Memory, prp1: int, prp2: int, length: int) -> list[tuple[int, int]]:

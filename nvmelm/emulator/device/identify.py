@@ -10,10 +10,16 @@ from collections.abc import Callable
 
 from nvmelm.emulator.device.command_words import IDENTIFY_11, LOG_PAGE_10, LOG_PAGE_11, qword
 from nvmelm.emulator.device.media import identity
-from nvmelm.emulator.device.request import INVALID_FIELD, INVALID_LOG_PAGE, INVALID_NAMESPACE, Refusal, Request
-from nvmelm.emulator.machine.generations import Generation
-from nvmelm.emulator.machine.state import Primary
-from nvmelm.wire.formats import StateFormats, UuidListEntry
+from nvmelm.emulator.device.request import (
+    INVALID_FIELD,
+    INVALID_LOG_PAGE,
+    INVALID_NAMESPACE,
+    AdminRequest,
+    CommandRefusal,
+)
+from nvmelm.emulator.machine.generations import DeviceGeneration
+from nvmelm.emulator.machine.state import EmulatedPrimary
+from nvmelm.wire.formats import SupportedStateFormats, UuidListEntry
 from nvmelm.wire.identify import (
     MAX_CONTROLLERS_PER_LIST,
     MAX_NAMESPACES_PER_LIST,
@@ -33,9 +39,9 @@ _ASSOCIATED_WITH_VENDOR = 1  # Identifier Association: the PCI Vendor ID
 _PRIVATE_VQ_OF_A_SECONDARY = 2
 
 
-def identify(request: Request) -> tuple[int, bytes]:
+def identify(request: AdminRequest) -> tuple[int, bytes]:
     """Answer Identify."""
-    pages: dict[int, Callable[[Request], bytes]] = {
+    pages: dict[int, Callable[[AdminRequest], bytes]] = {
         Cns.IDENTIFY_NS: _namespace,
         Cns.IDENTIFY_CTRL: _controller,
         Cns.NS_ID_DESCRIPTORS: _namespace_descriptors,
@@ -52,7 +58,7 @@ def identify(request: Request) -> tuple[int, bytes]:
     }
     page = pages.get(request.select)
     if page is None:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     return 0, page(request)
 
 
@@ -68,7 +74,7 @@ def _put(raw: bytearray, **values: object) -> None:
         raw[field.offset : field.end] = field.encode(value)
 
 
-def _controller(request: Request) -> bytes:
+def _controller(request: AdminRequest) -> bytes:
     row, raw = request.row, bytearray(IDENTIFY_BYTES)
     _overlay(raw, row.identify)
     _put(raw, vid=row.vendor_id, ssvid=row.subsystem_vendor_id, sn=request.primary["serial"], mn=row.model)
@@ -83,7 +89,7 @@ def _controller(request: Request) -> bytes:
     return bytes(raw)
 
 
-def _migration_limits(row: Generation) -> dict[str, int]:
+def _migration_limits(row: DeviceGeneration) -> dict[str, int]:
     limits = {"trattr": row.trattr, "mcmr": row.data_queue_ranges, "mcdqpc": row.data_queue_prps}
     if row.memory_tracking:
         limits |= {"cmmrtd": row.tracking_descriptors, "nmmrtd": row.tracking_descriptors_subsystem}
@@ -93,15 +99,15 @@ def _migration_limits(row: Generation) -> dict[str, int]:
     return limits
 
 
-def _nvm_controller(request: Request) -> bytes:
+def _nvm_controller(request: AdminRequest) -> bytes:
     if IDENTIFY_11.unpack(request.command.cdw11)["csi"]:
-        raise Refusal(INVALID_FIELD)  # a command set other than NVM
+        raise CommandRefusal(INVALID_FIELD)  # a command set other than NVM
     raw = bytearray(IDENTIFY_BYTES)
     _overlay(raw, request.row.identify_nvm)
     return bytes(raw)
 
 
-def _namespace(request: Request) -> bytes:
+def _namespace(request: AdminRequest) -> bytes:
     for spec in request.row.namespaces:
         if spec.nsid == request.command.nsid:
             blocks = spec.size >> spec.lba_shift
@@ -109,57 +115,57 @@ def _namespace(request: Request) -> bytes:
             nguid = identity(request.machine, request.primary, spec) if request.row.namespace_ids else bytes(16)
             return IdentifyNamespace.pack(nsze=blocks, ncap=blocks, nuse=blocks, nmic=1, nguid=nguid, lbaf=formats)
     if request.command.nsid in (0, ALL_NAMESPACES):
-        raise Refusal(INVALID_NAMESPACE)
+        raise CommandRefusal(INVALID_NAMESPACE)
     return bytes(IDENTIFY_BYTES)  # an NSID that is not active
 
 
-def _namespace_descriptors(request: Request) -> bytes:
+def _namespace_descriptors(request: AdminRequest) -> bytes:
     """Answer for the namespaces that are attached to the controller that is asked."""
     attached = request.primary["attached"].get(str(request.command.nsid), [])
     spec = next((namespace for namespace in request.row.namespaces if namespace.nsid == request.command.nsid), None)
     if spec is None or request.controller["cntlid"] not in attached:
-        raise Refusal(INVALID_NAMESPACE)
+        raise CommandRefusal(INVALID_NAMESPACE)
     if not request.row.namespace_ids:
         return bytes(IDENTIFY_BYTES)
     nguid = identity(request.machine, request.primary, spec)
     return build_descriptors({IdType.NGUID: nguid, IdType.UUID: uuid.UUID(bytes=nguid, version=5).bytes})
 
 
-def _active_namespaces(request: Request) -> bytes:
+def _active_namespaces(request: AdminRequest) -> bytes:
     start = request.command.nsid
     if start >= ALL_NAMESPACES - 1:
-        raise Refusal(INVALID_NAMESPACE)
+        raise CommandRefusal(INVALID_NAMESPACE)
     own = request.controller["cntlid"]
     active = sorted(int(nsid) for nsid, ids in request.primary["attached"].items() if own in ids)
     return build_namespace_list([nsid for nsid in active if nsid > start][:MAX_NAMESPACES_PER_LIST])
 
 
-def _allocated_namespaces(request: Request) -> bytes:
+def _allocated_namespaces(request: AdminRequest) -> bytes:
     start = request.command.nsid
     if start >= ALL_NAMESPACES - 1:
-        raise Refusal(INVALID_NAMESPACE)
+        raise CommandRefusal(INVALID_NAMESPACE)
     allocated = sorted(spec.nsid for spec in request.row.namespaces if spec.nsid > start)
     return build_namespace_list(allocated[:MAX_NAMESPACES_PER_LIST])
 
 
-def _attached_controllers(request: Request) -> bytes:
+def _attached_controllers(request: AdminRequest) -> bytes:
     attached = request.primary["attached"].get(str(request.command.nsid))
     if attached is None:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     return _controller_list(request, attached)
 
 
-def _controllers(request: Request) -> bytes:
+def _controllers(request: AdminRequest) -> bytes:
     first = request.primary["first_cntlid"]
     return _controller_list(request, list(range(first, first + 1 + request.primary["numvfs"])))
 
 
-def _controller_list(request: Request, ids: list[int]) -> bytes:
+def _controller_list(request: AdminRequest, ids: list[int]) -> bytes:
     chosen = [cntlid for cntlid in sorted(ids) if cntlid >= request.operation]
     return build_controller_list(chosen[:MAX_CONTROLLERS_PER_LIST])
 
 
-def _capabilities(request: Request) -> bytes:
+def _capabilities(request: AdminRequest) -> bytes:
     row, primary = request.row, request.primary
     if not request.is_primary:
         return PrimaryControllerCapabilities.pack(
@@ -184,14 +190,14 @@ def _capabilities(request: Request) -> bytes:
     )
 
 
-def assigned(primary: Primary, kind: str) -> int:
+def assigned(primary: EmulatedPrimary, kind: str) -> int:
     """Return how many flexible resources (``nvq`` or ``nvi``) the secondaries have together."""
     if kind == "nvq":
         return sum(secondary["nvq"] for secondary in primary["secondaries"].values())
     return sum(secondary["nvi"] for secondary in primary["secondaries"].values())
 
 
-def _secondaries(request: Request) -> bytes:
+def _secondaries(request: AdminRequest) -> bytes:
     if not request.is_primary:
         return build_secondary_list([])
     chosen = [
@@ -214,9 +220,9 @@ def _secondaries(request: Request) -> bytes:
     )
 
 
-def _uuid_list(request: Request) -> bytes:
+def _uuid_list(request: AdminRequest) -> bytes:
     if not request.row.vendor_uuids:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     entries = b"".join(
         UuidListEntry.pack(header=_ASSOCIATED_WITH_VENDOR, value=uuid.UUID(text).bytes)
         for text in request.row.vendor_uuids
@@ -224,23 +230,23 @@ def _uuid_list(request: Request) -> bytes:
     return (bytes(UuidListEntry.size) + entries).ljust(IDENTIFY_BYTES, b"\0")
 
 
-def _state_formats(request: Request) -> bytes:
+def _state_formats(request: AdminRequest) -> bytes:
     row = request.row
     if not row.hmlms or not request.is_primary:
-        raise Refusal(INVALID_FIELD)
-    formats = StateFormats(row.state_versions, tuple(uuid.UUID(text) for text in row.vendor_uuids))
+        raise CommandRefusal(INVALID_FIELD)
+    formats = SupportedStateFormats(row.state_versions, tuple(uuid.UUID(text) for text in row.vendor_uuids))
     raw = formats.pack()
     return raw[: row.state_formats_bytes] if row.state_formats_bytes else raw
 
 
-def get_log_page(request: Request) -> tuple[int, bytes]:
+def get_log_page(request: AdminRequest) -> tuple[int, bytes]:
     """Answer Get Log Page."""
     command = request.command
     lower, upper = LOG_PAGE_10.unpack(command.cdw10)["numdl"], LOG_PAGE_11.unpack(command.cdw11)["numdu"]
     length = 4 * ((upper << 16 | lower) + 1)  # NUMD counts from zero
     start = qword(command.cdw12, command.cdw13)
     if command.data_in_length < length or start % 4:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     match request.select:
         case LogId.COMMANDS_SUPPORTED_AND_EFFECTS:
             page = _effects(request)
@@ -249,13 +255,13 @@ def get_log_page(request: Request) -> tuple[int, bytes]:
         case 0x01:
             page = bytes(64)  # error information: one empty entry
         case _:
-            raise Refusal(INVALID_LOG_PAGE)
+            raise CommandRefusal(INVALID_LOG_PAGE)
     if start > len(page):
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     return 0, page[start : start + length]
 
 
-def _effects(request: Request) -> bytes:
+def _effects(request: AdminRequest) -> bytes:
     raw = bytearray(IDENTIFY_BYTES)
     for base, table in ((0, request.row.admin_effects), (1024, request.row.io_effects)):
         for opcode, word in table:

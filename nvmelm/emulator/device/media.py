@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nvmelm.emulator.machine.generations import NamespaceRow
 from nvmelm.emulator.machine.machine import Machine
-from nvmelm.emulator.machine.state import Primary
+from nvmelm.emulator.machine.state import EmulatedPrimary
 from nvmelm.errors import host_error
 
 _ZEROS = 64 * 1024
@@ -25,7 +25,7 @@ def _open(path: Path, size: int) -> int:
     return descriptor
 
 
-def medium(machine: Machine, primary: Primary, spec: NamespaceRow) -> int:
+def medium(machine: Machine, primary: EmulatedPrimary, spec: NamespaceRow) -> int:
     """Return the descriptor of a namespace's file."""
     name = f"{primary['medium']}-ns{spec.nsid}.img"
     descriptor = machine.media.get(name)
@@ -34,7 +34,7 @@ def medium(machine: Machine, primary: Primary, spec: NamespaceRow) -> int:
     return descriptor
 
 
-def identity(machine: Machine, primary: Primary, spec: NamespaceRow) -> bytes:
+def identity(machine: Machine, primary: EmulatedPrimary, spec: NamespaceRow) -> bytes:
     """Return 16 bytes that name a namespace's medium: whoever has the same directory has the same medium.
 
     The directory's inode stands for it, so that two paths to one directory are one medium, and two directories of one
@@ -50,17 +50,17 @@ def identity(machine: Machine, primary: Primary, spec: NamespaceRow) -> bytes:
     return sha256(text.encode()).digest()[:16]
 
 
-def read(machine: Machine, primary: Primary, spec: NamespaceRow, offset: int, length: int) -> bytes:
+def read(machine: Machine, primary: EmulatedPrimary, spec: NamespaceRow, offset: int, length: int) -> bytes:
     """Return bytes of a namespace."""
     return os.pread(medium(machine, primary, spec), length, offset)
 
 
-def write(machine: Machine, primary: Primary, spec: NamespaceRow, offset: int, data: bytes) -> None:
+def write(machine: Machine, primary: EmulatedPrimary, spec: NamespaceRow, offset: int, data: bytes) -> None:
     """Store bytes in a namespace."""
     os.pwrite(medium(machine, primary, spec), data, offset)
 
 
-def zero(machine: Machine, primary: Primary, spec: NamespaceRow, offset: int, length: int) -> None:
+def zero(machine: Machine, primary: EmulatedPrimary, spec: NamespaceRow, offset: int, length: int) -> None:
     """Store zeros in a namespace."""
     end = offset + length
     while offset < end:

@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 
 from nvmelm.emulator.device import controller_state, data_queue, vendor
-from nvmelm.emulator.device.admin_commands import AdminQueue
+from nvmelm.emulator.device.admin_commands import ControllerAdminQueue
 from nvmelm.emulator.device.command_words import (
     MIGRATION_RECEIVE_10,
     MIGRATION_RECEIVE_11,
@@ -32,11 +32,11 @@ from nvmelm.emulator.device.request import (
     INTERNAL_ERROR,
     INVALID_CONTROLLER_IDENTIFIER,
     INVALID_FIELD,
-    Refusal,
-    Request,
+    AdminRequest,
+    CommandRefusal,
 )
 from nvmelm.emulator.device.resets import discard_transfer, discard_vendor_state
-from nvmelm.emulator.machine.state import Controller, Transfer
+from nvmelm.emulator.machine.state import EmulatedController, Transfer
 from nvmelm.wire.extents import Extent, merge
 from nvmelm.wire.migration import ControllerStateHeader, IoCompletionQueue, IoSubmissionQueue, NvmeStateHeader
 from nvmelm.wire.opcodes import MigrationReceiveSelect, MigrationSendSelect, Sequence, SuspendType
@@ -47,7 +47,7 @@ _PART = struct.Struct("<QQ")  # where a part begins and ends
 _NVME_PART_MAX = NvmeStateHeader.size + 0xFFFF * (IoSubmissionQueue.size + IoCompletionQueue.size)
 
 
-def migration_send(request: Request) -> tuple[int, bytes]:
+def migration_send(request: AdminRequest) -> tuple[int, bytes]:
     """Suspend, resume, or set state."""
     cntlid = SUSPEND_11.unpack(request.command.cdw11)["cntlid"]
     controller = request.secondary(cntlid, request.row.bad_cntlid_send)
@@ -59,42 +59,42 @@ def migration_send(request: Request) -> tuple[int, bytes]:
         case MigrationSendSelect.SET_CONTROLLER_STATE:
             _set_state(request, controller)
         case _:
-            raise Refusal(INVALID_FIELD)
+            raise CommandRefusal(INVALID_FIELD)
     return 0, b""
 
 
-def _suspend(request: Request, controller: Controller) -> None:
+def _suspend(request: AdminRequest, controller: EmulatedController) -> None:
     word = SUSPEND_11.unpack(request.command.cdw11)
     kind = word["stype"]
     if kind not in (SuspendType.SUSPEND_NOTIFICATION, SuspendType.SUSPEND):
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     if not controller["online"] and not request.row.suspends_offline:
-        raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
+        raise CommandRefusal(INVALID_CONTROLLER_IDENTIFIER)
     if kind == SuspendType.SUSPEND_NOTIFICATION:
         controller["notified"] = True
         return
     if controller["suspended"]:
         return
     Engine(request.machine, request.primary, controller).complete(_UNLIMITED)
-    admin_done = AdminQueue(Port(request.machine, request.primary, controller), request.execute).finish()
+    admin_done = ControllerAdminQueue(Port(request.machine, request.primary, controller), request.execute).finish()
     if not admin_done or (controller["io"] is not None and controller["io"]["inflight"]):
         # A full completion queue keeps a command from completing; a later try finds it read.
-        raise Refusal(INTERNAL_ERROR & ~0x4000)
+        raise CommandRefusal(INTERNAL_ERROR & ~0x4000)
     controller["suspended"] = True
     data_queue.suspended(request.machine, request.primary, controller, delete_queue=bool(word["dudmq"]))
 
 
-def _resume(request: Request, controller: Controller) -> None:
+def _resume(request: AdminRequest, controller: EmulatedController) -> None:
     if not controller["suspended"]:
-        raise Refusal(CONTROLLER_NOT_SUSPENDED)
+        raise CommandRefusal(CONTROLLER_NOT_SUSPENDED)
     if controller["transfer"] is not None:
-        raise Refusal(COMMAND_SEQUENCE_ERROR)
+        raise CommandRefusal(COMMAND_SEQUENCE_ERROR)
     controller["suspended"] = controller["notified"] = False
-    AdminQueue(Port(request.machine, request.primary, controller), request.execute).work()
+    ControllerAdminQueue(Port(request.machine, request.primary, controller), request.execute).work()
     data_queue.resumed(request.machine, request.primary, controller)
 
 
-def migration_receive(request: Request) -> tuple[int, bytes]:
+def migration_receive(request: AdminRequest) -> tuple[int, bytes]:
     """Get Controller State."""
     command, row = request.command, request.row
     word = MIGRATION_RECEIVE_11.unpack(command.cdw11)
@@ -102,11 +102,11 @@ def migration_receive(request: Request) -> tuple[int, bytes]:
     version, format_ = MIGRATION_RECEIVE_10.unpack(command.cdw10)["csvi"], word["csuuidi"]
     start, length = qword(command.cdw12, command.cdw13), 4 * (command.cdw15 + 1)
     if request.select != MigrationReceiveSelect.GET_CONTROLLER_STATE:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     if version > len(row.state_versions) or format_ > len(row.vendor_uuids) or start % 4:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     if command.data_in_length < length:
-        raise Refusal(DATA_TRANSFER_ERROR)
+        raise CommandRefusal(DATA_TRANSFER_ERROR)
     before = controller["vendor"]
     raw = controller_state.window(
         request, controller, nvme=version > 0, vendor_part=format_ > 0, offset=start, length=length
@@ -116,12 +116,12 @@ def migration_receive(request: Request) -> tuple[int, bytes]:
     return int(controller["suspended"] and row.reports_csup), raw
 
 
-def _set_state(request: Request, controller: Controller) -> None:
+def _set_state(request: AdminRequest, controller: EmulatedController) -> None:
     row, sequence = request.row, _sequence(request)
     if sequence != Sequence.ONLY and not row.multi_part:
-        raise Refusal(row.part_not_supported)
+        raise CommandRefusal(row.part_not_supported)
     if row.needs_suspension and controller["online"] and not controller["suspended"]:
-        raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
+        raise CommandRefusal(INVALID_CONTROLLER_IDENTIFIER)
     try:
         if sequence == Sequence.ONLY:
             _set_whole(request, controller)
@@ -131,34 +131,34 @@ def _set_state(request: Request, controller: Controller) -> None:
         _take(request, controller)
         if sequence == Sequence.LAST:
             _commit(request, controller)
-    except Refusal:
+    except CommandRefusal:
         discard_transfer(request.machine, controller)
         raise
 
 
-def _sequence(request: Request) -> int:
+def _sequence(request: AdminRequest) -> int:
     """Return SEQIND: which part of a state the data is."""
     return MIGRATION_SEND_10.unpack(request.command.cdw10)["seqind"]
 
 
-def _formats(request: Request) -> tuple[int, int]:
+def _formats(request: AdminRequest) -> tuple[int, int]:
     """Return CSVI and CSUUIDI: which parts the data has, and in which format."""
     word, row = SET_STATE_11.unpack(request.command.cdw11), request.row
     version, format_ = word["csvi"], word["csuuidi"]
     if version > len(row.state_versions) or format_ > len(row.vendor_uuids) or not (version or format_):
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     return version, format_
 
 
-def _set_whole(request: Request, controller: Controller) -> None:
+def _set_whole(request: AdminRequest, controller: EmulatedController) -> None:
     """Make the target's what came in one command."""
     formats, command = _formats(request), request.command
     data = request.data_out(4 * command.cdw15)
     if command.cdw12 or command.cdw13 or len(data) < ControllerStateHeader.size:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     header = _checked(request, ControllerStateHeader(bytes(data[: ControllerStateHeader.size])), formats)
     if len(data) < header.total_bytes:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     file = ""
     if header.vss:
         file = request.machine.files.new()
@@ -169,7 +169,7 @@ def _set_whole(request: Request, controller: Controller) -> None:
     discard_transfer(request.machine, controller)
 
 
-def _begin(request: Request, controller: Controller) -> None:
+def _begin(request: AdminRequest, controller: EmulatedController) -> None:
     version, format_ = _formats(request)
     discard_transfer(request.machine, controller)
     controller["transfer"] = Transfer(
@@ -177,25 +177,25 @@ def _begin(request: Request, controller: Controller) -> None:
     )
 
 
-def _take(request: Request, controller: Controller) -> None:
+def _take(request: AdminRequest, controller: EmulatedController) -> None:
     """Put the bytes of one part where they belong."""
     transfer, command = controller["transfer"], request.command
     if transfer is None:
-        raise Refusal(COMMAND_SEQUENCE_ERROR)
+        raise CommandRefusal(COMMAND_SEQUENCE_ERROR)
     if _formats(request) != (transfer["csvi"], transfer["csuuidi"]):
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     start, length = qword(command.cdw12, command.cdw13), 4 * command.cdw15
     if start % 4 or (length == 0 and _sequence(request) != Sequence.LAST):
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     if start > ControllerStateHeader.size + _NVME_PART_MAX + request.row.vendor_state_bytes:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     request.machine.files.write(transfer["file"], request.data_out(length), start)
     _note(request, transfer, start, start + length)
     if 0 <= transfer["total"] < start:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
 
 
-def _note(request: Request, transfer: Transfer, start: int, end: int) -> None:
+def _note(request: AdminRequest, transfer: Transfer, start: int, end: int) -> None:
     """Remember which bytes have arrived, and what the header among them says.
 
     Once the header is there, parts in the middle are noted beside the state: replacing the state as a whole for each
@@ -220,7 +220,7 @@ def _covered(transfer: Transfer, directory: Path) -> list[Extent]:
     return merge([*(Extent(*part) for part in transfer["covered"]), *noted])
 
 
-def _header(request: Request, transfer: Transfer) -> ControllerStateHeader | None:
+def _header(request: AdminRequest, transfer: Transfer) -> ControllerStateHeader | None:
     """Return the header once it has arrived, checked against what the commands say."""
     if not transfer["covered"] or transfer["covered"][0][0] or transfer["covered"][0][1] < ControllerStateHeader.size:
         return None
@@ -228,31 +228,31 @@ def _header(request: Request, transfer: Transfer) -> ControllerStateHeader | Non
     return _checked(request, header, (transfer["csvi"], transfer["csuuidi"]))
 
 
-def _checked(request: Request, header: ControllerStateHeader, formats: tuple[int, int]) -> ControllerStateHeader:
+def _checked(request: AdminRequest, header: ControllerStateHeader, formats: tuple[int, int]) -> ControllerStateHeader:
     """Return a header that says what this device can take, and what the commands say."""
     if header.ver or header.nvme_bytes > _NVME_PART_MAX or header.vendor_bytes > request.row.vendor_state_bytes:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     if bool(header.nvmecss) != bool(formats[0]) or (header.vss and not formats[1]):
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     return header
 
 
-def _commit(request: Request, controller: Controller) -> None:
+def _commit(request: AdminRequest, controller: EmulatedController) -> None:
     """Make the target's what has arrived in parts."""
     transfer = controller["transfer"]
     if transfer is None:
-        raise Refusal(COMMAND_SEQUENCE_ERROR)
+        raise CommandRefusal(COMMAND_SEQUENCE_ERROR)
     header = _header(request, transfer)
     if header is None or transfer["covered"][0][1] < header.total_bytes:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     raw = request.machine.files.read(transfer["file"], header.nvme_bytes, ControllerStateHeader.size)
     _adopt(request, controller, header, (transfer["csvi"], transfer["csuuidi"]), raw, transfer["file"])
     discard_transfer(request.machine, controller)
 
 
 def _adopt(
-    request: Request,
-    controller: Controller,
+    request: AdminRequest,
+    controller: EmulatedController,
     header: ControllerStateHeader,
     formats: tuple[int, int],
     raw: bytes,
@@ -269,7 +269,7 @@ def _adopt(
         io = controller_state.queues_from(request, controller, raw, row.state_versions[formats[0] - 1])
     at = ControllerStateHeader.size + header.nvme_bytes
     if header.vss and not vendor.acceptable(request.machine, row, file, at, header.vendor_bytes):
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     controller["io"] = io
     if header.vss:
         discard_vendor_state(request.machine, controller)

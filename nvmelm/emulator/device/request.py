@@ -1,7 +1,7 @@
 """One admin command on its way through a controller, and the statuses that refuse it.
 
-A controller here is what its :class:`~nvmelm.emulator.machine.generations.Generation` says. Every refusal carries Do
-Not Retry where the recordings show it, which is everywhere a second try could not succeed.
+A controller here is what its :class:`~nvmelm.emulator.machine.generations.DeviceGeneration` says. Every refusal
+carries Do Not Retry where the recordings show it, which is everywhere a second try could not succeed.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nvmelm.emulator.machine.generations import Generation
+from nvmelm.emulator.machine.generations import DeviceGeneration
 from nvmelm.emulator.machine.machine import Machine
-from nvmelm.emulator.machine.state import Controller, Primary
+from nvmelm.emulator.machine.state import EmulatedController, EmulatedPrimary
 from nvmelm.host import AdminCommand, Completion
 
 DNR = 0x4000
@@ -41,7 +41,7 @@ CONTROLLER_NOT_SUSPENDED = 0x13A | DNR
 DATA_QUEUE_FULL = 0x13B | DNR
 
 
-class Refusal(Exception):  # noqa: N818 - a completion, not an error of the program
+class CommandRefusal(Exception):  # noqa: N818 - a completion, not an error of the program
     """The controller completes the command with an error status.
 
     Args:
@@ -56,11 +56,11 @@ class Refusal(Exception):  # noqa: N818 - a completion, not an error of the prog
 
 
 #: What runs one admin command to its completion.
-Execute = Callable[["Request"], Completion]
+Execute = Callable[["AdminRequest"], Completion]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class AdminRequest:
     """One admin command on its way through a controller.
 
     Attributes:
@@ -72,9 +72,9 @@ class Request:
     """
 
     machine: Machine
-    primary: Primary
-    row: Generation
-    controller: Controller
+    primary: EmulatedPrimary
+    row: DeviceGeneration
+    controller: EmulatedController
     command: AdminCommand
     execute: Execute
     memory: str = ""
@@ -94,12 +94,12 @@ class Request:
         """Return CDW10 31:16, the management operation specific field."""
         return self.command.cdw10 >> 16
 
-    def secondary(self, cntlid: int, status: int = INVALID_CONTROLLER_IDENTIFIER) -> Controller:
+    def secondary(self, cntlid: int, status: int = INVALID_CONTROLLER_IDENTIFIER) -> EmulatedController:
         """Return a secondary controller of this primary, or refuse the command."""
         try:
             return self.machine.secondary(self.primary, cntlid, create=True)
         except KeyError as error:
-            raise Refusal(status) from error
+            raise CommandRefusal(status) from error
 
     def data_out(self, length: int) -> bytes | memoryview:
         """Return exactly that many bytes from the host; a shorter buffer is a data transfer error."""
@@ -107,7 +107,7 @@ class Request:
         if length == 0:
             return b""
         if data is None or len(data) < length:
-            raise Refusal(DATA_TRANSFER_ERROR)
+            raise CommandRefusal(DATA_TRANSFER_ERROR)
         return memoryview(data)[:length]
 
 

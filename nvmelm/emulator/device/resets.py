@@ -20,12 +20,12 @@ from typing import Literal
 
 from nvmelm.emulator.machine import uevents
 from nvmelm.emulator.machine.machine import Machine
-from nvmelm.emulator.machine.state import Controller, Function, Primary, new_io
+from nvmelm.emulator.machine.state import EmulatedController, EmulatedFunction, EmulatedPrimary, new_io
 
 CSTS_FATAL = 0x2  # CSTS.CFS
 
 
-def reset_controller(machine: Machine, primary: Primary, controller: Controller) -> None:
+def reset_controller(machine: Machine, primary: EmulatedPrimary, controller: EmulatedController) -> None:
     """Reset a secondary at controller level; its resources, its state (Online) and its persistent state stay."""
     function = machine.function_of(primary, controller)
     holder = machine.holder(function["bdf"]) if function else None
@@ -36,7 +36,7 @@ def reset_controller(machine: Machine, primary: Primary, controller: Controller)
         io["memory"] = holder["memory"]
 
 
-def offline(machine: Machine, primary: Primary, controller: Controller) -> None:
+def offline(machine: Machine, primary: EmulatedPrimary, controller: EmulatedController) -> None:
     """Take a secondary Offline: resources given back, controller dead until it is Online again."""
     was_online = controller["online"]
     controller["online"] = False
@@ -52,7 +52,7 @@ def offline(machine: Machine, primary: Primary, controller: Controller) -> None:
         function["driver"], function["nvme"] = "", -1
 
 
-def reset_primary(machine: Machine, primary: Primary, kind: Literal["controller", "function"]) -> None:
+def reset_primary(machine: Machine, primary: EmulatedPrimary, kind: Literal["controller", "function"]) -> None:
     """Reset the primary: by clearing CC.EN (``controller``, what the driver does) or a function level reset."""
     primary["resets"] += 1
     for controller in list(primary["secondaries"].values()):
@@ -68,7 +68,7 @@ def reset_primary(machine: Machine, primary: Primary, kind: Literal["controller"
         primary["vq_primary"], primary["vi_primary"] = primary["vq_pending"], primary["vi_pending"]
 
 
-def reset_function(machine: Machine, function: Function) -> None:
+def reset_function(machine: Machine, function: EmulatedFunction) -> None:
     """Reset one PCI function (FLR)."""
     primary = machine.primary_of(function)
     if function["index"] < 0:
@@ -77,7 +77,7 @@ def reset_function(machine: Machine, function: Function) -> None:
     reset_controller(machine, primary, machine.controller_of(function))
 
 
-def discard_transfer(machine: Machine, controller: Controller) -> None:
+def discard_transfer(machine: Machine, controller: EmulatedController) -> None:
     """Drop a state that has not arrived whole."""
     transfer, controller["transfer"] = controller["transfer"], None
     if transfer is not None:
@@ -85,7 +85,7 @@ def discard_transfer(machine: Machine, controller: Controller) -> None:
         machine.doom(f"{transfer['file']}.parts")
 
 
-def discard_vendor_state(machine: Machine, controller: Controller) -> None:
+def discard_vendor_state(machine: Machine, controller: EmulatedController) -> None:
     """Drop vendor specific state that was set, so that the controller has its own again."""
     machine.doom(controller["vendor"])
     controller["vendor"], controller["vendor_at"] = "", 0

@@ -13,10 +13,10 @@ from nvmelm.emulator.device.request import (
     INVALID_CONTROLLER_IDENTIFIER,
     INVALID_FIELD,
     NOT_ENOUGH_RESOURCES,
-    Refusal,
-    Request,
+    AdminRequest,
+    CommandRefusal,
 )
-from nvmelm.emulator.machine.state import Controller, Tracking
+from nvmelm.emulator.machine.state import EmulatedController, TrackedMemory
 from nvmelm.wire.extents import Extent, merge
 from nvmelm.wire.opcodes import TrackAction, TrackReceiveSelect, TrackSendSelect
 from nvmelm.wire.tracking import (
@@ -30,7 +30,7 @@ from nvmelm.wire.tracking import (
 _UNIT = 4096
 
 
-def track_send(request: Request) -> tuple[int, bytes]:
+def track_send(request: AdminRequest) -> tuple[int, bytes]:
     """Start or stop tracking."""
     row = request.row
     match request.select:
@@ -41,48 +41,48 @@ def track_send(request: Request) -> tuple[int, bytes]:
         case TrackSendSelect.TRACK_MEMORY_CHANGES if row.memory_tracking:
             return _track_memory(request)
         case TrackSendSelect.LOG_USER_DATA_CHANGES | TrackSendSelect.TRACK_MEMORY_CHANGES:
-            raise Refusal(row.track_unsupported)
-    raise Refusal(INVALID_FIELD)
+            raise CommandRefusal(row.track_unsupported)
+    raise CommandRefusal(INVALID_FIELD)
 
 
-def _track_memory(request: Request) -> tuple[int, bytes]:
+def _track_memory(request: AdminRequest) -> tuple[int, bytes]:
     controller = request.secondary(CONTROLLER_11.unpack(request.command.cdw11)["cntlid"])
     if TRACK_MEMORY_10.unpack(request.command.cdw10)["action"] == TrackAction.STOP:
         controller["tracking"] = None
         return 0, b""
     if controller["tracking"] is not None:
-        raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
+        raise CommandRefusal(INVALID_CONTROLLER_IDENTIFIER)
     if controller["suspended"]:
-        raise Refusal(CONTROLLER_SUSPENDED)
+        raise CommandRefusal(CONTROLLER_SUSPENDED)
     controller["tracking"] = _start(request)
     return 0, b""
 
 
-def _start(request: Request) -> Tracking:
+def _start(request: AdminRequest) -> TrackedMemory:
     row = request.row
     header = TrackMemoryChangesHeader(bytes(request.data_out(TrackMemoryChangesHeader.size)))
     if header.ver or not row.granularity_min <= header.rmrtg <= row.granularity_max or not header.rnmrtd:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     others = [secondary["tracking"] for secondary in request.primary["secondaries"].values()]
     in_use = sum(len(tracking["ranges"]) for tracking in others if tracking is not None)
     room = min(row.tracking_descriptors, row.tracking_descriptors_subsystem - in_use)
     if header.rnmrtd > row.tracking_descriptors or header.rnmrtd + in_use > row.tracking_descriptors_subsystem:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     if header.rmrtg < row.granularity_works:
-        raise Refusal(NOT_ENOUGH_RESOURCES, row.granularity_works | room << 32)
+        raise CommandRefusal(NOT_ENOUGH_RESOURCES, row.granularity_works | room << 32)
     size = TrackMemoryChangesHeader.size + MemoryRangeTrackingDescriptor.size * header.rnmrtd
     raw, unit, ranges = request.data_out(size), _UNIT << header.rmrtg, []
     for offset in range(TrackMemoryChangesHeader.size, size, MemoryRangeTrackingDescriptor.size):
         descriptor = MemoryRangeTrackingDescriptor.at(raw, offset)
         if descriptor.saddr % unit or not descriptor.len:
-            raise Refusal(INVALID_FIELD)
+            raise CommandRefusal(INVALID_FIELD)
         if row.power_of_two_lengths and descriptor.len & (descriptor.len - 1):
-            raise Refusal(INVALID_FIELD)
+            raise CommandRefusal(INVALID_FIELD)
         ranges.append([descriptor.saddr, descriptor.saddr + descriptor.len * unit])
-    return Tracking(exponent=header.rmrtg, ranges=ranges, dirty={})
+    return TrackedMemory(exponent=header.rmrtg, ranges=ranges, dirty={})
 
 
-def written(controller: Controller, address: int, length: int) -> None:
+def written(controller: EmulatedController, address: int, length: int) -> None:
     """Note that a controller wrote memory."""
     tracking = controller["tracking"]
     if tracking is None:
@@ -94,22 +94,22 @@ def written(controller: Controller, address: int, length: int) -> None:
             tracking["dirty"][str(number)] = 1
 
 
-def track_receive(request: Request) -> tuple[int, bytes]:
+def track_receive(request: AdminRequest) -> tuple[int, bytes]:
     """Report memory that was written, each change once."""
     if not request.row.memory_tracking:
-        raise Refusal(request.row.track_unsupported)
+        raise CommandRefusal(request.row.track_unsupported)
     if request.select != TrackReceiveSelect.TRACKED_MEMORY_CHANGES:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     controller = request.secondary(CONTROLLER_11.unpack(request.command.cdw11)["cntlid"])
     tracking = controller["tracking"]
     if tracking is None:
-        raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
+        raise CommandRefusal(INVALID_CONTROLLER_IDENTIFIER)
     length = 4 * (request.command.cdw12 + 1)
     if request.command.data_in_length < length:
-        raise Refusal(DATA_TRANSFER_ERROR)
+        raise CommandRefusal(DATA_TRANSFER_ERROR)
     room = (length - TrackedMemoryChangesHeader.size) // TrackedMemoryChangedDescriptor.size
     if room < 0:
-        raise Refusal(INVALID_FIELD)
+        raise CommandRefusal(INVALID_FIELD)
     unit = _UNIT << tracking["exponent"]
     dirty = merge(Extent(int(number) * unit, (int(number) + 1) * unit) for number in tracking["dirty"])
     reported = dirty[:room]

@@ -16,10 +16,10 @@ import json
 from hashlib import sha256
 from typing import Any, cast
 
-from nvmelm.emulator.machine.generations import Generation
+from nvmelm.emulator.machine.generations import DeviceGeneration
 from nvmelm.emulator.machine.machine import Machine
 from nvmelm.emulator.machine.memory import PAGE
-from nvmelm.emulator.machine.state import Controller, Primary
+from nvmelm.emulator.machine.state import EmulatedController, EmulatedPrimary
 
 _MAGIC = b"EMULATED VENDOR STATE\0\0\0"
 _STRIDE = 64 * 1024
@@ -34,15 +34,15 @@ def _page(seed: bytes, number: int, size: int) -> bytes:
     return (digest * (PAGE // len(digest)))[:size]
 
 
-def _header(row: Generation, seed: bytes, size: int) -> bytes:
+def _header(row: DeviceGeneration, seed: bytes, size: int) -> bytes:
     return _MAGIC + size.to_bytes(8, "little") + sha256(row.vendor_uuids[0].encode()).digest() + seed
 
 
-def _seed(primary: Primary, controller: Controller) -> bytes:
+def _seed(primary: EmulatedPrimary, controller: EmulatedController) -> bytes:
     return sha256(f"{primary['serial']}/{controller['cntlid']}".encode()).digest()
 
 
-def ensure(machine: Machine, primary: Primary, controller: Controller) -> None:
+def ensure(machine: Machine, primary: EmulatedPrimary, controller: EmulatedController) -> None:
     """Write a controller's own vendor specific state, unless it has some already."""
     if controller["vendor"]:
         return
@@ -56,12 +56,12 @@ def ensure(machine: Machine, primary: Primary, controller: Controller) -> None:
     controller["vendor"], controller["vendor_at"] = name, 0
 
 
-def read(machine: Machine, controller: Controller, offset: int, length: int) -> bytes:
+def read(machine: Machine, controller: EmulatedController, offset: int, length: int) -> bytes:
     """Return part of a controller's vendor specific state, which :func:`ensure` has made sure of."""
     return machine.files.read(controller["vendor"], length, controller["vendor_at"] + offset)
 
 
-def keep_admin_queue(machine: Machine, controller: Controller) -> None:
+def keep_admin_queue(machine: Machine, controller: EmulatedController) -> None:
     """Put the registers and the admin queue of a controller into its vendor specific state."""
     io: dict[str, Any] = dict(controller["io"] or {})
     raw = json.dumps({name: io[name] for name in _REGISTERS if name in io}).encode()
@@ -70,7 +70,7 @@ def keep_admin_queue(machine: Machine, controller: Controller) -> None:
         machine.files.write(controller["vendor"], len(raw).to_bytes(4, "little") + raw, at)
 
 
-def restore_admin_queue(machine: Machine, controller: Controller) -> None:
+def restore_admin_queue(machine: Machine, controller: EmulatedController) -> None:
     """Set the registers and the admin queue to what the vendor specific state says."""
     size = int.from_bytes(read(machine, controller, _ADMIN_AT, 4), "little")
     io: dict[str, Any] | None = cast("dict[str, Any] | None", controller["io"])
@@ -78,7 +78,7 @@ def restore_admin_queue(machine: Machine, controller: Controller) -> None:
         io.update(json.loads(read(machine, controller, _ADMIN_AT + 4, size)))
 
 
-def acceptable(machine: Machine, row: Generation, name: str, offset: int, size: int) -> bool:
+def acceptable(machine: Machine, row: DeviceGeneration, name: str, offset: int, size: int) -> bool:
     """Return whether bytes of a file are vendor specific state that this kind of device can use, whole and in order."""
     if size != row.vendor_state_bytes:
         return False

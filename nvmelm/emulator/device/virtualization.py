@@ -15,8 +15,8 @@ from nvmelm.emulator.device.request import (
     INVALID_NUMBER_OF_RESOURCES,
     INVALID_RESOURCE_IDENTIFIER,
     INVALID_SECONDARY_STATE,
-    Refusal,
-    Request,
+    AdminRequest,
+    CommandRefusal,
 )
 from nvmelm.emulator.device.resets import offline, reset_controller
 from nvmelm.wire.opcodes import ResourceType, VirtualizationAction
@@ -25,7 +25,7 @@ _MINIMUM_VQ = 2  # the admin queue pair and one I/O queue pair
 _MINIMUM_VI = 1  # vector 0
 
 
-def manage(request: Request) -> tuple[int, bytes]:
+def manage(request: AdminRequest) -> tuple[int, bytes]:
     """Run one Virtualization Management command; DW0 15:0 is the number of resources modified."""
     word = VIRTUALIZATION_10.unpack(request.command.cdw10)
     kind, cntlid = word["rt"], word["cntlid"]
@@ -39,29 +39,29 @@ def manage(request: Request) -> tuple[int, bytes]:
             _online(request, cntlid)
         case VirtualizationAction.SECONDARY_OFFLINE:
             if not request.is_primary:
-                raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
+                raise CommandRefusal(INVALID_CONTROLLER_IDENTIFIER)
             offline(request.machine, request.primary, request.secondary(cntlid))
         case _:
-            raise Refusal(INVALID_FIELD)
+            raise CommandRefusal(INVALID_FIELD)
     return 0, b""
 
 
-def _supported(request: Request, kind: int) -> None:
+def _supported(request: AdminRequest, kind: int) -> None:
     if kind not in (ResourceType.VQ, ResourceType.VI) or not request.row.resource_types >> kind & 1:
-        raise Refusal(INVALID_RESOURCE_IDENTIFIER)
+        raise CommandRefusal(INVALID_RESOURCE_IDENTIFIER)
 
 
-def _allocate(request: Request, cntlid: int, kind: int, count: int) -> int:
+def _allocate(request: AdminRequest, cntlid: int, kind: int, count: int) -> int:
     """Change the primary's own share, from its next reset on that is more than CC.EN."""
     if not request.is_primary or cntlid != request.primary["first_cntlid"]:
-        raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
+        raise CommandRefusal(INVALID_CONTROLLER_IDENTIFIER)
     _supported(request, kind)
     row, primary = request.row, request.primary
     total = row.vq_flexible if kind == ResourceType.VQ else row.vi_flexible
     if count > total:
-        raise Refusal(INVALID_NUMBER_OF_RESOURCES)
+        raise CommandRefusal(INVALID_NUMBER_OF_RESOURCES)
     if count > total - assigned(primary, "nvq" if kind == ResourceType.VQ else "nvi"):
-        raise Refusal(INVALID_RESOURCE_IDENTIFIER)
+        raise CommandRefusal(INVALID_RESOURCE_IDENTIFIER)
     if kind == ResourceType.VQ:
         primary["vq_pending"] = count
     else:
@@ -69,15 +69,15 @@ def _allocate(request: Request, cntlid: int, kind: int, count: int) -> int:
     return count
 
 
-def _assign(request: Request, cntlid: int, kind: int, count: int) -> int:
+def _assign(request: AdminRequest, cntlid: int, kind: int, count: int) -> int:
     if not request.is_primary:
-        raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
+        raise CommandRefusal(INVALID_CONTROLLER_IDENTIFIER)
     secondary = request.secondary(cntlid)
     _supported(request, kind)
     if not request.row.assigns >> kind & 1:
-        raise Refusal(INVALID_RESOURCE_IDENTIFIER)
+        raise CommandRefusal(INVALID_RESOURCE_IDENTIFIER)
     if secondary["online"]:
-        raise Refusal(INVALID_SECONDARY_STATE)
+        raise CommandRefusal(INVALID_SECONDARY_STATE)
     row, primary = request.row, request.primary
     if kind == ResourceType.VQ:
         most, step = row.vq_per_secondary, row.vq_granularity
@@ -88,9 +88,9 @@ def _assign(request: Request, cntlid: int, kind: int, count: int) -> int:
     if row.rounds_up and step:
         count = -(-count // step) * step
     if count > most:
-        raise Refusal(INVALID_NUMBER_OF_RESOURCES)
+        raise CommandRefusal(INVALID_NUMBER_OF_RESOURCES)
     if count > free:
-        raise Refusal(INVALID_RESOURCE_IDENTIFIER)
+        raise CommandRefusal(INVALID_RESOURCE_IDENTIFIER)
     if kind == ResourceType.VQ:
         secondary["nvq"] = count
     else:
@@ -98,16 +98,16 @@ def _assign(request: Request, cntlid: int, kind: int, count: int) -> int:
     return count
 
 
-def _online(request: Request, cntlid: int) -> None:
+def _online(request: AdminRequest, cntlid: int) -> None:
     if not request.is_primary:
-        raise Refusal(INVALID_CONTROLLER_IDENTIFIER)
+        raise CommandRefusal(INVALID_CONTROLLER_IDENTIFIER)
     secondary, row = request.secondary(cntlid), request.row
     least_vq = _MINIMUM_VQ if row.vq_minimum is None else row.vq_minimum
     least_vi = _MINIMUM_VI if row.vi_minimum is None else row.vi_minimum
     short_vq = row.resource_types & 1 and secondary["nvq"] < least_vq
     short_vi = row.resource_types & 2 and secondary["nvi"] < least_vi
     if short_vq or short_vi or secondary["vfn"] > request.primary["numvfs"]:
-        raise Refusal(INVALID_SECONDARY_STATE)
+        raise CommandRefusal(INVALID_SECONDARY_STATE)
     if not secondary["online"]:
         secondary["online"] = True
         reset_controller(request.machine, request.primary, secondary)

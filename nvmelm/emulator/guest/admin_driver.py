@@ -20,7 +20,7 @@ FIRST_EVENT_CID = 31
 _TAG = 0xFFF
 
 
-class GuestMemory(Protocol):
+class DriverMemory(Protocol):
     """The guest's own memory."""
 
     def read(self, address: int, length: int) -> bytes: ...
@@ -67,11 +67,11 @@ class AdminDriver:
         commands = sum(int(cid) < FIRST_EVENT_CID for cid in self.sent)
         return min((self.sq_head - self.sq_tail - 1) % self.sq_slots, FIRST_EVENT_CID - commands)
 
-    def clear(self, memory: GuestMemory) -> None:
+    def clear(self, memory: DriverMemory) -> None:
         """Clear the completion ring, as it must be before the controller is enabled."""
         memory.write(self.acq, bytes(CompletionQueueEntry.size * self.cq_slots))
 
-    def put(self, memory: GuestMemory, opcode: int, *, cid: int | None = None, **fields: int) -> int:
+    def put(self, memory: DriverMemory, opcode: int, *, cid: int | None = None, **fields: int) -> int:
         """Put a command into the ring and return its identifier; the doorbell is rung later."""
         chosen = self._new_cid() if cid is None else cid
         entry = SubmissionQueueEntry.pack(opcode=opcode, cid=chosen, **fields)
@@ -80,12 +80,12 @@ class AdminDriver:
         self.sent[str(chosen)] = opcode
         return chosen
 
-    def request_events(self, memory: GuestMemory, count: int) -> None:
+    def request_events(self, memory: DriverMemory, count: int) -> None:
         """Put requests for events into the ring."""
         for number in range(count):
             self.put(memory, Opcode.ASYNCHRONOUS_EVENT_REQUEST, cid=FIRST_EVENT_CID + number)
 
-    def reap(self, memory: GuestMemory, sq_doorbell: Doorbell, cq_doorbell: Doorbell) -> int:
+    def reap(self, memory: DriverMemory, sq_doorbell: Doorbell, cq_doorbell: Doorbell) -> int:
         """Take every completion there is and return how many; ask for the next event after each."""
         taken, again = 0, []
         while (entry := self._next(memory)) is not None:
@@ -110,7 +110,7 @@ class AdminDriver:
         """Return status and DW0 of a command, once it completed."""
         return self.completed.pop(str(cid), None)
 
-    def _next(self, memory: GuestMemory) -> CompletionQueueEntry | None:
+    def _next(self, memory: DriverMemory) -> CompletionQueueEntry | None:
         at = self.acq + CompletionQueueEntry.size * self.cq_head
         entry = CompletionQueueEntry(memory.read(at, CompletionQueueEntry.size))
         if entry.phase != self.phase:

@@ -56,7 +56,7 @@ class Ring:
 
 
 @dataclass(slots=True)
-class Sent:
+class SubmittedCommand:
     """A command that was submitted and whose completion has not been seen."""
 
     qid: int
@@ -74,7 +74,7 @@ class Driver:
     io_bytes: int
     depth: int
     rings: list[Ring] = field(default_factory=list)
-    sent: list[Sent] = field(default_factory=list)
+    sent: list[SubmittedCommand] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
     next_cid: int = 0
     admin: AdminDriver | None = None  # where it drives its admin queue itself
@@ -115,7 +115,9 @@ class Driver:
         """Return the memory a guest needs at least, bytes."""
         return _BUFFERS + depth * Driver(io_bytes, depth).buffer_bytes
 
-    def submit(self, memory: Memory, ring: Ring, opcode: int, nsid: int, lba: int, blocks: int, what: Sent) -> None:
+    def submit(
+        self, memory: Memory, ring: Ring, opcode: int, nsid: int, lba: int, blocks: int, what: SubmittedCommand
+    ) -> None:
         """Put a command into a ring; the doorbell is rung later."""
         list_page, data = what.buffer, what.buffer + PAGE
         pages = -(-self.io_bytes // PAGE)
@@ -166,5 +168,5 @@ class Driver:
         """Return the driver that :meth:`to_json` described."""
         rings = [Ring(**ring) for ring in values["rings"]]
         admin = AdminDriver(**values["admin"]) if values.get("admin") else None
-        sent = [Sent(**command) for command in values["sent"]]
+        sent = [SubmittedCommand(**command) for command in values["sent"]]
         return cls(**{**values, "rings": rings, "sent": sent, "admin": admin})

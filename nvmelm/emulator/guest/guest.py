@@ -36,8 +36,8 @@ from nvmelm.emulator.guest.driver import (
     Driver,
     Ring,
 )
-from nvmelm.emulator.guest.driver import Sent as SentCommand
-from nvmelm.emulator.guest.report import Report
+from nvmelm.emulator.guest.driver import SubmittedCommand as SentCommand
+from nvmelm.emulator.guest.report import GuestFindings
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel.vfio import VfioFunction
 from nvmelm.emulator.machine.memory import PAGE, Memory
@@ -60,7 +60,7 @@ class _Software:
     next_number: int = 1
     turns: int = 0
     newest: dict[str, int] = field(default_factory=dict)  # record -> newest number whose write completed
-    report: Report = field(default_factory=Report)
+    report: GuestFindings = field(default_factory=GuestFindings)
 
 
 class Guest:
@@ -218,7 +218,7 @@ class Guest:
         for _ in range(count):
             self._turn(submit=True)
 
-    def finish(self) -> Report:
+    def finish(self) -> GuestFindings:
         """Submit no more, wait for what is outstanding, count what never comes as lost, and read every record back."""
         self._drain()
         self._count_lost()
@@ -228,9 +228,9 @@ class Guest:
             self._count_lost()
         return self.report()
 
-    def report(self) -> Report:
+    def report(self) -> GuestFindings:
         """Return what the guest has seen so far."""
-        seen = Report(**asdict(self._software.report))
+        seen = GuestFindings(**asdict(self._software.report))
         seen.outstanding = len(self._driver.sent)
         return seen
 
@@ -383,7 +383,7 @@ class Guest:
             values["name"],
             memory.size,
             Driver.from_json(values["driver"]),
-            _Software(**{**software, "report": Report(**software["report"])}),
+            _Software(**{**software, "report": GuestFindings(**software["report"])}),
             values["queues"],
         )
         guest._function, guest._host = function, host

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from nvmelm.emulator.guest.admin_driver import AdminDriver
 from nvmelm.emulator.guest.driver import ADMIN_CQ, ADMIN_SQ
 from nvmelm.emulator.guest.guest import Guest
-from nvmelm.emulator.guest.report import Report
+from nvmelm.emulator.guest.report import GuestFindings
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel.bar import ACQ, AQA, ASQ, BUS_MASTER, CC, CSTS, DOORBELLS, MEMORY_DECODE, Bar
 from nvmelm.emulator.kernel.vfio import VfioFunction
@@ -42,7 +42,7 @@ _MEMORY_BYTES = 1 << 20
 _IRRELEVANT = b"\xa5"
 
 
-class State(IntEnum):
+class MigrationState(IntEnum):
     """``enum vfio_device_mig_state``."""
 
     ERROR = 0
@@ -140,15 +140,15 @@ class MigratingVm:
 
     def start(self) -> None:
         """Start the virtual processors, through the states a VMM walks then."""
-        self.set(State.RUNNING_P2P)
-        self.set(State.RUNNING)
+        self.set(MigrationState.RUNNING_P2P)
+        self.set(MigrationState.RUNNING)
         self.running = True
 
     def stop(self) -> None:
         """Stop the virtual processors, likewise."""
         self.running = False
-        self.set(State.RUNNING_P2P)
-        self.set(State.STOP)
+        self.set(MigrationState.RUNNING_P2P)
+        self.set(MigrationState.STOP)
 
     def boot(self) -> None:
         """Let firmware find the function and the guest's driver start, in memory that nothing is left in."""
@@ -218,10 +218,10 @@ class MigratingVm:
             self.guest.step(turns)
             self.reap()
 
-    def finish(self) -> Report:
+    def finish(self) -> GuestFindings:
         """Let the guest finish and read everything back; what its admin queue met, and wild writes, are errors."""
         if self.guest is None:
-            return Report()
+            return GuestFindings()
         report = self.guest.finish()
         report.errors += self.admin.errors
         for number in range(_FIRST_SCRATCH, _FIRST_SCRATCH + _SCRATCH_PAGES):
@@ -251,7 +251,7 @@ class MigratingVm:
 
     # The VMM
 
-    def set(self, state: State) -> Any:
+    def set(self, state: MigrationState) -> Any:
         """Ask for a state, and return its stream if it has one; nothing where nobody answers."""
         return self.answering.set_state(state) if self.answering is not None and self.migratable else None
 
@@ -297,14 +297,14 @@ class MigratingVm:
         if self.answering is not None:
             self.answering.logging_report(0, _MEMORY_BYTES, PAGE)
             self.answering.logging_stop()
-        outgoing, data = self.set(State.STOP_COPY), b""
+        outgoing, data = self.set(MigrationState.STOP_COPY), b""
         while piece := outgoing.read(_CHUNK):
             data += piece
         return data
 
     def expect(self) -> None:
         """Get ready for a function's data, when a migration begins to arrive."""
-        self._incoming = self.set(State.RESUMING)
+        self._incoming = self.set(MigrationState.RESUMING)
 
     def load(self, data: bytes, configuration: Configuration) -> None:
         """Take a function's data and what belongs to it, in RESUMING."""
@@ -338,7 +338,7 @@ def migrate(source: MigratingVm, destination: MigratingVm) -> None:
         source.begin()
         data = source.save()
         configuration = source.configuration
-        source.set(State.STOP)
+        source.set(MigrationState.STOP)
         if source.guest is not None:
             source.guest.freeze()
         destination.function.memory.write(0, source.function.memory.read(0, source.function.memory.size))

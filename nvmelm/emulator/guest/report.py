@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Report:
+class GuestFindings:
     """What a guest has seen.
 
     Attributes:

@@ -25,7 +25,7 @@ from nvmelm.disk.atomic import new_file
 from nvmelm.emulator.guest import monitor
 from nvmelm.emulator.guest.guest import Guest, set_registers
 from nvmelm.emulator.guest.qmp import VERSION, Arguments, QmpError, QmpServer
-from nvmelm.emulator.guest.report import Report
+from nvmelm.emulator.guest.report import GuestFindings
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel import functions
 from nvmelm.emulator.kernel.vfio import VfioFunction
@@ -37,7 +37,7 @@ _ROOT_BUS = "pcie.0"
 
 
 @dataclass(slots=True)
-class _Device:
+class _AttachedFunction:
     """A function the machine has."""
 
     identity: str  # its name, or where it is kept when it was given none
@@ -88,9 +88,9 @@ class EmulatedVmm:
         self._incoming, self.refuse_unplug = incoming, refuse_unplug
         self._hands_back_s = hands_back_s
         self._guest_values = guest or {}
-        self._devices: dict[str, _Device] = {}
+        self._devices: dict[str, _AttachedFunction] = {}
         self._added = 0
-        self._last_report = Report()
+        self._last_report = GuestFindings()
         self._lock = threading.RLock()
         self._ended = threading.Event()
         self._server = QmpServer(socket, self._commands()) if socket is not None else None
@@ -117,12 +117,12 @@ class EmulatedVmm:
         """Return whether the virtual processors run."""
         return self._running
 
-    def report(self) -> Report:
+    def report(self) -> GuestFindings:
         """Return what the guest has seen, also after its function was taken away."""
         with self._lock:
             return self.guest.report() if self.guest is not None else self._last_report
 
-    def finish(self) -> Report:
+    def finish(self) -> GuestFindings:
         """Let the guest drain its queues and read everything back."""
         with self._lock:
             return self.guest.finish() if self.guest is not None else self._last_report
@@ -164,7 +164,7 @@ class EmulatedVmm:
                 for device in list(self._devices.values()):
                     self._tend(device)
 
-    def _tend(self, device: _Device) -> None:
+    def _tend(self, device: _AttachedFunction) -> None:
         """Let the guest run for a moment, or let a device go that somebody wants back."""
         given_back = self._hands_back_s is not None and time.monotonic() >= device.since + self._hands_back_s
         if device.function.asked_to_release or given_back:
@@ -184,7 +184,7 @@ class EmulatedVmm:
             device.guest.start()
             device.guest.step()
 
-    def _remove(self, device: _Device) -> None:
+    def _remove(self, device: _AttachedFunction) -> None:
         if device.guest is not None:
             if not device.guest.report().errors:
                 device.guest.finish()
@@ -244,7 +244,7 @@ class EmulatedVmm:
                 raise QmpError(f"vfio {bdf}: {monitor.NO_MIGRATION}")
             guest, function = self._open(bdf)
             function.belongs_to(self._vm)
-            self._devices[identity] = _Device(identity, path, bdf, bus, guest, function, migration)
+            self._devices[identity] = _AttachedFunction(identity, path, bdf, bus, guest, function, migration)
         return {}
 
     def _free_port(self, bus: str) -> str:

@@ -17,7 +17,7 @@ import errno
 import os
 
 from nvmelm.emulator.device import dispatch
-from nvmelm.emulator.device.admin_commands import AdminQueue
+from nvmelm.emulator.device.admin_commands import ControllerAdminQueue
 from nvmelm.emulator.device.engine import CC_ENABLE
 from nvmelm.emulator.device.registers import Port
 from nvmelm.emulator.kernel.vfio import VfioFunction
@@ -68,7 +68,7 @@ class Bar:
         """Let an asynchronous event happen in the controller, with this DW0."""
         with self._function.port() as port:
             if port is not None:
-                AdminQueue(port, dispatch.execute).event(result)
+                ControllerAdminQueue(port, dispatch.execute).event(result)
 
     def _require_decode(self) -> None:
         if not self._function.command & MEMORY_DECODE:
@@ -123,7 +123,7 @@ class Bar:
         if qid:
             (port.ring_cq if completion else port.ring_sq)(qid, value)
             return
-        queue = AdminQueue(port, dispatch.execute)
+        queue = ControllerAdminQueue(port, dispatch.execute)
         (queue.ring_cq if completion else queue.ring_sq)(value)
 
 

@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterator
 
 from nvmelm.emulator.machine.machine import Machine
-from nvmelm.emulator.machine.nodes import Directory, Link, Node, constant
-from nvmelm.emulator.machine.state import Function, HostState
+from nvmelm.emulator.machine.nodes import Directory, Node, SymbolicLink, constant
+from nvmelm.emulator.machine.state import EmulatedFunction, HostState
 
 #: Where the kernel has devices that no hardware stands behind, below /sys.
 VIRTUAL = "devices/virtual"
 
 
-def attached(machine: Machine, function: Function) -> list[int]:
+def attached(machine: Machine, function: EmulatedFunction) -> list[int]:
     """Return the ids of the namespaces that are attached to the controller behind a function."""
     primary, controller = machine.primary_of(function), machine.controller_of(function)
     return sorted(int(nsid) for nsid, ids in primary["attached"].items() if controller["cntlid"] in ids)
@@ -29,31 +29,31 @@ def multipath(machine: Machine) -> bool:
     return machine.state["options"]["native_multipath"]
 
 
-def subsystem(machine: Machine, function: Function) -> int:
+def subsystem(machine: Machine, function: EmulatedFunction) -> int:
     """Return the number of a driven function's NVM subsystem: that of its first controller."""
     driven = machine.state["functions"].values()
     return min(other["nvme"] for other in driven if other["pf"] == function["pf"] and other["nvme"] >= 0)
 
 
-def disk_name(machine: Machine, function: Function, nsid: int) -> str:
+def disk_name(machine: Machine, function: EmulatedFunction, nsid: int) -> str:
     """Return the name of the disk that a namespace is."""
     number = subsystem(machine, function) if multipath(machine) else function["nvme"]
     return f"nvme{number}n{nsid}"
 
 
-def entry_name(machine: Machine, function: Function, nsid: int) -> str:
+def entry_name(machine: Machine, function: EmulatedFunction, nsid: int) -> str:
     """Return what a controller's own directory calls a namespace: the disk, or the path to it."""
     if not multipath(machine):
         return disk_name(machine, function, nsid)
     return f"nvme{subsystem(machine, function)}c{function['nvme']}n{nsid}"
 
 
-def names(machine: Machine, function: Function) -> list[str]:
+def names(machine: Machine, function: EmulatedFunction) -> list[str]:
     """Return the disks that a controller the kernel drives leads to."""
     return [disk_name(machine, function, nsid) for nsid in attached(machine, function)]
 
 
-def heads(machine: Machine) -> dict[str, Function]:
+def heads(machine: Machine) -> dict[str, EmulatedFunction]:
     """Return the disks that hang below their subsystem, each with one function that leads to it."""
     driven = [function for function in machine.state["functions"].values() if function["nvme"] >= 0]
     return (
@@ -85,7 +85,7 @@ def stands_on(machine: Machine, disk: str) -> dict[str, Node]:
 
 def _holders(state: HostState, device: str) -> Directory:
     holders = state["block_holders"].get(device, [])
-    return Directory(lambda: {name: Link(f"/{VIRTUAL}/block/{name}") for name in holders})
+    return Directory(lambda: {name: SymbolicLink(f"/{VIRTUAL}/block/{name}") for name in holders})
 
 
 def virtual(machine: Machine) -> dict[str, Node]:
@@ -102,7 +102,7 @@ def claimed(state: HostState, device: str) -> bool:
     return bool(family & (used | {name for name, holders in state["block_holders"].items() if holders}))
 
 
-def nodes(machine: Machine, function: Function) -> Iterator[str]:
+def nodes(machine: Machine, function: EmulatedFunction) -> Iterator[str]:
     """Yield the nodes below /dev of a controller's disks and their partitions."""
     for disk in names(machine, function):
         yield from (disk, f"ng{disk.removeprefix('nvme')}", *partitions(machine.state, disk))

@@ -15,7 +15,7 @@ import re
 from nvmelm.emulator.device.resets import reset_controller, reset_primary
 from nvmelm.emulator.machine import uevents
 from nvmelm.emulator.machine.machine import Machine
-from nvmelm.emulator.machine.state import Function, new_io
+from nvmelm.emulator.machine.state import EmulatedFunction, new_io
 
 NVME = "nvme"
 VFIO = "vfio-pci"
@@ -65,7 +65,7 @@ def _vfio_modules(machine: Machine) -> tuple[str, ...]:
     return ("vfio", "vfio_iommu_type1", "vfio_pci", "vfio_pci_core")
 
 
-def _matches(machine: Machine, function: Function, driver: str) -> bool:
+def _matches(machine: Machine, function: EmulatedFunction, driver: str) -> bool:
     if function["override"]:
         return function["override"] == driver
     if driver == NVME:
@@ -73,13 +73,13 @@ def _matches(machine: Machine, function: Function, driver: str) -> bool:
     return _identity(machine, function) in machine.state["new_ids"].get(driver, [])
 
 
-def _identity(machine: Machine, function: Function) -> str:
+def _identity(machine: Machine, function: EmulatedFunction) -> str:
     row = machine.generation(machine.primary_of(function))
     device = row.vf_device_id if function["index"] >= 0 else row.device_id
     return f"{row.vendor_id:04x} {device:04x}"
 
 
-def _may_probe(machine: Machine, function: Function) -> bool:
+def _may_probe(machine: Machine, function: EmulatedFunction) -> bool:
     """Return what pci_device_can_probe does: autoprobe off refuses VFs without a driver_override."""
     return function["index"] < 0 or machine.primary_of(function)["autoprobe"] or bool(function["override"])
 
@@ -91,7 +91,7 @@ def _lowest_free(taken: list[int], first: int) -> int:
     return number
 
 
-def _probe(machine: Machine, function: Function, driver: str) -> None:
+def _probe(machine: Machine, function: EmulatedFunction, driver: str) -> None:
     if driver == VFIO:
         if function["group"] < 0 and not machine.state["options"]["noiommu"]:
             raise refuse(errno.EINVAL)
@@ -114,7 +114,7 @@ def _probe(machine: Machine, function: Function, driver: str) -> None:
     uevents.bound(machine, function)
 
 
-def _probe_nvme(machine: Machine, function: Function) -> None:
+def _probe_nvme(machine: Machine, function: EmulatedFunction) -> None:
     """Let the kernel's nvme driver start the controller; an Offline one never becomes ready."""
     primary, controller = machine.primary_of(function), machine.controller_of(function)
     if primary["gone"] or not controller["online"]:
@@ -126,7 +126,7 @@ def _probe_nvme(machine: Machine, function: Function) -> None:
         io["sqs"][str(qid)] = {"prp1": 0, "size": 1023, "cqid": qid, "attributes": 1, "head": 0, "tail": 0}
 
 
-def attach(machine: Machine, function: Function) -> None:
+def attach(machine: Machine, function: EmulatedFunction) -> None:
     """Look for a driver as the kernel does for a new device; a failed probe is only logged."""
     if function["driver"] or not _may_probe(machine, function):
         return
@@ -166,7 +166,7 @@ def unbind(machine: Machine, driver: str, text: str) -> None:
     release(machine, function)
 
 
-def release(machine: Machine, function: Function) -> None:
+def release(machine: Machine, function: EmulatedFunction) -> None:
     """Take the driver away from a function."""
     primary = machine.primary_of(function)
     uevents.released(machine, function, function["driver"], function["nvme"], function["vfio"])
@@ -206,7 +206,7 @@ def remove_id(machine: Machine, driver: str, text: str) -> None:
     known.remove(identity)
 
 
-def set_override(function: Function, text: str) -> None:
+def set_override(function: EmulatedFunction, text: str) -> None:
     """Write to ``driver_override``; a newline clears it, the text is not validated."""
     if len(text) >= 4094:
         raise refuse(errno.EINVAL)

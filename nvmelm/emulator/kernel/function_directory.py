@@ -7,10 +7,10 @@ from functools import partial
 
 from nvmelm.emulator.device.resets import reset_primary
 from nvmelm.emulator.kernel import disks, drivers, functions
-from nvmelm.emulator.machine.generations import Generation, NamespaceRow
+from nvmelm.emulator.machine.generations import DeviceGeneration, NamespaceRow
 from nvmelm.emulator.machine.machine import Machine
-from nvmelm.emulator.machine.nodes import Attribute, Directory, Link, Node, constant
-from nvmelm.emulator.machine.state import Function, Primary
+from nvmelm.emulator.machine.nodes import Attribute, Directory, Node, SymbolicLink, constant
+from nvmelm.emulator.machine.state import EmulatedFunction, EmulatedPrimary
 
 _CLASS_NVME = "0x010802"
 _RESET_METHODS_PF = "flr bus"
@@ -24,7 +24,7 @@ _DRIVER_QUEUE_DEPTH = 1024  # io_queue_depth of the nvme module
 _DRIVER_CAP_KIB = 4096  # what the nvme driver of 6.1 allows, NVME_MAX_KB_SZ
 
 
-def function_directory(machine: Machine, function: Function) -> dict[str, Node]:
+def function_directory(machine: Machine, function: EmulatedFunction) -> dict[str, Node]:
     """Return the entries of ``devices/.../<BDF>``."""
     primary = machine.primary_of(function)
     row = machine.generation(primary)
@@ -35,16 +35,16 @@ def function_directory(machine: Machine, function: Function) -> dict[str, Node]:
     methods = _RESET_METHODS_VF if function["index"] >= 0 else _RESET_METHODS_PF
     entries["reset_method"] = Attribute(lambda: methods, lambda text: _write_reset_method(methods, text))
     if function["group"] >= 0:
-        entries["iommu_group"] = Link(f"../../../../kernel/iommu_groups/{function['group']}")
+        entries["iommu_group"] = SymbolicLink(f"../../../../kernel/iommu_groups/{function['group']}")
     if function["index"] >= 0:
-        entries["physfn"] = Link(f"../{function['pf']}")
+        entries["physfn"] = SymbolicLink(f"../{function['pf']}")
         entries["sriov_vf_msix_count"] = Attribute(None, _not_supported)
     else:
         entries |= _sriov(machine, function, primary, row)
     return entries
 
 
-def _identity(function: Function, row: Generation) -> dict[str, Node]:
+def _identity(function: EmulatedFunction, row: DeviceGeneration) -> dict[str, Node]:
     device = row.vf_device_id if function["index"] >= 0 else row.device_id
     vendor = row.vendor_id
     # A VF's own vendor and device registers read FFFFh; the kernel knows better (PCIe Base, SR-IOV).
@@ -65,11 +65,11 @@ def _identity(function: Function, row: Generation) -> dict[str, Node]:
         "numa_node": constant("-1"),
         "config": constant(config.decode("utf-8", "backslashreplace")),
         "uevent": constant("\n".join(uevent)),
-        "subsystem": Link("../../../../bus/pci"),
+        "subsystem": SymbolicLink("../../../../bus/pci"),
     }
 
 
-def _resource(function: Function, row: Generation) -> str:
+def _resource(function: EmulatedFunction, row: DeviceGeneration) -> str:
     """Return start, end and flags of each memory region; the VFs' BARs stand in their PF's lines too, all in one."""
     start = _FIRST_BAR + _BAR_BYTES * (function["index"] + 1)
     regions = {0: (start, _BAR_BYTES)}
@@ -83,26 +83,28 @@ def _resource(function: Function, row: Generation) -> str:
     return "\n".join(lines)
 
 
-def _driver_entries(machine: Machine, function: Function) -> dict[str, Node]:
+def _driver_entries(machine: Machine, function: EmulatedFunction) -> dict[str, Node]:
     entries: dict[str, Node] = {
         "driver_override": Attribute(
             lambda: function["override"] or "(null)", lambda text: drivers.set_override(function, text)
         )
     }
     if function["driver"]:
-        entries["driver"] = Link(f"../../../../bus/pci/drivers/{function['driver']}")
+        entries["driver"] = SymbolicLink(f"../../../../bus/pci/drivers/{function['driver']}")
     if function["nvme"] >= 0:
         name = f"nvme{function['nvme']}"
         entries["nvme"] = Directory(lambda: {name: Directory(lambda: _controller(machine, function))})
     if function["vfio"] >= 0 and machine.vfio_devices:
-        node: dict[str, Node] = {"device": Link(f"../../../{function['bdf']}")}
+        node: dict[str, Node] = {"device": SymbolicLink(f"../../../{function['bdf']}")}
         if machine.state["options"]["cdev"]:
             node["dev"] = constant(f"511:{function['vfio']}")
         entries["vfio-dev"] = Directory(lambda: {f"vfio{function['vfio']}": Directory(lambda: node)})
     return entries
 
 
-def _sriov(machine: Machine, function: Function, primary: Primary, row: Generation) -> dict[str, Node]:
+def _sriov(
+    machine: Machine, function: EmulatedFunction, primary: EmulatedPrimary, row: DeviceGeneration
+) -> dict[str, Node]:
     def write_autoprobe(text: str) -> None:
         primary["autoprobe"] = functions.parse_bool(text)
 
@@ -119,7 +121,7 @@ def _sriov(machine: Machine, function: Function, primary: Primary, row: Generati
         "sriov_drivers_autoprobe": Attribute(lambda: str(int(primary["autoprobe"])), write_autoprobe),
     }
     for index in range(primary["numvfs"]):
-        entries[f"virtfn{index}"] = Link(f"../{machine.vf_address(primary, index)}")
+        entries[f"virtfn{index}"] = SymbolicLink(f"../{machine.vf_address(primary, index)}")
     return entries
 
 
@@ -132,7 +134,7 @@ def _not_supported(_: str) -> None:
     raise drivers.refuse(errno.EOPNOTSUPP)
 
 
-def _controller(machine: Machine, function: Function) -> dict[str, Node]:
+def _controller(machine: Machine, function: EmulatedFunction) -> dict[str, Node]:
     primary, controller = machine.primary_of(function), machine.controller_of(function)
     row = machine.generation(primary)
 
@@ -145,7 +147,7 @@ def _controller(machine: Machine, function: Function) -> dict[str, Node]:
         "cntlid": constant(str(controller["cntlid"])),
         "cntrltype": constant("io"),
         "dev": constant(f"240:{function['nvme']}"),
-        "device": Link(f"../../../{function['bdf']}"),
+        "device": SymbolicLink(f"../../../{function['bdf']}"),
         "firmware_rev": constant(row.firmware),
         "model": constant(row.model),
         "numa_node": constant("-1"),
@@ -154,7 +156,7 @@ def _controller(machine: Machine, function: Function) -> dict[str, Node]:
         "sqsize": constant(str(min(row.queue_entries_max, _DRIVER_QUEUE_DEPTH) - 1)),
         "state": constant("live"),
         "subsysnqn": constant(row.subnqn.format(serial=primary["serial"])),
-        "subsystem": Link("../../../../../../class/nvme"),
+        "subsystem": SymbolicLink("../../../../../../class/nvme"),
         "transport": constant("pcie"),
     }
     for spec in row.namespaces:
@@ -164,12 +166,14 @@ def _controller(machine: Machine, function: Function) -> dict[str, Node]:
     return entries
 
 
-def block(machine: Machine, function: Function, row: Generation, name: str, spec: NamespaceRow) -> dict[str, Node]:
+def block(
+    machine: Machine, function: EmulatedFunction, row: DeviceGeneration, name: str, spec: NamespaceRow
+) -> dict[str, Node]:
     """Return the directory of a disk, or of the hidden path to one."""
     limits = transfer_limits(machine, row)
     return {
         "dev": constant(f"259:{32 * function['nvme'] + spec.nsid - 1}"),
-        "device": Link(f"../../nvme{function['nvme']}"),
+        "device": SymbolicLink(f"../../nvme{function['nvme']}"),
         **disks.stands_on(machine, name),
         "nsid": constant(str(spec.nsid)),
         "ro": constant("0"),
@@ -184,7 +188,7 @@ def block(machine: Machine, function: Function, row: Generation, name: str, spec
     }
 
 
-def transfer_limits(machine: Machine, row: Generation) -> tuple[int, int]:
+def transfer_limits(machine: Machine, row: DeviceGeneration) -> tuple[int, int]:
     """Return max_hw_sectors_kb and max_segments as the driver computes them from MDTS."""
     options = machine.state["options"]
     kib = options["max_hw_sectors_kb"] or min(row.mdts_bytes // 1024 or _DRIVER_CAP_KIB, _DRIVER_CAP_KIB)

@@ -15,7 +15,7 @@ from nvmelm.emulator.device.resets import offline, reset_function
 from nvmelm.emulator.kernel.drivers import NVME, VFIO, Blocks, attach, refuse, release
 from nvmelm.emulator.machine import uevents
 from nvmelm.emulator.machine.machine import Machine, alive, process_start
-from nvmelm.emulator.machine.state import Function, Holder, Primary
+from nvmelm.emulator.machine.state import EmulatedFunction, EmulatedPrimary, Holder
 
 _NUMBER = re.compile(r"\s*\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\n?")
 _BOOLEANS = {"1": True, "y": True, "on": True, "0": False, "n": False, "of": False}
@@ -43,7 +43,7 @@ def parse_bool(text: str) -> bool:
     return value
 
 
-def set_numvfs(machine: Machine, function: Function, text: str) -> None:
+def set_numvfs(machine: Machine, function: EmulatedFunction, text: str) -> None:
     """Write to ``sriov_numvfs``."""
     primary = machine.primary_of(function)
     wanted = parse_u16(text)
@@ -61,7 +61,7 @@ def set_numvfs(machine: Machine, function: Function, text: str) -> None:
     _enable_vfs(machine, primary, wanted)
 
 
-def _enable_vfs(machine: Machine, primary: Primary, count: int) -> None:
+def _enable_vfs(machine: Machine, primary: EmulatedPrimary, count: int) -> None:
     primary["numvfs"] = count
     added = [add_function(machine, machine.vf_address(primary, index), primary["bdf"], index) for index in range(count)]
     if machine.state["bus_autoprobe"]:
@@ -70,12 +70,12 @@ def _enable_vfs(machine: Machine, primary: Primary, count: int) -> None:
     uevents.changed(machine, machine.function(primary["bdf"]))
 
 
-def add_function(machine: Machine, bdf: str, pf: str, index: int) -> Function:
+def add_function(machine: Machine, bdf: str, pf: str, index: int) -> EmulatedFunction:
     """Make a PCI function appear; it gets an inode no function had before."""
     state = machine.state
     state["next_inode"] += 64  # room for the attributes below it
     group = _group(machine, pf, index) if state["options"]["iommu"] else -1
-    function = state["functions"][bdf] = Function(
+    function = state["functions"][bdf] = EmulatedFunction(
         bdf=bdf,
         pf=pf,
         index=index,
@@ -100,7 +100,7 @@ def _group(machine: Machine, pf: str, index: int) -> int:
     return machine.free_group()
 
 
-def disable_vfs(machine: Machine, primary: Primary, *, forced: bool = False) -> None:
+def disable_vfs(machine: Machine, primary: EmulatedPrimary, *, forced: bool = False) -> None:
     """Clear VF Enable: the functions go away, and what they were told with them; waits for a VM that holds one."""
     addresses = [machine.vf_address(primary, index) for index in range(primary["numvfs"])]
     held = [bdf for bdf in addresses if machine.holder(bdf)]
@@ -116,7 +116,7 @@ def disable_vfs(machine: Machine, primary: Primary, *, forced: bool = False) -> 
     primary["numvfs"] = 0
 
 
-def write_reset(machine: Machine, function: Function, text: str) -> None:
+def write_reset(machine: Machine, function: EmulatedFunction, text: str) -> None:
     """Write to ``reset``: only 1 is taken."""
     try:
         wanted = parse_u16(text)
@@ -147,7 +147,7 @@ def open_vfio(machine: Machine, bdf: str, *, pid: int, name: str, memory: str) -
     reset_function(machine, function)
 
 
-def _group_holders(machine: Machine, function: Function) -> Iterator[Holder]:
+def _group_holders(machine: Machine, function: EmulatedFunction) -> Iterator[Holder]:
     for member in machine.state["functions"].values():
         holder = machine.holder(member["bdf"]) if member["group"] == function["group"] else None
         if holder is not None:
@@ -176,7 +176,7 @@ def reap(machine: Machine) -> None:
         machine.remove_memory(holder["memory"])
 
 
-def vanish(machine: Machine, primary: Primary) -> None:
+def vanish(machine: Machine, primary: EmulatedPrimary) -> None:
     """Take a device off the bus, as a surprise removal does: everything about it goes at once."""
     primary["gone"] = True
     disable_vfs(machine, primary, forced=True)

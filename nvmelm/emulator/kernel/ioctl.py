@@ -8,14 +8,14 @@ import time
 from contextlib import AbstractContextManager
 
 from nvmelm.emulator.device import dispatch
-from nvmelm.emulator.device.request import Request
+from nvmelm.emulator.device.request import AdminRequest
 from nvmelm.emulator.device.resets import reset_primary
 from nvmelm.emulator.kernel import functions
 from nvmelm.emulator.kernel.function_directory import transfer_limits
 from nvmelm.emulator.machine import faults
 from nvmelm.emulator.machine.machine import Machine
 from nvmelm.emulator.machine.memory import PAGE
-from nvmelm.emulator.machine.state import Fault, Function, HostState
+from nvmelm.emulator.machine.state import EmulatedFunction, Fault, HostState
 from nvmelm.errors import DeviceGoneError, HostError, NvmelmError, PermissionDeniedError, TimedOutError, host_error
 from nvmelm.host import AdminCommand, Completion
 
@@ -64,7 +64,7 @@ class EmulatedQueue:
     def close(self) -> None:
         """Do nothing: the host keeps the state open."""
 
-    def _function(self) -> Function:
+    def _function(self) -> EmulatedFunction:
         function = self._machine.state["functions"].get(self._bdf)
         if function is None or function["inode"] != self._inode or function["nvme"] < 0:
             raise self._gone("the controller was not there", errno.ENODEV)
@@ -92,7 +92,7 @@ class EmulatedQueue:
         memory = machine.registered(command.data_out)
         try:
             row = machine.generation(primary)
-            return dispatch.execute(Request(machine, primary, row, controller, command, dispatch.execute, memory))
+            return dispatch.execute(AdminRequest(machine, primary, row, controller, command, dispatch.execute, memory))
         except OSError as error:  # the real disk below the emulated one, not the emulated kernel
             raise host_error("the emulated host cannot keep its state", str(machine.directory), error) from error
 

@@ -11,7 +11,7 @@ from nvmelm.emulator.kernel.drivers import Blocks, refuse
 from nvmelm.emulator.kernel.tree import inode, look
 from nvmelm.emulator.machine import faults
 from nvmelm.emulator.machine.machine import Machine
-from nvmelm.emulator.machine.nodes import Attribute, Directory, Link
+from nvmelm.emulator.machine.nodes import Attribute, Directory, SymbolicLink
 from nvmelm.errors import HostError, MalformedError
 from nvmelm.host.local.sysfs import open_refused, write_refused
 
@@ -91,7 +91,7 @@ class EmulatedSysfs:
     def readlink(self, path: str) -> str | None:
         with self._machine.view():
             entry = look(self._machine, _checked(path), follow=False)
-        if entry is None or not isinstance(entry.node, Link):
+        if entry is None or not isinstance(entry.node, SymbolicLink):
             return None
         target = entry.node.target  # the kernel's links are relative to where they lie
         return posixpath.relpath(target, "/" + "/".join(entry.path[:-1])) if target.startswith("/") else target

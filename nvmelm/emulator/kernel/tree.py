@@ -23,8 +23,8 @@ from zlib import crc32
 from nvmelm.emulator.kernel import disks, drivers, functions
 from nvmelm.emulator.kernel.function_directory import block, function_directory
 from nvmelm.emulator.machine.machine import Machine
-from nvmelm.emulator.machine.nodes import Attribute, Directory, Link, Node, constant, device_path, root_port
-from nvmelm.emulator.machine.state import Function
+from nvmelm.emulator.machine.nodes import Attribute, Directory, Node, SymbolicLink, constant, device_path, root_port
+from nvmelm.emulator.machine.state import EmulatedFunction
 
 _MAX_LINKS = 40  # as many as the kernel follows in one path
 
@@ -69,7 +69,7 @@ def look(machine: Machine, path: str, *, follow: bool = True) -> Found | None:
         entry = trail[-1].get(part)
         if entry is None:
             return None
-        if isinstance(entry, Link) and (pending or follow):
+        if isinstance(entry, SymbolicLink) and (pending or follow):
             links += 1
             if entry.target.startswith("/"):  # from the root of this tree
                 path_parts, trail = [], trail[:1]
@@ -117,7 +117,7 @@ def _subsystems(machine: Machine) -> dict[str, Node]:
     for bdf, function in machine.state["functions"].items():
         if function["nvme"] >= 0:
             entries = subsystems.setdefault(f"nvme-subsys{disks.subsystem(machine, function)}", {})
-            entries[f"nvme{function['nvme']}"] = Link(
+            entries[f"nvme{function['nvme']}"] = SymbolicLink(
                 f"/{device_path(bdf, function['pf'])}/nvme/nvme{function['nvme']}"
             )
     for name, function in disks.heads(machine).items():
@@ -151,11 +151,11 @@ def _bus_pci(machine: Machine) -> dict[str, Node]:
 
 def _all_devices(machine: Machine) -> dict[str, Node]:
     links: dict[str, Node] = {
-        bdf: Link(f"../../../{device_path(bdf, function['pf'])}")
+        bdf: SymbolicLink(f"../../../{device_path(bdf, function['pf'])}")
         for bdf, function in machine.state["functions"].items()
     }
     for pf in machine.state["primaries"]:
-        links[root_port(pf)] = Link(f"../../../devices/pci0000:00/{root_port(pf)}")
+        links[root_port(pf)] = SymbolicLink(f"../../../devices/pci0000:00/{root_port(pf)}")
     return links
 
 
@@ -170,10 +170,10 @@ def _driver(machine: Machine, name: str) -> dict[str, Node]:
         "remove_id": writes(drivers.remove_id),
     }
     if name != "pcieport":
-        entries["module"] = Link(f"../../../../module/{name.replace('-', '_')}")
+        entries["module"] = SymbolicLink(f"../../../../module/{name.replace('-', '_')}")
     for bdf, function in machine.state["functions"].items():
         if function["driver"] == name:
-            entries[bdf] = Link(f"../../../../{device_path(bdf, function['pf'])}")
+            entries[bdf] = SymbolicLink(f"../../../../{device_path(bdf, function['pf'])}")
     return entries
 
 
@@ -189,8 +189,8 @@ def _root_port(machine: Machine, pf: str) -> dict[str, Node]:
         "vendor": constant("0x1b36"),
         "device": constant("0x000c"),
         "class": constant("0x060400"),
-        "driver": Link("../../../bus/pci/drivers/pcieport"),
-        "subsystem": Link("../../../bus/pci"),
+        "driver": SymbolicLink("../../../bus/pci/drivers/pcieport"),
+        "subsystem": SymbolicLink("../../../bus/pci"),
     }
     for bdf, function in machine.state["functions"].items():
         if function["pf"] == pf:
@@ -203,7 +203,7 @@ def _class(machine: Machine) -> dict[str, Node]:
         name: Directory(partial(_links_of, machine, name)) for name in ("nvme", "block", "vfio", "vfio-dev")
     }
     entries["nvme-subsystem"] = Directory(
-        lambda: {name: Link(f"/{disks.VIRTUAL}/nvme-subsystem/{name}") for name in _subsystems(machine)}
+        lambda: {name: SymbolicLink(f"/{disks.VIRTUAL}/nvme-subsystem/{name}") for name in _subsystems(machine)}
     )
     entries["iommu"] = Directory(lambda: _iommu_units(machine))
     return entries
@@ -225,24 +225,24 @@ def _links_of(machine: Machine, kind: str, depth: int = 2) -> dict[str, Node]:
     for bdf, function in machine.state["functions"].items():
         base = f"{up}{device_path(bdf, function['pf'])}"
         if kind == "nvme" and function["nvme"] >= 0:
-            links[f"nvme{function['nvme']}"] = Link(f"{base}/nvme/nvme{function['nvme']}")
+            links[f"nvme{function['nvme']}"] = SymbolicLink(f"{base}/nvme/nvme{function['nvme']}")
         elif kind == "block" and function["nvme"] >= 0:
             for nsid in disks.attached(machine, function):
                 name = disks.entry_name(machine, function, nsid)
-                links[name] = Link(f"{base}/nvme/nvme{function['nvme']}/{name}")
+                links[name] = SymbolicLink(f"{base}/nvme/nvme{function['nvme']}/{name}")
         elif kind == "vfio-dev" and function["vfio"] >= 0 and machine.vfio_devices:
-            links[f"vfio{function['vfio']}"] = Link(f"{base}/vfio-dev/vfio{function['vfio']}")
+            links[f"vfio{function['vfio']}"] = SymbolicLink(f"{base}/vfio-dev/vfio{function['vfio']}")
         elif kind == "vfio" and function["vfio"] >= 0:
-            links[vfio_group(function)] = Link(f"{up}devices/virtual/vfio/{vfio_group(function)}")
+            links[vfio_group(function)] = SymbolicLink(f"{up}devices/virtual/vfio/{vfio_group(function)}")
     if kind == "block":
-        links |= {name: Link(f"/{disks.VIRTUAL}/block/{name}") for name in disks.virtual(machine)}
+        links |= {name: SymbolicLink(f"/{disks.VIRTUAL}/block/{name}") for name in disks.virtual(machine)}
         for name, function in disks.heads(machine).items():
             place = f"nvme-subsystem/nvme-subsys{disks.subsystem(machine, function)}"
-            links[name] = Link(f"/{disks.VIRTUAL}/{place}/{name}")
+            links[name] = SymbolicLink(f"/{disks.VIRTUAL}/{place}/{name}")
     return links
 
 
-def vfio_group(function: Function) -> str:
+def vfio_group(function: EmulatedFunction) -> str:
     """Return the name of a function's VFIO group below /dev/vfio (vfio_main.c, vfio_create_group)."""
     return f"{'noiommu-' if function.get('noiommu') else ''}{function['group']}"
 
@@ -257,7 +257,7 @@ def _iommu_groups(machine: Machine) -> dict[str, Node]:
 
 def _iommu_group(machine: Machine, group: int) -> dict[str, Node]:
     members: dict[str, Node] = {
-        bdf: Link(f"../../../../{device_path(bdf, function['pf'])}")
+        bdf: SymbolicLink(f"../../../../{device_path(bdf, function['pf'])}")
         for bdf, function in machine.state["functions"].items()
         if function["group"] == group
     }

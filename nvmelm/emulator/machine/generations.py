@@ -1,4 +1,4 @@
-"""The devices the emulator can be: one :class:`Generation` a row, each with the reason it exists.
+"""The devices the emulator can be: one :class:`DeviceGeneration` a row, each with the reason it exists.
 
 A generation is data. Everything the emulated controller answers or allows is read from its row, so a test that needs
 a device nobody has built derives one: ``NVME_2_1.with_(max_vfs=200, vq_flexible=400)``.
@@ -35,7 +35,7 @@ class NamespaceRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Generation:
+class DeviceGeneration:
     """What one kind of device is and does.
 
     Attributes:
@@ -218,7 +218,7 @@ _QEMU_IDENTIFY = (
     (2048, "c4090000100000000400"),
 )
 
-STOCK_QEMU_7_2 = Generation(
+STOCK_QEMU_7_2 = DeviceGeneration(
     name="stock-qemu-7.2",
     about="QEMU 7.2 as Debian ships it: SR-IOV and secondary controllers, no live migration, VMS bit clear",
     firmware="7.2.22",
@@ -269,7 +269,7 @@ TP4159 = STOCK_QEMU_7_2.with_(
     data_queue_limit_status=0x4002,
 )
 
-NVME_2_1 = Generation(
+NVME_2_1 = DeviceGeneration(
     name="nvme-2.1",
     about="a controller that follows the Base Specification 2.1 in every part nvmelm uses",
     vendor_id=0x1E4C,
@@ -338,7 +338,7 @@ NVME_2_1_UDMQ = NVME_2_1.with_(
 )
 
 #: Every generation by name, oldest first; the newest that needs nothing special is what a new host gets.
-GENERATIONS: dict[str, Generation] = {
+GENERATIONS: dict[str, DeviceGeneration] = {
     row.name: row for row in (STOCK_QEMU_7_2, TP4159, NVME_2_1, NVME_2_1_VENDOR, NVME_2_1_UDMQ)
 }
 DEFAULT = NVME_2_1

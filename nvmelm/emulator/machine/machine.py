@@ -21,9 +21,16 @@ from typing import Any
 from nvmelm.disk.store import write as write_file
 from nvmelm.emulator.machine import pipes
 from nvmelm.emulator.machine.files import StateFiles
-from nvmelm.emulator.machine.generations import Generation
+from nvmelm.emulator.machine.generations import DeviceGeneration
 from nvmelm.emulator.machine.memory import Memory
-from nvmelm.emulator.machine.state import Controller, Function, Holder, HostState, Primary, new_controller
+from nvmelm.emulator.machine.state import (
+    EmulatedController,
+    EmulatedFunction,
+    EmulatedPrimary,
+    Holder,
+    HostState,
+    new_controller,
+)
 from nvmelm.emulator.machine.store import Store
 from nvmelm.errors import NvmelmError
 
@@ -35,7 +42,7 @@ class Machine:
         self.store = store
         self.directory = store.directory
         self._state: HostState | None = None
-        self._generations: dict[str, Generation] = {}
+        self._generations: dict[str, DeviceGeneration] = {}
         self._memories: dict[str, Memory] = {}
         self._doomed: list[str] = []
         self.files = StateFiles(store.directory)
@@ -89,34 +96,34 @@ class Machine:
         """Return the directory of the pipes of those who listen to uevents."""
         return self.directory / "listeners"
 
-    def generation(self, primary: Primary) -> Generation:
+    def generation(self, primary: EmulatedPrimary) -> DeviceGeneration:
         """Return what kind of device a primary is."""
         name = primary["generation"]
         row = self._generations.get(name)
         if row is None:
-            row = Generation.from_json(json.loads((self.directory / name).read_bytes()))
+            row = DeviceGeneration.from_json(json.loads((self.directory / name).read_bytes()))
             self._generations[name] = row
         return row
 
-    def function(self, bdf: str) -> Function:
+    def function(self, bdf: str) -> EmulatedFunction:
         """Return a PCI function; ENODEV when there is none."""
         function = self.state["functions"].get(bdf)
         if function is None:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         return function
 
-    def primary_of(self, function: Function) -> Primary:
+    def primary_of(self, function: EmulatedFunction) -> EmulatedPrimary:
         """Return the primary that controls a function, which may be the function's own."""
         return self.state["primaries"][function["pf"]]
 
-    def controller_of(self, function: Function) -> Controller:
+    def controller_of(self, function: EmulatedFunction) -> EmulatedController:
         """Return the controller behind a function."""
         primary = self.primary_of(function)
         if function["index"] < 0:
             return primary["own"]
         return self.secondary(primary, primary["first_cntlid"] + 1 + function["index"], create=True)
 
-    def secondary(self, primary: Primary, cntlid: int, *, create: bool = False) -> Controller:
+    def secondary(self, primary: EmulatedPrimary, cntlid: int, *, create: bool = False) -> EmulatedController:
         """Return a secondary controller; one that nothing ever happened to is only remembered when ``create`` is set.
 
         Raises:
@@ -133,13 +140,13 @@ class Machine:
             primary["secondaries"][str(cntlid)] = fresh
         return fresh
 
-    def secondaries(self, primary: Primary) -> Iterator[Controller]:
+    def secondaries(self, primary: EmulatedPrimary) -> Iterator[EmulatedController]:
         """Yield every secondary of a primary in the order of controller ids."""
         first = primary["first_cntlid"] + 1
         for cntlid in range(first, first + self.generation(primary).max_vfs):
             yield self.secondary(primary, cntlid)
 
-    def function_of(self, primary: Primary, controller: Controller) -> Function | None:
+    def function_of(self, primary: EmulatedPrimary, controller: EmulatedController) -> EmulatedFunction | None:
         """Return the PCI function of a controller, or None when SR-IOV does not show it."""
         if controller["vfn"] == 0:
             return self.state["functions"].get(primary["bdf"])
@@ -147,11 +154,11 @@ class Machine:
             return None
         return self.state["functions"].get(self.vf_address(primary, controller["vfn"] - 1))
 
-    def vf_routing(self, primary: Primary) -> tuple[int, int]:
+    def vf_routing(self, primary: EmulatedPrimary) -> tuple[int, int]:
         """Return First VF Offset and VF Stride as they read with the number of VFs there is now."""
         return self.generation(primary).vf_routing(primary["numvfs"])
 
-    def vf_address(self, primary: Primary, index: int) -> str:
+    def vf_address(self, primary: EmulatedPrimary, index: int) -> str:
         """Return the address of a VF with the number of VFs there is now."""
         offset, stride = self.vf_routing(primary)
         return vf_address(primary["bdf"], index, offset, stride)
@@ -244,7 +251,7 @@ class Machine:
         self.store.close()
 
 
-def write_generation(directory: Path, row: Generation) -> str:
+def write_generation(directory: Path, row: DeviceGeneration) -> str:
     """Keep a generation's row beside the state and return its file name."""
     raw = json.dumps(row.to_json(), indent=1, sort_keys=True).encode()
     name = f"generation-{sha256(raw).hexdigest()[:16]}.json"

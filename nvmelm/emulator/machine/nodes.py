@@ -16,7 +16,7 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class SymbolicLink:
     """A link: its target as the kernel stores it, relative to where it lies; or from the root of this tree."""
 
     target: str
@@ -37,7 +37,7 @@ class Directory:
         return sorted(self._entries())
 
 
-Node = Union[Attribute, Link, Directory]  # noqa: UP007 - Directory names it before it is defined
+Node = Union[Attribute, SymbolicLink, Directory]  # noqa: UP007 - Directory names it before it is defined
 
 
 def constant(text: str) -> Attribute:

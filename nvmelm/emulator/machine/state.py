@@ -52,7 +52,7 @@ class Inflight(TypedDict):
     entry: str  # 64 bytes, hex
 
 
-class Tracking(TypedDict):
+class TrackedMemory(TypedDict):
     """Memory being tracked for a controller."""
 
     exponent: int
@@ -60,7 +60,7 @@ class Tracking(TypedDict):
     dirty: dict[str, int]  # unit numbers, once each
 
 
-class AdminRings(TypedDict):
+class KeptRings(TypedDict):
     """The controller's end of its admin queue pair."""
 
     sq_head: int
@@ -87,7 +87,7 @@ class Io(TypedDict):
     memory: str  # the file device DMA goes to, relative to the host's directory; empty: none is mapped
     completed: int  # commands completed since the last reset
     interrupts: int  # interrupts raised since the last reset
-    admin: NotRequired[AdminRings]  # there once CC.EN was set
+    admin: NotRequired[KeptRings]  # there once CC.EN was set
     ready_in: NotRequired[int]  # reads of CSTS until it says ready; negative: never
     raised: NotRequired[dict[str, int]]  # interrupts by vector, of a function whose vectors a VMM has set up
     dead: NotRequired[list[int]]  # vectors that never fire again
@@ -103,7 +103,7 @@ class Transfer(TypedDict):
     total: int  # bytes of the whole as its header says, -1: the header has not arrived
 
 
-class Controller(TypedDict):
+class EmulatedController(TypedDict):
     """A primary's own or a secondary controller."""
 
     cntlid: int
@@ -117,7 +117,7 @@ class Controller(TypedDict):
     transfer: Transfer | None
     vendor: str  # the file its vendor specific state lies in, empty: it was neither set nor read
     vendor_at: int  # and where it begins there
-    tracking: Tracking | None
+    tracking: TrackedMemory | None
     udmq: int  # the Controller Data Queue made for it, 0: none
 
 
@@ -137,7 +137,7 @@ class DataQueue(TypedDict):
     wild: int  # entries written to memory that no longer belongs to the queue
 
 
-class Primary(TypedDict):
+class EmulatedPrimary(TypedDict):
     """A physical function's controller and everything it manages."""
 
     bdf: str
@@ -152,15 +152,15 @@ class Primary(TypedDict):
     vi_primary: int
     vq_pending: int
     vi_pending: int
-    own: Controller
-    secondaries: dict[str, Controller]
+    own: EmulatedController
+    secondaries: dict[str, EmulatedController]
     attached: dict[str, list[int]]  # namespace -> controller ids
     queues: dict[str, DataQueue]
     next_queue: int
     resets: int
 
 
-class Function(TypedDict):
+class EmulatedFunction(TypedDict):
     """A PCI function as sysfs shows it."""
 
     bdf: str
@@ -202,7 +202,7 @@ class Fault(TypedDict):
     value: str
 
 
-class Options(TypedDict):
+class HostOptions(TypedDict):
     """What kind of host this is."""
 
     iommu: bool
@@ -243,9 +243,9 @@ class HostState(TypedDict):
     next_inode: int
     modules: list[str]
     new_ids: dict[str, list[str]]
-    options: Options
-    functions: dict[str, Function]
-    primaries: dict[str, Primary]
+    options: HostOptions
+    functions: dict[str, EmulatedFunction]
+    primaries: dict[str, EmulatedPrimary]
     holders: list[Holder]
     mounts: list[MountState]
     block_holders: dict[str, list[str]]  # device mapper and md devices on a disk, a partition, or each other
@@ -256,9 +256,9 @@ class HostState(TypedDict):
     seqnum: NotRequired[int]  # of the last uevent
 
 
-def new_controller(cntlid: int, vfn: int) -> Controller:
+def new_controller(cntlid: int, vfn: int) -> EmulatedController:
     """Return a controller as it is before anything happened to it."""
-    return Controller(
+    return EmulatedController(
         cntlid=cntlid,
         vfn=vfn,
         online=vfn == 0,
@@ -292,9 +292,9 @@ def new_io() -> Io:
     )
 
 
-def new_options() -> Options:
+def new_options() -> HostOptions:
     """Return the options of an ordinary host: a Debian 12 kernel with an IOMMU."""
-    return Options(
+    return HostOptions(
         iommu=True,
         groups="own",
         noiommu=False,

@@ -21,44 +21,44 @@ from __future__ import annotations
 
 from nvmelm.emulator.machine.machine import Machine
 from nvmelm.emulator.machine.nodes import device_path
-from nvmelm.emulator.machine.state import Function
+from nvmelm.emulator.machine.state import EmulatedFunction
 
 _FIRST_SEQNUM = 1000
 _CLASS_NVME = "10802"
 
 
-def appeared(machine: Machine, function: Function) -> None:
+def appeared(machine: Machine, function: EmulatedFunction) -> None:
     """Say that a PCI function is there."""
     _say(machine, function, "add")
     if function["index"] >= 0:
         _say(machine, function, "change")
 
 
-def changed(machine: Machine, function: Function) -> None:
+def changed(machine: Machine, function: EmulatedFunction) -> None:
     """Say that something about a PCI function is another."""
     _say(machine, function, "change")
 
 
-def vanished(machine: Machine, function: Function) -> None:
+def vanished(machine: Machine, function: EmulatedFunction) -> None:
     """Say that a PCI function went, its driver before it."""
     released(machine, function, function["driver"], function["nvme"], function["vfio"])
     _say(machine, function, "remove", DRIVER="")
 
 
-def nvme(machine: Machine, function: Function, action: str, number: int, **more: str) -> None:
+def nvme(machine: Machine, function: EmulatedFunction, action: str, number: int, **more: str) -> None:
     """Say something of the nvme controller on a function."""
     path = f"{_path(function)}/nvme/nvme{number}"
     _append(machine, action, "nvme", path, {"DEVNAME": f"nvme{number}", "NVME_TRTYPE": "pcie", **more})
 
 
-def bound(machine: Machine, function: Function) -> None:
+def bound(machine: Machine, function: EmulatedFunction) -> None:
     """Say that a driver took a function; of nvme it was said before that its controller is there."""
     if function["vfio"] >= 0:
         _vfio(machine, function, "add", function["vfio"])
     _say(machine, function, "bind")
 
 
-def released(machine: Machine, function: Function, driver: str, number: int, vfio: int) -> None:
+def released(machine: Machine, function: EmulatedFunction, driver: str, number: int, vfio: int) -> None:
     """Say that a driver let go of a function.
 
     Args:
@@ -74,7 +74,7 @@ def released(machine: Machine, function: Function, driver: str, number: int, vfi
     _say(machine, function, "unbind", DRIVER="")
 
 
-def _vfio(machine: Machine, function: Function, action: str, number: int) -> None:
+def _vfio(machine: Machine, function: EmulatedFunction, action: str, number: int) -> None:
     name = f"vfio/{'noiommu-' if function.get('noiommu') else ''}{function['group']}"
     pair = [
         ("vfio", f"devices/virtual/{name}", {"DEVNAME": name}),
@@ -84,7 +84,7 @@ def _vfio(machine: Machine, function: Function, action: str, number: int) -> Non
         _append(machine, action, subsystem, path, properties)
 
 
-def _say(machine: Machine, function: Function, action: str, **more: str) -> None:
+def _say(machine: Machine, function: EmulatedFunction, action: str, **more: str) -> None:
     row = machine.generation(machine.primary_of(function))
     device = row.vf_device_id if function["index"] >= 0 else row.device_id
     properties = {
@@ -98,7 +98,7 @@ def _say(machine: Machine, function: Function, action: str, **more: str) -> None
     _append(machine, action, "pci", _path(function), known)
 
 
-def _path(function: Function) -> str:
+def _path(function: EmulatedFunction) -> str:
     return device_path(function["bdf"], function["pf"])
 
 

@@ -23,7 +23,7 @@ from nvmelm.errors import HostError, MalformedError, host_error
 _READ_BYTES = 64 * 1024
 
 
-class Meaning(NamedTuple):
+class ErrnoMeaning(NamedTuple):
     """What one errno means when one attribute is written: a stable word for programs, why, and what to type next."""
 
     reason: str
@@ -32,47 +32,47 @@ class Meaning(NamedTuple):
 
 
 _NUMVFS = {
-    errno.ERANGE: Meaning(
+    errno.ERANGE: ErrnoMeaning(
         "too-many-vfs",
         "it is more than the device's sriov_totalvfs",
         "ask for at most that many; nvmelm show {device} prints it",
     ),
-    errno.ENOENT: Meaning(
+    errno.ENOENT: ErrnoMeaning(
         "no-sriov-driver",
         "no driver is bound to the device, or the bound driver cannot configure SR-IOV",
         "bind it to nvme: echo {device} > /sys/bus/pci/drivers/nvme/bind",
     ),
-    errno.EBUSY: Meaning(
+    errno.EBUSY: ErrnoMeaning(
         "vfs-enabled",
         "another number of VFs is enabled already, and the kernel only goes from or to 0",
         "nvmelm sriov disable {device}, then enable again",
     ),
-    errno.EINVAL: Meaning(
+    errno.EINVAL: ErrnoMeaning(
         "not-a-count",
         "the kernel takes a number from 0 to 65535 here, or the device's SR-IOV capability is inconsistent",
         "give a number of VFs; dmesg tells when the device is at fault",
     ),
-    errno.EPERM: Meaning(
+    errno.EPERM: ErrnoMeaning(
         "vfs-assigned",
         "a VF is flagged as assigned to a virtual machine",
         "stop that virtual machine, or detach the VF from it",
     ),
-    errno.EIO: Meaning(
+    errno.EIO: ErrnoMeaning(
         "capability-inconsistent",
         "the device's InitialVFs and TotalVFs disagree",
         "update the device's firmware; dmesg has the numbers",
     ),
-    errno.ENOMEM: Meaning(
+    errno.ENOMEM: ErrnoMeaning(
         "no-pci-resources",
         "the firmware left no room for the VFs' BARs, or their bus numbers lie beyond the bridge's range",
         "enable SR-IOV in the firmware setup, or boot with pci=realloc,assign-busses",
     ),
-    errno.ENOSYS: Meaning(
+    errno.ENOSYS: ErrnoMeaning(
         "dependent-function",
         "the function's SR-IOV depends on another function that cannot have it",
         "look at the dep_link of {device}",
     ),
-    errno.ENODEV: Meaning(
+    errno.ENODEV: ErrnoMeaning(
         "not-a-pf",
         "the device is not an SR-IOV physical function, or the function it depends on has no VFs enabled",
         "nvmelm show {device}",
@@ -80,71 +80,77 @@ _NUMVFS = {
 }
 
 _BIND = {
-    errno.ENODEV: Meaning(
+    errno.ENODEV: ErrnoMeaning(
         "no-match",
         "no such device, its driver_override names another driver, the driver does not know its id, or its PF's "
         "sriov_drivers_autoprobe is 0 and it has no driver_override",
         "nvmelm vfio bind {value}",
     ),
-    errno.EBUSY: Meaning(
+    errno.EBUSY: ErrnoMeaning(
         "already-bound",
         "the device has a driver already, or it is a PF whose VFs are enabled",
         "nvmelm vfio unbind {value}, or disable SR-IOV first",
     ),
-    errno.EINVAL: Meaning(
+    errno.EINVAL: ErrnoMeaning(
         "probe-refused",
         "the driver refused the device; vfio-pci does so when the device is in no IOMMU group",
         "nvmelm host check",
     ),
-    errno.EAGAIN: Meaning("probe-deferred", "the driver waits for another device", "try again when that one is there"),
+    errno.EAGAIN: ErrnoMeaning(
+        "probe-deferred", "the driver waits for another device", "try again when that one is there"
+    ),
 }
 
-_MEANINGS: dict[str, dict[int, Meaning]] = {
+_MEANINGS: dict[str, dict[int, ErrnoMeaning]] = {
     "sriov_numvfs": _NUMVFS,
     "bind": _BIND,
     "sriov_drivers_autoprobe": {
-        errno.EINVAL: Meaning("not-a-boolean", "the kernel takes 0 or 1 here", "write 0 or 1"),
+        errno.EINVAL: ErrnoMeaning("not-a-boolean", "the kernel takes 0 or 1 here", "write 0 or 1"),
     },
     "unbind": {
-        errno.ENODEV: Meaning("not-bound", "the device is not bound to this driver", "nvmelm secondary list"),
+        errno.ENODEV: ErrnoMeaning("not-bound", "the device is not bound to this driver", "nvmelm secondary list"),
     },
     "drivers_probe": {
-        errno.ENODEV: Meaning("no-such-device", "no PCI device has that address", "nvmelm secondary list"),
-        errno.EINVAL: Meaning("probe-refused", "the driver refused the device", "nvmelm host check"),
+        errno.ENODEV: ErrnoMeaning("no-such-device", "no PCI device has that address", "nvmelm secondary list"),
+        errno.EINVAL: ErrnoMeaning("probe-refused", "the driver refused the device", "nvmelm host check"),
     },
     "driver_override": {
-        errno.EINVAL: Meaning("too-long", "a driver's name is shorter than a page", "name a driver of this kernel"),
+        errno.EINVAL: ErrnoMeaning(
+            "too-long", "a driver's name is shorter than a page", "name a driver of this kernel"
+        ),
     },
     "reset": {
-        errno.EINVAL: Meaning("not-one", "the kernel takes only 1 here", "write 1"),
-        errno.ENOTTY: Meaning(
+        errno.EINVAL: ErrnoMeaning("not-one", "the kernel takes only 1 here", "write 1"),
+        errno.ENOTTY: ErrnoMeaning(
             "no-reset-method", "no reset method works for this function", "read reset_method of {device}"
         ),
-        errno.EAGAIN: Meaning("in-use", "another reset or driver holds the function", "try again"),
+        errno.EAGAIN: ErrnoMeaning("in-use", "another reset or driver holds the function", "try again"),
     },
     "reset_method": {
-        errno.EINVAL: Meaning(
+        errno.EINVAL: ErrnoMeaning(
             "no-such-method", "the function does not support that method, or it has no such name", "write default"
         ),
     },
     "new_id": {
-        errno.EEXIST: Meaning("known-id", "the driver knows this id already", "nothing to do"),
-        errno.EINVAL: Meaning("not-an-id", "the kernel takes two hexadecimal numbers here", "write VENDOR DEVICE"),
+        errno.EEXIST: ErrnoMeaning("known-id", "the driver knows this id already", "nothing to do"),
+        errno.EINVAL: ErrnoMeaning("not-an-id", "the kernel takes two hexadecimal numbers here", "write VENDOR DEVICE"),
     },
-    "remove_id": {errno.ENODEV: Meaning("unknown-id", "the driver was never given this id", "nothing to do")},
+    "remove_id": {errno.ENODEV: ErrnoMeaning("unknown-id", "the driver was never given this id", "nothing to do")},
 }
 
 _MISSING = {
-    "sriov_numvfs": Meaning(
+    "sriov_numvfs": ErrnoMeaning(
         "no-sriov",
         "the device has no SR-IOV capability, or the kernel was built without CONFIG_PCI_IOV",
         "nvmelm list shows the devices that have it",
     ),
-    "sriov_drivers_autoprobe": Meaning(
+    "sriov_drivers_autoprobe": ErrnoMeaning(
         "no-sriov", "the device has no SR-IOV capability", "nvmelm list shows the devices that have it"
     ),
-    "bind": Meaning("driver-not-loaded", "the driver is not loaded", "load it with modprobe"),
-    "reset": Meaning("no-reset-method", "no reset method works for this function", "read reset_method of {device}"),
+    "bind": ErrnoMeaning("driver-not-loaded", "the driver is not loaded", "load it with modprobe"),
+    "reset": ErrnoMeaning(
+        "no-reset-method", "no reset method works for this function", "read reset_method of {device}"
+    ),
 }
 
 

@@ -82,7 +82,7 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-class Fault(Model):
+class RecordedFault(Model):
     """An error the host raised instead of an answer; raised again, as the same type, by a replay."""
 
     kind: str
@@ -94,7 +94,7 @@ class Fault(Model):
     reason: str = ""
 
     @model_validator(mode="after")
-    def _known(self) -> Fault:
+    def _known(self) -> RecordedFault:
         if self.kind not in _ERROR_KINDS:
             raise ValueError(f"{self.kind!r} is no kind of error")
         self.number()
@@ -111,7 +111,7 @@ class Fault(Model):
         return number
 
     @classmethod
-    def of(cls, error: NvmelmError) -> Fault:
+    def of(cls, error: NvmelmError) -> RecordedFault:
         """Write an error down."""
         texts = {name: clean(getattr(error, name)) for name in ("message", "cause", "fix", "reason")}
         if isinstance(error, HostError):
@@ -128,7 +128,7 @@ class Fault(Model):
 
 
 class _Event(Model):
-    error: Fault | None = None
+    error: RecordedFault | None = None
 
     def request(self) -> dict[str, object]:
         """Return what was asked, field by field, in the order in which a replay compares it."""

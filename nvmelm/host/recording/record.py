@@ -40,10 +40,10 @@ from nvmelm.host.recording.events import (
     ClaimFact,
     Event,
     FactsFact,
-    Fault,
     HostEvent,
     MountFact,
     OpenerFact,
+    RecordedFault,
     SysfsEvent,
     clean,
     no_queue_memory,
@@ -51,7 +51,7 @@ from nvmelm.host.recording.events import (
 )
 from nvmelm.host.recording.redact import Redactor
 from nvmelm.host.recording.remembered import remembered
-from nvmelm.host.recording.transcript import MAX_EVENTS, MAX_FILE_BYTES, MiB, Source, Transcript
+from nvmelm.host.recording.transcript import MAX_EVENTS, MAX_FILE_BYTES, MiB, Transcript, TranscriptSource
 from nvmelm.wire.migration import ControllerStateHeader
 from nvmelm.wire.opcodes import MigrationSendSelect, Opcode
 
@@ -84,7 +84,7 @@ class Recorder:
         self._data_bytes = 0
         self._too_large = False
 
-    def call(self, ask: Callable[[], T], write_down: Callable[[T | None, Fault | None], Event]) -> T:
+    def call(self, ask: Callable[[], T], write_down: Callable[[T | None, RecordedFault | None], Event]) -> T:
         """Ask the real host, and write its answer or its error down; one thread at a time.
 
         Args:
@@ -94,7 +94,7 @@ class Recorder:
             try:
                 answer = ask()
             except NvmelmError as error:
-                fault = Fault.of(error)
+                fault = RecordedFault.of(error)
                 self._append(lambda: write_down(None, fault))
                 raise
             self._append(lambda: write_down(answer, None))
@@ -114,7 +114,7 @@ class Recorder:
         else:
             self._events.append(made)
 
-    def write(self, about: str, source: Source, before: dict[str, list[str]]) -> None:
+    def write(self, about: str, source: TranscriptSource, before: dict[str, list[str]]) -> None:
         """Write the file.
 
         Raises:
@@ -152,7 +152,7 @@ class RecordingSysfs:
         self._recorder = recorder
 
     def _call(self, what: Any, path: str, ask: Callable[[], T], value: Callable[[T], Any]) -> T:
-        def write_down(answer: T | None, fault: Fault | None) -> Event:
+        def write_down(answer: T | None, fault: RecordedFault | None) -> Event:
             written = value(answer) if fault is None or what == "write" else None  # type: ignore[arg-type]
             return SysfsEvent(sysfs=what, path=clean(path), value=written, error=fault)
 
@@ -208,7 +208,7 @@ class RecordingQueue:
     def submit(self, command: AdminCommand) -> Completion:
         keep = None if self._recorder.keep_state else state_bytes_kept(command)
 
-        def write_down(completion: Completion | None, fault: Fault | None) -> Event:
+        def write_down(completion: Completion | None, fault: RecordedFault | None) -> Event:
             values: dict[str, Any] = {"cdw10-15": command.words, "error": fault}
             if command.data_out:
                 values["data_out"] = Block.of(command.data_out, keep=keep)
@@ -233,7 +233,7 @@ class RecordingQueue:
 
     @property
     def max_transfer_bytes(self) -> int:
-        def write_down(limit: int | None, fault: Fault | None) -> Event:
+        def write_down(limit: int | None, fault: RecordedFault | None) -> Event:
             return HostEvent(host="max_transfer", subject=self._controller, value=limit, error=fault)
 
         return self._recorder.call(lambda: self._queue.max_transfer_bytes, write_down)
@@ -298,7 +298,7 @@ class RecordingHost:
         return self._host.state_dir
 
     def _call(self, what: Any, ask: Callable[[], T], value: Callable[[T], Any], **about: Any) -> T:
-        def write_down(answer: T | None, fault: Fault | None) -> Event:
+        def write_down(answer: T | None, fault: RecordedFault | None) -> Event:
             written = value(answer) if fault is None else None  # type: ignore[arg-type]
             return HostEvent(host=what, value=written, error=fault, **about)
 
@@ -371,7 +371,7 @@ class RecordingHost:
         try:
             if not self._kernel and self._host.kind != "replay":  # a replay was not asked when it was recorded either
                 self._kernel = clean(self._host.facts().kernel_release)
-            source = Source(recorded_on=self._host.kind, kernel=self._kernel, nvmelm=__version__)
+            source = TranscriptSource(recorded_on=self._host.kind, kernel=self._kernel, nvmelm=__version__)
             self._recorder.write(self._about, source, self._before)
         finally:
             self._host.close()

@@ -50,7 +50,7 @@ MAX_EVENTS = 1_000_000
 _COLUMNS = 118
 
 
-class Source(Model):
+class TranscriptSource(Model):
     """Where a transcript comes from.
 
     Attributes:
@@ -71,7 +71,7 @@ class Transcript(Model):
 
     format: Literal[1] = 1
     about: str
-    source: Source
+    source: TranscriptSource
     before: dict[Remembered, list[str]] = Field(default_factory=dict, max_length=MAX_REMEMBERED)
     events: list[Event] = Field(max_length=MAX_EVENTS)
 

@@ -13,7 +13,7 @@ from nvmelm.migrate.link import messages
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.messages import expect, greet, send
 from nvmelm.migrate.recovery.settle import as_sentence, require_no_contradiction, settle
-from nvmelm.ownership.record import Record, Side, State
+from nvmelm.ownership.record import SessionRecord, Side, State
 from nvmelm.ownership.sessions import Sessions
 
 
@@ -48,7 +48,7 @@ def answer_other_host(host: Host, link: Link, question: messages.Settle, points:
         link.receive(deadline_s=5.0)  # Bye
 
 
-def ask_other_host(link: Link, record: Record, name: str) -> messages.Settled:
+def ask_other_host(link: Link, record: SessionRecord, name: str) -> messages.Settled:
     """Ask the other host what it has written.
 
     Raises:

@@ -35,12 +35,12 @@ from nvmelm.migrate.recovery.settle import (
     take_back,
 )
 from nvmelm.ownership.decisions import GIVE_UP, TAKE
-from nvmelm.ownership.record import GIVEN_UP, Record, Side, State
+from nvmelm.ownership.record import GIVEN_UP, SessionRecord, Side, State
 from nvmelm.ownership.sessions import Sessions
 from nvmelm.prepare.apply import Confirm
 from nvmelm.prepare.recover import SessionView
 
-Connect = Callable[[Record], AbstractContextManager[Link]]
+Connect = Callable[[SessionRecord], AbstractContextManager[Link]]
 """Opens a link to the other host of a session."""
 
 #: Whoever changes a record meanwhile is told again; two hosts have no more to say to each other than this.
@@ -146,7 +146,11 @@ def give_up(host: Host, which: str, means: Means) -> SessionView:
 
 
 def view(
-    before: Record, after: Record, peer_state: State | None, note: str = "", error: NvmelmError | None = None
+    before: SessionRecord,
+    after: SessionRecord,
+    peer_state: State | None,
+    note: str = "",
+    error: NvmelmError | None = None,
 ) -> SessionView:
     """Return a session as the report shows it."""
     return SessionView(
@@ -166,7 +170,9 @@ def view(
     )
 
 
-def _recover_session(host: Host, sessions: Sessions, record: Record, means: Means, *, dry_run: bool) -> SessionView:
+def _recover_session(
+    host: Host, sessions: Sessions, record: SessionRecord, means: Means, *, dry_run: bool
+) -> SessionView:
     """Decide one session, and say what came of it; one that fails does not keep the others back."""
     if dry_run:
         return view(record, record, None)
@@ -201,7 +207,9 @@ class _Answer(NamedTuple):
     silent: NvmelmError | None = None
 
 
-def _together(host: Host, sessions: Sessions, record: Record, means: Means, points: Points) -> tuple[Record, _Answer]:
+def _together(
+    host: Host, sessions: Sessions, record: SessionRecord, means: Means, points: Points
+) -> tuple[SessionRecord, _Answer]:
     """Tell the other host what is written here and act on its answer, until neither has anything new to say."""
     answer = _Answer(None)
     for _ in range(_QUESTIONS):
@@ -222,7 +230,7 @@ def _together(host: Host, sessions: Sessions, record: Record, means: Means, poin
     return record, answer
 
 
-def _ask(record: Record, means: Means) -> _Answer:
+def _ask(record: SessionRecord, means: Means) -> _Answer:
     """Return what the other host has written.
 
     Raises:
@@ -255,8 +263,8 @@ def _ask(record: Record, means: Means) -> _Answer:
 
 
 def _answer_before_taking(
-    host: Host, sessions: Sessions, record: Record, means: Means, points: Points
-) -> tuple[Record, _Answer]:
+    host: Host, sessions: Sessions, record: SessionRecord, means: Means, points: Points
+) -> tuple[SessionRecord, _Answer]:
     """Let the two hosts decide if they can; without an answer, or where it decides nothing, the word does."""
     try:
         record, answer = _together(host, sessions, record, means, points)
@@ -274,7 +282,7 @@ def _answer_before_taking(
     return record, answer
 
 
-def _unchanged(sessions: Sessions, record: Record) -> Record:
+def _unchanged(sessions: Sessions, record: SessionRecord) -> SessionRecord:
     """Return the record if it still is what was decided upon."""
     now = sessions.get(record.id, record.side) or record
     if now.state is not record.state:
@@ -287,7 +295,7 @@ def _unchanged(sessions: Sessions, record: Record) -> Record:
     return now
 
 
-def _held_elsewhere(record: Record, answer: _Answer) -> UncertainError:
+def _held_elsewhere(record: SessionRecord, answer: _Answer) -> UncertainError:
     other = "destination" if record.side is Side.SOURCE else "source"
     fix = f"nvmelm recover --give-up {record.id[:8]} at the {other}, then nvmelm recover here"
     return UncertainError(
@@ -298,7 +306,7 @@ def _held_elsewhere(record: Record, answer: _Answer) -> UncertainError:
     )
 
 
-def _let_go(host: Host, sessions: Sessions, record: Record, points: Points) -> Record:
+def _let_go(host: Host, sessions: Sessions, record: SessionRecord, points: Points) -> SessionRecord:
     why = GIVEN_UP
     try:
         find_primary(host, record.primary)
@@ -316,11 +324,11 @@ def _let_go(host: Host, sessions: Sessions, record: Record, points: Points) -> R
         return put_back(pf, sessions, record, why, points)
 
 
-def _open(host: Host, record: Record) -> AbstractContextManager[OpenPrimary]:
+def _open(host: Host, record: SessionRecord) -> AbstractContextManager[OpenPrimary]:
     return open_primary(host, find_primary(host, record.primary), change=True)
 
 
-def _named(sessions: Sessions, which: str) -> Record:
+def _named(sessions: Sessions, which: str) -> SessionRecord:
     records = [record for record in sessions.all() if record.id.startswith(which.lower())] if len(which) >= 4 else []
     if len(records) == 1:
         return records[0]
@@ -333,7 +341,7 @@ def _named(sessions: Sessions, which: str) -> Record:
     )
 
 
-def _nothing_to_decide(record: Record) -> UsageError:
+def _nothing_to_decide(record: SessionRecord) -> UsageError:
     return UsageError(
         f"session {record.id} is {record.state} here: there is nothing to decide",
         fix="nvmelm recover does what is left" if not record.over else "",

@@ -14,7 +14,7 @@ from nvmelm.migrate import controllers
 from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.recovery.standing import DRIVEN, WHOLE, Standing, gone, look, lost, not_whole, unclear, whole
 from nvmelm.ownership.decisions import UNANSWERED, WITHOUT_ASKING, Act, decide, written
-from nvmelm.ownership.record import Record, Side, State
+from nvmelm.ownership.record import SessionRecord, Side, State
 from nvmelm.ownership.sessions import Sessions
 
 _LET_GO = "nvmelm recover --give-up SESSION here, then nvmelm recover at the other host, which may still hold them"
@@ -39,7 +39,9 @@ _WHY_ALONE = {
 }
 
 
-def settle(pf: OpenPrimary, sessions: Sessions, record: Record, theirs: State | None, points: Points) -> Record:
+def settle(
+    pf: OpenPrimary, sessions: Sessions, record: SessionRecord, theirs: State | None, points: Points
+) -> SessionRecord:
     """Bring this host's part of a session as far as the other host's state allows, and return its record then.
 
     Raises:
@@ -58,14 +60,14 @@ def settle(pf: OpenPrimary, sessions: Sessions, record: Record, theirs: State | 
     return _do(act, pf, sessions, record, _WHY_TOGETHER.get(act, _what_the_other_is(record, theirs)), points)
 
 
-def settle_without_asking(pf: OpenPrimary, sessions: Sessions, record: Record, points: Points) -> Record:
+def settle_without_asking(pf: OpenPrimary, sessions: Sessions, record: SessionRecord, points: Points) -> SessionRecord:
     """Do what is right whatever the other host has written: it never said loaded, or has abandoned them for good."""
     _require_same_device(pf, record)
     act = WITHOUT_ASKING.get(record.state, Act.NOTHING)
     return _do(act, pf, sessions, record, _WHY_ALONE.get(record.state, record.note), points)
 
 
-def settle_unanswered(pf: OpenPrimary, sessions: Sessions, record: Record, points: Points) -> Record:
+def settle_unanswered(pf: OpenPrimary, sessions: Sessions, record: SessionRecord, points: Points) -> SessionRecord:
     """Do what is right as long as no operator spoke at the other host, which does not answer."""
     _require_same_device(pf, record)
     act = UNANSWERED.get(record.state, Act.NOTHING)
@@ -74,7 +76,9 @@ def settle_unanswered(pf: OpenPrimary, sessions: Sessions, record: Record, point
     return _do(act, pf, sessions, record, _WHY_ALONE.get(record.state, record.note), points)
 
 
-def _do(act: Act, pf: OpenPrimary, sessions: Sessions, record: Record, why: str, points: Points) -> Record:
+def _do(
+    act: Act, pf: OpenPrimary, sessions: Sessions, record: SessionRecord, why: str, points: Points
+) -> SessionRecord:
     """Do what was decided upon; whoever decided has looked for the copy where the act says so."""
     match act:
         case Act.NOTHING | Act.CONTRADICT:
@@ -95,7 +99,7 @@ def _do(act: Act, pf: OpenPrimary, sessions: Sessions, record: Record, why: str,
             return run_here(pf, sessions, record, points, only_one=act is Act.RUN_ONLY_ONE)
 
 
-def _what_the_other_is(record: Record, theirs: State | None) -> str:
+def _what_the_other_is(record: SessionRecord, theirs: State | None) -> str:
     """Return the note of what was settled with a host that answered."""
     if record.state is State.ABANDONING:  # an operator's word, which is worth more
         return record.note
@@ -105,8 +109,8 @@ def _what_the_other_is(record: Record, theirs: State | None) -> str:
 
 
 def run_again(
-    pf: OpenPrimary, sessions: Sessions, record: Record, why: str, points: Points, *, held: bool = False
-) -> Record:
+    pf: OpenPrimary, sessions: Sessions, record: SessionRecord, why: str, points: Points, *, held: bool = False
+) -> SessionRecord:
     """Resume the source's controllers, and write that they run: a resume that fails, or is cut off, is done again.
 
     Args:
@@ -131,7 +135,9 @@ def run_again(
     return record
 
 
-def take_back(pf: OpenPrimary, sessions: Sessions, record: Record, to: State, why: str, points: Points) -> Record:
+def take_back(
+    pf: OpenPrimary, sessions: Sessions, record: SessionRecord, to: State, why: str, points: Points
+) -> SessionRecord:
     """Run given-away controllers at the source again: that they may is written before.
 
     Args:
@@ -144,7 +150,7 @@ def take_back(pf: OpenPrimary, sessions: Sessions, record: Record, to: State, wh
     return run_again(pf, sessions, sessions.move(record, to, why), why, points, held=to is State.TAKING)
 
 
-def _require_resumed(record: Record, stand: dict[int, Standing]) -> None:
+def _require_resumed(record: SessionRecord, stand: dict[int, Standing]) -> None:
     """Refuse to write that controllers run of which some were not suspended any more when they were resumed."""
     if record.state in _TAKES_BACK:
         if {Standing.GONE, Standing.OFFLINE} & {*stand.values()}:
@@ -153,7 +159,7 @@ def _require_resumed(record: Record, stand: dict[int, Standing]) -> None:
         raise not_whole(record, stand)
 
 
-def require_copy(pf: OpenPrimary, record: Record) -> dict[int, Standing]:
+def require_copy(pf: OpenPrimary, record: SessionRecord) -> dict[int, Standing]:
     """Return how the controllers stand; refuse to count on a copy that this host does not have any more.
 
     Raises:
@@ -171,7 +177,7 @@ def require_copy(pf: OpenPrimary, record: Record) -> dict[int, Standing]:
     return stand
 
 
-def put_back(pf: OpenPrimary, sessions: Sessions, record: Record, why: str, points: Points) -> Record:
+def put_back(pf: OpenPrimary, sessions: Sessions, record: SessionRecord, why: str, points: Points) -> SessionRecord:
     """Make fresh controllers of the destination's targets, and write that they hold nothing of the session."""
     present = controllers.still_there(pf, record.controllers, record.boot)
     controllers.discard(pf, present, touched=True)
@@ -180,7 +186,9 @@ def put_back(pf: OpenPrimary, sessions: Sessions, record: Record, why: str, poin
     return record
 
 
-def run_here(pf: OpenPrimary, sessions: Sessions, record: Record, points: Points, *, only_one: bool = False) -> Record:
+def run_here(
+    pf: OpenPrimary, sessions: Sessions, record: SessionRecord, points: Points, *, only_one: bool = False
+) -> SessionRecord:
     """Run the controllers at the destination: they are written as its own before.
 
     Args:
@@ -204,7 +212,7 @@ def run_here(pf: OpenPrimary, sessions: Sessions, record: Record, points: Points
     return record
 
 
-def finish_source(pf: OpenPrimary, sessions: Sessions, record: Record, why: str = "") -> Record:
+def finish_source(pf: OpenPrimary, sessions: Sessions, record: SessionRecord, why: str = "") -> SessionRecord:
     """Take the controllers down at the source: they run at the destination, or never will here."""
     if record.state in BEFORE:
         record = sessions.move(record, State.GIVEN_AWAY, why)
@@ -212,7 +220,7 @@ def finish_source(pf: OpenPrimary, sessions: Sessions, record: Record, why: str 
     return sessions.move(record, State.DONE, why)
 
 
-def require_no_contradiction(record: Record, theirs: State | None) -> None:
+def require_no_contradiction(record: SessionRecord, theirs: State | None) -> None:
     """Refuse what the two hosts cannot both have written without an operator's word.
 
     Raises:
@@ -223,7 +231,7 @@ def require_no_contradiction(record: Record, theirs: State | None) -> None:
         raise _contradiction(record, theirs, decision.why)
 
 
-def _contradiction(record: Record, theirs: State | None, why: str) -> UncertainError:
+def _contradiction(record: SessionRecord, theirs: State | None, why: str) -> UncertainError:
     other = "destination" if record.side is Side.SOURCE else "source"
     offline = ", ".join(
         f"nvmelm secondary offline {record.primary} {moving.cntlid:#06x}" for moving in record.controllers
@@ -239,7 +247,7 @@ def _contradiction(record: Record, theirs: State | None, why: str) -> UncertainE
     )
 
 
-def _require_same_device(pf: OpenPrimary, record: Record) -> None:
+def _require_same_device(pf: OpenPrimary, record: SessionRecord) -> None:
     if record.serial != pf.ref.serial:
         raise UncertainError(
             f"{record.primary} is another device than session {record.id} began with",

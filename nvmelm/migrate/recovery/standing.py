@@ -19,7 +19,7 @@ from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.state_reader import StateReader
 from nvmelm.migrate import controllers
 from nvmelm.migrate.queues import has_any
-from nvmelm.ownership.sessions import Moving, Record
+from nvmelm.ownership.sessions import Moving, SessionRecord
 
 
 class Standing(StrEnum):
@@ -41,7 +41,7 @@ DRIVEN = WHOLE - {Standing.UNTOLD}
 _LOST = frozenset({Standing.GONE, Standing.OFFLINE})
 
 
-def look(pf: OpenPrimary, record: Record) -> dict[int, Standing]:
+def look(pf: OpenPrimary, record: SessionRecord) -> dict[int, Standing]:
     """Return how each controller of a session stands, by its identifier; nothing is changed.
 
     Raises:
@@ -86,7 +86,7 @@ def described(stand: Mapping[int, Standing]) -> str:
     return "; ".join(f"{cntlid:#06x} is {standing}" for cntlid, standing in stand.items())
 
 
-def not_whole(record: Record, stand: Mapping[int, Standing]) -> UncertainError:
+def not_whole(record: SessionRecord, stand: Mapping[int, Standing]) -> UncertainError:
     """Return the error of a source whose copy is not what it was, while the destination holds one.
 
     Only of a copy that is lost for certain it says how to do without; else that word could end the one that runs.
@@ -101,7 +101,7 @@ def not_whole(record: Record, stand: Mapping[int, Standing]) -> UncertainError:
     )
 
 
-def unclear(record: Record, stand: Mapping[int, Standing]) -> UncertainError:
+def unclear(record: SessionRecord, stand: Mapping[int, Standing]) -> UncertainError:
     """Return the error of a copy of which nobody can say from outside whether a guest goes on with it."""
     return UncertainError(
         f"session {record.id}: whether {record.names} run at the {record.side} is not known",
@@ -112,7 +112,7 @@ def unclear(record: Record, stand: Mapping[int, Standing]) -> UncertainError:
     )
 
 
-def gone(record: Record, stand: Mapping[int, Standing], what: str, fix: str) -> CopyLostError:
+def gone(record: SessionRecord, stand: Mapping[int, Standing], what: str, fix: str) -> CopyLostError:
     """Return the error for a copy that is not there any more."""
     return CopyLostError(
         f"session {record.id}: {record.names} {what}",

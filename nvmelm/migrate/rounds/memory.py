@@ -42,7 +42,7 @@ _ADDRESSES = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class MemoryRound:
     """What one round found.
 
     Attributes:
@@ -63,7 +63,7 @@ class Round:
         return total(self.extents)
 
 
-OnDirty = Callable[[Round], None]
+OnDirty = Callable[[MemoryRound], None]
 """Told of each round, before the next; it copies what was written, or has it copied."""
 
 
@@ -166,7 +166,7 @@ class Tracker:
         on_dirty: OnDirty,
         limits: Limits | None = None,
     ) -> None:
-        self.rounds: list[Round] = []
+        self.rounds: list[MemoryRound] = []
         self.notes: list[str] = []
         self._queue = queue
         self._controllers = list(controllers)
@@ -210,7 +210,7 @@ class Tracker:
         dirty = 0
         for cntlid in self._controllers:
             extents = self._read(cntlid, after_suspend=after_suspend)
-            tracked = Round(cntlid, number, seconds, extents, after_suspend)
+            tracked = MemoryRound(cntlid, number, seconds, extents, after_suspend)
             self.rounds.append(tracked)
             self._on_dirty(tracked)
             dirty += tracked.bytes

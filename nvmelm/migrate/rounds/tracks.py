@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from nvmelm.inventory.opened import OpenPrimary
-from nvmelm.migrate.rounds.memory import Round, Tracker
+from nvmelm.migrate.rounds.memory import MemoryRound, Tracker
 from nvmelm.migrate.rounds.user_data import UserDataLog, Written
 from nvmelm.ownership.sessions import Moving
 
@@ -30,9 +30,9 @@ class Tracks:
             raise
 
     @property
-    def rounds(self) -> list[Round]:
+    def rounds(self) -> list[MemoryRound]:
         """Return the rounds of tracked memory."""
-        return [tracked for tracker in self._begun for tracked in tracker.rounds if isinstance(tracked, Round)]
+        return [tracked for tracker in self._begun for tracked in tracker.rounds if isinstance(tracked, MemoryRound)]
 
     @property
     def written(self) -> list[Written]:

@@ -72,7 +72,7 @@ def test_a_large_answer_is_cut_evenly_and_says_so(tmp_path: Path, monkeypatch: p
     changes: list[dict[str, Any]] = [{"resources.vq": number} for number in range(count)]
     changes[0] = {"identity.firmware": "9", "identity.model": "x", "resources.vi": 99}
     here, there = (fleet.load(write(tmp_path / name, *changes[at:])) for name, at in (("s", 0), ("d", 1)))
-    found = assignment.match(here, there, fleet.Index(there.profiles), assignment.Wishes())
+    found = assignment.match(here, there, fleet.Index(there.profiles), assignment.Placement())
     whole = report.document(here, there, found, None).to_json()
     assert set(whole["left_out"].values()) == {0}
     assert [len(group["destinations"]) for group in whole["groups"]] == [0, *range(count - 1, 0, -1)]

@@ -11,7 +11,7 @@ from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.policy import Policy
 from nvmelm.compat.verdict import Verdict, judge
 from nvmelm.emulator.host import create
-from nvmelm.emulator.machine.generations import NVME_2_1, Generation, NamespaceRow
+from nvmelm.emulator.machine.generations import NVME_2_1, DeviceGeneration, NamespaceRow
 from nvmelm.errors import MalformedError
 from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Role
@@ -26,7 +26,7 @@ def agree(_question: str) -> None:
     """Say yes to everything."""
 
 
-def manifest(directory: Path, row: Generation, media: Path | None = None, fault: str = "") -> Manifest:
+def manifest(directory: Path, row: DeviceGeneration, media: Path | None = None, fault: str = "") -> Manifest:
     """Return the manifest of the first controlled function of a new host."""
     host = create(directory, (row,), storage=media)
     with host, open_primary(host, PF, change=True) as pf:
@@ -37,7 +37,7 @@ def manifest(directory: Path, row: Generation, media: Path | None = None, fault:
         return of_function(host, pf.queue, picture, picture.secondaries[0])
 
 
-def verdict(tmp_path: Path, row: Generation, *, shared: bool) -> Verdict:
+def verdict(tmp_path: Path, row: DeviceGeneration, *, shared: bool) -> Verdict:
     media = [tmp_path / "media"] * 2 if shared else [tmp_path / "mine", tmp_path / "yours"]
     source, destination = (manifest(tmp_path / name, row, place) for name, place in zip("ab", media, strict=True))
     return judge(source, destination)

@@ -15,7 +15,7 @@ import pytest
 from nvmelm.emulator.machine import faults
 from nvmelm.emulator.machine.faults import CRASH_STATUS, EmulatedCrash
 from nvmelm.errors import DeviceGoneError, HostError, MalformedError, TimedOutError, UsageError
-from nvmelm.wire.formats import StateFormats
+from nvmelm.wire.formats import SupportedStateFormats
 from nvmelm.wire.identify import parse_controller_list, parse_secondary_list
 from nvmelm.wire.migration import ControllerStateHeader
 from tests.emulated.emulator_bench import FIRST, PF_DIR, RECEIVE, SEND, Bench, bench
@@ -106,7 +106,7 @@ def test_nonsense_is_of_the_kind_that_was_asked_for(one: Bench) -> None:
         parse_controller_list(one.identify(0x13))
     one.host.arm("admin/0x06/0x20=nonsense:counts")
     with pytest.raises(MalformedError):
-        StateFormats.parse(one.identify(0x20)[:4000])
+        SupportedStateFormats.parse(one.identify(0x20)[:4000])
     one.host.arm(f"admin/{RECEIVE:#x}=nonsense:huge")
     assert ControllerStateHeader(one.receive().data).total_bytes == 48 + 8 * ((1 << 128) - 1)
     one.host.arm(f"admin/{RECEIVE:#x}=nonsense:zeros", f"admin/{RECEIVE:#x}#2=nonsense:ones")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nvmelm.emulator.guest.guest import Guest
-from nvmelm.emulator.machine.generations import NVME_2_1, NVME_2_1_VENDOR, TP4159, Generation
+from nvmelm.emulator.machine.generations import NVME_2_1, NVME_2_1_VENDOR, TP4159, DeviceGeneration
 from tests.emulated.emulator_bench import FIRST, SEND, VF1, Bench, bench, move
 
 SLOW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -22,7 +22,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[Bench, Bench]]:
     yield from _pair(tmp_path, NVME_2_1)
 
 
-def _pair(place: Path, generation: Generation) -> Iterator[tuple[Bench, Bench]]:
+def _pair(place: Path, generation: DeviceGeneration) -> Iterator[tuple[Bench, Bench]]:
     source = bench(place / "source", generation, storage=place / "medium")
     destination = bench(place / "destination", generation, storage=place / "medium", serials=["OTHER"])
     for each in (source, destination):

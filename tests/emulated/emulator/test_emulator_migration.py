@@ -11,7 +11,7 @@ import pytest
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.machine.generations import NVME_2_1, NVME_2_1_UDMQ, NVME_2_1_VENDOR, STOCK_QEMU_7_2, TP4159
-from nvmelm.wire.formats import EffectsLog, StateFormats
+from nvmelm.wire.formats import EffectsLog, SupportedStateFormats
 from nvmelm.wire.identify import IdentifyController, parse_controller_list, parse_namespace_list
 from tests.emulated.emulator_bench import (
     FIRST,
@@ -255,7 +255,7 @@ def test_migratable_controllers_know_none_of_the_managers_commands(one: Bench) -
 def test_generations_announce_what_they_can(tmp_path: Path, generation: object, trattr: int, uuids: int) -> None:
     one = bench(tmp_path / "host", generation)  # type: ignore[arg-type]
     identity = IdentifyController(one.identify(0x01))
-    formats = StateFormats.parse(one.identify(0x20))
+    formats = SupportedStateFormats.parse(one.identify(0x20))
     assert identity.host_managed_live_migration
     assert identity.trattr == trattr
     assert formats.versions == (0,)

@@ -16,7 +16,7 @@ import pytest
 
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.emulator.machine.generations import GENERATIONS, NVME_2_1, Generation, NamespaceRow
+from nvmelm.emulator.machine.generations import GENERATIONS, NVME_2_1, DeviceGeneration, NamespaceRow
 from nvmelm.emulator.machine.store import Store
 from nvmelm.errors import BusyError, HostError, MalformedError, UsageError
 from nvmelm.host import AdminCommand
@@ -288,8 +288,8 @@ def test_locks_are_held_against_other_processes_and_named(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("row", GENERATIONS.values(), ids=GENERATIONS)
-def test_a_generation_survives_being_written_down(row: Generation) -> None:
-    assert Generation.from_json(json.loads(json.dumps(row.to_json()))) == row
+def test_a_generation_survives_being_written_down(row: DeviceGeneration) -> None:
+    assert DeviceGeneration.from_json(json.loads(json.dumps(row.to_json()))) == row
 
 
 def test_hosts_with_one_storage_directory_share_a_medium(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from nvmelm.inventory.picture import Role
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.destination import serve
 from nvmelm.migrate.source import Source
-from nvmelm.ownership.sessions import Record, Sessions, State
+from nvmelm.ownership.sessions import SessionRecord, Sessions, State
 from nvmelm.prepare import sequence
 from nvmelm.process.interrupts import interruptible, let_go
 from tests.emulated.answers import agree
@@ -62,7 +62,7 @@ def take(world: World, during: Interrupting) -> None:
                 pf,
                 sessions,
                 link,
-                world.wishes(),
+                world.request(),
                 Points(None, "source"),
                 name="source",
                 reconnect=lambda: world.link("source"),
@@ -101,7 +101,7 @@ def _recorded(two_hosts: Path, place: Path, side: str, leaving: bool) -> list[in
     world, during = copy(two_hosts, place / "world"), Interrupting(leaving=leaving)
     write, at = Sessions.move, [0]
 
-    def written(sessions: Sessions, record: Record, to: State, note: str = "") -> Record:
+    def written(sessions: Sessions, record: SessionRecord, to: State, note: str = "") -> SessionRecord:
         if record.side == side:
             at.append(during.passed)
         return write(sessions, record, to, note)

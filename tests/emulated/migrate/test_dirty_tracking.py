@@ -19,7 +19,7 @@ from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.rounds import memory
-from nvmelm.migrate.rounds.memory import Limits, Round, parse_range
+from nvmelm.migrate.rounds.memory import Limits, MemoryRound, parse_range
 from nvmelm.wire.extents import Extent, merge
 from tests.emulated.two_hosts import FIRST, PF, VF, World
 
@@ -49,10 +49,10 @@ def test_every_byte_the_controller_wrote_is_in_a_round(world: World, monkeypatch
         writes.append(Extent(address, address + length))
         noted(controller, address, length)
 
-    rounds: list[Round] = []
+    rounds: list[MemoryRound] = []
     started: list[int] = []
 
-    def on_dirty(found: Round) -> None:
+    def on_dirty(found: MemoryRound) -> None:
         if not rounds:
             started.append(len(writes))
         rounds.append(found)
@@ -80,7 +80,7 @@ def test_the_guest_is_stopped_after_the_rounds_and_before_the_suspend(world: Wor
         if point in ("before-suspend", "source-suspended"):
             order.append(point)
 
-    def on_dirty(found: Round) -> None:
+    def on_dirty(found: MemoryRound) -> None:
         order.append("last round" if found.after_suspend else "round")
 
     world.migrate(
@@ -91,13 +91,13 @@ def test_the_guest_is_stopped_after_the_rounds_and_before_the_suspend(world: Wor
 
 
 def test_rounds_end_when_little_is_written(world: World) -> None:
-    rounds: list[Round] = []
+    rounds: list[MemoryRound] = []
     world.migrate(tracks=[memory.starter(primary(world), [MEMORY], rounds.append)])
     assert len(rounds) == 2  # nothing was written in the first, and the last is after the suspend
 
 
 def test_a_caller_that_cannot_copy_stops_the_move_and_the_source_runs_on(world: World) -> None:
-    def on_dirty(found: Round) -> None:
+    def on_dirty(found: MemoryRound) -> None:
         raise NvmelmError("no room for the copy")
 
     with pytest.raises(NvmelmError, match="no room"):

@@ -17,7 +17,7 @@ from nvmelm.migrate import rollback
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.link import messages
 from nvmelm.migrate.link.frames import Link
-from nvmelm.ownership.sessions import Record, Sessions, State
+from nvmelm.ownership.sessions import SessionRecord, Sessions, State
 from nvmelm.state import verbs
 from tests.emulated.answers import agree
 from tests.emulated.two_hosts import FIRST, PF, Cut, Killed, World
@@ -33,7 +33,7 @@ def unwritten(patch: pytest.MonkeyPatch, *states: State, with_: BaseException | 
     written = Sessions.move
     error = with_ or HostError("cannot keep the session: no room", path="x", reason="sessions-unwritable")
 
-    def moved(sessions: Sessions, record: Record, to: State, note: str = "") -> Record:
+    def moved(sessions: Sessions, record: SessionRecord, to: State, note: str = "") -> SessionRecord:
         if to in states:
             raise error
         return written(sessions, record, to, note)

@@ -19,7 +19,7 @@ from nvmelm.emulator.guest.guest import Guest
 from nvmelm.errors import ExitCode, HostError, NvmelmError, RolledBackError, UncertainError
 from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
-from nvmelm.ownership.sessions import Record, Sessions, State
+from nvmelm.ownership.sessions import SessionRecord, Sessions, State
 from nvmelm.process.interrupts import interruptible
 from nvmelm.state import running
 from nvmelm.state.verbs import suspend
@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_when_the_guest_runs_keeps_nobody_from_hearing_that_
     move = Sessions.move
     heard: list[str] = []
 
-    def full(self: Sessions, record: Record, to: State, note: str = "") -> Record:
+    def full(self: Sessions, record: SessionRecord, to: State, note: str = "") -> SessionRecord:
         if to is State.RUNNING:
             raise HostError("cannot keep the session: no room", path="x", reason="sessions-unwritable")
         return move(self, record, to, note)

@@ -17,7 +17,7 @@ from nvmelm.ownership.sessions import (
     FIRST,
     NEXT,
     Moving,
-    Record,
+    SessionRecord,
     Sessions,
     Side,
     State,
@@ -31,7 +31,9 @@ PF = "0000:01:00.0"
 SOURCE = (State.OPEN, State.SUSPENDING, State.GIVEN_AWAY)
 
 
-def record(host: EmulatedHost, side: Side = Side.SOURCE, *, session: str = "a" * 32, cntlid: int = 0x42) -> Record:
+def record(
+    host: EmulatedHost, side: Side = Side.SOURCE, *, session: str = "a" * 32, cntlid: int = 0x42
+) -> SessionRecord:
     moving = Moving(cntlid=cntlid, peer_cntlid=0x43, incarnation=7, vq=2, vi=1)
     return new_record(host, session, side, peer="ssh://b", primary=PF, serial="SN", controllers=(moving,))
 
@@ -232,7 +234,7 @@ def test_nothing_is_over_before_the_controllers_run() -> None:
     assert not NEXT[State.GIVEN_AWAY] & set(before.values())
 
 
-def ended(host: EmulatedHost, sessions: Sessions, number: int, **values: object) -> Record:
+def ended(host: EmulatedHost, sessions: Sessions, number: int, **values: object) -> SessionRecord:
     """Write a session that is over."""
     return sessions.open(
         replace(record(host, session=f"{number:032x}", cntlid=0x40 + number), state=State.ROLLED_BACK, **values)

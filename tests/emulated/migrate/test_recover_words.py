@@ -17,7 +17,7 @@ from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.recovery.asking import ask_other_host
 from nvmelm.migrate.recovery.sessions import view
-from nvmelm.ownership.sessions import Record, Sessions, State, require_ours
+from nvmelm.ownership.sessions import SessionRecord, Sessions, State, require_ours
 from nvmelm.prepare.recover import RecoverReport, SessionView
 from tests.emulated.two_hosts import FIRST, PF, Cut, Killed, World
 
@@ -41,7 +41,7 @@ def given_away(world: World) -> None:
 def killed_before_the_give_away(world: World, patch: pytest.MonkeyPatch) -> None:
     move = Sessions.move
 
-    def moved(sessions: Sessions, record: Record, to: State, note: str = "") -> Record:
+    def moved(sessions: Sessions, record: SessionRecord, to: State, note: str = "") -> SessionRecord:
         if to is State.GIVEN_AWAY:
             raise Killed
         return move(sessions, record, to, note)
@@ -320,7 +320,7 @@ def test_a_resume_that_was_cut_off_is_done_again(word: str, fault: str, world: W
 def test_a_roll_back_in_doubt_is_not_over_before_the_guest_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     move = Sessions.move
 
-    def moved(sessions: Sessions, record: Record, to: State, note: str = "") -> Record:
+    def moved(sessions: Sessions, record: SessionRecord, to: State, note: str = "") -> SessionRecord:
         if to is State.GIVEN_AWAY:
             raise RecordInDoubtError("disk I/O error", path="sessions.db", cause="", fix="")
         done = move(sessions, record, to, note)

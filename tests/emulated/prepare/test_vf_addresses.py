@@ -9,7 +9,7 @@ import pytest
 
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel.sysfs import EmulatedSysfs
-from nvmelm.emulator.machine.generations import NVME_2_1, Generation
+from nvmelm.emulator.machine.generations import NVME_2_1, DeviceGeneration
 from nvmelm.errors import NvmelmError
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.pci import Bdf
@@ -33,7 +33,7 @@ ROUTES = {
 }
 
 
-def device(route: str) -> Generation:
+def device(route: str) -> DeviceGeneration:
     return NVME_2_1.with_(vf_routes=ROUTES[route])
 
 

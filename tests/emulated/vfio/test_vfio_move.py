@@ -14,7 +14,7 @@ import pytest
 from nvmelm import cli
 from nvmelm.compat.policy import Policy
 from nvmelm.emulator.guest.guest import Guest
-from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationFailedError, State, migrate
+from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationFailedError, MigrationState, migrate
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel.bar import BUS_MASTER, MEMORY_DECODE
 from nvmelm.emulator.machine.faults import EmulatedCrash
@@ -159,8 +159,8 @@ def test_whatever_is_known_before_the_controller_is_touched_is_refused_before_th
 def test_a_state_that_the_controller_does_not_take_is_refused_before_the_vmm_has_written_all(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unfit(*_: object) -> list[state_restore.Refusal]:
-        return [state_restore.Refusal("state-version-unknown", "of version 9")]
+    def unfit(*_: object) -> list[state_restore.Mismatch]:
+        return [state_restore.Mismatch("state-version-unknown", "of version 9")]
 
     source, destination = world.running(), world.waiting()
     monkeypatch.setattr(state_restore, "refusals", unfit)
@@ -178,7 +178,7 @@ def test_nothing_is_kept_of_a_state_that_was_refused(world: World) -> None:
     with pytest.raises(Refusal, match="not of nvmelm"):
         destination.load(data[::-1], source.configuration)
     with pytest.raises(Refusal, match="not of nvmelm"):
-        destination.set(State.STOP)
+        destination.set(MigrationState.STOP)
     assert open_files(world.destination) == spools
 
 
@@ -247,7 +247,7 @@ def test_a_controller_that_never_gets_ready_refuses_and_the_source_goes_on(make:
     assert "get ready" in fails(source, destination)
     assert goes_on(source)
     assert destination.answering is not None
-    assert destination.answering.state == State.ERROR
+    assert destination.answering.state == MigrationState.ERROR
     assert untouched(destination)
 
 
@@ -505,9 +505,9 @@ def test_stop_and_cont_and_a_repeated_request_change_nothing(world: World) -> No
     for _ in range(3):
         vm.stop()
         assert not runs(vm)
-        assert vm.set(State.STOP) is None
+        assert vm.set(MigrationState.STOP) is None
         vm.start()
-        assert vm.set(State.RUNNING) is None
+        assert vm.set(MigrationState.RUNNING) is None
         vm.work(10)
     assert goes_on(vm)
 
@@ -539,7 +539,7 @@ def test_a_reset_forgets_what_was_loaded(world: World) -> None:
     destination.load(data, source.configuration)
     destination.reset()
     assert destination.answering is not None
-    assert destination.answering.state == State.RUNNING
+    assert destination.answering.state == MigrationState.RUNNING
     destination.start()
     assert untouched(destination)
     source.go_on()
@@ -551,7 +551,7 @@ def test_a_restarted_agent_goes_on_from_where_the_function_stands(world: World) 
     source.stop()
     world.restart_agent(source)
     assert source.answering is not None
-    assert source.answering.state == State.STOP
+    assert source.answering.state == MigrationState.STOP
     source.start()
     source.work(10)
     migrate(source, destination)
@@ -603,7 +603,7 @@ def test_a_resume_that_was_cut_off_before_its_record_is_not_done_twice(world: Wo
         vm.start()
     world.restart_agent(vm)
     assert vm.answering is not None
-    assert vm.answering.state == State.RUNNING
+    assert vm.answering.state == MigrationState.RUNNING
     assert goes_on(vm)
 
 
@@ -634,12 +634,12 @@ def test_a_primary_that_was_reset_is_an_error_that_only_a_reset_ends(world: Worl
         vm.stop()
     assert refusal.value.errno == errno.ETIMEDOUT
     assert vm.answering is not None
-    assert vm.answering.state == State.ERROR
+    assert vm.answering.state == MigrationState.ERROR
     with pytest.raises(Refusal) as again:
         vm.start()
     assert again.value.errno == errno.EINVAL
     vm.reset()
-    assert vm.answering.state == State.RUNNING
+    assert vm.answering.state == MigrationState.RUNNING
 
 
 def test_a_destination_that_was_reset_under_the_loaded_state_does_not_start(world: World) -> None:
@@ -649,7 +649,7 @@ def test_a_destination_that_was_reset_under_the_loaded_state_does_not_start(worl
     destination.reset()
     carry(source, destination)
     destination.load(data, configuration)
-    destination.set(State.STOP)
+    destination.set(MigrationState.STOP)
     destination.function.reset()
     with pytest.raises(Refusal, match="not suspended any more"):
         destination.start()
@@ -721,7 +721,7 @@ def test_a_completion_queue_that_is_full_refuses_the_stop_and_the_guest_goes_on(
         vm.stop()
     assert refusal.value.errno == errno.EIO
     assert vm.answering is not None
-    assert vm.answering.state == State.RUNNING
+    assert vm.answering.state == MigrationState.RUNNING
     assert runs(vm)
 
 
@@ -773,4 +773,4 @@ def test_a_function_whose_controlling_one_cannot_be_asked_is_an_error_for_an_age
     world.source.arm("admin/0x42=errno:ENODEV")
     world.restart_agent(vm)
     assert vm.answering is not None
-    assert vm.answering.state == State.ERROR
+    assert vm.answering.state == MigrationState.ERROR

@@ -15,7 +15,7 @@ from nvmelm.reasons import REASONS
 
 SOURCES = Path(nvmelm.__file__).parent
 #: Functions of ours that take the reason as an argument by position: name -> position.
-_BY_POSITION = {"refuse": 0, "Refusal": 0, "Meaning": 0}
+_BY_POSITION = {"refuse": 0, "Mismatch": 0, "ErrnoMeaning": 0}
 #: The table of what a VMM says: pattern, error, reason, cause, fix.
 _ROW, _ROW_LENGTH, _ROW_REASON = "_row", 5, 2
 #: Reasons that are not ours: of QEMU's events.

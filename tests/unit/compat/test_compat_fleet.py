@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvmelm.compat.facts import FACTS
-from nvmelm.compat.fleet.assignment import Wishes, match
+from nvmelm.compat.fleet.assignment import Placement, match
 from nvmelm.compat.fleet.index import Fleet, Index, load, numbers
 from nvmelm.compat.manifest import Manifest
 from nvmelm.compat.policy import Policy
@@ -81,7 +81,7 @@ def test_as_many_sources_are_placed_as_can_be(wanted: list[int], offered: list[i
     """A source that needs n resources fits every destination that has at least n: the largest matching is known."""
     here = fleet(*(manifest({"resources.vq": number}) for number in wanted))
     there = fleet(*(manifest({"resources.vq": number}) for number in offered))
-    found = match(here, there, Index(there.profiles), Wishes())
+    found = match(here, there, Index(there.profiles), Placement())
     most, left = 0, sorted(offered)
     for need in sorted(wanted, reverse=True):
         if left and left[-1] >= need:
@@ -97,13 +97,13 @@ def test_as_many_sources_are_placed_as_can_be(wanted: list[int], offered: list[i
 def test_a_source_that_could_go_elsewhere_makes_room() -> None:
     here = fleet(manifest({"resources.vq": 1}), manifest({"resources.vq": 4}))
     there = fleet(manifest({"resources.vq": 4}), manifest({"resources.vq": 1}))
-    assert match(here, there, Index(there.profiles), Wishes()).placed == [(0, 1), (1, 0)]
+    assert match(here, there, Index(there.profiles), Placement()).placed == [(0, 1), (1, 0)]
 
 
 def test_a_destination_takes_as_many_as_its_capacity_says() -> None:
     here = fleet(*kinds("a", "a", "a", "a"))
     there = fleet(manifest({"identity.model": "a"}, labels={"capacity": "3"}))
-    found = match(here, there, Index(there.profiles), Wishes())
+    found = match(here, there, Index(there.profiles), Placement())
     assert len(found.placed) == 3
     assert [one.why for one in found.unplaced] == ["no-room"]
 
@@ -116,8 +116,8 @@ def test_labels_keep_sources_in_a_place_or_out_of_it() -> None:
     here = fleet(labelled("s", rack="1", site="x"), labelled("s", rack="2", site="x"), labelled("s"))
     there = fleet(labelled("d1", rack="1", site="y"), labelled("d2", rack="2", site="x"))
     index = Index(there.profiles)
-    assert match(here, there, index, Wishes(same=("rack",))).placed == [(0, 0), (1, 1)]
-    found = match(here, there, index, Wishes(same=("rack",), differ=("site",)))
+    assert match(here, there, index, Placement(same=("rack",))).placed == [(0, 0), (1, 1)]
+    found = match(here, there, index, Placement(same=("rack",), differ=("site",)))
     assert found.placed == [(0, 0)]
     assert {one.source: one.why for one in found.unplaced} == {1: "labels", 2: "labels"}
 
@@ -126,8 +126,8 @@ def test_places_are_spread_over_hosts_or_packed() -> None:
     here = fleet(*(manifest() for _ in range(2)))
     there = fleet(*(labelled(host) for host in ("a", "a", "b", "b")))
     index = Index(there.profiles)
-    spread = {there.functions[place].host for _, place in match(here, there, index, Wishes("spread")).placed}
-    packed = {there.functions[place].host for _, place in match(here, there, index, Wishes("pack")).placed}
+    spread = {there.functions[place].host for _, place in match(here, there, index, Placement("spread")).placed}
+    packed = {there.functions[place].host for _, place in match(here, there, index, Placement("pack")).placed}
     assert (spread, packed) == ({"a", "b"}, {"a"})
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvmelm.compat.facts import FACTS
-from nvmelm.compat.fleet.assignment import Wishes, match
+from nvmelm.compat.fleet.assignment import Placement, match
 from nvmelm.compat.fleet.index import MAX_NAMED, Fleet, Index, load, numbers
 from nvmelm.compat.manifest import MAX_BYTES, Manifest
 from nvmelm.compat.policy import _RULES_OF, Allow, Pin, Policy, Require
@@ -245,7 +245,7 @@ def largest(edges: Sequence[set[int]], capacities: Sequence[int]) -> int:
 )
 def test_of_any_fleet_as_many_are_placed_as_can_be(edges: list[set[int]], capacities: list[int], order: Any) -> None:
     here, there = graph(edges, capacities)
-    found = match(here, there, Index(there.profiles), Wishes(order))
+    found = match(here, there, Index(there.profiles), Placement(order))
     assert len(found.placed) == largest(edges, capacities)
     assert len({source for source, _ in found.placed}) == len(found.placed)
     used = [destination for _, destination in found.placed]
@@ -259,7 +259,7 @@ def test_a_path_through_the_whole_fleet_is_found() -> None:
     count = 1500  # more than Python lets a function call itself
     here, there = graph([*({number, number + 1} for number in range(count)), {0, 1}], [1] * (count + 1))
     there.functions[:] = [replace(one, host="h") for one in there.functions]
-    found = match(here, there, Index(there.profiles), Wishes("pack"))
+    found = match(here, there, Index(there.profiles), Placement("pack"))
     assert (len(found.placed), found.unplaced) == (count + 1, [])
 
 
@@ -271,7 +271,7 @@ def test_chains_of_several_lengths_are_all_found() -> None:
         first += length + 1
     here, there = graph(edges, [1] * first)
     there.functions[:] = [replace(one, host="h") for one in there.functions]
-    found = match(here, there, Index(there.profiles), Wishes("pack"))
+    found = match(here, there, Index(there.profiles), Placement("pack"))
     assert (len(found.placed), found.unplaced) == (first, [])
 
 
@@ -279,7 +279,7 @@ def test_capacities_however_large_take_no_room() -> None:
     here = fleet(*(manifest() for _ in range(50)))
     there = fleet(*(manifest(labels={"capacity": "65536"}, subject={"host": f"{one % 7}"}) for one in range(200)))
     tracemalloc.start()
-    found = match(here, there, Index(there.profiles), Wishes())
+    found = match(here, there, Index(there.profiles), Placement())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(found.placed) == 50

@@ -18,7 +18,7 @@ from nvmelm.commands import migration
 from nvmelm.errors import HostError, MalformedError, NotSupportedError, ReplayMismatchError, UsageError
 from nvmelm.host import AdminCommand, Completion, Host, Opener
 from nvmelm.host.recording.block import Block
-from nvmelm.host.recording.events import AdminEvent, Fault
+from nvmelm.host.recording.events import AdminEvent, RecordedFault
 from nvmelm.host.recording.record import RecordingHost
 from nvmelm.host.recording.redact import stand_in
 from nvmelm.host.recording.replay import EventMismatchError, ReplayHost
@@ -433,18 +433,18 @@ def test_every_kind_of_error_comes_back_as_itself() -> None:
         if "__init__" not in vars(kind) or kind in (errors.NvmelmError, HostError):
             more = {"path": "/sys/x", "errno": 16} if issubclass(kind, HostError) else {}
             error = kind("what", cause="why", fix="do", reason="word", **more)
-            back = Fault.of(error).error()
+            back = RecordedFault.of(error).error()
             assert type(back) is kind
             assert vars(back) == vars(error)
 
 
 def test_an_error_that_is_narrower_than_its_kind_comes_back_as_its_kind() -> None:
-    back = Fault.of(errors.CopyLostError("gone", cause="reset", fix="recover")).error()
+    back = RecordedFault.of(errors.CopyLostError("gone", cause="reset", fix="recover")).error()
     assert (type(back), back.reason) == (errors.UncertainError, "target-gone")
 
 
 def test_an_unknown_errno_is_kept_as_a_number() -> None:
-    back = Fault.of(HostError("what", errno=4095)).error()
+    back = RecordedFault.of(HostError("what", errno=4095)).error()
     assert isinstance(back, HostError)
     assert back.errno == 4095
 

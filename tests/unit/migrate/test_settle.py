@@ -12,7 +12,7 @@ from nvmelm.errors import UncertainError
 from nvmelm.migrate.recovery import settle
 from nvmelm.migrate.recovery.standing import Standing
 from nvmelm.ownership.decisions import DECISIONS, Act
-from nvmelm.ownership.record import Moving, Record, Side, State
+from nvmelm.ownership.record import Moving, SessionRecord, Side, State
 
 #: What stands for a copy that is whole, lost for certain, and of which nobody can say.
 COPIES = (Standing.SUSPENDED, Standing.RUNS, Standing.OFFLINE, Standing.GONE, Standing.IDLE)
@@ -20,9 +20,11 @@ _WHOLE = (Standing.SUSPENDED, Standing.RUNS)
 _LOST = (Standing.OFFLINE, Standing.GONE)
 
 
-def a_record(side: Side, state: State) -> Record:
+def a_record(side: Side, state: State) -> SessionRecord:
     controllers = (Moving(cntlid=0x42, peer_cntlid=0x43, incarnation=1, vq=3, vi=2),)
-    return Record("0" * 32, side, state, "ssh://peer/0000:01:00.0", "0000:01:00.0", "SN", "boot", controllers, "", "")
+    return SessionRecord(
+        "0" * 32, side, state, "ssh://peer/0000:01:00.0", "0000:01:00.0", "SN", "boot", controllers, "", ""
+    )
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def acted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
 
     def noting(word: str) -> Any:
-        def act(pf: object, sessions: object, record: Record, *values: object, **options: Any) -> Record:
+        def act(pf: object, sessions: object, record: SessionRecord, *values: object, **options: Any) -> SessionRecord:
             flags = [name for name, value in options.items() if value]
             to = [str(value) for value in values if isinstance(value, State)]
             done.append(" ".join([word, *to, *flags]))
@@ -49,7 +51,7 @@ def what_settle_does(
 ) -> str:
     monkeypatch.setattr(settle, "look", lambda pf, record: {0x42: copy})
 
-    def move(record: Record, to: State, note: str = "") -> Record:
+    def move(record: SessionRecord, to: State, note: str = "") -> SessionRecord:
         acted.append(f"writes {to}")
         return replace(record, state=to)
 

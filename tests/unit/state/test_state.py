@@ -35,15 +35,15 @@ from nvmelm.state.image.format import ImageSource, Proof, open_sink
 from nvmelm.state.image.reader import Image, open_image
 from nvmelm.state.image.stream import StreamedImage
 from nvmelm.state.read_ahead import ReadAhead
-from nvmelm.wire.formats import StateFormats
+from nvmelm.wire.formats import SupportedStateFormats
 from nvmelm.wire.layout import Buffer
 from tests.unit.fakes import DNR, INTERNAL_ERROR, FakeController, FakeQueue, queue_state, state_header
 
 KiB, MiB = 1 << 10, 1 << 20
 VENDOR = UUID("12345678-1234-4678-9234-567812345678")
 OTHER = UUID("87654321-4321-4876-9432-876543218765")
-PLAIN = StateFormats((0,))
-WITH_VENDOR = StateFormats((0,), (VENDOR,))
+PLAIN = SupportedStateFormats((0,))
+WITH_VENDOR = SupportedStateFormats((0,), (VENDOR,))
 SOURCE = ImageSource(
     vendor_id=0x1B36,
     subsystem_vendor_id=0x1AF4,
@@ -72,7 +72,7 @@ def save(queue: Any, path: Path, **more: Any) -> state_save.Saved:
         return state_save.save(queue, more.pop("cntlid", 1), sink, source=SOURCE, formats=formats, **more)
 
 
-def target(formats: StateFormats = PLAIN, **more: Any) -> state_restore.Target:
+def target(formats: SupportedStateFormats = PLAIN, **more: Any) -> state_restore.Target:
     values = {"vendor_id": 0x1B36, "subsystem_vendor_id": 0x1AF4, "model": "A Controller", "firmware": "1.0"}
     return state_restore.Target(**values | {"formats": formats} | more)
 
@@ -330,7 +330,7 @@ def test_formats_the_device_does_not_know_are_refused_before_it_is_asked(path: P
 def test_several_vendor_formats_have_to_be_chosen_from(path: Path) -> None:
     queue = migrating_queue(vendor_bytes=8)
     queue.uuids = 2
-    both = StateFormats((0,), (OTHER, VENDOR))
+    both = SupportedStateFormats((0,), (OTHER, VENDOR))
     with pytest.raises(UsageError) as caught:
         save(queue, path, formats=both)
     assert str(VENDOR) in caught.value.fix
@@ -373,7 +373,7 @@ def test_formats_are_translated_to_the_targets_own_indexes(saved_image: Any) -> 
     queue = migrating_queue(vendor_bytes=8)
     image = saved_image(queue)
     queue.versions, queue.uuids = 3, 2
-    state_restore.restore(queue, 2, image, target=target(StateFormats((7, 5, 0), (OTHER, VENDOR))))
+    state_restore.restore(queue, 2, image, target=target(SupportedStateFormats((7, 5, 0), (OTHER, VENDOR))))
     assert queue.commands[1].cdw11 == 0x0203_0002
     assert (queue.commands[2].cdw10, queue.commands[2].cdw11) == (0x0003_0000, 0x0002_0002)
 
@@ -381,9 +381,11 @@ def test_formats_are_translated_to_the_targets_own_indexes(saved_image: Any) -> 
 @pytest.mark.parametrize(
     ("other", "reason", "says"),
     [
-        pytest.param({"formats": StateFormats((1, 2))}, "state-version-unknown", "version 1, 2", id="version"),
+        pytest.param({"formats": SupportedStateFormats((1, 2))}, "state-version-unknown", "version 1, 2", id="version"),
         pytest.param({"formats": PLAIN}, "vendor-uuid-unknown", "no vendor format", id="no vendor format"),
-        pytest.param({"formats": StateFormats((0,), (OTHER,))}, "vendor-uuid-unknown", str(OTHER), id="vendor format"),
+        pytest.param(
+            {"formats": SupportedStateFormats((0,), (OTHER,))}, "vendor-uuid-unknown", str(OTHER), id="vendor format"
+        ),
         pytest.param({"vendor_id": 0x144D}, "vendor-differs", "144d", id="vendor"),
         pytest.param({"subsystem_vendor_id": 1}, "vendor-differs", "0001", id="subsystem vendor"),
         pytest.param({"model": "B"}, "model-differs", "'B'", id="model"),
@@ -403,7 +405,7 @@ def test_a_state_that_does_not_fit_is_refused_before_the_device_sees_a_byte(
 
 def test_every_reason_for_a_refusal_is_given_at_once(saved_image: Any) -> None:
     image = saved_image(migrating_queue(vendor_bytes=8))
-    found = state_restore.refusals(image.header, target(StateFormats(), vendor_id=1, model="B"))
+    found = state_restore.refusals(image.header, target(SupportedStateFormats(), vendor_id=1, model="B"))
     assert [one.reason for one in found] == [
         "state-version-unknown",
         "vendor-uuid-unknown",

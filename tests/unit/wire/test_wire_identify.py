@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvmelm.errors import MalformedError
-from nvmelm.wire.formats import EffectsLog, StateFormats, parse_uuid_list
+from nvmelm.wire.formats import EffectsLog, SupportedStateFormats, parse_uuid_list
 from nvmelm.wire.identify import (
     IdentifyController,
     IdentifyControllerNvm,
@@ -151,18 +151,18 @@ def test_namespace_lists_both_ways() -> None:
 
 
 def test_state_formats_of_a_real_controller() -> None:
-    formats = StateFormats.parse(answer("tp4159-controller", 4))
+    formats = SupportedStateFormats.parse(answer("tp4159-controller", 4))
     assert (formats.versions, formats.uuids) == ((0,), ())
 
 
 def test_the_golden_state_formats_both_ways() -> None:
     raw = golden.data("supported_ctrl_state_formats_nv1_nuuid1_first20bytes")
-    assert StateFormats.parse(raw) == StateFormats((0,), (UUID,))
-    assert StateFormats((0,), (UUID,)).pack() == raw.ljust(4096, b"\0")
+    assert SupportedStateFormats.parse(raw) == SupportedStateFormats((0,), (UUID,))
+    assert SupportedStateFormats((0,), (UUID,)).pack() == raw.ljust(4096, b"\0")
 
 
 def test_format_indexes_count_from_one_and_unknown_versions_survive() -> None:
-    formats = StateFormats.parse(StateFormats((0, 1, 0xBEEF), (UUID,)).pack())
+    formats = SupportedStateFormats.parse(SupportedStateFormats((0, 1, 0xBEEF), (UUID,)).pack())
     assert formats.versions == (0, 1, 0xBEEF)
     assert [formats.version_index(version) for version in (0, 1, 0xBEEF, 2)] == [1, 2, 3, None]
     assert [formats.uuid_index(value) for value in (UUID, uuid.UUID(int=1))] == [1, None]
@@ -170,11 +170,11 @@ def test_format_indexes_count_from_one_and_unknown_versions_survive() -> None:
 
 def test_format_lists_longer_than_the_structure_are_refused() -> None:
     with pytest.raises(MalformedError, match="255 versions and 255 UUIDs"):
-        StateFormats.parse(b"\xff\xff".ljust(4096, b"\0"))
+        SupportedStateFormats.parse(b"\xff\xff".ljust(4096, b"\0"))
     with pytest.raises(ValueError, match="structure has 4096"):
-        StateFormats(tuple(range(255)), (UUID,) * 255).pack()
+        SupportedStateFormats(tuple(range(255)), (UUID,) * 255).pack()
     with pytest.raises(ValueError, match="16 bits"):
-        StateFormats((0x10000,)).pack()
+        SupportedStateFormats((0x10000,)).pack()
 
 
 def test_uuid_lists_end_at_the_first_zero() -> None:
@@ -223,7 +223,7 @@ PARSERS = [
     parse_controller_list,
     parse_namespace_list,
     parse_uuid_list,
-    StateFormats.parse,
+    SupportedStateFormats.parse,
     EffectsLog,
     IdentifyController,
 ]
@@ -238,5 +238,5 @@ def test_any_bytes_are_a_value_or_malformed(parse: object, raw: bytes, padded: b
 
 @given(st.lists(st.integers(0, 0xFFFF), max_size=40), st.lists(st.uuids(), max_size=40))
 def test_state_formats_survive_packing(versions: list[int], uuids: list[uuid.UUID]) -> None:
-    formats = StateFormats(tuple(versions), tuple(uuids))
-    assert StateFormats.parse(formats.pack()) == formats
+    formats = SupportedStateFormats(tuple(versions), tuple(uuids))
+    assert SupportedStateFormats.parse(formats.pack()) == formats

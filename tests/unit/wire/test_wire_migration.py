@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from nvmelm.errors import MalformedError
 from nvmelm.wire.migration import (
-    ControllerState,
     ControllerStateHeader,
     IoCompletionQueue,
     IoSubmissionQueue,
     NvmeControllerState,
     NvmeStateHeader,
+    WholeControllerState,
     pack_controller_state,
 )
 from tests.unit import golden
@@ -40,7 +40,7 @@ def state(**kwargs: dict[str, int]) -> NvmeControllerState:
 
 
 def test_the_golden_state_reads_as_what_it_was_built_from() -> None:
-    parsed = ControllerState.parse(GOLDEN)
+    parsed = WholeControllerState.parse(GOLDEN)
     header = parsed.header
     assert (header.ver, header.suspended, header.nvmecss, header.vss) == (0, True, 14, 2)
     assert (header.nvme_bytes, header.vendor_bytes, header.total_bytes) == (56, 8, 112)
@@ -68,7 +68,7 @@ def test_the_golden_state_is_built_byte_for_byte() -> None:
 
 def test_the_state_of_a_real_controller() -> None:
     exchanges = golden.recording("tp4159-controller")
-    whole = ControllerState.parse(exchanges[27].data_in)
+    whole = WholeControllerState.parse(exchanges[27].data_in)
     assert whole.header.suspended
     assert whole.nvme is not None
     (sq,), (cq,) = whole.nvme.submission_queues, whole.nvme.completion_queues
@@ -107,7 +107,7 @@ def test_sizes_of_2_to_the_128_are_exact() -> None:
 def test_missing_and_trailing_bytes_are_errors(change: int) -> None:
     raw = GOLDEN + b"\0" if change > 0 else GOLDEN[:change]
     with pytest.raises(MalformedError):
-        ControllerState.parse(raw)
+        WholeControllerState.parse(raw)
 
 
 def test_queue_counts_must_agree_with_the_size() -> None:
@@ -151,7 +151,7 @@ def test_queues_out_of_order_are_named() -> None:
 
 @given(st.binary(max_size=160))
 def test_any_bytes_are_a_state_or_malformed(raw: bytes) -> None:
-    for parse in (ControllerState.parse, NvmeControllerState.parse):
+    for parse in (WholeControllerState.parse, NvmeControllerState.parse):
         with contextlib.suppress(MalformedError):
             parse(raw)
 
@@ -161,6 +161,6 @@ def test_any_queues_survive_packing(sq: bytes, cq: bytes, vendor: bytes) -> None
     vendor += bytes(-len(vendor) % 4)
     nvme = NvmeControllerState((IoSubmissionQueue(sq),), (IoCompletionQueue(cq),))
     raw = pack_controller_state(nvme=nvme.pack(), vendor=vendor, suspended=False)
-    parsed = ControllerState.parse(raw)
+    parsed = WholeControllerState.parse(raw)
     assert (parsed.nvme, parsed.vendor, parsed.header.suspended) == (nvme, vendor, False)
     assert isinstance(nvme.problems(), list)

@@ -51,8 +51,8 @@ def match(
 
     rules = policy_of(policy)
     leaving, places = fleet.load(sources, takes=False), fleet.load(destinations)
-    wishes = assignment.Wishes("pack" if pack else "spread", tuple(same or ()), tuple(differ or ()))
-    matched = assignment.match(leaving, places, fleet.Index(places.profiles, rules), wishes)
+    placement = assignment.Placement("pack" if pack else "spread", tuple(same or ()), tuple(differ or ()))
+    matched = assignment.match(leaving, places, fleet.Index(places.profiles, rules), placement)
     document = report.document(leaving, places, matched, rules)
     all_placed = not matched.unplaced and not leaving.unreadable
     return Answer(document, lambda: _lines(document), ExitCode.DONE if all_placed else ExitCode.INCOMPATIBLE)

@@ -11,7 +11,7 @@ from nvmelm.cli.frame import render
 from nvmelm.cli.frame.run import Answer
 from nvmelm.documents import Record, Report, about
 from nvmelm.emulator.creation import default_devices, generation_named
-from nvmelm.emulator.guest.report import Report as GuestCounts
+from nvmelm.emulator.guest.report import GuestFindings as GuestCounts
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.host import create as create_host
 from nvmelm.emulator.machine.state import Fault
@@ -95,7 +95,7 @@ class Devices:
         names: their kinds; none: the usual one.
         each: how many of each kind.
         max_vfs: VFs each can have, or None for what its kind has; resources grow with them.
-        routes: see :class:`~nvmelm.emulator.machine.generations.Generation`; empty for what its kind has.
+        routes: see :class:`~nvmelm.emulator.machine.generations.DeviceGeneration`; empty for what its kind has.
         serials: their serial numbers, in order.
     """
 

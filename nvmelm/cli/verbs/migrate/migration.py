@@ -32,7 +32,7 @@ from nvmelm.migrate.gate import choose
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.remote import connected
 from nvmelm.migrate.report import MigrateReport, nothing_done, report_of
-from nvmelm.migrate.request import Wishes
+from nvmelm.migrate.request import MigrationRequest
 from nvmelm.migrate.rounds import memory, user_data
 from nvmelm.migrate.rounds.tracks import Start
 from nvmelm.migrate.source import Source
@@ -68,7 +68,7 @@ class Migration:
         self._rsh = rsh
         self._program = program
 
-    def move(self, wishes: Wishes, logs: Logs, page: Path | None = None) -> Answer:
+    def move(self, request: MigrationRequest, logs: Logs, page: Path | None = None) -> Answer:
         """Move, or look whether that could be done.
 
         Args:
@@ -76,17 +76,17 @@ class Migration:
         """
         sources: list[Source] = []
         try:
-            report = self._moved(wishes, logs, sources)
+            report = self._moved(request, logs, sources)
         except NvmelmError as error:
             if page is not None and not self._run.dry_run:
-                written = self._write_page(page, self._report(sources, wishes, failed=True), error)
+                written = self._write_page(page, self._report(sources, request, failed=True), error)
                 if written:
                     error.add_note(written)
             raise
         written = self._write_page(page, report) if page is not None and not self._run.dry_run else ""
         return Answer(report, lambda: [*lines(report), *([render.plain(written)] if written else ())])
 
-    def _moved(self, wishes: Wishes, logs: Logs, sources: list[Source]) -> MigrateReport:
+    def _moved(self, request: MigrationRequest, logs: Logs, sources: list[Source]) -> MigrateReport:
         dry_run, force = self._run.dry_run, self._run.settings.force
         with (
             interruptible(),
@@ -95,14 +95,14 @@ class Migration:
             Sessions(self._run.host()) as sessions,
         ):
             # What this host refuses by itself is refused before anybody is called.
-            choose(self._session, sessions, [cntlid for cntlid, _ in wishes.pairs])
+            choose(self._session, sessions, [cntlid for cntlid, _ in request.pairs])
             tracks = self._tracks(logs, dirty, written)
             with self._connect() as link:
                 source = Source(
                     self._session,
                     sessions,
                     link,
-                    wishes,
+                    request,
                     self._points,
                     name=os.uname().nodename,
                     reconnect=self._connect,
@@ -113,13 +113,13 @@ class Migration:
                     source.leave()
                 else:
                     source.move(tracks=tracks, progress=self._progress())
-        return self._report(sources, wishes)
+        return self._report(sources, request)
 
-    def _report(self, sources: Sequence[Source], wishes: Wishes, *, failed: bool = False) -> MigrateReport:
+    def _report(self, sources: Sequence[Source], request: MigrationRequest, *, failed: bool = False) -> MigrateReport:
         """Return what the move did; one that failed before it met the other host did nothing."""
         where, dry_run = str(self._address), self._run.dry_run
         if not sources:
-            return nothing_done(self._session.address, where, [cntlid for cntlid, _ in wishes.pairs])
+            return nothing_done(self._session.address, where, [cntlid for cntlid, _ in request.pairs])
         report = report_of(sources[0], where, dry_run=dry_run)
         return replace(report, changed=False) if failed else report
 
@@ -176,7 +176,7 @@ class Migration:
         opens it later, and the state is lost.
         """
         picture = self._session.picture(users=False)
-        for cntlid, _ in source.wishes.pairs:
+        for cntlid, _ in source.request.pairs:
             saved = saved_at(self._session.host, picture.primary, resolve(picture, cntlid))
             if saved:
                 self._run.confirm(
@@ -284,7 +284,7 @@ def _unwritable(path: Path, error: OSError) -> HostError:
     return host_error("cannot write the rounds", str(path), error, fix="name a file in a directory that is there")
 
 
-def memory_of(tracked: memory.Round) -> dict[str, Any]:
+def memory_of(tracked: memory.MemoryRound) -> dict[str, Any]:
     """Return a round of tracked memory as a line has it."""
     return {
         "schema": "nvmelm.dirty",

@@ -14,7 +14,7 @@ from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.migrate.report import MigrateReport, nothing_done
 
 if TYPE_CHECKING:
-    from nvmelm.ownership.record import Record
+    from nvmelm.ownership.record import SessionRecord
 
 
 def moved_before(pf: OpenPrimary, named: Sequence[int], address: Address) -> Answer | None:
@@ -44,17 +44,17 @@ def moved_before(pf: OpenPrimary, named: Sequence[int], address: Address) -> Ans
     return Answer(report, lambda: _lines(report))
 
 
-def _same(record: Record, address: Address) -> bool:
+def _same(record: SessionRecord, address: Address) -> bool:
     """Return whether a session went to a host and PF; which controller it became there was chosen then."""
     peer = Address.parse(record.peer)
     return (peer.host, peer.pf) == (address.host, address.pf)
 
 
-def _note(cntlid: int, record: Record) -> str:
+def _note(cntlid: int, record: SessionRecord) -> str:
     return f"{cntlid:#06x} was moved to {record.peer} at {record.changed_at} (session {record.id[:8]})"
 
 
-def _elsewhere(cntlid: int, record: Record) -> UsageError:
+def _elsewhere(cntlid: int, record: SessionRecord) -> UsageError:
     return UsageError(
         f"controller {cntlid:#06x} is not here any more",
         cause=_note(cntlid, record),

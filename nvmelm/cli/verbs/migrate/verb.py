@@ -87,7 +87,7 @@ def migrate(
     from nvmelm.cli.verbs.migrate.migration import Logs, Migration, agreed_of, policy_of, require_place
     from nvmelm.cli.verbs.migrate.moved import moved_before
     from nvmelm.inventory.address import Address
-    from nvmelm.migrate.request import Wishes
+    from nvmelm.migrate.request import MigrationRequest
 
     address = Address.parse(to)
     _not_standard_output({"--dirty": dirty, "--log-user-data": log_user_data, "--report": report})
@@ -105,7 +105,7 @@ def migrate(
         if already is not None:
             return already
         chosen = _chosen(primary, cntlid or [], all_migratable)
-        wishes = Wishes(
+        request = MigrationRequest(
             to=str(address),
             pf=address.pf,
             pairs=_pairs(chosen, address),
@@ -117,7 +117,7 @@ def migrate(
             max_downtime_s=max_downtime,
         )
         migration = Migration(run, primary, address, points, rsh=rsh, program=program)
-        return migration.move(wishes, logs, report)
+        return migration.move(request, logs, report)
 
 
 def _not_standard_output(files: Mapping[str, Path | None]) -> None:

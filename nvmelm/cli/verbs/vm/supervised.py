@@ -16,7 +16,7 @@ from nvmelm.host.local import confinement
 from nvmelm.host.local.processes import vm_name
 from nvmelm.interposer import launch, service, systemd
 from nvmelm.interposer.kernel import Vfio
-from nvmelm.interposer.launch import Started
+from nvmelm.interposer.launch import StartedVmm
 from nvmelm.interposer.supervisor import Supervisor
 from nvmelm.inventory.opened import require_privilege
 from nvmelm.vfio.functions import HostFunctions
@@ -41,7 +41,7 @@ def run_vmm(run: Run, words: list[str], options: Options, *, memory: bool) -> in
     functions = HostFunctions(host, options)
     pids: list[int] = []
 
-    def supervise(started: Started) -> Supervisor:
+    def supervise(started: StartedVmm) -> Supervisor:
         try:
             announce(host.state_dir, started.pid, vm_name, "run")
         except HostError as error:  # a full disk is no reason to leave a VM alone
