@@ -28,6 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs the lab's guest: make lab"))
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Say why a test failed when it has: a guest that ends before its tests do takes pytest's summary with it."""
+    if report.failed:
+        print(f"\n{report.nodeid} failed:\n{report.longreprtext}", flush=True)
+
+
 @pytest.fixture
 def pf_a() -> Pf:
     """Return the physical function that plays the source."""

@@ -96,7 +96,7 @@ class Guest:
     kernel: Path | None = None
     memory_mib: int = 1536
     cpus: int = 2
-    deadline_s: float = 1800.0
+    deadline_s: float = 2400.0
     environment: dict[str, str] = field(default_factory=dict)
     init: Path | None = None
     cached: tuple[Path, ...] = ()

@@ -24,7 +24,7 @@ def test_a_state_goes_from_one_primary_to_another(
     assert saved["state_bytes"] >= 48 + 8  # the structure's header and the NVMe state's
     restored = nvmelm("state", "restore", pf_b.address, destination, image, "--yes", "--json", check=True).json
     assert restored["parts"] == 1
-    again = nvmelm("state", "save", pf_a.address, source, image, "--json", check=True).json
+    again = nvmelm("state", "save", pf_a.address, source, image, "--force", "--json", check=True).json
     assert again["state_bytes"] == saved["state_bytes"]
     nvmelm("state", "resume", pf_b.address, destination, check=True)
     nvmelm("secondary", "offline", pf_a.address, source, "--yes", check=True)
@@ -36,7 +36,7 @@ def test_a_running_controller_is_not_saved(
 ) -> None:
     [source] = prepared(nvmelm, "source", pf_a)
     refused = nvmelm("state", "save", pf_a.address, source, str(tmp_path / "image"), "--json")
-    assert (refused.code, refused.json["reason"]) == (1, "image-not-suspended")
+    assert (refused.code, refused.json["reason"]) == (10, "image-not-suspended")
     assert not (tmp_path / "image").exists()
 
 
