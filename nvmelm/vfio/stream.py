@@ -35,8 +35,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from nvmelm.compat.manifest import Manifest
 from nvmelm.errors import ImageError, MalformedError
+from nvmelm.state.image.checks import refuse
 from nvmelm.state.image.format import MAX_STATE_BYTES, HeaderPart, ImageHeader, ImageSource, Prefix
-from nvmelm.state.image.reader import Image, refuse
+from nvmelm.state.image.reader import Image
 from nvmelm.vfio.admin_queue import MOST_EVENT_REQUESTS, Position
 from nvmelm.vfio.registers import AdminRegisters
 from nvmelm.vfio.seam import PIECE_BYTES

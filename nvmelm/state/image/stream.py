@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from hmac import compare_digest
 
+from nvmelm.state.image.checks import check_prefix, check_state, check_trailer, parse_header, refuse
 from nvmelm.state.image.digest import DIGEST_BYTES, SHA256, begin, finished
 from nvmelm.state.image.format import END_MAGIC, ImageHeader, Prefix, Proof, Trailer
-from nvmelm.state.image.reader import Part, check_prefix, check_state, check_trailer, parse_header, refuse
+from nvmelm.state.image.reader import Part
 from nvmelm.wire.layout import Buffer
 from nvmelm.wire.migration import ControllerStateHeader, NvmeStateHeader
 

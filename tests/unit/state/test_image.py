@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nvmelm.errors import HostError, ImageError, NvmelmError, UsageError
-from nvmelm.state.image import reader
+from nvmelm.state.image import spool
 from nvmelm.state.image.format import ImageHeader, ImageSource, ImageWriter, Proof, open_sink
 from nvmelm.state.image.reader import Image, open_image
 from nvmelm.state.image.view import show
@@ -392,7 +392,7 @@ def test_an_image_in_a_pipe_for_which_there_is_no_room_is_refused_before_the_dis
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[bytes] = []
-    monkeypatch.setattr(reader, "_keep", lambda data, *_: written.append(bytes(data)))
+    monkeypatch.setattr(spool, "_keep", lambda data, *_: written.append(bytes(data)))
     disk = os.statvfs(tmp_path)
     huge = disk.f_blocks * disk.f_frsize // 4 * 4
     with piped(announcing(vendor_bytes=huge) + bytes(2 << 20)) as pipe, pytest.raises(HostError) as met:
@@ -405,7 +405,7 @@ def test_an_image_in_a_pipe_for_which_there_is_no_room_is_refused_before_the_dis
 def test_an_image_in_a_pipe_whose_header_is_not_wanted_is_not_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "_keep", lambda *_: pytest.fail("it was copied"))
+    monkeypatch.setattr(spool, "_keep", lambda *_: pytest.fail("it was copied"))
 
     def refuse(header: ImageHeader) -> None:
         raise ImageError("not for this controller")
