@@ -124,11 +124,10 @@ def try_resume(pf: OpenPrimary, controllers: Iterable[Moving], *, strict: bool) 
     return resumed
 
 
-def _lost(controller: Moving) -> NvmelmError:
+def _lost(controller: Moving) -> CopyLostError:
     return CopyLostError(
         f"{controller.cntlid:#06x} does not hold its state any more",
         cause="it was not suspended any more: it, or its primary, was reset meanwhile",
-        fix="nvmelm recover --give-up SESSION here, then nvmelm recover at the other host, which still holds it",
     )
 
 

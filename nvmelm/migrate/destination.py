@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from typing import Any
 
 from nvmelm.errors import (
@@ -29,12 +28,14 @@ from nvmelm.errors import (
 from nvmelm.host import Host
 from nvmelm.inventory import marks, state_reader
 from nvmelm.inventory.address import Address
-from nvmelm.inventory.opened import OpenPrimary, open_primary, require_privilege
+from nvmelm.inventory.opened import open_primary, require_privilege
 from nvmelm.inventory.picture import Picture, Role, Secondary
 from nvmelm.inventory.read import resolve
-from nvmelm.migrate import controllers as target
+from nvmelm.migrate.agreement import described
 from nvmelm.migrate.callouts.points import Point, Points
+from nvmelm.migrate.controllers import Resumed, discard, moving, suspend, try_resume, use_up
 from nvmelm.migrate.crossing import locked_for_arrival
+from nvmelm.migrate.end import End, Ledger
 from nvmelm.migrate.gate import manifest_of
 from nvmelm.migrate.link import messages
 from nvmelm.migrate.link.frames import DATA, Link
@@ -43,9 +44,9 @@ from nvmelm.migrate.link.streams import Rehearsal
 from nvmelm.migrate.loading import Loading
 from nvmelm.migrate.queues import require_none
 from nvmelm.migrate.recovery.asking import answer_other_host
-from nvmelm.ownership.sessions import SessionRecord, Sessions, Side, State, new_record
+from nvmelm.migrate.recovery.standing import without_copy
+from nvmelm.ownership.sessions import Sessions, Side, State
 from nvmelm.prepare import guards
-from nvmelm.prepare.kept import Kept
 from nvmelm.process.interrupts import interruptible, let_go, undisturbed
 from nvmelm.state.verbs import require_free
 
@@ -70,7 +71,7 @@ def serve(host: Host, link: Link, *, points: Points, name: str) -> None:
         if isinstance(opening, messages.Open):
             require_privilege(host)
             with open_primary(host, opening.pf) as pf, Sessions(host) as sessions:  # locked once all is agreed
-                Destination(pf, sessions, link, points, opening, digest=digest).run()
+                Destination(End(pf, sessions, link, points), opening, digest=digest).run()
         elif isinstance(opening, messages.Settle):
             answer_other_host(host, link, opening, points)
         elif opening is not None and not isinstance(opening, messages.Bye):
@@ -85,29 +86,21 @@ def serve(host: Host, link: Link, *, points: Points, name: str) -> None:
 
 
 class Destination:
-    """One session, from *Open* to *Running*."""
+    """One session, from *Open* to *Running*.
 
-    def __init__(
-        self,
-        pf: OpenPrimary,
-        sessions: Sessions,
-        link: Link,
-        points: Points,
-        opening: messages.Open,
-        *,
-        digest: str,
-    ) -> None:
-        self.session = pf
-        self.sessions = sessions
-        self.link = link
-        self.points = points
+    Args:
+        end: the PF here, not locked yet.
+        digest: of a state, as both hosts can make it.
+    """
+
+    def __init__(self, end: End, opening: messages.Open, *, digest: str) -> None:
+        self.end = end
         self.opening = opening
-        self.digest = digest
-        self.touched = False
-        self.command_s = 0.0
-        self.record: SessionRecord | None = None
-        self.kept: Kept | None = None
-        self.notes: list[str] = []
+        self.ledger = Ledger(end)
+        self._digest = digest
+        self._touched = False
+        self._command_s = 0.0
+        self._notes: list[str] = []
 
     def run(self) -> None:
         """Serve the session; see :func:`serve`."""
@@ -118,11 +111,10 @@ class Destination:
         if not isinstance(message, messages.Prepare):
             if isinstance(message, messages.Abort | messages.Bye):
                 return
-            raise messages.unexpected(message, self.link.peer)
-        with locked_for_arrival(self.session):
-            picture, chosen = self._choose(
-                [secondary.cntlid for secondary in chosen]
-            )  # others may have had the PF meanwhile
+            raise messages.unexpected(message, self.end.link.peer)
+        with locked_for_arrival(self.end.pf):
+            # Others may have had the PF meanwhile.
+            picture, chosen = self._choose([secondary.cntlid for secondary in chosen])
             self._check_unchanged(picture, chosen, message)
             with undisturbed():
                 try:
@@ -134,16 +126,9 @@ class Destination:
                     raise failure from origin(failure, error)
                 self._await_decision()
 
-    @property
-    def known(self) -> SessionRecord:
-        """Return the session's record."""
-        if self.record is None:
-            raise UncertainError("the session has no record")
-        return self.record
-
     def _choose(self, named: Sequence[int | None]) -> tuple[Picture, list[Secondary]]:
         """Return the targets: those that were named, or the first ones that are ready and free."""
-        picture = self.session.picture()
+        picture = self.end.pf.picture()
         marks.require_live_migration(picture)
         taken = {cntlid for cntlid in named if cntlid is not None}
         chosen = []
@@ -153,8 +138,8 @@ class Destination:
             marks.require(picture, secondary, Role.RESUMABLE)
             require_free(secondary)
             chosen.append(secondary)
-        self.sessions.require_free(self.session.address, [secondary.cntlid for secondary in chosen])
-        guards.require_apart_from_vms(self.session.host, picture, [secondary.cntlid for secondary in chosen])
+        self.end.sessions.require_free(self.end.pf.address, [secondary.cntlid for secondary in chosen])
+        guards.require_apart_from_vms(self.end.pf.host, picture, [secondary.cntlid for secondary in chosen])
         if len({secondary.cntlid for secondary in chosen}) != len(chosen):
             raise UsageError("two controllers cannot move into one", fix="name each destination once")
         return picture, chosen
@@ -179,7 +164,7 @@ class Destination:
     def _free_one(self, picture: Picture, taken: set[int]) -> Secondary:
         busy = {
             controller.cntlid
-            for record in self.sessions.unfinished()
+            for record in self.end.sessions.unfinished()
             if record.primary == picture.primary.address
             for controller in record.controllers
         }
@@ -195,65 +180,55 @@ class Destination:
             for pair, secondary in zip(self.opening.pairs, chosen, strict=True)
         ]
         send(
-            self.link,
+            self.end.link,
             messages.Opened(
                 primary=picture.primary.address,
                 pairs=pairs,
                 addresses=[str(secondary.address) for secondary in chosen],
-                manifests=[manifest_of(self.session, picture, secondary).dumps(indent=None) for secondary in chosen],
+                manifests=[manifest_of(self.end.pf, picture, secondary).dumps(indent=None) for secondary in chosen],
                 held=["; ".join(secondary.used_by)[:1024] for secondary in chosen],
-                continues=self.points.runs_at(Point.BEFORE_RESUME),
+                continues=self.end.points.runs_at(Point.BEFORE_RESUME),
             ),
         )
 
     def _check_unchanged(self, picture: Picture, chosen: list[Secondary], prepare: messages.Prepare) -> None:
-        digests = [manifest_of(self.session, picture, secondary).digest for secondary in chosen]
+        digests = [manifest_of(self.end.pf, picture, secondary).digest for secondary in chosen]
         if digests != prepare.digests:
             cause = "what it says of itself is not what the two hosts compared"
             raise NvmelmError("the destination changed meanwhile", cause=cause, fix="migrate again")
 
     def _prepare(self, picture: Picture, chosen: list[Secondary]) -> None:
         """Suspend the targets, and let a transfer of the right size pass through once."""
-        self.kept = Kept(self.session.host, self.session.address, [secondary.cntlid for secondary in chosen])
-        require_none(self.session, picture.primary, chosen)
+        self.ledger.keep([secondary.cntlid for secondary in chosen])
+        require_none(self.end.pf, picture.primary, chosen)
         formats = state_reader.formats_of(picture.primary)
         pairs = zip(self.opening.pairs, chosen, strict=True)
         started = time.monotonic()
-        controllers = tuple(target.moving(self.session, formats, secondary, pair.source) for pair, secondary in pairs)
-        self.command_s = (time.monotonic() - started) / len(controllers)  # a short command each
+        controllers = tuple(moving(self.end.pf, formats, secondary, pair.source) for pair, secondary in pairs)
+        self._command_s = (time.monotonic() - started) / len(controllers)  # a short command each
         peer = _peer(self.opening.peer)
-        self.record = self.sessions.open(
-            new_record(
-                self.session.host,
-                self.opening.session,
-                Side.DESTINATION,
-                peer=peer,
-                primary=self.session.address,
-                serial=self.session.ref.serial,
-                controllers=controllers,
-            )
-        )
-        self.points.describe(self.opening.session, peer, self._described(chosen))
-        target.suspend(self.session, controllers)
+        self.ledger.begin(self.opening.session, Side.DESTINATION, peer, controllers)
+        self.end.points.describe(self.opening.session, peer, self._described(chosen))
+        suspend(self.end.pf, controllers)
         messages.warm_up()
         self._rehearse()
-        self.points.call(Point.PREPARED)
-        send(self.link, messages.Prepared())
+        self.end.points.call(Point.PREPARED)
+        send(self.end.link, messages.Prepared())
 
     def _rehearse(self) -> None:
-        passed = Rehearsal(self.digest)
+        passed = Rehearsal(self._digest)
         while True:
-            frame = self.link.receive()
+            frame = self.end.link.receive()
             if frame is None:
                 continue
             if frame.kind == DATA:
                 passed.write(frame.payload)
                 continue
-            message = messages.parse(frame, self.link.peer)
+            message = messages.parse(frame, self.end.link.peer)
             if isinstance(message, messages.Abort):
                 raise SourceGaveUpError(message.why)
             if not isinstance(message, messages.Rehearsed):
-                raise messages.unexpected(message, self.link.peer)
+                raise messages.unexpected(message, self.end.link.peer)
             if (passed.bytes, passed.digest) != (message.bytes, message.digest):
                 cause = f"{passed.bytes} of {message.bytes} bytes arrived, or others than were sent"
                 raise WrongDigestError("the dry transfer did not arrive as it was sent", cause=cause)
@@ -265,18 +240,17 @@ class Destination:
         if isinstance(message, messages.Abort):
             raise SourceGaveUpError(message.why)
         if not isinstance(message, messages.Suspended):
-            raise messages.unexpected(message, self.link.peer)
-        self.points.call(Point.SOURCE_SUSPENDED)
-        self.touched = True
-        controllers = self.known.controllers
+            raise messages.unexpected(message, self.end.link.peer)
+        self.end.points.call(Point.SOURCE_SUSPENDED)
+        self._touched = True
+        controllers = self.ledger.known.controllers
         with Loading(
-            self.session, picture, self.link, controllers, digest=self.digest, command_s=self.command_s
+            self.end.pf, picture, self.end.link, controllers, digest=self._digest, command_s=self._command_s
         ) as loading:
             loaded = loading.run()
-            if self.kept is not None:
-                self.kept.require_same()
-            filled = replace(self.known, controllers=loading.loaded())
-        self.record = self.sessions.move(filled, State.LOADED)
+            self.ledger.require_kept()
+            filled = loading.loaded()
+        self.ledger.move(State.LOADED, controllers=filled)
         self._tell(messages.Loaded(states=loaded))  # from here on only the source, or an operator, decides
 
     def _await_decision(self) -> None:
@@ -295,42 +269,43 @@ class Destination:
             with suppress(LinkLostError, MalformedError, KeyboardInterrupt), interruptible():
                 self._next()  # Bye
         else:
-            raise self._uncertain(messages.unexpected(message, self.link.peer))
+            raise self._uncertain(messages.unexpected(message, self.end.link.peer))
 
     def _take(self) -> None:
         """The controllers are ours: write it down, resume them, say so."""
-        self.record = self.sessions.move(self.known, State.ACCEPTED)
-        self.notes += self.points.report(Point.BEFORE_RESUME)
+        self.ledger.move(State.ACCEPTED)
+        self._notes += self.end.points.report(Point.BEFORE_RESUME)
         started = time.monotonic()
-        resumed = target.try_resume(self.session, self.known.controllers, strict=True)
+        resumed = try_resume(self.end.pf, self.ledger.known.controllers, strict=True)
         if resumed.failures:
             raise self._not_all_run(resumed) from resumed.worst
         taken_s = time.monotonic() - started
         # What runs must not wait for the disk: that it was about to run is written already.
-        self._tell(messages.Running(resume_s=taken_s, notes=[note[:4096] for note in self.notes[:64]]))
+        self._tell(messages.Running(resume_s=taken_s, notes=[note[:4096] for note in self._notes[:64]]))
         try:
             with ExitStack() as whatever_comes:
-                whatever_comes.callback(self.points.report, Point.DESTINATION_RUNNING)
-                whatever_comes.callback(target.use_up, self.session, self.known.controllers)
-                self.record = self.sessions.move(self.known, State.RUNNING)
+                whatever_comes.callback(self.end.points.report, Point.DESTINATION_RUNNING)
+                whatever_comes.callback(use_up, self.end.pf, self.ledger.known.controllers)
+                self.ledger.move(State.RUNNING)
         except NvmelmError as error:
             raise UncertainError(
-                f"the controllers {self.known.names} run here, but that was not written down: {error.message}",
+                f"the controllers {self.ledger.known.names} run here, but that was not written down: {error.message}",
                 cause=error.cause,
                 fix="repair what is named; then nvmelm recover here",
                 reason=error.reason,
             ) from error
 
-    def _not_all_run(self, resumed: target.Resumed) -> UncertainError:
+    def _not_all_run(self, resumed: Resumed) -> UncertainError:
         """Stop those again that run already, and return the error to end with.
 
         Only what runs is suspended: one that lost its state must not look as if it held it.
         """
         try:
-            target.suspend(self.session, resumed.run)
+            suspend(self.end.pf, resumed.run)
         except Exception as error:  # whatever it is, an operator must know what runs
             names = ", ".join(f"{controller.cntlid:#06x}" for controller in resumed.run)
-            stand = f"of the controllers {self.known.names} these may run: {names}, since they were not stopped again"
+            all_of_them = self.ledger.known.names
+            stand = f"of the controllers {all_of_them} these may run: {names}, since they were not stopped again"
             return self._uncertain(resumed.worst, f"{stand} ({unexpected(error).message})")
         return self._uncertain(resumed.worst)
 
@@ -341,9 +316,9 @@ class Destination:
         """
         let_go(error)
         failure = _as_ours(error)
-        if self.record is None:
+        if self.ledger.record is None:
             return failure
-        if self.record.state is not State.PREPARING:
+        if self.ledger.record.state is not State.PREPARING:
             return self._uncertain(failure)
         if not isinstance(failure, SourceGaveUpError):
             self._tell(messages.failed(failure))
@@ -358,9 +333,9 @@ class Destination:
         return failure
 
     def _abandon(self, why: str) -> None:
-        target.discard(self.session, self.known.controllers, touched=self.touched)
-        self.record = self.sessions.move(self.known, State.ABANDONED, why[:500])
-        self.points.report(Point.ROLLED_BACK)
+        discard(self.end.pf, self.ledger.known.controllers, touched=self._touched)
+        self.ledger.move(State.ABANDONED, why[:500])
+        self.end.points.report(Point.ROLLED_BACK)
 
     def _uncertain(self, error: Exception | KeyboardInterrupt, stand: str = "") -> UncertainError:
         """Return the error of a session that only the source, or an operator, can decide.
@@ -369,16 +344,17 @@ class Destination:
             stand: how the controllers stand, when they are not all suspended.
         """
         failure = _as_ours(error)
-        self.points.report(Point.UNCERTAIN)
-        what = f"session {self.known.id} is {self.known.state} here; "
+        self.end.points.report(Point.UNCERTAIN)
+        record = self.ledger.known
+        what = f"session {record.id} is {record.state} here; "
         if isinstance(failure, CopyLostError):
             return CopyLostError(
-                what + (stand or f"the states moved into {self.known.names} are not all there any more; nothing runs"),
+                what + (stand or f"the states moved into {record.names} are not all there any more; nothing runs"),
                 cause=failure.message,
-                fix=failure.fix.replace("SESSION", self.known.id[:8]),
+                fix=without_copy(record),
             )
         return UncertainError(
-            what + (stand or f"the controllers {self.known.names} stay suspended"),
+            what + (stand or f"the controllers {record.names} stay suspended"),
             cause=failure.message,
             fix="nvmelm recover, on either host, as soon as the two can speak",
             reason="session-uncertain",
@@ -387,24 +363,18 @@ class Destination:
     def _tell(self, message: messages.Message) -> None:
         """Say something that changes nothing here when it does not arrive."""
         with suppress(LinkLostError):
-            send(self.link, message)
+            send(self.end.link, message)
 
     def _next(self) -> messages.AnyMessage:
         """Return the next message; the source may take its time, as long as it gives signs of life."""
         while True:
-            frame = self.link.receive()
+            frame = self.end.link.receive()
             if frame is not None:
-                return messages.parse(frame, self.link.peer)
+                return messages.parse(frame, self.end.link.peer)
 
     def _described(self, chosen: list[Secondary]) -> list[Mapping[str, Any]]:
         return [
-            {
-                "primary": self.session.address,
-                "cntlid": secondary.cntlid,
-                "address": secondary.address,
-                "vfio_node": secondary.vfio_node,
-                "peer_cntlid": pair.source,
-            }
+            described(self.end, secondary, peer_cntlid=pair.source)
             for pair, secondary in zip(self.opening.pairs, chosen, strict=True)
         ]
 

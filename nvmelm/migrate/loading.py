@@ -95,7 +95,7 @@ class Loading:
         digest: str,
         command_s: float,
     ) -> None:
-        self._session = pf
+        self._pf = pf
         self._link = link
         self._controllers = controllers
         self._digest = digest
@@ -233,7 +233,7 @@ class Loading:
     def _restore(self, controller: Moving, image: StreamedImage, *, retries: int) -> state_restore.Restored:
         waited_before = image.waited_s
         done = state_restore.restore(
-            self._session.queue,
+            self._pf.queue,
             controller.cntlid,
             image,
             target=self._target,

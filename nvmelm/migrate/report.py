@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nvmelm.documents import Record, Report, about
 
 if TYPE_CHECKING:
+    from nvmelm.migrate.request import Measured
     from nvmelm.migrate.source import Source
 
 
@@ -169,13 +170,15 @@ def nothing_done(primary: str, destination: str, cntlids: Sequence[int], notes: 
 
 def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateReport:
     """Return the report of a migration that succeeded, or that was looked at only."""
-    opened, measured = source.opened, source.measured
-    pairs = list(zip(opened.pairs, opened.addresses, opened.held, source.verdicts, strict=True)) if opened else []
+    agreed, measured = source.agreed, source.measured
+    opened = agreed.opened if agreed else None
+    verdicts = agreed.verdicts if agreed else ()
+    pairs = list(zip(opened.pairs, opened.addresses, opened.held, verdicts, strict=True)) if opened else []
     return MigrateReport(
         session=source.id,
         changed=not dry_run,
         dry_run=dry_run,
-        source_primary=source.session.address,
+        source_primary=source.end.pf.address,
         destination=destination,
         destination_primary=opened.primary if opened else "",
         controllers=tuple(
@@ -189,7 +192,7 @@ def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateRepo
             )
             for pair, address, held, verdict in pairs
         ),
-        downtime=_downtime(source) if measured.downtime_s is not None else None,
+        downtime=_downtime(measured) if measured.downtime_s is not None else None,
         state_bytes=measured.state_bytes,
         rehearsal_us=_us(measured.rehearsal_s),
         bytes_per_second=int(measured.state_bytes / measured.send_s) if measured.send_s else 0,
@@ -203,7 +206,7 @@ def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateRepo
                 extents=len(tracked.extents),
                 after_suspend=tracked.after_suspend,
             )
-            for tracked in source.rounds
+            for tracked in measured.rounds
         ),
         logged_rounds=tuple(
             LoggedRound(
@@ -214,14 +217,13 @@ def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateRepo
                 restart=logged.restart,
                 after_suspend=logged.after_suspend,
             )
-            for logged in source.written
+            for logged in measured.logged_rounds
         ),
         notes=tuple(measured.notes),
     )
 
 
-def _downtime(source: Source) -> Downtime:
-    measured = source.measured
+def _downtime(measured: Measured) -> Downtime:
     parts = (measured.drain_s, measured.get_s, measured.transfer_s, measured.set_s, measured.resume_s)
     total = measured.downtime_s or 0.0
     names = ("drain_us", "get_us", "transfer_us", "set_us", "resume_us")

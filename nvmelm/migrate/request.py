@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nvmelm.compat.policy import Policy
+from nvmelm.migrate.rounds.memory import MemoryRound
+from nvmelm.migrate.rounds.user_data import Written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,8 @@ class Measured:
     Attributes:
         downtime_s: from the suspend being sent to the answer to the resume, or to the resume of a roll-back.
         send_s: all states on their way; made up of get, transfer and set.
+        rounds: of tracked memory.
+        logged_rounds: of user data.
     """
 
     downtime_s: float | None = None
@@ -55,3 +59,5 @@ class Measured:
     state_bytes: int = 0
     commands: int = 0
     notes: list[str] = field(default_factory=list)
+    rounds: list[MemoryRound] = field(default_factory=list)
+    logged_rounds: list[Written] = field(default_factory=list)

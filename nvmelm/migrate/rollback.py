@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
-from typing import Protocol
+from contextlib import suppress
+from dataclasses import dataclass
 
 from nvmelm.errors import (
     ExitCode,
@@ -19,16 +18,17 @@ from nvmelm.errors import (
     UncertainError,
     unexpected,
 )
-from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.migrate import controllers
-from nvmelm.migrate.callouts.points import Point, Points
+from nvmelm.migrate.callouts.points import Point
+from nvmelm.migrate.end import End, Ledger
 from nvmelm.migrate.link import messages
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.messages import send
 from nvmelm.migrate.recovery.asking import ask_other_host
 from nvmelm.migrate.recovery.standing import DRIVEN, Standing, look, not_whole
 from nvmelm.migrate.request import Measured
-from nvmelm.ownership.sessions import SessionRecord, Sessions, State
+from nvmelm.migrate.standstill import Standstill
+from nvmelm.ownership.sessions import SessionRecord, State
 from nvmelm.process.interrupts import OutOfTimeError, let_go
 
 #: How long the destination gets to put itself back; the guest runs again by then.
@@ -48,38 +48,20 @@ _PUT_BACK = (
 )
 
 
-class Begun(Protocol):
-    """What a roll-back has to know of the migration that it undoes, on the source's side.
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A migration that is to be undone, on the source's side.
 
     Attributes:
-        session: the PF, locked.
-        record: what is written of the migration; None: nothing was begun.
-        reconnect: starts the destination again when the link was cut; None: it cannot be.
-        suspended_at: monotonic seconds at which the suspend was sent; None: it was not.
+        ledger: what is written of it; no record: nothing was begun.
         held_there: the destination may hold every state.
     """
 
-    session: OpenPrimary
-    sessions: Sessions
-    link: Link
-    points: Points
-    name: str
-    reconnect: Callable[[], AbstractContextManager[Link]] | None
-    record: SessionRecord | None
-    suspended_at: float | None
+    end: End
+    ledger: Ledger
+    standstill: Standstill
     measured: Measured
-
-    @property
-    def known(self) -> SessionRecord:
-        """Return the record of a migration that was begun."""
-        ...
-
-    @property
-    def held_there(self) -> bool: ...
-
-    def out_of_time(self) -> NvmelmError:
-        """Return the error of a guest that stood still for as long as it may."""
-        ...
+    held_there: bool
 
 
 def roll_back(source: Begun, error: Exception | KeyboardInterrupt) -> NvmelmError:
@@ -90,13 +72,16 @@ def roll_back(source: Begun, error: Exception | KeyboardInterrupt) -> NvmelmErro
         controllers were given away after all, could not be resumed, or were reset meanwhile.
     """
     let_go(error)
-    source.link.hurry(_LAST_WORDS_S)
-    failure = source.out_of_time() if isinstance(error, OutOfTimeError) else _reason(source.link, error)
-    if source.record is None:
+    source.end.link.hurry(_LAST_WORDS_S)
+    if isinstance(error, OutOfTimeError):
+        failure = source.standstill.out_of_time(held_there=source.held_there)
+    else:
+        failure = _reason(source.end.link, error)
+    if source.ledger.record is None:
         with suppress(LinkLostError):
-            send(source.link, messages.Bye())
+            send(source.end.link, messages.Bye())
         return failure
-    record = _latest(source)
+    record = source.ledger.read_again()
     if record.state is State.GIVEN_AWAY:
         return UncertainError(
             f"session {record.id}: given away, and then: {failure.message}",
@@ -107,30 +92,29 @@ def roll_back(source: Begun, error: Exception | KeyboardInterrupt) -> NvmelmErro
     notes: list[str] = []
     unsuspended: list[str] = []
     stood_still = 0.0
-    if isinstance(failure, RecordInDoubtError) and source.suspended_at is not None:
+    if isinstance(failure, RecordInDoubtError) and source.standstill.since is not None:
         # The give-away may be on the disk. Running again has to be there first, or a crash would bring that back.
         try:
-            record = source.record = source.sessions.move(record, State.ROLLING_BACK, failure.message[:500])
+            source.ledger.move(State.ROLLING_BACK, failure.message[:500])
         except NvmelmError as second:
             return _not_resumed(record, failure, second)
-    if source.suspended_at is not None:
+    if source.standstill.since is not None:
         try:
-            unsuspended = controllers.resume(source.session, record.controllers)
+            unsuspended = controllers.resume(source.end.pf, record.controllers)
         except Exception as second:  # whatever it is, an operator must know
             return _not_resumed(record, failure, unexpected(second))
-        stood_still = time.monotonic() - source.suspended_at
-        source.measured.downtime_s = stood_still
+        source.measured.downtime_s = stood_still = source.standstill.seconds() or 0.0
     lost = _lost(source) if unsuspended else ""
     if lost and source.held_there:
         uncertain = _only_copy_there(source, failure)
         if uncertain is not None:
             return uncertain
     try:
-        source.record = source.sessions.move(record, State.ROLLED_BACK, failure.message[:500])
+        source.ledger.move(State.ROLLED_BACK, failure.message[:500])
     except NvmelmError as second:
         notes.append(f"that it was rolled back could not be written: {second.message}; nvmelm recover here")
-    notes += source.points.report(Point.ROLLED_BACK)
-    if not _abort(source.link, failure) and not _told_again(source):
+    notes += source.end.points.report(Point.ROLLED_BACK)
+    if not _abort(source.end.link, failure) and not _told_again(source):
         notes.append("the destination may still hold its targets suspended: nvmelm recover there, or here")
     return _ending(failure, stood_still, [*(unsuspended if lost else []), *notes], lost)
 
@@ -151,14 +135,6 @@ def _reason(link: Link, error: Exception | KeyboardInterrupt) -> NvmelmError:
                 if isinstance(message, messages.Failed):
                     return messages.remote_error(message, link.peer)
     return error
-
-
-def _latest(source: Begun) -> SessionRecord:
-    """Return the record as the disk has it: a write that failed may have been made all the same."""
-    record = source.known
-    with suppress(NvmelmError):
-        record = source.sessions.get(record.id, record.side) or record
-    return record
 
 
 def _not_resumed(record: SessionRecord, failure: NvmelmError, second: NvmelmError) -> UncertainError:
@@ -188,11 +164,11 @@ def _abort(link: Link, failure: NvmelmError) -> bool:
 
 def _told_again(source: Begun) -> bool:
     """Tell the destination over a new link; return whether it has put itself back."""
-    if source.reconnect is None or not source.known.over:
+    if source.end.reconnect is None or not source.ledger.known.over:
         return False
-    source.link.close()  # who still waits there for the rest of a frame holds the PF until it sees the end
-    with suppress(NvmelmError), source.reconnect() as link:
-        settled = ask_other_host(link, source.known, source.name)
+    source.end.link.close()  # who still waits there for the rest of a frame holds the PF until it sees the end
+    with suppress(NvmelmError), source.end.reconnect() as link:
+        settled = ask_other_host(link, source.ledger.known, source.end.name)
         return settled.state in (State.ABANDONED, None)  # None: it had not begun
     return False
 
@@ -203,12 +179,12 @@ def _lost(source: Begun) -> str:
     Empty: a suspend that failed, or was never sent, left them running.
     """
     try:
-        picture = source.session.picture(users=False)
+        picture = source.end.pf.picture(users=False)
     except NvmelmError as error:
         return f"whether they run is not known: {error.message}"
     online = {secondary.cntlid for secondary in picture.secondaries if secondary.present and secondary.online}
     offline = [
-        f"{controller.cntlid:#06x}" for controller in source.known.controllers if controller.cntlid not in online
+        f"{controller.cntlid:#06x}" for controller in source.ledger.known.controllers if controller.cntlid not in online
     ]
     if offline:
         return f"offline now: {', '.join(offline)}"
@@ -221,9 +197,9 @@ def _only_copy_there(source: Begun, failure: NvmelmError) -> UncertainError | No
     Nothing is written and nothing is said to the destination then, which stands still without a word of the source: its
     copy may be the only one. Whether it has every state is known there only: that it says so can be lost on the way.
     """
-    record = source.known
+    record = source.ledger.known
     try:
-        stand = look(source.session, record)
+        stand = look(source.end.pf, record)
     except NvmelmError:
         stand = {controller.cntlid: Standing.UNTOLD for controller in record.controllers}
     if {*stand.values()} <= DRIVEN:

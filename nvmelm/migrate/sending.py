@@ -56,7 +56,7 @@ class Sending:
         self.saved: dict[int, state_save.Saved] = {}
         self.seconds = 0.0
         self.complete = False
-        self._session = pf
+        self._pf = pf
         self._picture = picture
         self._chosen = {secondary.cntlid: secondary for secondary in chosen}
         self._link = link
@@ -92,7 +92,7 @@ class Sending:
         return loaded
 
     def _send_all(self) -> messages.Loaded:
-        few = len(self._controllers) == 1 or self._session.host.serial
+        few = len(self._controllers) == 1 or self._pf.host.serial
         if few and max(self._sizes.values(), default=0) <= SMALL_BYTES // 2:
             for number, controller in enumerate(self._controllers):
                 self._send(controller, number)
@@ -120,7 +120,7 @@ class Sending:
         """Read one state and send it as an image."""
         with LinkSink(self._link, stream, self._wire, self._stopped) as sink:
             self.saved[controller.cntlid] = state_save.save(
-                self._session.queue,
+                self._pf.queue,
                 controller.cntlid,
                 sink,
                 source=ImageSource.of(self._picture.primary, self._chosen[controller.cntlid]),

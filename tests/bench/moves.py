@@ -23,6 +23,7 @@ from nvmelm.inventory.address import Address
 from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Role
 from nvmelm.migrate.callouts.points import Points
+from nvmelm.migrate.end import End
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.remote import connected
 from nvmelm.migrate.request import MigrationRequest
@@ -68,7 +69,7 @@ def move(place: Path, connect: Connect, controllers: int = 1) -> Source:
         connect(place) as link,
     ):
         request = MigrationRequest(to="ssh://destination", pf=PF, pairs=pairs)
-        moved = Source(pf, sessions, link, request, Points(None, "source"), name="source")
+        moved = Source(End(pf, sessions, link, Points(None, "source"), "source"), request)
         moved.open()
         moved.move()
     return moved

@@ -24,6 +24,7 @@ from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Role
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.destination import serve
+from nvmelm.migrate.end import End
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.recovery.sessions import Means, give_up, recover_sessions, take
 from nvmelm.migrate.request import MigrationRequest
@@ -175,15 +176,8 @@ class World:
             open_primary(self.source, PF, change=True) as pf,
             Sessions(self.source) as sessions,
         ):
-            moved = Source(
-                pf,
-                sessions,
-                link,
-                self.request(**request),
-                points("source"),
-                name="source",
-                reconnect=(lambda: self.link("source")) if reconnect else None,
-            )
+            again = (lambda: self.link("source")) if reconnect else None
+            moved = Source(End(pf, sessions, link, points("source"), "source", again), self.request(**request))
             with during or nullcontext():
                 moved.open()
                 moved.move(tracks=tracks)

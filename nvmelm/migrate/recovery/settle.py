@@ -8,16 +8,26 @@ changed. See ``docs/ownership.md``.
 
 from __future__ import annotations
 
-from nvmelm.errors import NvmelmError, UncertainError
+from nvmelm.errors import CopyLostError, NvmelmError, UncertainError
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.migrate import controllers
 from nvmelm.migrate.callouts.points import Point, Points
-from nvmelm.migrate.recovery.standing import DRIVEN, WHOLE, Standing, gone, look, lost, not_whole, unclear, whole
+from nvmelm.migrate.recovery.standing import (
+    DRIVEN,
+    WHOLE,
+    Standing,
+    gone,
+    look,
+    lost,
+    not_whole,
+    unclear,
+    whole,
+    without_copy,
+)
 from nvmelm.ownership.decisions import UNANSWERED, WITHOUT_ASKING, Act, decide, written
 from nvmelm.ownership.record import SessionRecord, Side, State
 from nvmelm.ownership.sessions import Sessions
 
-_LET_GO = "nvmelm recover --give-up SESSION here, then nvmelm recover at the other host, which may still hold them"
 #: Nothing was given away yet.
 BEFORE = frozenset({State.OPEN, State.SUSPENDING, State.ROLLING_BACK})
 #: Written before a resume: what runs after it was given away, and is nobody else's by then.
@@ -123,7 +133,7 @@ def run_again(
     if record.state in _TAKES_BACK:
         stand = look(pf, record)
         if {Standing.GONE, Standing.OFFLINE} & {*stand.values()}:
-            raise gone(record, stand, "cannot run here again", _LET_GO)
+            raise gone(record, stand, "cannot run here again")
     present = controllers.still_there(pf, record.controllers, record.boot)
     notes = controllers.resume(pf, present)
     if held and (notes or len(present) != len(record.controllers)):
@@ -154,7 +164,7 @@ def _require_resumed(record: SessionRecord, stand: dict[int, Standing]) -> None:
     """Refuse to write that controllers run of which some were not suspended any more when they were resumed."""
     if record.state in _TAKES_BACK:
         if {Standing.GONE, Standing.OFFLINE} & {*stand.values()}:
-            raise gone(record, stand, "were reset before they ran here again", _LET_GO)
+            raise gone(record, stand, "were reset before they ran here again")
     elif not {*stand.values()} <= DRIVEN:
         raise not_whole(record, stand)
 
@@ -173,7 +183,7 @@ def require_copy(pf: OpenPrimary, record: SessionRecord) -> dict[int, Standing]:
         raise unclear(record, stand)
     if not {*stand.values()} <= (WHOLE if maybe_resumed else {Standing.SUSPENDED, Standing.UNCHANGED}):
         source = record.side is Side.SOURCE
-        raise gone(record, stand, "cannot run here" if source else "do not hold the states any more", _LET_GO)
+        raise gone(record, stand, "cannot run here" if source else "do not hold the states any more")
     return stand
 
 
@@ -205,7 +215,10 @@ def run_here(
         record = sessions.move(record, State.ACCEPTED)
     points.report(Point.BEFORE_RESUME)
     suspended = [moving for moving in record.controllers if stand[moving.cntlid] is Standing.SUSPENDED]
-    controllers.resume(pf, suspended, strict=True)
+    try:
+        controllers.resume(pf, suspended, strict=True)
+    except CopyLostError as error:
+        raise CopyLostError(error.message, cause=error.cause, fix=without_copy(record)) from error
     record = sessions.move(record, State.RUNNING)
     controllers.use_up(pf, record.controllers)
     points.report(Point.DESTINATION_RUNNING)
@@ -252,7 +265,7 @@ def _require_same_device(pf: OpenPrimary, record: SessionRecord) -> None:
         raise UncertainError(
             f"{record.primary} is another device than session {record.id} began with",
             cause=f"its serial number was {record.serial}, and is {pf.ref.serial}",
-            fix="put the device back; or nvmelm recover --give-up SESSION when it is gone for good",
+            fix=f"put the device back; or nvmelm recover --give-up {record.id[:8]} when it is gone for good",
             reason="another-device",
         )
 

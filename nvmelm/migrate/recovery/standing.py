@@ -112,10 +112,16 @@ def unclear(record: SessionRecord, stand: Mapping[int, Standing]) -> UncertainEr
     )
 
 
-def gone(record: SessionRecord, stand: Mapping[int, Standing], what: str, fix: str) -> CopyLostError:
+def without_copy(record: SessionRecord) -> str:
+    """Return what to do where a session's copy on this host is lost."""
+    give_up = f"nvmelm recover --give-up {record.id[:8]} here"
+    return f"{give_up}, then nvmelm recover at the other host, which may still hold them"
+
+
+def gone(record: SessionRecord, stand: Mapping[int, Standing], what: str) -> CopyLostError:
     """Return the error for a copy that is not there any more."""
     return CopyLostError(
         f"session {record.id}: {record.names} {what}",
         cause=f"the host was rebooted, or the VFs or their primary were reset; now {described(stand)}",
-        fix=fix,
+        fix=without_copy(record),
     )

@@ -19,6 +19,7 @@ from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Role
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.destination import serve
+from nvmelm.migrate.end import End
 from nvmelm.migrate.source import Source
 from nvmelm.ownership.sessions import SessionRecord, Sessions, State
 from nvmelm.prepare import sequence
@@ -58,15 +59,8 @@ def take(world: World, during: Interrupting) -> None:
             open_primary(world.source, PF, change=True) as pf,
             Sessions(world.source) as sessions,
         ):
-            moved = Source(
-                pf,
-                sessions,
-                link,
-                world.request(),
-                Points(None, "source"),
-                name="source",
-                reconnect=lambda: world.link("source"),
-            )
+            end = End(pf, sessions, link, Points(None, "source"), "source", lambda: world.link("source"))
+            moved = Source(end, world.request())
             moved.open()
             moved.move()
 

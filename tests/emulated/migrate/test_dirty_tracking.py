@@ -63,7 +63,7 @@ def test_every_byte_the_controller_wrote_is_in_a_round(world: World, monkeypatch
     track = memory.starter(primary(world), [MEMORY], on_dirty, Limits(threshold_bytes=0, rounds=6))
     moved = world.migrate(tracks=[track])
     assert [one.after_suspend for one in rounds] == [False] * (len(rounds) - 1) + [True]
-    assert moved.rounds == rounds
+    assert moved.measured.rounds == rounds
     reported = merge(extent for one in rounds for extent in one.extents)
     missed = [one for one in writes[started[0] :] if not any(_within(one, each) for each in reported)]
     assert len(writes) > started[0]

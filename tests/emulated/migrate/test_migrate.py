@@ -87,7 +87,7 @@ def test_several_controllers_move_together(tmp_path: Path) -> None:
     world = copy(build(tmp_path / "template", controllers=4), tmp_path / "world")
     world.controllers = 4
     moved = world.migrate()
-    assert len(moved.known.controllers) == 4
+    assert len(moved.ledger.known.controllers) == 4
     assert world.states("destination") == ["running"]
     world.close()
 
@@ -109,7 +109,8 @@ def test_a_host_without_the_faster_digest_moves_with_the_other_one(
 ) -> None:
     only_on(monkeypatch, without)
     moved = guarded.migrate()
-    assert moved.digest == (digest.XXH3 if without == "neither" else digest.SHA256)
+    assert moved.agreed is not None
+    assert moved.agreed.digest == (digest.XXH3 if without == "neither" else digest.SHA256)
     assert guarded.runs("destination")
     goes_on(guarded, "destination")
 

@@ -73,7 +73,9 @@ def test_a_destination_that_lost_the_state_does_not_say_that_it_runs(guarded: Wo
     assert guarded.failure.reason == "target-gone"
     assert "stay suspended" not in guarded.failure.message
     assert "are not all there any more; nothing runs" in met.value.cause
-    assert "recover --give-up" in met.value.fix
+    with Sessions(guarded.destination) as sessions:
+        (record,) = sessions.all()
+    assert f"recover --give-up {record.id[:8]} here" in met.value.fix
 
 
 def test_a_target_that_stood_still_before_runs_with_what_was_moved_into_it(guarded: World) -> None:

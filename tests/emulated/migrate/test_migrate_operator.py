@@ -244,7 +244,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_moves(
     assert world.states("source") == []
 
 
-@pytest.mark.parametrize("fault", ["device", "link"])
+@pytest.mark.parametrize("fault", ["device", "verdict", "link"])
 def test_a_failed_move_writes_its_page(fault: str, guarded: World, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     words = ("--guest-loses-controller", "--report", str(page))
@@ -252,6 +252,11 @@ def test_a_failed_move_writes_its_page(fault: str, guarded: World, tmp_path: Pat
         guarded.destination.arm("admin/0x41/2=status:0x4006")
         done = migrate(guarded, *words)
         assert "the guest stood still for" in page.read_text()
+    elif fault == "verdict":  # refused after the destination has answered, and before the first pair was judged
+        verdict = {"schema": "nvmelm.verdict", "compatible": True, "source_digest": "a", "destination_digest": "b"}
+        (tmp_path / "verdict.json").write_text(json.dumps(verdict))
+        done = migrate(guarded, *words, "--verdict", str(tmp_path / "verdict.json"))
+        assert done.returncode == ExitCode.INCOMPATIBLE, done.stderr
     else:
         done = run(guarded, "migrate", PF, hex(FIRST), "--to", f"ssh://x/{PF}", "--rsh", "false", *words)
     text = page.read_text()

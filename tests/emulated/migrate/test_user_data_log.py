@@ -69,7 +69,7 @@ def test_every_block_a_guest_wrote_is_in_a_round_and_the_last_is_after_the_suspe
     with open_primary(world.source, PF) as pf:
         primary = pf.picture(users=False).primary
     moved = world.migrate(tracks=[user_data.starter(world.source, primary, on_written)])
-    assert moved.written == rounds
+    assert moved.measured.logged_rounds == rounds
     assert [one.after_suspend for one in rounds] == [False] * (len(rounds) - 1) + [True]
     assert not any(one.restart for one in rounds)
     fresh = blocks(world) - before

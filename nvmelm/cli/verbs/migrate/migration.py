@@ -28,6 +28,7 @@ from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.read import resolve
 from nvmelm.inventory.suspension import saved_at
 from nvmelm.migrate.callouts.points import Points
+from nvmelm.migrate.end import End
 from nvmelm.migrate.gate import choose
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.remote import connected
@@ -62,7 +63,7 @@ class Migration:
 
     def __init__(self, run: Run, pf: OpenPrimary, address: Address, points: Points, *, rsh: str, program: str) -> None:
         self._run = run
-        self._session = pf
+        self._pf = pf
         self._address = address
         self._points = points
         self._rsh = rsh
@@ -95,18 +96,11 @@ class Migration:
             Sessions(self._run.host()) as sessions,
         ):
             # What this host refuses by itself is refused before anybody is called.
-            choose(self._session, sessions, [cntlid for cntlid, _ in request.pairs])
+            choose(self._pf, sessions, [cntlid for cntlid, _ in request.pairs])
             tracks = self._tracks(logs, dirty, written)
             with self._connect() as link:
-                source = Source(
-                    self._session,
-                    sessions,
-                    link,
-                    request,
-                    self._points,
-                    name=os.uname().nodename,
-                    reconnect=self._connect,
-                )
+                end = End(self._pf, sessions, link, self._points, os.uname().nodename, self._connect)
+                source = Source(end, request)
                 sources.append(source)
                 self._open(source)
                 if dry_run:
@@ -119,7 +113,7 @@ class Migration:
         """Return what the move did; one that failed before it met the other host did nothing."""
         where, dry_run = str(self._address), self._run.dry_run
         if not sources:
-            return nothing_done(self._session.address, where, [cntlid for cntlid, _ in request.pairs])
+            return nothing_done(self._pf.address, where, [cntlid for cntlid, _ in request.pairs])
         report = report_of(sources[0], where, dry_run=dry_run)
         return replace(report, changed=False) if failed else report
 
@@ -137,7 +131,7 @@ class Migration:
         extents = [memory.parse_range(text) for text in logs.ranges]
         if not extents and logs.written is None:
             return []
-        primary = self._session.picture(users=False).primary
+        primary = self._pf.picture(users=False).primary
         starts: list[Start] = []
         if logs.written is not None:
             starts.append(user_data.starter(self._run.host(), primary, lambda logged: written.write(blocks_of(logged))))
@@ -175,17 +169,17 @@ class Migration:
         A saved state may have been restored, and run, elsewhere. A target that nobody holds is reset by the VM that
         opens it later, and the state is lost.
         """
-        picture = self._session.picture(users=False)
+        picture = self._pf.picture(users=False)
         for cntlid, _ in source.request.pairs:
-            saved = saved_at(self._session.host, picture.primary, resolve(picture, cntlid))
+            saved = saved_at(self._pf.host, picture.primary, resolve(picture, cntlid))
             if saved:
                 self._run.confirm(
                     f"the state of {cntlid:#06x} was saved at {saved}; if it was resumed elsewhere, moving it makes "
                     "two running copies of one controller. Move it all the same?"
                 )
-        opened = source.opened
-        if opened is None:
+        if source.agreed is None:
             return
+        opened = source.agreed.opened
         alone = [address for address, held in zip(opened.addresses, opened.held, strict=True) if not held]
         if alone:
             names = ", ".join(alone)
