@@ -22,6 +22,7 @@ from nvmelm.interposer.kernel import BAR0, CONFIG, Kernel
 from nvmelm.interposer.streams import IncomingStream, OutgoingStream, Stream
 from nvmelm.vfio.seam import DeviceState, Function, Incoming, LogRange, Outgoing, Refusal
 
+#: Registers of a PCI function are little-endian on every host: a double word, a word of the configuration space.
 _WORD = struct.Struct("<I")
 _HALF_WORD = struct.Struct("<H")
 #: PCI Local Bus Specification, configuration space header: the Command register.

@@ -34,11 +34,18 @@ from nvmelm.interposer.device import Device
 from nvmelm.interposer.streams import Stream
 from nvmelm.vfio.seam import DeviceState, LogRange, Refusal
 
+#: What a caller hands over is the kernel's (include/uapi/linux/vfio.h), not NVMe's, and in the host's byte order.
+#: struct vfio_device_feature without data: argsz, flags.
 _HEADER = struct.Struct("=2I")
+#: struct vfio_device_feature_migration: flags; vfio_device_feature_mig_data_size: stop_copy_length.
 _U64 = struct.Struct("=Q")
+#: struct vfio_device_feature_mig_state: device_state, data_fd (-1: no stream).
 _STATE = struct.Struct("=Ii")
+#: struct vfio_device_feature_dma_logging_control: page_size, num_ranges, reserved, ranges (where they are).
 _LOG_CONTROL = struct.Struct("=Q2IQ")
+#: struct vfio_device_feature_dma_logging_range: iova, length.
 _LOG_RANGE = struct.Struct("=2Q")
+#: struct vfio_device_feature_dma_logging_report: iova, length, page_size, bitmap (where it is).
 _LOG_REPORT = struct.Struct("=4Q")
 
 #: drivers/vfio/vfio_main.c, LOG_MAX_RANGES: a page of ranges.

@@ -33,6 +33,7 @@ _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _RESPONSE = struct.Struct("=QqiI")
 #: struct seccomp_notif_addfd: id, flags, srcfd, newfd, newfd_flags.
 _ADDFD = struct.Struct("=QIIII")
+#: What SECCOMP_IOCTL_NOTIF_ID_VALID takes: the id of a notification.
 _ID = struct.Struct("=Q")
 
 _MAGIC = ord("!")

@@ -14,10 +14,11 @@ import struct
 import sys
 from pathlib import Path
 
-#: Magic, version, page size, checkpoint number, two salts, two checksums; big-endian.
+#: SQLite's structures, not NVMe's: they stand where the log is read and not in the wire room.
+#: The log's header: magic, version, page size, checkpoint number, two salts, two checksums; big-endian.
 _HEADER = struct.Struct(">8I")
 _MAGIC = (0x377F0682, 0x377F0683)
-#: Page, size of the database, two salts, two checksums; a page follows.
+#: A frame's header: page, size of the database, two salts, two checksums; a page follows.
 _FRAME = struct.Struct(">6I")
 #: Of the index: its number of valid frames, in the host's own byte order.
 _FRAMES_AT, _FRAMES = 16, 4

@@ -66,6 +66,19 @@ def test_no_two_classes_have_one_name() -> None:
     assert {name: places for name, places in modules.items() if len(places) > 1} == {}
 
 
+def test_a_structure_outside_the_wire_room_says_whose_it_is() -> None:
+    """NVMe's own are declared as the specification's tables; any other has the owner's name for it, or a reason."""
+    bare = []
+    for file in sorted(HOUSE.rglob("*.py")):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines):
+            if "= struct.Struct(" in line and HOUSE / "wire" not in file.parents:
+                before = lines[number - 1]
+                if not before.startswith("#") and "= struct.Struct(" not in before:
+                    bare.append(f"{file.relative_to(HOUSE)}:{number + 1}")
+    assert bare == []
+
+
 def test_the_map_is_that_of_the_folders() -> None:
     folders = {f"{room.relative_to(HOUSE).as_posix()}/" for room in rooms() if room != HOUSE} | {"share/"}
     modules = {file.name for file in HOUSE.glob("*.py") if not file.stem.startswith("__")}

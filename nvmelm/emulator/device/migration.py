@@ -42,7 +42,9 @@ from nvmelm.wire.migration import ControllerStateHeader, IoCompletionQueue, IoSu
 from nvmelm.wire.opcodes import MigrationReceiveSelect, MigrationSendSelect, Sequence, SuspendType
 
 _UNLIMITED = 1 << 32
-_PART = struct.Struct("<QQ")  # where a part begins and ends
+#: Where a part of a state begins and ends, in bytes. A record of the emulator's own file beside a transfer, which only
+#: grows; no structure of the specification, so it is not in the wire room.
+_PART = struct.Struct("<QQ")
 #: No NVMe part is larger than that of a controller with every queue there can be.
 _NVME_PART_MAX = NvmeStateHeader.size + 0xFFFF * (IoSubmissionQueue.size + IoCompletionQueue.size)
 

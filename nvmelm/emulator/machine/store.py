@@ -17,7 +17,6 @@ import errno
 import fcntl
 import json
 import os
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,8 @@ from typing import cast
 from nvmelm.emulator.machine.state import FORMAT, HostState
 from nvmelm.errors import MalformedError, NvmelmError, host_error
 
-_COUNTER = struct.Struct("<Q")
+#: The counter's length in the lock file, in bytes; an unsigned number, little-endian.
+_COUNTER_BYTES = 8
 #: The state after an even and after an odd number of replacements; the first one tells that a directory is a host.
 _EVEN, _ODD = "state.json", "state.odd.json"
 #: A file's size is a multiple of this, so that it seldom changes. What follows the document is blank.
@@ -131,8 +131,8 @@ class Store:
                     fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _on_disk(self) -> int:
-        raw = os.pread(self._lock, _COUNTER.size, 0)
-        return int(_COUNTER.unpack(raw)[0]) if len(raw) == _COUNTER.size else 0
+        raw = os.pread(self._lock, _COUNTER_BYTES, 0)
+        return int.from_bytes(raw, "little") if len(raw) == _COUNTER_BYTES else 0
 
     def _current(self) -> HostState:
         version = self._on_disk()
@@ -165,7 +165,7 @@ class Store:
 
     def _count(self, version: int) -> None:
         try:
-            os.pwrite(self._lock, _COUNTER.pack(version), 0)
+            os.pwrite(self._lock, version.to_bytes(_COUNTER_BYTES, "little"), 0)
         except OSError as error:
             raise _not_kept(f"{self.directory}/lock", error) from error
 

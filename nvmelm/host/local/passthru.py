@@ -34,6 +34,8 @@ KiB = 1024
 
 #: struct nvme_passthru_cmd64: opcode, flags, rsvd1; nsid, cdw2, cdw3; metadata, addr; metadata_len, data_len, cdw10 to
 #: cdw15, timeout_ms, rsvd2; result. The 32-bit form is its first 72 bytes, with the result in place of rsvd2.
+#: The kernel's structure and not the controller's, so it stands beside the ioctl that takes it; packed in one call and
+#: in place, as every command pays for it.
 COMMAND = struct.Struct("<BBH3I2Q10IQ")
 _pack = COMMAND.pack_into
 _RESULT64 = slice(72, 80)
