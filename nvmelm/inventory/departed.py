@@ -18,13 +18,14 @@ from nvmelm.inventory.picture import MovedAway, Picture, Secondary
 if TYPE_CHECKING:
     from nvmelm.ownership.record import SessionRecord
 
-#: The name of the database of sessions; to import what reads it costs time.
-DATABASE = "sessions.db"
+#: The names of the database of sessions, and of where it is known that there is one; to import what reads them costs
+#: time.
+DATABASE, WITNESS = "sessions.db", "ownership"
 
 
 def any_session(host: Host) -> bool:
-    """Return whether this host ever took part in a session."""
-    return DATABASE in store.names(host.state_dir)
+    """Return whether this host ever took part in a session, as far as the names of files tell."""
+    return not {DATABASE, WITNESS}.isdisjoint(store.names(host.state_dir))
 
 
 def latest(host: Host, picture: Picture) -> Iterator[tuple[SessionRecord, Secondary]]:

@@ -6,8 +6,6 @@ What a session is, and the states it may go through, stands in :mod:`nvmelm.owne
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +16,8 @@ from nvmelm.disk import store
 from nvmelm.disk.private import private_directory
 from nvmelm.errors import BusyError, HostError, MalformedError, RecordInDoubtError, UncertainError
 from nvmelm.host import Host
-from nvmelm.ownership import sessions_log
+from nvmelm.ownership import database as tables
+from nvmelm.ownership import sessions_log, witness
 from nvmelm.ownership.record import (
     FIRST,
     NEXT,
@@ -27,7 +26,6 @@ from nvmelm.ownership.record import (
     SessionRecord,
     Side,
     State,
-    from_json,
     new_record,
     now,
     to_json,
@@ -84,17 +82,32 @@ class Sessions:
         private_directory(self.path.parent)
         with contextlib.suppress(HostError):  # a disk that is full lets a session fail by itself, if at all
             self._prune()
+        self._keep_witness()
         with self._database() as database:
-            if _ended(database, record.id, record.side) is not None:
+            if tables.ended(database, record.id, record.side) is not None:
                 raise _repeated()
-            for other in _select(database, "WHERE address = ?", record.primary):
+            for other in tables.select(database, "WHERE address = ?", record.primary):
                 _refuse_overlap(other, {controller.cntlid for controller in record.controllers})
             values = (record.id, record.side, record.primary, record.state, to_json(record))
             database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", values)
             database.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM_BYTES,))
             database.execute("DELETE FROM room")
+            tables.count(database)
+        self._follow()
         self._use_room()
         return record
+
+    def _keep_witness(self) -> None:
+        """Have it on the disk that there are sessions, before there is one."""
+        with self._database(writing=False) as database:
+            life = tables.life(database)
+        if life is not None:
+            witness.keep(self._host, life)
+
+    def _follow(self) -> None:
+        """Tell the witness how far the database has counted."""
+        if self._connection is not None and (life := tables.life(self._connection)) is not None:
+            witness.follow(self._host, life)
 
     def _use_room(self) -> None:
         """Let what is written next go where the log has been already.
@@ -121,7 +134,7 @@ class Sessions:
             return
         boot = self._host.facts().boot_id
         with self._database() as database:
-            records = _select(database, "ORDER BY rowid")
+            records = tables.select(database, "ORDER BY rowid")
             last = {
                 (record.primary, controller.cntlid, controller.incarnation): record.id
                 for record in records
@@ -168,6 +181,8 @@ class Sessions:
                     fix="nvmelm recover --dry-run shows what is known",
                     reason="session-state",
                 )
+            tables.count(database)
+        self._follow()
         if to in _DECIDING:
             self._require_written(moved)
         return moved
@@ -193,11 +208,11 @@ class Sessions:
 
         A host that moves a controller between two PFs of its own has both sides.
         """
-        if self.path.name not in store.names(self.path.parent):
+        if not self._is_there():
             return None
         with self._database(writing=False) as database:
-            records = _select(database, "WHERE id = ? AND side = ?", session, side)
-            return records[0] if records else _ended(database, session, side)
+            records = tables.select(database, "WHERE id = ? AND side = ?", session, side)
+            return records[0] if records else tables.ended(database, session, side)
 
     def all(self) -> list[SessionRecord]:
         """Return every session, the oldest first."""
@@ -210,15 +225,15 @@ class Sessions:
     def _seen(self, clause: str, *values: str) -> list[SessionRecord]:
         import sqlite3  # as below
 
-        if self.path.name not in store.names(self.path.parent):
+        if not self._is_there():
             return []
-        try:
-            with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-                return _select(database, clause, *values)
-        except sqlite3.Error as error:
-            raise HostError(
-                f"cannot read the sessions: {self.path}: {error}", path=str(self.path), fix="nvmelm recover --dry-run"
-            ) from error
+        known = witness.read(self._host)
+        with self._explained("cannot read the sessions"):
+            place = f"{self.path.absolute().as_uri()}?mode=ro"
+            with contextlib.closing(sqlite3.connect(place, uri=True, isolation_level=None)) as database:
+                database.execute("BEGIN")
+                self._require_true(database, known)
+                return tables.select(database, clause, *values)
 
     def unfinished(self) -> list[SessionRecord]:
         """Return the sessions in which something is left to be decided, the oldest first."""
@@ -242,10 +257,10 @@ class Sessions:
         return None
 
     def _read(self, clause: str, *values: str) -> list[SessionRecord]:
-        if self.path.name not in store.names(self.path.parent):
+        if not self._is_there():
             return []
         with self._database(writing=False) as database:
-            return _select(database, clause, *values)
+            return tables.select(database, clause, *values)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -266,52 +281,91 @@ class Sessions:
         Args:
             writing: nobody else may write meanwhile; reading waits for no writer.
         """
-        import sqlite3  # here: a verb that opens no session need not load it
-
-        try:
-            database = self._connection or self._connect()
+        with self._explained():
+            known = witness.read(self._host)
+            database = self._connection or self._connect(known)
             self._require_same_file()
             database.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
             try:
+                self._require_true(database, known)
                 yield database
                 database.execute("COMMIT")
                 self._require_same_file()
             finally:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
+
+    @contextmanager
+    def _explained(self, failed: str = "cannot keep the session") -> Iterator[None]:
+        """Have what SQLite says of the database raised as what it means.
+
+        Args:
+            failed: what could not be done.
+        """
+        import sqlite3  # here: a verb that opens no session need not load it
+
+        try:
+            yield
         except sqlite3.OperationalError as error:  # full, read-only, locked for too long; or a disk that fails
             # The low byte is the primary code: an extended one, such as IOERR_FSYNC, says in which call it happened.
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
                 raise self._in_doubt(str(error)) from error
-            raise self._unwritable(str(error)) from error
+            raise self._refused(failed, str(error)) from error
         except sqlite3.IntegrityError as error:
             raise _repeated() from error
         except sqlite3.DatabaseError as error:
-            raise MalformedError(
-                f"{self.path} cannot be read: {error}",
-                cause="the database of sessions was damaged; it says who owns controllers that were moved",
-                fix="move it away when no session is unfinished on either host; an older copy would name other owners",
-                reason="sessions-damaged",
-            ) from error
+            raise witness.damaged(self.path, f"is damaged: {error}") from error
         except OSError as error:
-            raise self._unwritable(error.strerror or str(error)) from error
+            raise self._refused(failed, error.strerror or str(error)) from error
 
-    def _connect(self) -> sqlite3.Connection:
+    def _is_there(self) -> bool:
+        """Return whether this host ever took part in a session.
+
+        Raises:
+            MalformedError: it did, and the database is gone.
+        """
+        known = witness.read(self._host)  # first: it comes after the database
+        if self.path.name in store.names(self.path.parent):
+            return True
+        if known is not None:
+            raise witness.damaged(self.path, "is gone")
+        return False
+
+    def _require_true(self, database: sqlite3.Connection, known: witness.Witness | None) -> None:
+        """Refuse a database that is not the one of this host, or an older copy of it.
+
+        Args:
+            database: in a transaction.
+            known: what was known before that.
+
+        Raises:
+            MalformedError: it names other owners than the one that was here.
+        """
+        if not tables.is_one(database):
+            raise witness.damaged(self.path, "holds no sessions: it was emptied, or is another program's")
+        if known is None:
+            return
+        life = tables.life(database)
+        if life is None or life.database != known.database:
+            raise witness.damaged(self.path, "is another one than that of this host")
+        if life.changes < known.changes:
+            raise witness.damaged(self.path, f"is an older copy: it has {life.changes} of {known.changes} changes")
+
+    def _connect(self, known: witness.Witness | None) -> sqlite3.Connection:
         """Open the database; one connection is kept, since the last one to close tidies the log up."""
         import sqlite3
 
-        if self.path.name not in store.names(self.path.parent):
-            _make(self.path)
+        if not self._is_there():
+            tables.make(self.path)
         # Used by whichever thread holds the session, one at a time.
         database = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             self.path.chmod(0o600)  # before there is anything in it; the files beside it follow
+            self._require_true(database, known)  # what is none of ours stays as it is
             # Each commit waits for the disk, and is one write to it where a rollback journal would make three.
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
-            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'sessions'").fetchall():
-                raise sqlite3.DatabaseError("it holds no sessions: it was emptied, or is another program's")
-            _create(database)
+            tables.create(database)
             self._files = self._identities()
         except BaseException:
             database.close()
@@ -345,9 +399,9 @@ class Sessions:
             f"cannot keep the session: {self.path}: {text}", path=str(self.path), cause=_BEFORE, fix=_REPAIR
         )
 
-    def _unwritable(self, text: str) -> HostError:
+    def _refused(self, failed: str, text: str) -> HostError:
         return HostError(
-            f"cannot keep the session: {self.path}: {text}",
+            f"{failed}: {self.path}: {text}",
             path=str(self.path),
             cause=_BEFORE,
             fix=_REPAIR,
@@ -408,46 +462,3 @@ def _refuse_overlap(other: SessionRecord, cntlids: set[int]) -> None:
             fix="nvmelm recover",
             reason="session-unfinished",
         )
-
-
-def _make(path: Path) -> None:
-    """Make a database without sessions, whole or not at all: one that is there and has no table was emptied."""
-    import sqlite3
-
-    new = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as database:
-            new.chmod(0o600)
-            database.execute("PRAGMA synchronous = FULL")
-            _create(database)
-        with contextlib.suppress(FileExistsError):  # another process was first
-            os.link(new, path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _create(database: sqlite3.Connection) -> None:
-    database.execute(
-        "CREATE TABLE IF NOT EXISTS sessions (id TEXT NOT NULL, side TEXT NOT NULL, address TEXT NOT NULL,"
-        " state TEXT NOT NULL, record TEXT NOT NULL, PRIMARY KEY (id, side))"
-    )
-
-    database.execute("CREATE TABLE IF NOT EXISTS room (bytes BLOB)")
-    database.execute(
-        "CREATE TABLE IF NOT EXISTS ended (id TEXT NOT NULL, side TEXT NOT NULL, state TEXT NOT NULL,"
-        " PRIMARY KEY (id, side)) WITHOUT ROWID"
-    )
-
-
-def _select(database: sqlite3.Connection, clause: str, *values: str) -> list[SessionRecord]:
-    rows = database.execute(f"SELECT record FROM sessions {clause}", values).fetchall()  # noqa: S608  # clauses are ours
-    return [from_json(text) for (text,) in rows]
-
-
-def _ended(database: sqlite3.Connection, session: str, side: Side) -> SessionRecord | None:
-    """Return what is left of a session that was pruned: its state."""
-    query = "SELECT state FROM ended WHERE id = ? AND side = ?"
-    for (state,) in database.execute(query, (session, side)):
-        note = "it ended long ago, and only its state is known"
-        return SessionRecord(session, side, State(state), "", "", "", "", (), "", "", note)
-    return None

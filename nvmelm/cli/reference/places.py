@@ -45,6 +45,7 @@ FILES: tuple[PlaceRow, ...] = (
         "/var/lib/nvmelm/saved/", "Which state was saved last from each controlled function; never the state itself."
     ),
     PlaceRow("/var/lib/nvmelm/sessions.db", "Who owns the controllers that move between two hosts."),
+    PlaceRow("/var/lib/nvmelm/ownership/", "How far sessions.db has come: one that is gone, or older, is noticed."),
     PlaceRow("/var/lib/nvmelm/vms/", "Which VMMs are answered, and what the agent must know of them after a restart."),
     PlaceRow("/var/lib/nvmelm/locks/", "Locks that keep two runs apart; empty files."),
 )

@@ -16,10 +16,13 @@ from nvmelm.cli.frame.options import Program, Rsh, group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.views import changes
 from nvmelm.errors import ExitCode, UncertainError, UsageError
+from nvmelm.host import Host
 from nvmelm.inventory.address import Address
+from nvmelm.inventory.opened import require_privilege
 from nvmelm.migrate.link.frames import Link
 from nvmelm.migrate.link.remote import connected
 from nvmelm.migrate.recovery import sessions
+from nvmelm.ownership.anew import begin_anew
 from nvmelm.ownership.sessions import SessionRecord
 from nvmelm.prepare import recover as runs
 from nvmelm.prepare.recover import RecoverReport, SessionView
@@ -32,6 +35,10 @@ GiveUp = Annotated[
 ]
 Peer = Annotated[str, typer.Option("--peer", metavar="URL", help="Where the other host is, ssh://[user@]HOST[:port].")]
 Alone = Annotated[bool, typer.Option("--alone", help="Do not ask the other host.")]
+NewSessions = Annotated[
+    bool,
+    typer.Option("--new-sessions", help="Sessions are lost or damaged: all that is here is this host's, on your word."),
+]
 
 
 class Ways(NamedTuple):
@@ -44,6 +51,7 @@ class Ways(NamedTuple):
     program: str
     alone: bool
     callouts: Path | None
+    new_sessions: bool = False
 
 
 @verb(app, "recover", changes=True)
@@ -57,9 +65,10 @@ def recover(
     program: Program = "nvmelm",
     alone: Alone = False,
     callouts: CalloutDirectory = None,
+    new_sessions: NewSessions = False,
 ) -> Answer:
     """Show what was left unfinished on this host, and undo it, or finish it; ask the other host about migrations."""
-    ways = Ways(take, give_up, peer, rsh, program, alone, callouts)
+    ways = Ways(take, give_up, peer, rsh, program, alone, callouts, new_sessions)
     report = recover_all(run, ways, finish=finish)
     undecided = any(not session.resolved for session in report.sessions) and not report.dry_run
     return Answer(report, lambda: changes.recover(report), ExitCode.UNCERTAIN if undecided else ExitCode.DONE)
@@ -74,6 +83,8 @@ def recover_all(run: Run, ways: Ways, *, finish: bool) -> RecoverReport:
     """
     _require_used(ways, finish=finish)
     host = run.host()
+    if ways.new_sessions:
+        return _begin_anew(run, host)
     means = sessions.Means(
         connect=None if ways.alone else lambda record: _connected(record, ways),
         name=os.uname().nodename,
@@ -100,12 +111,16 @@ def _require_used(ways: Ways, *, finish: bool) -> None:
     ways_there = {"--peer": ways.peer, "--rsh": ways.rsh, "--program": ways.program != "nvmelm"}
     unused = [option for option, given in ways_there.items() if given and ways.alone]
     beside = "--alone"
+    if ways.new_sessions:
+        words = {"--take": ways.take is not None, "--give-up": ways.give_up is not None, "--alone": ways.alone}
+        words |= {"--finish": finish, "--callouts": ways.callouts is not None}
+        unused, beside = [option for option, given in (ways_there | words).items() if given], "--new-sessions"
     if finish and (ways.take is not None or ways.give_up is not None):
         unused, beside = ["--finish"], "--take" if ways.take is not None else "--give-up"
     if unused:
         raise UsageError(
             f"{', '.join(unused)} beside {beside} would not be used",
-            cause="with --alone nobody is asked; --finish is about runs of this host, and a word about one session",
+            cause="with --alone nobody is asked; --finish is about runs of this host, and a word about sessions",
             fix=f"leave out {unused[0]} or {beside}",
             reason="arguments",
         )
@@ -118,14 +133,28 @@ def _on_a_word(run: Run, ways: Ways, means: sessions.Means) -> SessionView:
     if not which:  # an unset variable of a script: recovering everything is not what was meant
         fix = "nvmelm recover --dry-run lists them"
         raise UsageError("no session was named", cause="it is empty", fix=fix, reason="session-name")
+    _require_no_dry_run(run)
+    decide = sessions.take if ways.take is not None else sessions.give_up
+    return decide(run.host(), which, means)
+
+
+def _require_no_dry_run(run: Run) -> None:
     if run.dry_run:
         raise UsageError(
             "an operator's word has no dry run",
-            fix="nvmelm recover --dry-run shows what is known of the session",
+            fix="nvmelm recover --dry-run shows what is known of the sessions",
             reason="arguments",
         )
-    decide = sessions.take if ways.take is not None else sessions.give_up
-    return decide(run.host(), which, means)
+
+
+def _begin_anew(run: Run, host: Host) -> RecoverReport:
+    """Put sessions aside that are lost or damaged, on the operator's word."""
+    _require_no_dry_run(run)
+    require_privilege(host)
+    aside = begin_anew(host, run.confirm)
+    kept = f"; what was left of the earlier ones is in {aside}" if aside else ""
+    notes = (f"every controller on this host counts as its own now{kept}",)
+    return RecoverReport(changed=True, dry_run=False, unfinished=(), notes=notes)
 
 
 @contextmanager

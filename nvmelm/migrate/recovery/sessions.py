@@ -269,7 +269,8 @@ def _answer_before_taking(
     try:
         record, answer = _together(host, sessions, record, means, points)
     except NvmelmError as error:
-        if error.reason not in ("source-lost", "session-unknown"):
+        lost_there = isinstance(error, RemoteError) and error.reason == "sessions-damaged"
+        if not lost_there and error.reason not in ("source-lost", "session-unknown"):
             raise
         return _unchanged(sessions, record), _Answer(None)
     if isinstance(answer.silent, AnswerLostError) and not record.over:

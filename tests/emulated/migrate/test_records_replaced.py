@@ -257,7 +257,7 @@ def test_a_database_that_was_spoilt_is_no_host_without_sessions(world: World, sp
     with Sessions(world.source) as sessions, pytest.raises(NvmelmError) as caught:
         sessions.all()
     assert caught.value.reason == "sessions-damaged"
-    assert "move it away" in caught.value.fix
+    assert "nvmelm recover --new-sessions" in caught.value.fix
 
 
 def test_two_that_make_the_database_at_once_find_the_same_one(world: World) -> None:

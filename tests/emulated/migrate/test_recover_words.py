@@ -17,8 +17,10 @@ from nvmelm.inventory.opened import open_primary
 from nvmelm.migrate.callouts.points import Points
 from nvmelm.migrate.recovery.asking import ask_other_host
 from nvmelm.migrate.recovery.sessions import view
+from nvmelm.ownership.anew import begin_anew
 from nvmelm.ownership.sessions import SessionRecord, Sessions, State, require_ours
 from nvmelm.prepare.recover import RecoverReport, SessionView
+from tests.emulated.answers import agree
 from tests.emulated.two_hosts import FIRST, PF, Cut, Killed, World
 
 #: The source's frame that tells the destination that it may run.
@@ -157,6 +159,9 @@ def test_a_word_runs_the_source_when_the_destination_lost_its_records(world: Wor
     given_away(world)
     for file in world.destination.state_dir.glob("sessions.db*"):
         file.unlink()
+    (seen,) = world.recover("source")
+    assert (seen.resolved, seen.reason) == (False, "sessions-damaged")
+    begin_anew(world.destination, agree)
     (seen,) = world.recover("source")
     assert (seen.resolved, seen.reason) == (False, "session-unknown")
     assert world.word("take", "source").settled == "taken"
