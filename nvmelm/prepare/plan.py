@@ -8,7 +8,7 @@ and the value of every cell before and after (the journal keeps them).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from nvmelm.commands import namespace, virtualization
 from nvmelm.inventory.pci import DEVICES, DRIVERS, VFIO_DRIVER
@@ -165,17 +165,19 @@ class _Planner:
     def _enable_vfs(self, wanted: int) -> None:
         """Enable VFs; each has its resources by now, so it comes up with an MSI-X table of the right size."""
         write = SysfsWrite(f"{self.pf}/sriov_numvfs", str(wanted))
-        # Taking them away again takes what they hold, also what they held before: the way back has to know that.
-        held = [
+        kept = self._kept(
             Cell(secondary.cntlid, name)
             for secondary in self.picture.secondaries
             for name in (CellName.VQ, CellName.VI)
             if secondary.vf_number
-        ]
-        kept = tuple(Change(name, self.now[name], self.now[name]) for name in held if self.now[name])
+        )
         self._emit(Phase.VFS, f"enable {_count(wanted, 'VF')}", (write,), {VFS: wanted}, kept=kept)
         self.dirty.clear()
         self.renewed = True
+
+    def _kept(self, resources: Iterable[Cell]) -> tuple[Change, ...]:
+        """Return what a way back takes along, VFs or a controller that goes offline again: it has to bring it back."""
+        return tuple(Change(name, self.now[name], self.now[name]) for name in resources if self.now[name])
 
     def _revoke(self, secondary: Secondary) -> None:
         if self._wants(secondary, CellName.MARK) and self.now[Cell(secondary.cntlid, CellName.MARK)] is not None:
@@ -281,7 +283,9 @@ class _Planner:
         if self.wanted.get(key) and not self.now[key]:
             self._require_vf(secondary)
             command = virtualization.online(secondary.cntlid)
-            self._emit(Phase.ONLINE, f"bring {self._name(secondary)} online", (command,), {key: True}, secondary)
+            summary = f"bring {self._name(secondary)} online"
+            kept = self._kept(Cell(secondary.cntlid, name) for name in (CellName.VQ, CellName.VI))
+            self._emit(Phase.ONLINE, summary, (command,), {key: True}, secondary, kept=kept)
 
     def _mark(self, secondary: Secondary) -> None:
         mark, span = Cell(secondary.cntlid, CellName.MARK), Cell(secondary.cntlid, CellName.VALID_S)
