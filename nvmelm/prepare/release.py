@@ -8,7 +8,7 @@ from dataclasses import replace
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import ChangeReport, Picture
-from nvmelm.prepare.apply import Confirm, undo
+from nvmelm.prepare.apply import ChangeRequest, Confirm, apply, known, picture_for
 from nvmelm.prepare.journal import Journal
 
 
@@ -16,10 +16,14 @@ def release(pf: OpenPrimary, *, confirm: Confirm, dry_run: bool = False) -> Chan
     """Undo all that nvmelm did to a PF: counts, autoprobe, resources, drivers and overrides as they were found.
 
     After a reboot only attached namespaces are left to bring back: VFs and overrides do not survive one. What the
-    journal holds of another device that was in this place is left alone.
+    journal holds of another device that was in this place is left alone. A release that fails is put back like any
+    change, but for the marks it took.
     """
     journal = Journal(pf.host, pf.address, pf.ref.serial)
-    report = undo(pf, journal.original(), "release", confirm=confirm, dry_run=dry_run)
+    original = journal.original()
+    picture = picture_for(pf, original)
+    request = ChangeRequest("release", known(picture, original))
+    report = apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
     if dry_run:
         return report
     removed = remove_stale_marks(pf)
