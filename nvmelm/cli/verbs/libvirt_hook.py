@@ -45,6 +45,7 @@ class HookReport(Report):
     vfs: tuple[str, ...] = field(metadata=about("PCI addresses of the VFs that the domain's metadata names"))
     bound: tuple[str, ...] = field(metadata=about("those of them that were bound to vfio-pci"))
     unbound: tuple[str, ...] = field(metadata=about("those of them that were given back to what they were found with"))
+    operations: tuple[str, ...] = field(metadata=about("of a dry run: the exact writes, in order"))
 
 
 class _Words(NamedTuple):
@@ -80,12 +81,20 @@ def _work(run: Run, words: _Words, text: bytes) -> HookReport:
 
     xml = domain_xml.read(text)
     act = hook.prepare if words.operation == "prepare" else hook.release
-    done = act(run.host(), words.domain, xml, confirm=run.confirm, dry_run=run.dry_run) if xml.wanted else ()
-    vfs = tuple(str(wanted.address) for wanted in xml.wanted)
-    return _report(run, words, vfs, done)
+    wanted = tuple(str(entry.address) for entry in xml.wanted)
+    if not wanted:
+        return _report(run, words)
+    done = act(run.host(), words.domain, xml, confirm=run.confirm, dry_run=run.dry_run)
+    return _report(run, words, wanted, done.vfs, done.operations)
 
 
-def _report(run: Run, words: _Words, vfs: tuple[str, ...] = (), done: tuple[str, ...] = ()) -> HookReport:
+def _report(
+    run: Run,
+    words: _Words,
+    vfs: tuple[str, ...] = (),
+    done: tuple[str, ...] = (),
+    operations: tuple[str, ...] = (),
+) -> HookReport:
     return HookReport(
         domain=words.domain,
         operation=words.operation,
@@ -96,6 +105,7 @@ def _report(run: Run, words: _Words, vfs: tuple[str, ...] = (), done: tuple[str,
         vfs=vfs,
         bound=done if words.operation == "prepare" else (),
         unbound=done if words.operation == "release" else (),
+        operations=operations,
     )
 
 
@@ -112,3 +122,4 @@ def _lines(report: HookReport) -> Iterator[str]:
         yield f"{address} {word} bound for {render.plain(report.domain)}"
     for address in report.unbound:
         yield f"{address} {word} given back by {render.plain(report.domain)}"
+    yield from (f"  {operation}" for operation in report.operations)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from nvmelm.disk import store
 from nvmelm.errors import BusyError, NvmelmError
@@ -23,6 +24,7 @@ from nvmelm.host import Host
 from nvmelm.inventory.find import PrimaryRef, find_function
 from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.pci import VFIO_DRIVER, Bdf
+from nvmelm.inventory.picture import ChangeReport
 from nvmelm.inventory.read import resolve
 from nvmelm.prepare import binding, guards
 from nvmelm.prepare.apply import Confirm
@@ -30,7 +32,26 @@ from nvmelm.vm.handover import require_ready, require_unused
 from nvmelm.vm.libvirt.domain_xml import DomainWanted, DomainXml
 
 
-def prepare(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_run: bool = False) -> tuple[str, ...]:
+class Served(NamedTuple):
+    """What was done for a domain, or would be.
+
+    Attributes:
+        vfs: addresses of the VFs that were bound, or given back; others were as they should be.
+        operations: of a dry run, the exact writes in order.
+    """
+
+    vfs: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, done: Sequence[tuple[Bdf, ChangeReport]]) -> Served:
+        """Put together what was done for each VF."""
+        actions = (action for _, report in done for action in report.actions)
+        operations = tuple(operation for action in actions for operation in action.operations)
+        return cls(tuple(str(address) for address, _ in done), operations)
+
+
+def prepare(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_run: bool = False) -> Served:
     """Bind the VFs a domain's metadata names, and check that it can have them; return those that were bound.
 
     Raises:
@@ -48,20 +69,21 @@ def prepare(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_ru
                 fix=f"virsh edit {domain}: make it a <hostdev managed='no'>",
                 reason="libvirt-managed",
             )
-    bound: list[str] = []
+    bound: list[tuple[Bdf, ChangeReport]] = []
     for ref, wanted in _by_primary(host, xml.wanted):
         bound += _prepared(host, ref, domain, wanted, confirm=confirm, dry_run=dry_run)
-    return tuple(bound)
+    return Served.of(bound)
 
 
-def release(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_run: bool = False) -> tuple[str, ...]:
+def release(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_run: bool = False) -> Served:
     """Give the VFs back that were bound for a domain; return them. All are tried before an error is raised.
 
     Raises:
         BusyError: one is still in use.
         NvmelmError: whatever unbinding a VF meets.
     """
-    unbound, met = [], None
+    unbound: list[tuple[Bdf, ChangeReport]] = []
+    met: NvmelmError | None = None
     for entry in xml.wanted:
         path = _path(host, entry.address)
         note = _note(path)
@@ -69,8 +91,7 @@ def release(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_ru
             continue
         try:
             if note.get("bound") and {**note, **_identity(host, entry.address)} == note:
-                _unbind(host, entry.address, confirm=confirm, dry_run=dry_run)
-                unbound.append(str(entry.address))
+                unbound.append((entry.address, _unbind(host, entry.address, confirm=confirm, dry_run=dry_run)))
         except NvmelmError as error:
             met = met or error
             continue
@@ -78,7 +99,7 @@ def release(host: Host, domain: str, xml: DomainXml, *, confirm: Confirm, dry_ru
             store.remove(path)
     if met is not None:
         raise met
-    return tuple(unbound)
+    return Served.of(unbound)
 
 
 def _by_primary(host: Host, wanted: Sequence[DomainWanted]) -> list[tuple[PrimaryRef, list[DomainWanted]]]:
@@ -91,7 +112,7 @@ def _by_primary(host: Host, wanted: Sequence[DomainWanted]) -> list[tuple[Primar
 
 def _prepared(
     host: Host, ref: PrimaryRef, domain: str, wanted: Sequence[DomainWanted], *, confirm: Confirm, dry_run: bool
-) -> list[str]:
+) -> list[tuple[Bdf, ChangeReport]]:
     """Bind the VFs of one controlling function that are not bound."""
     bound = []
     with open_primary(host, ref, change=not dry_run) as pf:
@@ -108,10 +129,10 @@ def _prepared(
             note = {"domain": domain, **_identity(host, entry.address)}
             if not dry_run:
                 store.write(path, json.dumps(note | {"bound": False}) + "\n")
-            binding.bind(pf, [entry.address], unmarked=entry.unmarked, confirm=confirm, dry_run=dry_run)
+            report = binding.bind(pf, [entry.address], unmarked=entry.unmarked, confirm=confirm, dry_run=dry_run)
             if not dry_run:
                 store.write(path, json.dumps(note | {"bound": True}) + "\n")
-            bound.append(str(entry.address))
+            bound.append((entry.address, report))
         if dry_run:
             return bound
         picture = pf.picture(users=False)
@@ -127,10 +148,10 @@ def _identity(host: Host, address: Bdf) -> dict[str, object]:
     return {"boot": host.facts().boot_id, "incarnation": inode}
 
 
-def _unbind(host: Host, address: Bdf, *, confirm: Confirm, dry_run: bool) -> None:
+def _unbind(host: Host, address: Bdf, *, confirm: Confirm, dry_run: bool) -> ChangeReport:
     ref, which = find_function(host, str(address))
     with open_primary(host, ref, change=not dry_run) as pf:
-        binding.unbind(pf, [which], confirm=confirm, dry_run=dry_run)
+        return binding.unbind(pf, [which], confirm=confirm, dry_run=dry_run)
 
 
 def _path(host: Host, address: Bdf) -> Path:

@@ -120,8 +120,8 @@ def test_a_hook_that_was_killed_before_it_bound_does_not_give_back_what_the_oper
     monkeypatch.setattr(binding, "bind", bind)
     with open_primary(bench.host, "nvme0", change=True) as pf:
         assert binding.bind(pf, [0x42], confirm=agree).changed
-    assert domain_hook.prepare(bench.host, "vm1", xml, confirm=agree) == ()
-    assert domain_hook.release(bench.host, "vm1", xml, confirm=agree) == ()
+    assert domain_hook.prepare(bench.host, "vm1", xml, confirm=agree) == ((), ())
+    assert domain_hook.release(bench.host, "vm1", xml, confirm=agree) == ((), ())
     assert bench.drivers()[0] == "vfio-pci"
 
 
@@ -299,6 +299,6 @@ def test_a_vf_that_was_made_anew_meanwhile_is_not_given_back(bench: Bench) -> No
 def test_a_dry_run_says_what_would_be_bound_and_binds_nothing(bench: Bench) -> None:
     xml = domain_xml.read(domain(FIRST).encode())
     values: dict[str, Any] = {"confirm": decline, "dry_run": True}
-    assert domain_hook.prepare(bench.host, "vm1", xml, **values) == (FIRST,)
+    assert domain_hook.prepare(bench.host, "vm1", xml, **values).vfs == (FIRST,)
     assert bench.drivers() == [None, None]
-    assert domain_hook.release(bench.host, "vm1", xml, **values) == ()
+    assert domain_hook.release(bench.host, "vm1", xml, **values).vfs == ()
