@@ -73,8 +73,18 @@ def find_primary(host: Host, text: str) -> PrimaryRef:
     if matches:
         names = ", ".join(str(ref.address) for ref in matches)
         raise UsageError(f"more than one controlling function is called {text!r}", fix=f"use an address: {names}")
+    _require_no_function(host, text)
     cause = "no NVMe controller driven by the kernel's nvme driver has this name, address or serial number"
     raise UsageError(f"there is no controlling function {text!r} on {host.name}", cause=cause, fix="nvmelm list")
+
+
+def _require_no_function(host: Host, text: str) -> None:
+    """Say of ``PF/CNTLID`` what it is, where only a PF will do."""
+    pf, slash, cntlid = text.rpartition("/")
+    node = _node(host, pf) if slash and cntlid[:1].isdecimal() else None
+    if node and _behind(host, node) is not None:
+        cause = "the verb is about all of its PF; a controlled function takes no part in its own migration"
+        raise UsageError(f"{text!r} is a controlled function", cause=cause, fix=f"name its PF, {pf}")
 
 
 def _node(host: Host, text: str) -> str | None:

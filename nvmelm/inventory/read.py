@@ -48,6 +48,18 @@ def resolve(picture: Picture, which: Bdf | int) -> Secondary:
     raise UsageError(f"{name} is not a controlled function of {picture.primary.address}", cause=cause, fix=fix)
 
 
+def only(picture: Picture, which: Bdf | int | None) -> Picture:
+    """Return a picture of one controlled function, or the whole of it when none is named; UsageError when it is none.
+
+    What is said of controllers beside the list is kept of this one.
+    """
+    if which is None:
+        return picture
+    secondary = resolve(picture, which)
+    moved = tuple(one for one in picture.moved if one.cntlid == secondary.cntlid)
+    return replace(picture, secondaries=(secondary,), moved=moved)
+
+
 def no_vf(picture: Picture, secondary: Secondary) -> NotReadyError:
     """Return the error of a VF that is not enabled; to enable one more removes those there are (the kernel's rule)."""
     node, enabled = picture.primary.node, picture.primary.vfs_enabled

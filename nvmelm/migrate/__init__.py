@@ -6,6 +6,7 @@
     destination  follows: started by the source through ssh, it serves one session and ends
     end          one host's end of a session: what it works with, and what it has written
     agreement    who goes where, and that it fits: before anything is touched
+    naming       what the source calls the destination's functions
     standstill   how long the guest stands still, and may
     gate         both manifests judged before anything stops
     request      what a caller wants of a migration

@@ -42,6 +42,7 @@ from nvmelm.migrate.link.frames import DATA, Link
 from nvmelm.migrate.link.messages import greet, send
 from nvmelm.migrate.link.streams import Rehearsal
 from nvmelm.migrate.loading import Loading
+from nvmelm.migrate.naming import by_cntlid, primary_of
 from nvmelm.migrate.queues import require_none
 from nvmelm.migrate.recovery.asking import answer_other_host
 from nvmelm.migrate.recovery.standing import without_copy
@@ -70,8 +71,9 @@ def serve(host: Host, link: Link, *, points: Points, name: str) -> None:
         begun = True
         if isinstance(opening, messages.Open):
             require_privilege(host)
-            with open_primary(host, opening.pf) as pf, Sessions(host) as sessions:  # locked once all is agreed
-                Destination(End(pf, sessions, link, points), opening, digest=digest).run()
+            # locked once all is agreed
+            with open_primary(host, primary_of(host, opening.pf)) as pf, Sessions(host) as sessions:
+                Destination(End(pf, sessions, link, points), by_cntlid(pf, opening), digest=digest).run()
         elif isinstance(opening, messages.Settle):
             answer_other_host(host, link, opening, points)
         elif opening is not None and not isinstance(opening, messages.Bye):

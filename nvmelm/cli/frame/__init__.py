@@ -6,6 +6,7 @@
     run        what every verb is run by
     parser     commands and groups: how help reads
     options    arguments and options that several verbs share
+    functions  how a controlled function is named: PF CNTLID, PF/CNTLID, or an address
     callouts   those of verbs that migrate
     domain     those of verbs that take a domain of libvirt
     report     how errors are shown

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from nvmelm.cli.frame.parser import VerbGroup
-from nvmelm.numbers import parse_cntlid, span_seconds
+from nvmelm.numbers import span_seconds
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -38,15 +38,6 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 Pf = Annotated[
     str, typer.Argument(metavar="PF", show_default=False, help="nvme0, /dev/nvme0, a PCI address or a serial number.")
-]
-VfList = Annotated[list[str], typer.Argument(metavar="VF...", show_default=False, help="PCI addresses, or PF/CNTLID.")]
-Vf = Annotated[str, typer.Argument(metavar="VF", show_default=False, help="A PCI address, or PF/CNTLID.")]
-
-
-CNTLID: dict[str, Any] = {"metavar": "CNTLID", "show_default": False, "parser": parse_cntlid}
-Cntlid = Annotated[int, typer.Argument(**CNTLID, help="Controller identifier: 0x0041, 65 or 41h.")]
-CntlidList = Annotated[
-    list[int], typer.Argument(**CNTLID | {"metavar": "CNTLID..."}, help="Controller identifiers: 0x0041, 65 or 41h.")
 ]
 
 
@@ -85,4 +76,7 @@ Expires = Annotated[
 Rsh = Annotated[str, typer.Option("--rsh", metavar="COMMAND", help="What replaces ssh, as in rsync.")]
 Program = Annotated[
     str, typer.Option("--program", metavar="COMMAND", help="What to run on the other host, such as: sudo nvmelm.")
+]
+Timeout = Annotated[
+    int, typer.Option("--timeout", metavar="SPAN", parser=read_span, help="How long another host may take.")
 ]

@@ -118,6 +118,14 @@ class Run:
             self.subjects.insert(0, ("NVMELM_DEVICE", pf.address))
             yield pf
 
+    def about(self, pf: str, which: object) -> None:
+        """Say what this run is about: its errors name the controller, and fixes can be typed as they stand."""
+        self.typed["PF"] = render.quote(pf)
+        if isinstance(which, int):
+            self.subjects.append(("NVMELM_CNTLID", render.cntlid(which)))
+            several = len({name for field, name in self.subjects if field == "NVMELM_CNTLID"}) > 1
+            self.typed["CNTLID"] = "CNTLID" if several else render.cntlid(which)
+
     def confirm(self, question: str) -> None:
         """Ask before something is lost; return when that is meant. ``--yes`` answers beforehand.
 
@@ -234,22 +242,9 @@ def _from_options(ctx: typer.Context, values: dict[str, Any], *, changes: bool) 
     command = ctx.command_path.removeprefix("nvmelm").strip()
     dry_run, yes = (values.pop("dry_run"), values.pop("yes")) if changes else (False, False)
     run = Run(command, settings, dry_run=dry_run, yes=yes)
-    run.typed = _typed(values)
-    run.subjects = [("NVMELM_CNTLID", render.cntlid(cntlid)) for cntlid in _cntlids(values.get("cntlid"))]
-    return run
-
-
-def _typed(values: dict[str, Any]) -> dict[str, str]:
-    typed = {}
     if isinstance(values.get("pf"), str):
-        typed["PF"] = render.quote(values["pf"])
-    if isinstance(values.get("cntlid"), int):
-        typed["CNTLID"] = render.cntlid(values["cntlid"])
-    return typed
-
-
-def _cntlids(value: object) -> list[int]:
-    return [item for item in (value if isinstance(value, list | tuple) else [value]) if isinstance(item, int)]
+        run.typed["PF"] = render.quote(values["pf"])
+    return run
 
 
 def _finish(run: Run, function: Callable[[], Answer | int], *, changes: bool) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nvmelm.cli.frame.options import Pf, group
+from nvmelm.cli.frame.functions import FunctionOrPf, opened_or_pf
+from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.views import functions
 from nvmelm.errors import ExitCode
@@ -21,10 +22,11 @@ def list_primaries(run: Run) -> Answer:
 
 
 @verb(app, "show")
-def show(run: Run, pf: Pf) -> Answer:
-    """Show a controlling function: capabilities, limits, state formats, resources, and its controlled functions."""
+def show(run: Run, which: FunctionOrPf) -> Answer:
+    """Show a controlling function: capabilities, limits, state formats, resources, and its functions or one of them."""
     from nvmelm.inventory import namespaces
+    from nvmelm.inventory.read import only
 
-    with run.primary(pf) as primary:
-        picture = namespaces.shown(primary.queue, primary.picture(states=True))
+    with opened_or_pf(run, which) as (primary, cntlid):
+        picture = namespaces.shown(primary.queue, only(primary.picture(states=True), cntlid))
     return Answer(picture, lambda: functions.picture(picture))

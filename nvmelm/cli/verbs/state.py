@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from nvmelm.cli.frame import render
-from nvmelm.cli.frame.options import Cntlid, Pf, group
+from nvmelm.cli.frame.functions import Function, opened
+from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.views import images
 from nvmelm.state import verbs
@@ -24,32 +25,32 @@ Notify = Annotated[bool, typer.Option("--notify", help="Announce a suspend to co
 
 
 @verb(app, "suspend", changes=True)
-def suspend(run: Run, pf: Pf, cntlid: Cntlid, notify: Notify = False) -> Answer:
+def suspend(run: Run, function: Function, notify: Notify = False) -> Answer:
     """Stop a controlled function; it finishes the commands it has fetched."""
-    with run.primary(pf, change=True) as primary:
+    with opened(run, function, change=True) as (primary, cntlid):
         return _answer(verbs.suspend(primary, cntlid, notify=notify, confirm=run.confirm, dry_run=run.dry_run))
 
 
 @verb(app, "resume", changes=True)
-def resume(run: Run, pf: Pf, cntlid: Cntlid) -> Answer:
+def resume(run: Run, function: Function) -> Answer:
     """Let a suspended controlled function go on."""
-    with run.primary(pf, change=True) as primary:
+    with opened(run, function, change=True) as (primary, cntlid):
         return _answer(verbs.resume(primary, cntlid, confirm=run.confirm, dry_run=run.dry_run))
 
 
 @verb(app, "save", changes=True)
-def save(run: Run, pf: Pf, cntlid: Cntlid, file: Output) -> Answer:
+def save(run: Run, function: Function, file: Output) -> Answer:
     """Save the state of a suspended controlled function to a checksummed image."""
     run.aside = str(file) == "-"
-    with run.primary(pf, change=True) as primary:
+    with opened(run, function, change=True) as (primary, cntlid):
         bar = run.progress(f"saving {render.cntlid(cntlid)}")
         return _answer(verbs.save(primary, cntlid, file, replace=run.settings.force, progress=bar, dry_run=run.dry_run))
 
 
 @verb(app, "restore", changes=True)
-def restore(run: Run, pf: Pf, cntlid: Cntlid, file: Input) -> Answer:
+def restore(run: Run, function: Function, file: Input) -> Answer:
     """Put a saved state into a controlled function, and leave it suspended."""
-    with run.primary(pf, change=True) as primary:
+    with opened(run, function, change=True) as (primary, cntlid):
         bar = run.progress(f"restoring {render.cntlid(cntlid)}")
         report = verbs.restore(primary, cntlid, file, progress=bar, confirm=run.confirm, dry_run=run.dry_run)
     return _answer(report)

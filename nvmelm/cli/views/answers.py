@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from nvmelm.cli.frame.functions import cntlids, grouped
 from nvmelm.cli.frame.run import Answer, Run
 from nvmelm.cli.views import changes
 from nvmelm.documents import Report
-from nvmelm.inventory.find import PrimaryRef, find_function
 from nvmelm.inventory.opened import OpenPrimary
-from nvmelm.inventory.pci import Bdf
 from nvmelm.inventory.picture import ChangeReport
 
 
@@ -29,20 +28,16 @@ def changed(report: ChangeReport) -> Answer:
     return Answer(report, lambda: changes.change(report))
 
 
-def on_each(run: Run, names: Sequence[str], act: Callable[[OpenPrimary, list[Bdf | int]], ChangeReport]) -> Answer:
+def on_each(run: Run, words: Sequence[str], act: Callable[[OpenPrimary, list[int]], ChangeReport]) -> Answer:
     """Do something to controlled functions that may belong to several controlling ones, one of these after another.
 
     Raises:
         UsageError: a name is not that of a controlled function; nothing was done to any of them then.
     """
-    groups: dict[PrimaryRef, list[Bdf | int]] = {}
-    for name in names:
-        ref, which = find_function(run.host(), name)
-        groups.setdefault(ref, []).append(which)
     reports = []
-    for ref, chosen in groups.items():
+    for ref, chosen in grouped(run, words).items():
         with run.primary(ref, change=True) as pf:
-            reports.append(act(pf, chosen))
+            reports.append(act(pf, cntlids(run, pf, chosen)))
     return changed(reports[0]) if len(reports) == 1 else _several(reports)
 
 

@@ -114,7 +114,7 @@ def test_a_name_that_is_not_there_is_a_usage_error(host: Path, nvmelm: Cli) -> N
 
 
 def test_a_vf_is_no_controlling_function_and_its_pf_is_named(prepared: Path, nvmelm: Cli) -> None:
-    result = nvmelm("show", VF1)
+    result = nvmelm("release", VF1)
     assert result.code == 2
     assert f"name its PF, {PF}" in result.err
 

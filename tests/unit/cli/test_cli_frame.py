@@ -18,7 +18,7 @@ import typer
 
 from nvmelm import cli
 from nvmelm.cli.frame import app as tree
-from nvmelm.cli.frame import options, report
+from nvmelm.cli.frame import functions, options, report
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.documents import Report
 from nvmelm.errors import (
@@ -36,6 +36,7 @@ from nvmelm.errors import (
     UncertainError,
     UsageError,
 )
+from nvmelm.numbers import parse_cntlid
 from tests.unit.manifests import manifest
 
 PROGRAM = [sys.executable, "-m", "nvmelm"]
@@ -72,8 +73,9 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Behaviour]]:
         return Answer(Probe(number=number, sure=True), lambda: [f"dry {run.dry_run}"])
 
     @verb(group, "cntlid")
-    def cntlid(run: Run, number: options.Cntlid) -> Answer:
+    def cntlid(run: Run, function: functions.Function) -> Answer:
         """Read a controller identifier."""
+        number = parse_cntlid(functions.name(function).rpartition("/")[2])
         return Answer(Probe(number=number, sure=True), lambda: [str(number)])
 
     module = types.ModuleType("nvmelm.cli.verbs.probe_of_a_test")
@@ -250,9 +252,9 @@ def test_no_name_can_control_the_terminal(behave: Any, capsys: pytest.CaptureFix
         pytest.param(["probe", "read", "--bogus"], "no such option: --bogus", id="unknown-option"),
         pytest.param(["probe", "read", "seven"], "invalid value for 'n'", id="not-a-number"),
         pytest.param(["probe", "read", "1", "2"], "unexpected extra argument", id="one-too-many"),
-        pytest.param(["probe", "cntlid"], "missing argument 'cntlid'", id="one-too-few"),
-        pytest.param(["probe", "cntlid", "0x1g"], "'0x1g' is not a controller id", id="not-hexadecimal"),
-        pytest.param(["probe", "cntlid", "65536"], "'65536' is not a controller id", id="17-bits"),
+        pytest.param(["probe", "cntlid"], "missing argument 'function'", id="one-too-few"),
+        pytest.param(["probe", "cntlid", "nvme0", "0x1g"], "'0x1g' is not a controller id", id="not-hexadecimal"),
+        pytest.param(["probe", "cntlid", "nvme0", "65536"], "'65536' is not a controller id", id="17-bits"),
         pytest.param(["probe", "read", "--dry-run"], "no such option: --dry-run", id="dry-run-changes-nothing"),
     ],
 )
@@ -274,7 +276,7 @@ def test_wrong_arguments_exit_2_and_name_what_to_type(
 def test_a_controller_id_is_read_in_three_ways(
     behave: Any, capsys: pytest.CaptureFixture[str], text: str, number: int
 ) -> None:
-    assert cli.main(["probe", "cntlid", text]) == 0
+    assert cli.main(["probe", "cntlid", "nvme0", text]) == 0
     assert capsys.readouterr().out == f"{number}\n"
 
 

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from nvmelm.cli.frame import parser
-from nvmelm.cli.frame.options import CNTLID
+from nvmelm.cli.frame.options import read_span
 from nvmelm.cli.frame.parser import VerbCommand
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
@@ -25,11 +25,12 @@ app = typer.Typer()
 @app.command(cls=VerbCommand)
 def verb(
     pf: Annotated[str, typer.Argument()],
-    cntlid: Annotated[int, typer.Argument(**CNTLID)],
+    words: Annotated[list[str], typer.Argument()],
     number: Annotated[int, typer.Option("--number", min=1, max=9)] = 1,
     file: Annotated[Path | None, typer.Option("--file")] = None,
-) -> tuple[str, int, int, Path | None]:
-    return pf, cntlid, number, file
+    span: Annotated[int, typer.Option("--span", parser=read_span)] = "1s",  # type: ignore[assignment]
+) -> tuple[str, list[str], int, Path | None, int]:
+    return pf, words, number, file, span
 
 
 def parameters() -> dict[str, Any]:
@@ -57,7 +58,7 @@ def test_a_parameter_says_its_type_and_its_limits_where_the_parser_looks() -> No
         1,
         9,
     )
-    assert known["cntlid"].type_descriptor.parameter_info.parser is CNTLID["parser"]
+    assert known["span"].type_descriptor.parameter_info.parser is read_span
 
 
 def test_what_was_typed_is_read_without_the_releases_own_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +74,7 @@ def test_what_was_typed_is_read_without_the_releases_own_conversion(monkeypatch:
 
     monkeypatch.setattr(parser, "_value", watched)
     command: Any = typer.main.get_command(app)
-    words = ["nvme0", "41h", "--number", "7", "--file", "x"]
-    assert command.main(args=words, standalone_mode=False) == ("nvme0", 0x41, 7, Path("x"))
+    words = ["nvme0", "41h", "--number", "7", "--file", "x", "--span", "2min"]
+    assert command.main(args=words, standalone_mode=False) == ("nvme0", ["41h"], 7, Path("x"), 120)
     if PUBLISHED >= FIRST_WITH_ADAPTERS:
-        assert not {"pf", "cntlid", "number", "file"} & set(seen)
+        assert not {"pf", "words", "number", "file", "span"} & set(seen)

@@ -8,9 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from nvmelm.cli.frame.options import CNTLID, Pf, Program, Rsh, group, read_span
+from nvmelm.cli.frame.functions import FunctionOrPf, is_pf, name
+from nvmelm.cli.frame.functions import ends as both_ends
+from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.verbs.compat import ends
+from nvmelm.cli.verbs.compat.ends import Wanted
+from nvmelm.cli.verbs.compat.wanted import WantedNsid, WantedVi, WantedVq, comparing
 from nvmelm.cli.views import verdicts
 from nvmelm.compat.manifest import label_fits
 from nvmelm.compat.verdict import document, judge
@@ -19,30 +23,19 @@ from nvmelm.errors import ExitCode, UsageError
 
 app = group("Compatibility: know before anything stops.")
 
-OneCntlid = Annotated[
-    int | None,
-    typer.Argument(**CNTLID | {"metavar": "[CNTLID]"}, help="Controller identifier; without it, a function to come."),
-]
-WantedVq = Annotated[int | None, typer.Option("--vq", metavar="N", min=0, help="VQ resources of a function to come.")]
-WantedVi = Annotated[int | None, typer.Option("--vi", metavar="N", min=0, help="VI resources of a function to come.")]
-WantedNsid = Annotated[
-    list[int] | None, typer.Option("--nsid", metavar="N", min=1, help="Namespace of a function to come; repeatable.")
-]
 Tree = Annotated[Path | None, typer.Option("--tree", metavar="DIR", help="Write a tree, one value a file.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Rack, site, …; repeatable.")]
 OutputFile = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the JSON there.")]
-End = "A manifest's file, a tree, PF/CNTLID, PF (a function to come), or ssh://[user@]HOST[:port]/PF[/CNTLID]."
-SourceEnd = Annotated[str, typer.Argument(metavar="SOURCE", show_default=False, help=End)]
-DestinationEnd = Annotated[str, typer.Argument(metavar="DESTINATION", show_default=False, help="The same.")]
+END = "A manifest's file, a tree, a function (PF CNTLID, PF/CNTLID, its address), PF (one to come), or ssh://[user@]HOST[:port]/PF[/CNTLID]."
+SourceEnd = Annotated[str, typer.Argument(metavar="SOURCE", show_default=False, help=END)]
+DestinationEnd = Annotated[list[str], typer.Argument(metavar="DESTINATION", show_default=False, help="The same.")]
 PolicyFile = Annotated[Path | None, typer.Option("--policy", metavar="FILE", help="The site's own rules, TOML.")]
-Timeout = Annotated[str, typer.Option("--timeout", metavar="SPAN", help="How long another host may take; 60s.")]
 
 
 @verb(app, "export")
 def export(
     run: Run,
-    pf: Pf,
-    cntlid: OneCntlid = None,
+    function: FunctionOrPf,
     vq: WantedVq = None,
     vi: WantedVi = None,
     nsid: WantedNsid = None,
@@ -52,15 +45,16 @@ def export(
 ) -> Answer:
     """Describe a controlled function, or one to come, in a manifest: --json or -o FILE writes it."""
     wanted = ends.Wanted(vq, vi, tuple(nsid) if nsid else None)
-    if cntlid is not None and wanted.prospective:
+    named = name(function)
+    if wanted.prospective and not is_pf(run, named):
         raise UsageError(
-            "--vq, --vi and --nsid speak of a function to come, and CNTLID names one that is there",
-            fix="leave CNTLID out, or the options",
+            f"--vq, --vi and --nsid speak of a function to come, and {named} names one that is there",
+            fix="name its PF alone, or leave the options out",
             reason="arguments",
         )
     labels = _labels(label or [])
     _require_free(output, tree, replace=run.settings.force)
-    described = ends.labelled(ends.read(run, pf, cntlid, wanted), labels)
+    described = ends.labelled(ends.of_function(run, named, wanted), labels)
     if output is not None:
         ends.write(output, described, replace=run.settings.force)
     if tree is not None:
@@ -76,23 +70,17 @@ def export(
 
 
 @verb(app, "check")
+@comparing
 def check(
     run: Run,
     source: SourceEnd,
     destination: DestinationEnd,
+    wanted: Wanted,
     policy: PolicyFile = None,
-    vq: WantedVq = None,
-    vi: WantedVi = None,
-    nsid: WantedNsid = None,
-    rsh: Rsh = "",
-    program: Program = "nvmelm",
-    timeout: Timeout = "60s",
 ) -> Answer:
     """Say whether a state of SOURCE can be set in DESTINATION, with every reason: exit 0, or 4."""
-    wanted = ends.Wanted(vq, vi, tuple(nsid) if nsid else None, rsh, program, float(read_span(timeout)))
     rules = policy_of(policy)
-    giving = ends.manifest_of(run, source, wanted)
-    taking = ends.manifest_of(run, destination, wanted)
+    giving, taking = (ends.manifest_of(run, end, wanted) for end in both_ends([source, *destination], 2))
     if wanted.prospective and "prospective" not in (giving.level, taking.level):
         raise UsageError(
             "--vq, --vi and --nsid speak of a function to come, and both functions are there",

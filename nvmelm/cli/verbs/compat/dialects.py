@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nvmelm.cli.frame import render
-from nvmelm.cli.frame.options import Cntlid, Pf, group
+from nvmelm.cli.frame.functions import Function, opened
+from nvmelm.cli.frame.functions import ends as both_ends
+from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.verbs.compat import ends
-from nvmelm.cli.verbs.compat.check import (
-    DestinationEnd,
-    PolicyFile,
-    SourceEnd,
-    WantedNsid,
-    WantedVi,
-    WantedVq,
-    policy_of,
-)
+from nvmelm.cli.verbs.compat.check import END, DestinationEnd, PolicyFile, SourceEnd, policy_of
+from nvmelm.cli.verbs.compat.ends import Wanted
+from nvmelm.cli.verbs.compat.wanted import comparing
 from nvmelm.compat.manifest import load
 from nvmelm.disk.bounded import read_file
 from nvmelm.errors import ExitCode, IncompatibleError, MalformedError
@@ -38,14 +34,7 @@ app = group("What a management layer asks by itself.")
 parameters = group("Model and parameters: what a destination can be, and what a source is.", name="parameters")
 app.add_typer(parameters)
 
-Here = Annotated[
-    str,
-    typer.Argument(
-        metavar="END",
-        show_default=False,
-        help="A manifest's file, a tree, PF/CNTLID, PF (a function to come), or ssh://…",
-    ),
-]
+Here = Annotated[list[str], typer.Argument(metavar="END", show_default=False, help=END)]
 Test = Annotated[str | None, typer.Option("--test", metavar="STRING", help="A source's string, to be tested here.")]
 ListFile = Annotated[Path, typer.Argument(metavar="LIST", help="A source's list, as compat parameters list prints it.")]
 _MAX_LIST_BYTES = 1 << 20
@@ -53,19 +42,18 @@ _MAX_NSID = 0xFFFF_FFFE  # FFFFFFFFh means all of them
 
 
 @verb(app, "token")
+@comparing
 def token(
     run: Run,
     end: Here,
+    wanted: Wanted,
     test: Test = None,
     policy: PolicyFile = None,
-    vq: WantedVq = None,
-    vi: WantedVi = None,
-    nsid: WantedNsid = None,
 ) -> Answer:
     """Print a function's opaque version string; with --test, say whether a source's string fits: exit 0, or 4."""
     from nvmelm.compat.dialects import token as dialect  # the dialects cost 12 ms, and compat check needs none
 
-    manifest = _read(run, end, vq, vi, nsid)
+    manifest = _read(run, end, wanted)
     if test is None:
         text = dialect.encode(manifest)
         return Answer(dialect.document(manifest), lambda: [text])
@@ -82,19 +70,18 @@ def token(
 
 
 @verb(app, "steps")
+@comparing
 def steps(
     run: Run,
     source: SourceEnd,
     destination: DestinationEnd,
+    wanted: Wanted,
     policy: PolicyFile = None,
-    vq: WantedVq = None,
-    vi: WantedVi = None,
-    nsid: WantedNsid = None,
 ) -> Answer:
     """Compare step by step: api, its attributes, type, software version, attributes of the type: exit 0, or 4."""
     from nvmelm.compat.dialects import steps as dialect
 
-    giving, taking = (_read(run, end, vq, vi, nsid) for end in (source, destination))
+    giving, taking = (ends.manifest_of(run, end, wanted) for end in both_ends([source, *destination], 2))
     verdict, rows = dialect.steps(giving, taking, policy_of(policy))
 
     def lines() -> Iterator[str]:
@@ -107,37 +94,38 @@ def steps(
 
 
 @verb(parameters, "info")
-def info(run: Run, end: Here, vq: WantedVq = None, vi: WantedVi = None, nsid: WantedNsid = None) -> Answer:
+@comparing
+def info(run: Run, end: Here, wanted: Wanted) -> Answer:
     """Print a destination's migration_info.json: models, parameters, and the values each can have."""
     from nvmelm.compat.dialects import parameters as dialect
 
-    published = dialect.information(_read(run, end, vq, vi, nsid))
+    published = dialect.information(_read(run, end, wanted))
     document = dialect.MigrationInfoDocument(**published)
     return Answer(document, lambda: json.dumps(published, indent=2).splitlines())
 
 
 @verb(parameters, "list")
-def list_(run: Run, end: Here, vq: WantedVq = None, vi: WantedVi = None, nsid: WantedNsid = None) -> Answer:
+@comparing
+def list_(run: Run, end: Here, wanted: Wanted) -> Answer:
     """Print a source's model and its list: every parameter that is not switched off."""
     from nvmelm.compat.dialects import parameters as dialect
 
-    manifest = _read(run, end, vq, vi, nsid)
-    model, wanted = dialect.model(manifest), dialect.source_list(manifest)
-    body = dialect.ParameterListDocument(model=model, params=wanted)
-    return Answer(body, lambda: [model, *(f"{name}={_text(value)}" for name, value in wanted.items())])
+    manifest = _read(run, end, wanted)
+    model, params = dialect.model(manifest), dialect.source_list(manifest)
+    body = dialect.ParameterListDocument(model=model, params=params)
+    return Answer(body, lambda: [model, *(f"{name}={_text(value)}" for name, value in params.items())])
 
 
 @verb(parameters, "check")
-def check(
-    run: Run, file: ListFile, end: Here, vq: WantedVq = None, vi: WantedVi = None, nsid: WantedNsid = None
-) -> Answer:
+@comparing
+def check(run: Run, file: ListFile, end: Here, wanted: Wanted) -> Answer:
     """Say whether a source's list fits a destination, and what has to be set there first: exit 0, or 4."""
     from nvmelm.compat.dialects import parameters as dialect
 
-    manifest = _read(run, end, vq, vi, nsid)
-    model, wanted = _list(file)
-    reasons = dialect.check(wanted, model, manifest)
-    to_set = {} if reasons else dialect.writes(wanted, manifest)
+    manifest = _read(run, end, wanted)
+    model, params = _list(file)
+    reasons = dialect.check(params, model, manifest)
+    to_set = {} if reasons else dialect.writes(params, manifest)
     body = dialect.ParameterCheckDocument(compatible=not reasons, reasons=reasons, to_set=to_set)
 
     def lines() -> Iterator[str]:
@@ -149,13 +137,13 @@ def check(
 
 
 @verb(parameters, "apply", changes=True)
-def apply(run: Run, file: ListFile, pf: Pf, cntlid: Cntlid) -> Answer:
+def apply(run: Run, file: ListFile, function: Function) -> Answer:
     """Write a source's parameters to a destination, each once: resources are set, the others were checked."""
     from nvmelm.cli.views import changes
     from nvmelm.compat.dialects import parameters as dialect
 
     model, wanted = _list(file)
-    with run.primary(pf, change=True) as primary:
+    with opened(run, function, change=True) as (primary, cntlid):
         manifest = _manifest(primary, cntlid)
         _require(dialect.check(dialect.fixed(wanted), model, manifest), cntlid, "nothing was written")
         to_set = dialect.writes(wanted, manifest)
@@ -216,8 +204,8 @@ def _nsid(text: str) -> int:
     return nsid
 
 
-def _read(run: Run, end: str, vq: int | None, vi: int | None, nsid: list[int] | None) -> Manifest:
-    return ends.manifest_of(run, end, ends.Wanted(vq, vi, tuple(nsid) if nsid else None))
+def _read(run: Run, end: list[str], wanted: Wanted) -> Manifest:
+    return ends.manifest_of(run, both_ends(end, 1)[0], wanted)
 
 
 def _list(file: Path) -> tuple[str, dict[str, Any]]:

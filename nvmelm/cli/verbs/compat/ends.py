@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nvmelm.cli.frame.functions import is_pf
 from nvmelm.compat.manifest import MAX_BYTES, Manifest, load
 from nvmelm.disk.bounded import read_file, what_is
 from nvmelm.errors import (
@@ -23,6 +24,8 @@ from nvmelm.inventory.address import Address
 
 if TYPE_CHECKING:
     from nvmelm.cli.frame.run import Run
+    from nvmelm.inventory.find import PrimaryRef
+    from nvmelm.inventory.pci import Bdf
     from nvmelm.process.child import Printed
 
 _ERRORS: Mapping[int, type[NvmelmError]] = {
@@ -90,16 +93,8 @@ def manifest_of(run: Run, text: str, wanted: Wanted) -> Manifest:
 
 
 def _local(run: Run, text: str, wanted: Wanted) -> Manifest:
-    from nvmelm.inventory.find import find_function, find_primary
-    from nvmelm.inventory.pci import Bdf, physical_function
-
-    host = run.host()
-    is_vf = Bdf.looks_like(text) and physical_function(host.sysfs, Bdf.parse(text)) is not None
     try:
-        if is_vf or "/" in text.removeprefix("/dev/"):
-            ref, which = find_function(host, text)
-        else:
-            ref, which = find_primary(host, text), None
+        ref, which = _found(run, text)
     except UsageError as error:
         raise UsageError(
             f"{text!r} is neither a manifest nor a function of this host",
@@ -107,10 +102,22 @@ def _local(run: Run, text: str, wanted: Wanted) -> Manifest:
             fix="name a file, a directory, PF, PF/CNTLID or ssh://HOST/PF/CNTLID",
             reason="no-such-end",
         ) from error
-    return read(run, ref, which, wanted)
+    return _read(run, ref, which, wanted)
 
 
-def read(run: Run, pf: Any, which: Any, wanted: Wanted) -> Manifest:
+def of_function(run: Run, text: str, wanted: Wanted) -> Manifest:
+    """Return the manifest of a function of this host, or with a PF's name of one to come."""
+    ref, which = _found(run, text)
+    return _read(run, ref, which, wanted)
+
+
+def _found(run: Run, text: str) -> tuple[PrimaryRef, Bdf | int | None]:
+    from nvmelm.inventory.find import find_function, find_primary
+
+    return (find_primary(run.host(), text), None) if is_pf(run, text) else find_function(run.host(), text)
+
+
+def _read(run: Run, pf: PrimaryRef, which: Bdf | int | None, wanted: Wanted) -> Manifest:
     """Read the manifest of a controlled function of the run's host, or of a prospective one when ``which`` is None."""
     from nvmelm.compat import describe as reader  # 38 ms: a file's manifest needs no device
     from nvmelm.inventory.read import resolve

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nvmelm.cli.frame.callouts import DEADLINE, CalloutDeadline, CalloutDirectory, CalloutList, points_of
-from nvmelm.cli.frame.options import CNTLID, Pf, Program, Rsh, group
+from nvmelm.cli.frame.functions import PfOrFunctions, opened_several
+from nvmelm.cli.frame.options import Program, Rsh, group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.errors import NotReadyError, UsageError
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 app = group("Step 6: move controlled functions to another host.")
 
-Cntlids = Annotated[
-    list[int] | None, typer.Argument(**CNTLID | {"metavar": "[CNTLID]..."}, help="What moves: 0x0041, 65 or 41h.")
-]
 To = Annotated[
     str, typer.Option("--to", metavar="URL", show_default=False, help="ssh://[user@]HOST[:port]/PF[/CNTLID,...]")
 ]
@@ -62,9 +60,8 @@ NoNotify = Annotated[bool, typer.Option("--no-notify", help="Do not announce the
 @verb(app, "migrate", changes=True)
 def migrate(
     run: Run,
-    pf: Pf,
+    functions: PfOrFunctions,
     to: To,
-    cntlid: Cntlids = None,
     all_migratable: AllMigratable = False,
     rsh: Rsh = "",
     program: Program = "nvmelm",
@@ -100,11 +97,11 @@ def migrate(
     logs = Logs(track or (), dirty, log_user_data)
     if report is not None:
         require_place(report, replace=run.settings.force)
-    with run.primary(pf, change=True) as primary:
-        already = moved_before(primary, cntlid or [], address) if bool(cntlid) != all_migratable else None
+    with opened_several(run, functions, change=True) as (primary, named):
+        already = moved_before(primary, named, address) if bool(named) != all_migratable else None
         if already is not None:
             return already
-        chosen = _chosen(primary, cntlid or [], all_migratable)
+        chosen = _chosen(primary, named, all_migratable)
         request = MigrationRequest(
             to=str(address),
             pf=address.pf,

@@ -11,10 +11,10 @@ import typer
 
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.domain import Connect, Libvirt, Taint, domain
-from nvmelm.cli.frame.options import Unmarked, Vf, group
+from nvmelm.cli.frame.functions import Function, opened
+from nvmelm.cli.frame.options import Unmarked, group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.errors import ExitCode, UsageError
-from nvmelm.inventory.find import find_function
 from nvmelm.vm import verbs as vm
 from nvmelm.vm.report import VmArguments, VmReport
 
@@ -67,7 +67,7 @@ AgentSocket = Annotated[Path, typer.Option("--socket", metavar="PATH", help="Whe
 @verb(app, "attach", changes=True)
 def attach(
     run: Run,
-    vf: Vf,
+    function: Function,
     qmp: Socket = None,
     libvirt: Libvirt = None,
     connect: Connect = None,
@@ -83,8 +83,7 @@ def attach(
         fix = "--qmp SOCKET for a running QEMU, --libvirt DOMAIN, or --print"
         raise UsageError("say how the VM gets the VF", fix=fix, reason="arguments")
     named = domain(libvirt, connect, may_taint=may_taint)
-    ref, which = find_function(run.host(), vf)
-    with run.primary(ref, change=not print_only) as pf:
+    with opened(run, function, change=not print_only) as (pf, which):
         if print_only:
             return _arguments(vm.arguments(pf, which, unmarked=unmarked, device_id=device_id, bus=bus))
         report = vm.attach(
@@ -104,7 +103,7 @@ def attach(
 @verb(app, "detach", changes=True)
 def detach(
     run: Run,
-    vf: Vf,
+    function: Function,
     qmp: Socket = None,
     libvirt: Libvirt = None,
     connect: Connect = None,
@@ -115,8 +114,7 @@ def detach(
     if _only_one({"--qmp": qmp is not None, "--libvirt": libvirt is not None}) is None:
         raise UsageError("say which VM has the VF", fix="--qmp SOCKET, or --libvirt DOMAIN", reason="arguments")
     named = domain(libvirt, connect)
-    ref, which = find_function(run.host(), vf)
-    with run.primary(ref, change=True) as pf:
+    with opened(run, function, change=True) as (pf, which):
         report = vm.detach(
             pf,
             which,
