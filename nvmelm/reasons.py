@@ -244,6 +244,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "held-elsewhere": ("the other host runs the controllers, or holds them", "recover --give-up there, recover here"),
     "guest-loses-controller": ("a guest here holds it, and nothing moves that guest along", "docs/callouts.md"),
     "moved-away": ("the controller was moved to another host before", "move it on from there"),
+    "journal-damaged": ("a line of a PF's journal is not what nvmelm wrote", "undo by hand what it names, take it out"),
     "records-replaced": ("a lock, mark or journal was replaced while a move rested on it", "migrate again"),
     "session-name": ("no unfinished session of that name", "nvmelm recover --dry-run lists them"),
     "session-state": ("somebody else decided about the session", "nvmelm recover --dry-run shows what is known"),

@@ -48,11 +48,12 @@ def _overwrite(path: Path, raw: bytes) -> None:
         os.close(descriptor)
 
 
-def append(path: Path, text: str, *, durable: bool = True) -> None:
+def append(path: Path, text: str, *, durable: bool = True, whole_lines: bool = False) -> None:
     """Append to a file and wait until the disk has it.
 
     Args:
         durable: False where nothing is decided by what the file says, so that nobody waits for the disk.
+        whole_lines: cut off a last line without its end first; the caller keeps other writers away.
 
     Raises:
         HostError: the file cannot be written, or the disk is full; a torn last line may be left.
@@ -60,8 +61,10 @@ def append(path: Path, text: str, *, durable: bool = True) -> None:
     with _reported("cannot write", path):
         private_directory(path.parent)
         new = not path.exists()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
+            if whole_lines:
+                _cut_torn_line(descriptor)
             data = text.encode()
             while data:
                 data = data[os.write(descriptor, data) :]
@@ -71,6 +74,12 @@ def append(path: Path, text: str, *, durable: bool = True) -> None:
             os.close(descriptor)
         if new and durable:
             sync_directory(path.parent)
+
+
+def _cut_torn_line(descriptor: int) -> None:
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        os.ftruncate(descriptor, os.pread(descriptor, size, 0).rfind(b"\n") + 1)
 
 
 def read(path: Path) -> str | None:

@@ -14,12 +14,15 @@ first value a cell had since the last release is the one ``release`` brings back
 The file is named after a place, and another device may be in it by now: whatever is used of the journal is used for
 the device whose serial number its runs bear, and for no other.
 
-A line that cannot be read (the disk filled up, the machine stopped in the middle of it) is passed over.
+A last line without its end was torn: the disk filled up, or the machine stopped in the middle of it. Nothing was done
+on what it says; it is passed over, and cut off by the next record. Any other line that cannot be read is an error: what
+it said of the values before is lost, and an undo would leave that out without a word.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -28,7 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nvmelm.disk import store
-from nvmelm.errors import HostError
+from nvmelm.errors import HostError, MalformedError
 from nvmelm.host import Host
 from nvmelm.prepare.actions import Action, Change
 from nvmelm.prepare.cells import Cells, Value, read_cells, survives_boot, written_cells
@@ -45,6 +48,7 @@ class JournaledRun:
     Attributes:
         wanted: the cells it wanted, so that it can be finished.
         changes: what it changed or was about to change, in order.
+        phases: of each action that was begun, beside its summary; those of one phase are begun together.
         outcome: how it ended, or None when it did not.
     """
 
@@ -56,6 +60,7 @@ class JournaledRun:
     wanted: Cells
     changes: list[Change] = field(default_factory=list)
     summaries: list[str] = field(default_factory=list)
+    phases: list[str] = field(default_factory=list)
     outcome: str | None = None
 
     def before(self, boot: str = "") -> Cells:
@@ -69,6 +74,14 @@ class JournaledRun:
             if boot in ("", self.boot) or survives_boot(change.cell):
                 cells.setdefault(change.cell, change.before)
         return cells
+
+    @property
+    def begun_last(self) -> list[str]:
+        """Return the actions that were begun last, together: those of a run that was cut off may be done or not."""
+        count = 0
+        while count < len(self.phases) and self.phases[-1 - count] == self.phases[-1]:
+            count += 1
+        return self.summaries[len(self.summaries) - count :]
 
     def lasting(self, boot: str) -> Cells:
         """Return the cells a run wanted; after a reboot only those that outlive one."""
@@ -90,7 +103,13 @@ class Journal:
         self._run = ""
 
     def begin(self, verb: str, serial: str, wanted: Cells) -> None:
-        """Open a run; what it changes is appended by :meth:`intend`."""
+        """Open a run; what it changes is appended by :meth:`intend`.
+
+        Raises:
+            MalformedError: the journal cannot be read, so nothing that was changed could be put back.
+            HostError: it cannot be written.
+        """
+        self.runs()
         self._run = uuid.uuid4().hex
         self._append(
             {
@@ -144,11 +163,38 @@ class Journal:
                 self.try_end("superseded", run.run)
 
     def runs(self) -> list[JournaledRun]:
-        """Return every run since the last release, oldest first."""
+        """Return every run since the last release, oldest first.
+
+        Raises:
+            MalformedError: a line is not what nvmelm wrote; it is named.
+        """
         runs: dict[str, JournaledRun] = {}
-        for record in _records(store.read(self.path) or ""):
-            _take(runs, record)
+        for number, record in self._records():
+            try:
+                _take(runs, record)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise self._damaged(number) from error
         return list(runs.values())
+
+    def _records(self) -> Iterator[tuple[int, Any]]:
+        """Return each record with the number of its line, from 1; a torn last line is none."""
+        *lines, _ = (store.read(self.path) or "").split("\n")
+        for number, line in enumerate(lines, 1):
+            try:
+                if line:
+                    yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise self._damaged(number) from error
+
+    def _damaged(self, number: int) -> MalformedError:
+        path = shlex.quote(str(self.path))
+        return MalformedError(
+            f"{self.path}, line {number}: it is not what nvmelm wrote",
+            cause=f"it says what was there before a change of {self.address}; an undo without it leaves something out",
+            fix=f"bring a whole copy back; or look at the line (sed -n {number}p {path}), undo by hand what it names, "
+            f"and take it out: sed -i {number}d {path}",
+            reason="journal-damaged",
+        )
 
     def unfinished(self) -> list[JournaledRun]:
         """Return the runs that did not end."""
@@ -173,16 +219,14 @@ class Journal:
         if not others:
             store.remove(self.path)
             return
-        records = [record for record in _records(store.read(self.path) or "") if record.get("run") in others]
+        records = [record for _, record in self._records() if record["run"] in others]
         store.write(self.path, "".join(f"{_line(record)}\n" for record in records))
 
     def _ours(self, run: JournaledRun) -> bool:
         return self.serial is None or run.serial == self.serial
 
     def _append(self, *records: dict[str, Any]) -> None:
-        # A leading newline parts the record from a line that a full disk or a lost machine may have torn.
-        lines = "".join(f"{_line(record)}\n" for record in records)
-        store.append(self.path, "\n" + lines if records[0]["record"] == "run" else lines)
+        store.append(self.path, "".join(f"{_line(record)}\n" for record in records), whole_lines=True)
 
 
 def journal_path(host: Host, address: str) -> Path:
@@ -200,33 +244,35 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, separators=(",", ":"))
 
 
-def _records(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            yield record
-
-
 def _change(name: str, before: Value, after: Value) -> Change:
     (cell,) = read_cells({name: before})
     read_cells({name: after})
     return Change(cell, before, after)
 
 
-def _take(runs: dict[str, JournaledRun], record: dict[str, Any]) -> None:
-    """Add one record to the runs; one that is not of our shape is passed over."""
-    try:
-        if record["record"] == "run":
-            run_id, verb, boot, started_at, serial = (str(record[name]) for name in _RUN_FIELDS)
-            runs[run_id] = JournaledRun(run_id, verb, boot, started_at, serial, read_cells(record["target"]))
-        elif record["record"] == "begin":
-            run = runs[record["run"]]
-            run.changes += [_change(name, before, after) for name, before, after in record["changes"]]
-            run.summaries.append(str(record["summary"]))
-        elif record["record"] == "end":
-            runs[record["run"]].outcome = str(record["outcome"])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return
+def _take(runs: dict[str, JournaledRun], record: Any) -> None:
+    """Add one record to the runs.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is not of our shape, or of a run that has no beginning.
+    """
+    if record["record"] == "run":
+        run_id, verb, boot, started_at, serial = (_text(record[name]) for name in _RUN_FIELDS)
+        runs[run_id] = JournaledRun(run_id, verb, boot, started_at, serial, read_cells(record["target"]))
+    elif record["record"] == "begin":
+        run = runs[record["run"]]
+        changes = [_change(name, before, after) for name, before, after in record["changes"]]
+        summary, phase = _text(record["summary"]), _text(record["phase"])
+        run.changes += changes
+        run.summaries.append(summary)
+        run.phases.append(phase)
+    elif record["record"] == "end":
+        runs[record["run"]].outcome = _text(record["outcome"])
+    else:
+        raise ValueError("a record of another kind")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value

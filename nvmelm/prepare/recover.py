@@ -100,13 +100,13 @@ def recover(
     recovery = _Recovery(host, finish, confirm, dry_run)
     failures: list[NvmelmError] = []
     for journal in journals(host):
-        runs = journal.unfinished()
-        if journal.address in leave and runs:
-            recovery.notes.append(
-                f"{journal.address}: {len(runs)} unfinished, left alone beside a session; nvmelm recover again"
-            )
-            continue
         try:
+            runs = journal.unfinished()
+            if journal.address in leave and runs:
+                recovery.notes.append(
+                    f"{journal.address}: {len(runs)} unfinished, left alone beside a session; nvmelm recover again"
+                )
+                continue
             recovery.of_journal(journal, runs)
         except InterruptedByUserError:
             raise
@@ -256,17 +256,25 @@ def _describe(pf: OpenPrimary, journal: Journal, run: JournaledRun) -> Unfinishe
     boot = pf.host.facts().boot_id
     before = run.before(boot)
     picture = picture_for(pf, before | run.wanted)
-    last = run.summaries[-1] if run.summaries else "before its first change"
     return Unfinished(
         run=run.run,
         verb=run.verb,
         primary=journal.address,
         started_at=run.started_at,
         boot="this" if run.boot == boot else "earlier",
-        meaning=f"{run.verb} on {journal.address} stopped at or after: {last}",
+        meaning=f"{run.verb} on {journal.address} stopped {_where(run)}",
         undo=tuple(action.view() for action in plan(picture, known(picture, before))),
         finish=tuple(action.view() for action in plan(picture, run.lasting(boot))),
     )
+
+
+def _where(run: JournaledRun) -> str:
+    """Return where a run was cut off: the journal knows what was begun, and of what was begun together no order."""
+    if not run.begun_last:
+        return "before its first change"
+    first, *others = run.begun_last
+    together = f", or at one of the {len(others)} begun with it" if others else ""
+    return f"at or after: {first}{together}"
 
 
 def _of_earlier_boot(journal: Journal, run: JournaledRun) -> Unfinished:

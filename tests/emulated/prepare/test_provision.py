@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -28,7 +29,9 @@ from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Picture, Role
 from nvmelm.prepare import allow, binding, secondaries, sequence, sriov
 from nvmelm.prepare import release as undo_all
+from nvmelm.prepare.actions import Action, Phase
 from nvmelm.prepare.cells import Value, cells_of, written_cells
+from nvmelm.prepare.executor import Executor
 from nvmelm.prepare.journal import Journal
 from nvmelm.prepare.recover import recover
 from tests.emulated.answers import agree, decline
@@ -321,6 +324,46 @@ def test_killed_at_any_change_recover_can_finish_the_run(make_host: MakeHost, fa
     assert not prepare(host)
     release(host)
     assert cells(host)["vfs"] == 0
+
+
+@pytest.mark.parametrize("number", range(40))
+def test_what_recover_says_of_where_a_run_stopped_is_so(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The actions of a phase are written down together: what was begun first of them is all that is sure."""
+    host = make_host()
+    begun: list[list[str]] = []
+    made: list[str] = []
+    phase = Executor.phase
+
+    def phased(executor: Executor, name: Phase, actions: list[Action]) -> None:
+        begun.append([action.summary for action in actions])
+        phase(executor, name, actions)
+
+    def dying(make: Callable[..., None]) -> Callable[..., None]:
+        def change(executor: Executor, what: object) -> None:
+            if len(made) == number:
+                raise EmulatedCrash
+            made.append(str(what))
+            make(executor, what)
+
+        return change
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Executor, "phase", phased)
+        for name in ("_write", "_command"):
+            patch.setattr(Executor, name, dying(getattr(Executor, name)))
+        try:
+            prepare(host)
+        except EmulatedCrash:
+            pass
+        else:
+            assert number >= len(made)
+            return
+    (run,) = recover(host, confirm=decline, dry_run=True).unfinished
+    first, *others = begun[-1]
+    together = f", or at one of the {len(others)} begun with it" if others else ""
+    assert run.meaning == f"source prepare on {PF} stopped at or after: {first}{together}"
 
 
 def test_after_a_reboot_there_is_nothing_to_undo(make_host: MakeHost) -> None:

@@ -1,20 +1,21 @@
-"""The journal: what was there before survives a torn line, a full disk, another boot and any bytes."""
+"""The journal: what was there before survives a torn line, a full disk and another boot; a lost line is named."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvmelm.disk import store
-from nvmelm.errors import HostError
+from nvmelm.errors import HostError, MalformedError
 from nvmelm.host import HostFacts
 from nvmelm.prepare.actions import Action, Change, Phase
 from nvmelm.prepare.cells import VFS, Cell, read_cells, written_cells
-from nvmelm.prepare.journal import Journal, JournaledRun, _records, _take, journals
+from nvmelm.prepare.journal import Journal, journals
 
 PF = "0000:01:00.0"
 
@@ -107,11 +108,26 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     assert [path.name for path in tmp_path.iterdir()] == ["mark.json"]
 
 
-@given(st.text(max_size=200))
-def test_any_text_is_a_journal_with_or_without_runs(text: str) -> None:
-    runs: dict[str, JournaledRun] = {}
-    for record in _records(text):
-        _take(runs, record)
+def read(text: str) -> list[str]:
+    """Return the verbs that a journal of this text names, or that it is damaged."""
+    with TemporaryDirectory() as directory:
+        log = journal(Host(Path(directory)))
+        log.path.parent.mkdir()
+        log.path.write_text(text)
+        try:
+            runs = log.runs()
+        except MalformedError:
+            return ["damaged"]
+        for run in runs:
+            run.before()
+        return [run.verb for run in runs]
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_characters="\r"), max_size=200))
+def test_any_text_is_read_or_named_as_damaged(text: str) -> None:
+    whole = text.rpartition("\n")[0].strip("\n")
+    assert read(text) == (["damaged"] if whole else [])
 
 
 VALUES = st.recursive(
@@ -125,23 +141,73 @@ KEYS = st.sampled_from(
 RECORDS = st.dictionaries(KEYS, VALUES | st.sampled_from(["run", "begin", "end"]), max_size=10)
 
 
+@settings(deadline=None)
 @given(st.lists(RECORDS, max_size=6))
 def test_records_of_any_shape_never_crash_the_reader(records: list[dict[str, object]]) -> None:
-    runs: dict[str, JournaledRun] = {}
-    for record in _records("\n".join(json.dumps(body) for body in records)):
-        _take(runs, record)
-    for run in runs.values():
-        run.before()
+    read("".join(json.dumps(body) + "\n" for body in records))
 
 
 @pytest.mark.parametrize(
     "cells", [{"vfs": "²"}, {"vfs": True}, {"²/vq": 1}, {"0x0001/vq": "2"}, {"0x0001/other": 1}, {"0x0001/online": 1}]
 )
-def test_a_run_whose_cells_are_none_is_passed_over(host: Host, cells: dict[str, object]) -> None:
+def test_a_run_whose_cells_are_none_is_named_and_nothing_is_begun_on_it(host: Host, cells: dict[str, object]) -> None:
     log = journal(host)
     log.begin("sriov enable", "S", cells)  # type: ignore[arg-type]
+    with pytest.raises(MalformedError, match="line 1:"):
+        journal(host).runs()
+    before = log.path.read_bytes()
+    with pytest.raises(MalformedError, match="line 1:"):
+        log.begin("sriov disable", "S", read_cells({"vfs": 0}))
+    assert log.path.read_bytes() == before
+
+
+def two_runs(host: Host) -> Path:
+    for verb, before, after in (("sriov enable", 0, 2), ("source prepare", 2, 4)):
+        log = journal(host)
+        log.begin(verb, "S", read_cells({"vfs": after}))
+        log.intend([change("vfs", before, after)])
+        log.end("done")
+    return journal(host).path
+
+
+GARBLED = {
+    "cut": lambda line: line[:-9],
+    "emptied in the middle": lambda line: line[:5] + "\0" * 8 + line[13:],
+    "another word": lambda line: line.replace('"record"', '"recorb"'),
+    "another kind": lambda line: line.replace('"record":"', '"record":"x'),
+    "another run's": lambda line: line.replace('"run":"', '"run":"x') if '"record":"run"' not in line else "[]",
+    "a number": lambda line: "7",
+}
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+@pytest.mark.parametrize("how", GARBLED)
+def test_a_line_that_is_lost_is_named_and_not_passed_over(how: str, number: int, host: Host) -> None:
+    """Without it an undo would leave something out, or a run that did not end would seem to have."""
+    path = two_runs(host)
+    lines = path.read_text().splitlines()
+    lines[number - 1] = GARBLED[how](lines[number - 1])
+    path.write_text("\n".join(lines) + "\n")
+    for ask in (journal(host).runs, journal(host).unfinished, journal(host).original, journal(host).forget):
+        with pytest.raises(MalformedError, match=f"line {number}:") as met:
+            ask()
+        assert met.value.reason == "journal-damaged"
+        assert f"sed -i {number}d" in met.value.fix
+
+
+@pytest.mark.parametrize("left", range(0, 60, 7))
+def test_a_torn_last_line_is_passed_over_and_cut_off_by_what_follows(left: int, host: Host) -> None:
+    path = two_runs(host)
+    whole = path.read_text()
+    log = journal(host)
     log.begin("sriov disable", "S", read_cells({"vfs": 0}))
-    assert [run.verb for run in journal(host).runs()] == ["sriov disable"]
+    torn = path.read_text()[len(whole) :][:left]
+    for junk in (torn, torn + "\0" * 512, "é"):
+        path.write_text(whole + junk)
+        assert [run.verb for run in journal(host).runs()] == ["sriov enable", "source prepare"]
+        journal(host).end("recovered", journal(host).runs()[0].run)
+        assert [run.outcome for run in journal(host).runs()] == ["recovered", "done"]
+        assert path.read_text().startswith(whole + '{"record":"end"')
 
 
 def test_a_run_that_gives_marks_an_end_is_read_again(host: Host) -> None:
