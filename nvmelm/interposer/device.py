@@ -28,8 +28,11 @@ _HALF_WORD = struct.Struct("<H")
 #: PCI Local Bus Specification, configuration space header: the Command register.
 _PCI_COMMAND = 4
 
+_CUT_OFF = "nvmelm was started anew while the state was on its way; the stream is not whole"
 #: States in which data_fd carries something.
 _STREAMING = (DeviceState.STOP_COPY, DeviceState.RESUMING)
+#: What a VMM asks for when its VM is to start.
+_STARTED = (DeviceState.RUNNING_P2P, DeviceState.RUNNING)
 
 
 class Access:
@@ -221,7 +224,9 @@ class Device:
         if self._lost is DeviceState.STOP_COPY and towards is DeviceState.RUNNING:
             self._lost = None
         if self._lost is not None:
-            raise Refusal(errno.EIO, "nvmelm was started anew while the state was on its way; the stream is not whole")
+            refusal = Refusal(errno.EIO, _CUT_OFF)
+            refusal.ends_vm = self._lost is DeviceState.RESUMING and towards in _STARTED
+            raise refusal
 
     def _end_stream(self, towards: DeviceState) -> None:
         stream, self._stream = self._stream, None

@@ -7,17 +7,24 @@ import os
 
 from nvmelm.errors import NvmelmError
 from nvmelm.interposer import features
+from nvmelm.interposer.caller import Process
 from nvmelm.interposer.device import Device
 from nvmelm.interposer.kernel import Kernel
 from nvmelm.interposer.notification import Listener, Notification
 from nvmelm.interposer.streams import Stream
 from nvmelm.vfio.seam import Refusal
 
+_ENDS_VM = (
+    "its state has arrived and cannot run, so this VM must not start here: its VMM is ended, and the VM goes on at the "
+    "source (where QEMU does not listen to the destination, by cont)"
+)
+
 
 class Job:
     """What is done about a call when it is the function's turn.
 
     Args:
+        process: whose call it is; ended where its VM must not start.
         request: of ``VFIO_DEVICE_FEATURE``; None for a reset.
         fd: a copy of the device's descriptor, closed with the answer.
     """
@@ -27,6 +34,7 @@ class Job:
         listener: Listener,
         kernel: Kernel,
         call: Notification,
+        process: Process,
         device: Device,
         request: features.FeatureRequest | None,
         fd: int,
@@ -34,6 +42,7 @@ class Job:
         self._listener = listener
         self._kernel = kernel
         self._call = call
+        self._process = process
         self._device = device
         self._request = request
         self._fd = fd
@@ -46,6 +55,9 @@ class Job:
                 refusal = self._refusal()
             if refusal is not None:
                 self._device.say(refusal)  # before the VMM can act on it
+                if refusal.ends_vm:
+                    self._device.say(Refusal(refusal.errno, _ENDS_VM))
+                    self._process.end()
         finally:
             os.close(self._fd)
             if self._listener.answered(self._call, refusal.errno if refusal else 0) and self._given is not None:

@@ -249,7 +249,7 @@ class Supervisor:
                     return False
             if self._listener.waits(call):
                 held.pop_all()  # it is the answer's now
-                job = Job(self._listener, self._kernel, call, device, request, fd)
+                job = Job(self._listener, self._kernel, call, process, device, request, fd)
                 (device.at_once if request is not None and request.is_quick else device.in_turn)(job)
             return True
 

@@ -36,6 +36,11 @@ _HELD_BYTES = 8192
 _EXPECTED, _RESUMED = b"expected\n", b"resumed!\n"
 
 
+_HANDED_ON = (
+    "; its VMM has read its state, as {}: unless the VM runs at the destination, it goes on here by cont (virsh resume)"
+)
+
+
 class Event(StrEnum):
     """What happened to a function on its way."""
 
@@ -58,7 +63,7 @@ class Held:
         state: of VFIO's migration protocol, in its words.
         suspended: whether the controller was suspended, as far as arcs tell.
         since: when it came into this state; ``arc_seconds`` is what the last arc took.
-        stream: id of the stream that left or arrived, empty when there is none.
+        stream: id of the stream that left or arrived and has not run since, empty when there is none.
         arriving: id of a stream that was loaded and has not run yet.
         refusal: the last reason that something was refused.
     """
@@ -89,7 +94,8 @@ class Held:
         """Return who holds it, and where it stands, in a line."""
         took = f"; {self.arc} took {self.arc_seconds * 1000:.1f} ms" if self.arc_seconds else ""
         refused = f"; last refused: {self.refusal}" if self.refusal else ""
-        return f"with {self.vm} (pid {self.pid}), {self.state} since {self.since}{took}{refused}"
+        left = _HANDED_ON.format(self.stream) if self.state == "STOP" and self.stream and not self.arriving else ""
+        return f"with {self.vm} (pid {self.pid}), {self.state} since {self.since}{took}{refused}{left}"
 
 
 class Moves:

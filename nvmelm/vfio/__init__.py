@@ -15,6 +15,7 @@ arrive: that is :mod:`nvmelm.interposer`, which knows descriptors and callers, a
     stream       both as bytes
     arrival      into RESUMING
     loading      out of it: registers, admin queue, Set State, resume
+    habits       which kinds of devices restore their admin queue by themselves
     registers    CC, AQA, ASQ, ACQ and CSTS
     admin_queue  the arithmetic of the admin queue's position
     winding      a fresh controller brought to that position

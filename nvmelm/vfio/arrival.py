@@ -23,6 +23,11 @@ class JudgedStream:
         """Whether the header was judged and not refused."""
         return self.stream.header is not None
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of it has arrived, and nothing of it was refused."""
+        return self._refusal is None and self.stream.whole
+
     def write(self, data: bytes) -> None:
         """Take bytes as they come."""
         if self._refusal is not None:

@@ -13,6 +13,10 @@ RUNNING_P2P → RUNNING       Resume; of a state that arrived, once and for all
 An arc that is refused leaves the function where it was, or, when nobody knows what the controller holds, in ERROR, out
 of which only a reset leads. Who runs is the VMM's to decide; one stream is resumed once.
 
+A state is loaded when its VM starts, since only then the VMM has restored everything else. QEMU starts a VM whatever
+its devices answer then, and tells the source afterwards that all is well. So the refusal of a state that has arrived
+whole ends the VMM: the source hears nothing, and the VM goes on there.
+
 All commands go to the controlling function. What is asked of the controlled one are registers that its guest's driver
 wrote, and which nothing else carries.
 """
@@ -39,8 +43,9 @@ from nvmelm.vfio.arcs import way
 from nvmelm.vfio.arrival import JudgedStream
 from nvmelm.vfio.departure import depart, spool
 from nvmelm.vfio.dirty import MemoryLog, stop_quietly
+from nvmelm.vfio.habits import Habits
 from nvmelm.vfio.journal import MoveJournal
-from nvmelm.vfio.loading import Habits, Loader, LoadingError
+from nvmelm.vfio.loading import Loader, LoadingError
 from nvmelm.vfio.options import Options
 from nvmelm.vfio.passport import Passport, current, look, marked, state_bytes
 from nvmelm.vfio.refusals import refusal_of
@@ -144,15 +149,17 @@ class ControlledFunction:
             arcs = list(way(self._state, state))
         except ValueError as error:
             raise Refusal(errno.EINVAL, str(error)) from error
-        started, before = time.monotonic(), self._state
+        started, before, arrives = time.monotonic(), self._state, False
         try:
             for arc in arcs:
+                arrives = self._arrives
                 with self._journal.answering(f"{arc[0].name} to {arc[1].name}"):
                     stream = self._take(arc)
                 self._state = arc[1]
         except Refusal as refusal:
             if refusal.errno in _LOST:
                 self._state = DeviceState.ERROR
+            refusal.ends_vm = arrives and not self._begun_elsewhere()
             raise
         finally:
             if arcs:
@@ -274,6 +281,7 @@ class ControlledFunction:
         elif self._outgoing is not None:
             self._journal.note(Event.STAYED, self._outgoing.header.id)
         self._outgoing, self._arrival, self._passport = None, None, None
+        self._journal.held = replace(self.held, stream="")
 
     def _take_up(self) -> None:
         """Go on from what was recorded, and from what the controller says: an arc may have been cut off."""
@@ -368,6 +376,20 @@ class ControlledFunction:
                 passport = look(opened, self.held)
         marks.verify(passport.picture, passport.secondary)
         marks.give(self.host, passport.picture, passport.secondary, Role.MIGRATABLE, durable=False)
+
+    @property
+    def _arrives(self) -> bool:
+        """Whether a state has arrived whole and has not run yet: the VMM starts its VM."""
+        return self._arrival is not None or (self._incoming is not None and self._incoming.whole)
+
+    def _begun_elsewhere(self) -> bool:
+        """Return whether another function of the VM runs already; then the VM has begun here, and the guest copes."""
+        with suppress(NvmelmError):
+            return any(
+                held.pid == self.held.pid and held.address != self.held.address and held.state == "RUNNING"
+                for held in self._moves.all_held()
+            )
+        return False
 
     # What the arcs share
 

@@ -14,7 +14,7 @@ from nvmelm.inventory.find import find_primary, opened
 from nvmelm.inventory.read import read_picture
 from nvmelm.inventory.vm_moves import Held, Moves
 from nvmelm.vfio.function import ControlledFunction
-from nvmelm.vfio.loading import Habits
+from nvmelm.vfio.habits import Habits
 from nvmelm.vfio.options import Options
 from nvmelm.vfio.seam import DeviceState, Function, Opening
 
@@ -25,7 +25,7 @@ class HostFunctions:
     def __init__(self, host: Host, options: Options | None = None) -> None:
         self._host = host
         self._options = options or Options()
-        self._habits = Habits()
+        self._habits = Habits(host)
 
     def open(self, opening: Opening) -> Function | None:
         """Return the function a VMM has opened; None when it is no VF of a PF that saves and restores states.

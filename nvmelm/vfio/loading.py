@@ -25,8 +25,8 @@ from nvmelm.host import AdminQueue
 from nvmelm.inventory import state_reader
 from nvmelm.state import restore as state_restore
 from nvmelm.state import running
-from nvmelm.state.image.format import ImageHeader
 from nvmelm.state.image.reader import Image
+from nvmelm.vfio.habits import Habits
 from nvmelm.vfio.passport import Passport
 from nvmelm.vfio.registers import CC_ENABLE, AdminRegisters, Controller, reachable
 from nvmelm.vfio.seam import Opening
@@ -58,25 +58,6 @@ def warm_up(manifest: Manifest) -> None:
     from nvmelm.wire import status_table  # noqa: F401
 
     judge(Manifest.parse(manifest.dumps()), manifest)
-
-
-class Habits:
-    """Which kinds of devices restore their admin queue by themselves: found out once for each, while a VM waits."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], bool] = {}
-
-    def may_restore(self, image: ImageHeader, target: state_restore.Target) -> bool:
-        """Return whether a state of this kind may bring the admin queue with it."""
-        return bool(image.vendor_bytes) and self._known.get(self._kind(image, target), True)
-
-    def learn(self, image: ImageHeader, target: state_restore.Target, *, restores: bool) -> None:
-        """Remember what a device of this kind did."""
-        self._known[self._kind(image, target)] = restores
-
-    @staticmethod
-    def _kind(image: ImageHeader, target: state_restore.Target) -> tuple[object, ...]:
-        return target.vendor_id, target.model, target.firmware, image.vendor_uuid
 
 
 class LoadingError(Exception):

@@ -42,6 +42,8 @@ class Refusal(Exception):  # noqa: N818 (an answer to a VMM, not one of nvmelm's
         errno: what the VMM's call returns, ENOTTY where a device without migration would say so.
         reason: a sentence for the journal, empty when nobody needs one.
         written: it stands in the journal already; one that comes again is written once.
+        ends_vm: the VM must not start here: its state has arrived, the VMM will not look at the errno, and the source
+            goes on only if this VMM says nothing more.
     """
 
     def __init__(self, errno: int, reason: str = "") -> None:
@@ -49,6 +51,7 @@ class Refusal(Exception):  # noqa: N818 (an answer to a VMM, not one of nvmelm's
         self.errno = errno
         self.reason = reason
         self.written = False
+        self.ends_vm = False
 
 
 class Registers(Protocol):

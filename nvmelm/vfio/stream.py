@@ -242,13 +242,18 @@ class ArrivingStream:
             raise refuse("image-altered", f"{self.name} was altered", "there is something in its padding")
         self._padding_left -= len(padding)
 
+    @property
+    def whole(self) -> bool:
+        """Whether all has arrived, and was verified."""
+        return self.header is not None and not (self._image_left or self._padding_left)
+
     def image(self) -> Image | None:
         """Return the verified image, once all has arrived; None of a controller that is off.
 
         Raises:
             ImageError: it has not.
         """
-        if self.known_header and (self._image_left or self._padding_left):
+        if self.known_header and not self.whole:
             raise refuse("image-truncated", f"{self.name} ends early", _ENDS)
         image, self._image = self._image, None
         return image

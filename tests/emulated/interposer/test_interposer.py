@@ -35,6 +35,20 @@ def vmm(host: PlayedHost) -> Iterator[PlayedVmm]:
         yield vmm
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_refusal_that_ends_a_vm_ends_it_before_its_call_returns(ends: bool) -> None:
+    with PlayedVmm(PlayedHost()) as vmm:
+        fd = vmm.open()
+        refusal = Refusal(errno.EIO, "the device failed")
+        refusal.ends_vm = ends
+        vmm.host.function.refuse[DeviceState.RUNNING_P2P] = refusal
+        if ends:
+            with pytest.raises(VmmDiedError):
+                vmm.set_state(fd, DeviceState.RUNNING_P2P)
+        else:
+            assert vmm.set_state(fd, DeviceState.RUNNING_P2P)[0] == -errno.EIO
+
+
 def test_a_device_that_a_vmm_opens_by_its_group_is_the_function_of_that_address(
     vmm: PlayedVmm, host: PlayedHost
 ) -> None:

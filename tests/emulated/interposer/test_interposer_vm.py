@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import struct
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from nvmelm.vfio.emulated import opening_of
 from nvmelm.vfio.functions import HostFunctions
 from nvmelm.vfio.seam import Opening
 from tests.emulated.answers import agree
-from tests.emulated.vfio_world import FIRST, PF, VF, World
+from tests.emulated.vfio_world import FIRST, PF, VF, World, runs
 from tests.interposing import DEADLINE_S, PlayedHost, PlayedVmm
 
 GET, SET, PROBE = 1 << 16, 1 << 17, 1 << 18
@@ -164,6 +165,30 @@ def test_a_vm_whose_function_is_not_marked_does_not_move_and_goes_on(world: Filt
     assert "allow-resume" in said[0]
     source.work(20)
     assert source.finish().clean
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["0x41/0#2=status:0x4006", "0x41/2#2=status:0x4006", "0x41/2#2=lose", "0x41/1=status:0x4006", "0x41/1=lose"],
+)
+def test_a_device_that_fails_when_the_vm_starts_ends_its_vmm_and_the_source_goes_on(
+    world: FilteredWorld, fault: str
+) -> None:
+    """A VMM that got to say another word would let the source go: QEMU tells it of success whatever its devices say."""
+    source, destination = world.running(), world.waiting()
+    assert isinstance(destination.answering, Calls)
+    vmm = destination.answering.vmm
+    world.destination.arm(f"admin/{fault}")
+    with pytest.raises(MigrationFailedError):
+        migrate(source, destination)
+    assert os.waitpid(vmm.pid, 0)[1] == signal.SIGKILL
+    assert any("its VMM is ended" in sentence for sentence in vmm.host.sentences)
+    destination.function.close()
+    assert not runs(destination)
+    source.work(20)
+    source.rescan(2)
+    assert source.finish().clean
+    assert runs(source)
 
 
 def test_what_is_no_state_is_refused_while_it_is_written_and_the_source_goes_on(world: FilteredWorld) -> None:

@@ -182,6 +182,61 @@ def test_nothing_is_kept_of_a_state_that_was_refused(world: World) -> None:
     assert open_files(world.destination) == spools
 
 
+def test_only_a_state_that_has_arrived_whole_keeps_its_vm_from_starting_here(world: World) -> None:
+    """A VMM that gives up half way must live to say so."""
+    source, destination = world.running(), world.waiting()
+    source.begin()
+    data = source.save()
+    for part in (b"", data[:100], data[: len(data) // 2]):
+        destination.reset()
+        destination.expect()
+        destination.load(part, source.configuration)
+        with pytest.raises(Refusal) as refusal:
+            destination.set(MigrationState.STOP)
+        assert not refusal.value.ends_vm
+    destination.reset()
+    carry(source, destination)
+    destination.load(data, source.configuration)
+    world.destination.arm("admin/0x41/2*2=status:0x4006")
+    with pytest.raises(Refusal) as refusal:
+        destination.start()
+    assert refusal.value.ends_vm
+    source.go_on()
+    assert goes_on(source)
+
+
+def test_a_vm_one_of_whose_functions_runs_here_already_is_not_ended(make: Make) -> None:
+    world = make(NVME_2_1.with_(namespaces=(NamespaceRow(nsid=1), NamespaceRow(nsid=2))))
+    pairs = [(world.running(bdf=bdf, nsid=nsid), world.waiting(bdf)) for bdf, nsid in ((VF, 1), (SECOND, 2))]
+    for source, destination in pairs:
+        source.begin()
+        data = source.save()
+        destination.reset()
+        carry(source, destination)
+        destination.load(data, source.configuration)
+        destination.set(MigrationState.RUNNING_P2P)
+    pairs[0][1].set(MigrationState.RUNNING)
+    world.destination.arm("admin/0x41/1=status:0x4006")
+    with pytest.raises(Refusal) as refusal:
+        pairs[1][1].set(MigrationState.RUNNING)
+    assert not refusal.value.ends_vm
+
+
+def test_a_source_whose_state_was_read_says_how_its_vm_goes_on_here(world: World) -> None:
+    source, _ = world.running(), world.waiting()
+    source.begin()
+    source.save()
+    source.set(MigrationState.STOP)
+    with open_primary(world.source, PF) as pf:
+        said = pf.picture().secondaries[0].with_vm
+        assert "unless the VM runs at the destination, it goes on here by cont" in said
+        source.start()
+        source.stop()
+        assert "cont" not in pf.picture().secondaries[0].with_vm
+    source.start()
+    assert goes_on(source)
+
+
 def open_files(host: EmulatedHost) -> list[str]:
     """Return the unnamed files below a host's state directory that this process has open."""
     links = [entry for entry in Path("/proc/self/fd").iterdir() if os.path.lexists(entry)]
@@ -295,6 +350,31 @@ def test_what_a_kind_of_device_does_is_found_out_once(world: World, monkeypatch:
         destination.answering = functions.open(world.opening(destination))
         migrate(source, destination)
     assert len(tries) == 1
+
+
+def test_what_a_kind_of_device_does_is_known_to_the_next_agent(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make()
+    for tries in (1, 0):
+        tried: list[object] = []
+        with monkeypatch.context() as patched:
+            restores = Loader._restores_by_itself
+            patched.setattr(Loader, "_restores_by_itself", lambda *all_: tried.append(all_) or restores(*all_))  # noqa: B023
+            bdf = VF if tries else SECOND
+            source, destination = world.running(bdf=bdf), world.waiting(bdf)  # each with an agent of its own
+            migrate(source, destination)
+            assert goes_on(destination)
+        assert len(tried) == tries
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[]", '{"format": 1, "restores_admin_queue": [1]}'])
+def test_a_note_of_habits_that_makes_no_sense_is_found_out_anew(world: World, text: str) -> None:
+    path = world.destination.state_dir / "vm" / "habits.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    source, destination = world.running(), world.waiting()
+    migrate(source, destination)
+    assert goes_on(destination)
+    assert list(json.loads(path.read_text())["restores_admin_queue"].values()) == [False]
 
 
 def test_without_vendor_state_the_registers_are_written_first(make: Make) -> None:
