@@ -73,7 +73,11 @@ class Position:
     Attributes:
         completions: posted so far, modulo twice the slots of the completion ring.
         sq_head: slot of the submission ring that is fetched next.
-        event_requests: identifiers of the outstanding requests that the ring shows, oldest first as far as it tells.
+        event_requests: identifiers of the outstanding requests that the ring shows, by their slots before SQHD. That is
+            oldest first, but for those in the slots right behind it, which count as the ones furthest before it: such
+            an entry is of the pass before, or was fetched after the newest completion. A request has no completion that
+            would tell, and entries of two passes look alike. Nothing depends on it: a controller may answer any of the
+            outstanding requests with an event, and the driver knows each by its identifier.
         unidentified: outstanding requests whose entries were overwritten since.
     """
 
@@ -260,7 +264,7 @@ def _is_certain(request: _Request) -> bool:
 
 
 def _shown(requests: list[_Request], outstanding: int) -> tuple[int, ...]:
-    """Return the identifiers of the requests that are outstanding, oldest first, as far as they are sure.
+    """Return the identifiers of the requests that are outstanding, as far as they are sure; see :class:`Position`.
 
     Of more candidates than requests the oldest are none: their slots lie right behind SQHD, where a request that was
     submitted since stands, or they were answered before the oldest completion that is visible. Of those that are left
