@@ -98,6 +98,8 @@ def instructions(architecture: Architecture, requests: tuple[int, ...]) -> tuple
 def program(architecture: Architecture, *, memory: bool = True) -> bytes:
     """Return the filter as the kernel takes it.
 
+    ``struct sock_filter``, 8 bytes an instruction, in the host's byte order.
+
     Args:
         memory: hand over the calls that map memory, too. A guest with a virtual IOMMU makes them all the time, and
             each then waits for an answer.

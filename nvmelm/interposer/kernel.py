@@ -73,7 +73,12 @@ class Kernel(Protocol):
         ...
 
     def open_device(self, group: int, name: bytes) -> int:
-        """Open a device of a group, by its name and options as the VMM wrote them."""
+        """Open a device of a group, and return its descriptor.
+
+        Args:
+            group: a descriptor of the group.
+            name: as the VMM wrote it: a PCI address, perhaps with `` vf_token=...`` behind it.
+        """
         ...
 
     def address(self, fd: int) -> str | None:
@@ -85,7 +90,7 @@ class Kernel(Protocol):
         ...
 
     def region(self, device: int, index: int) -> int:
-        """Return where a region, :data:`BAR0` or :data:`CONFIG`, begins in a device's file."""
+        """Return where a region, :data:`BAR0` or :data:`CONFIG`, begins in a device's file, in bytes."""
         ...
 
     def trigger(self, device: int) -> None:

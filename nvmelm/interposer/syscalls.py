@@ -120,7 +120,10 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
 
 
 def same_file(pid: int, number: int, other_pid: int, other_number: int) -> bool:
-    """Return whether two descriptors are one open file; False when either is not open or cannot be looked at."""
+    """Return whether two descriptors are one open file (KCMP_FILE); False when either is not open.
+
+    Also False when it cannot be looked at: kcmp(2) asks for the right to trace both processes.
+    """
     numbers = _numbers()
     result: int = _libc.syscall(
         numbers.kcmp, pid, other_pid, _KCMP_FILE, ctypes.c_ulong(number), ctypes.c_ulong(other_number)

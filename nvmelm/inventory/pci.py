@@ -60,7 +60,14 @@ class Bdf(NamedTuple):
 
     @classmethod
     def from_routing_id(cls, domain: int, routing_id: int) -> Bdf:
-        """Return the function with a routing id, ``bus << 8 | device << 3 | function``."""
+        """Return the function with a routing id, ``bus << 8 | device << 3 | function``, 16 bits.
+
+        A VF's is its PF's plus First VF Offset plus its index times VF Stride, with a carry into the bus (Linux
+        drivers/pci/iov.c, pci_iov_virtfn_bus); its domain is the PF's.
+
+        Raises:
+            MalformedError: the sum does not fit 16 bits.
+        """
         if not 0 <= routing_id <= 0xFFFF:
             cause = "First VF Offset or VF Stride is wrong"
             raise MalformedError(f"routing id {routing_id:#x} is on no bus", cause=cause)

@@ -58,7 +58,10 @@ class StateReader:
     said_suspended: int = 0
 
     def receive(self, offset: int, length: int) -> bytes:
-        """Return some bytes of the state.
+        """Return ``length`` bytes of the state from ``offset`` on, both multiples of 4: the command counts dwords.
+
+        Bytes behind the state's end are undefined, and an offset behind it is an Invalid Field (Base Specification 2.1,
+        "Migration Receive command", Get Controller State).
 
         Raises:
             AdminCommandError: the device refused.

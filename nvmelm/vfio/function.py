@@ -19,6 +19,8 @@ whole ends the VMM: the source hears nothing, and the VM goes on there.
 
 All commands go to the controlling function. What is asked of the controlled one are registers that its guest's driver
 wrote, and which nothing else carries.
+
+Source: Linux include/uapi/linux/vfio.h, enum vfio_device_mig_state; drivers/vfio/vfio_main.c, vfio_mig_get_next_state.
 """
 
 from __future__ import annotations

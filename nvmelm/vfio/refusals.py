@@ -1,4 +1,7 @@
-"""What a VMM is told when something goes wrong: an errno; the sentence is for the journal."""
+"""What a VMM is told when something goes wrong: an errno; the sentence is for the journal.
+
+VFIO has no text for its answers (include/uapi/linux/vfio.h): QEMU prints the errno, so each kind of error has one.
+"""
 
 from __future__ import annotations
 

@@ -58,11 +58,14 @@ class Registers(Protocol):
     """The function's own registers; each method raises OSError when the kernel refuses."""
 
     def read32(self, offset: int) -> int:
-        """Read four bytes of BAR0; EIO while memory decode is off in the command register."""
+        """Read four bytes of BAR0 at ``offset``, a multiple of 4; EIO while memory decode is off.
+
+        vfio-pci answers reads of a device's file so; a mapping of BAR0 would end this process with SIGBUS instead.
+        """
         ...
 
     def write32(self, offset: int, value: int) -> None:
-        """Write four bytes of BAR0, likewise."""
+        """Write a 32-bit ``value`` to BAR0, likewise."""
         ...
 
     def command(self) -> int:
@@ -88,9 +91,13 @@ class GuestMemory(Protocol):
     memory cannot be reached.
     """
 
-    def read(self, iova: int, length: int) -> bytes: ...
+    def read(self, iova: int, length: int) -> bytes:
+        """Return ``length`` bytes from an I/O address on; they may lie in several mappings."""
+        ...
 
-    def write(self, iova: int, data: bytes) -> None: ...
+    def write(self, iova: int, data: bytes) -> None:
+        """Store bytes from an I/O address on."""
+        ...
 
 
 class Vectors(Protocol):
@@ -180,11 +187,24 @@ class Function(Protocol):
         ...
 
     def logging_start(self, ranges: Sequence[LogRange], page_size: int) -> int:
-        """Begin to log writes; return the page size in bytes that is used."""
+        """Begin to log writes; return the page size in bytes that is used.
+
+        Args:
+            ranges: in bytes, disjoint, each a multiple of the page size; the kernel's own drivers take no others.
+            page_size: in bytes, a hint: the VMM uses what is returned.
+        """
         ...
 
     def logging_report(self, iova: int, length: int, page_size: int) -> bytes:
-        """Return a bitmap of the pages written since the last report, bit 0 of byte 0 first."""
+        """Return a bitmap of the pages written since the last report, bit 0 of byte 0 first.
+
+        What was reported is forgotten. After a refusal the VMM takes every page as written.
+
+        Args:
+            iova: where the first page begins, a multiple of ``page_size``.
+            length: in bytes; the last page may be cut.
+            page_size: in bytes, a power of two.
+        """
         ...
 
     def logging_stop(self) -> None: ...

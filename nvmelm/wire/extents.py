@@ -1,6 +1,9 @@
 """Ranges of bytes, half-open ``[start, end)``.
 
 :func:`merge` is the one place where they become sorted, disjoint and as few as possible.
+
+The specification writes ranges as an address and a length in units (Memory Range Tracking Descriptor, SLBA and NLB);
+what is read from these becomes bytes at once, so that no unit is applied twice.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from typing import NamedTuple
 
 
 class Extent(NamedTuple):
-    """Bytes from ``start`` up to, and not including, ``end``."""
+    """Bytes from ``start`` up to, and not including, ``end``; nothing when they are equal."""
 
     start: int
     end: int
@@ -23,6 +26,8 @@ class Extent(NamedTuple):
 
 def merge(extents: Iterable[Extent]) -> list[Extent]:
     """Return the same bytes as sorted, disjoint extents, as few as possible; empty ones vanish.
+
+    Extents that only touch become one. O(n log n), for n extents in any order.
 
     >>> merge([Extent(8, 12), Extent(0, 4), Extent(4, 8), Extent(20, 20)])
     [Extent(start=0, end=12)]

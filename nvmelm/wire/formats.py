@@ -9,6 +9,8 @@
 
 Indexes in commands count from 1, and 0 means none. They belong to one controller: a destination may give the same
 version another index, so values are translated, never indexes.
+
+Source: NVM Express Base Specification 2.1, Figures 329 (formats) and 210 (commands), "UUID List".
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ _UUID_BYTES = 16
 class StateFormatsHeader(Layout, size=2):
     """How many versions and UUIDs follow.
 
-    Source: NVM Express Base Specification 2.1, "Supported Controller State Formats data structure" (CNS 20h).
+    Source: NVM Express Base Specification 2.1, "Supported Controller State Formats data structure" (CNS 20h, Figure
+    329).
     """
 
     nv = U8(0, "Number of Versions")
@@ -185,7 +188,7 @@ class Effects(NamedTuple):
 class EffectsLog(Layout, size=4096):
     """Which commands a controller supports, and their effects.
 
-    Source: NVM Express Base Specification 2.1, "Commands Supported and Effects" (log page 05h).
+    Source: NVM Express Base Specification 2.1, "Commands Supported and Effects" (log page 05h, Figure 210).
     """
 
     acs = Raw(0, 1024, "Admin Commands Supported, a dword for each opcode")

@@ -27,7 +27,7 @@ MAX_NAMESPACES_PER_LIST = 1024
 class IdentifyController(Layout, size=IDENTIFY_BYTES):
     """What a controller says about itself.
 
-    Source: NVM Express Base Specification 2.1, "Identify Controller data structure" (CNS 01h).
+    Source: NVM Express Base Specification 2.1, "Identify Controller data structure" (CNS 01h, Figure 312).
     """
 
     vid = U16(0, "PCI Vendor ID")
@@ -214,7 +214,8 @@ class IdentifyNamespace(Layout, size=IDENTIFY_BYTES):
 class PrimaryControllerCapabilities(Layout, size=IDENTIFY_BYTES):
     """The resources a primary controller and its secondaries share.
 
-    Source: NVM Express Base Specification 2.1, "Primary Controller Capabilities data structure" (CNS 14h).
+    Source: NVM Express Base Specification 2.1, "Primary Controller Capabilities data structure" (CNS 14h, Figure
+    330).
     """
 
     cntlid = U16(0, "Controller Identifier of the primary")
@@ -247,7 +248,7 @@ class PrimaryControllerCapabilities(Layout, size=IDENTIFY_BYTES):
 class SecondaryControllerEntry(Layout, size=32):
     """One entry of the Secondary Controller List.
 
-    Source: NVM Express Base Specification 2.1, "Secondary Controller List" (CNS 15h).
+    Source: NVM Express Base Specification 2.1, "Secondary Controller List" (CNS 15h, Figures 331 and 332).
     """
 
     scid = U16(0, "Secondary Controller Identifier")

@@ -50,11 +50,19 @@ class Field(Generic[T]):
         return self.decode(instance.raw[self.offset : self.end])
 
     def decode(self, raw: bytes) -> T:
-        """Return the value of exactly :attr:`size` bytes."""
+        """Return the value of exactly :attr:`size` bytes.
+
+        Raises:
+            MalformedError: bytes of this kind of field cannot be read.
+        """
         raise MalformedError(f"field {self.name} has no decoder")
 
     def encode(self, value: Any) -> bytes:
-        """Return exactly :attr:`size` bytes; ``ValueError`` when the value does not fit."""
+        """Return exactly :attr:`size` bytes.
+
+        Raises:
+            ValueError: the value does not fit the field.
+        """
         raise ValueError(f"field {self.name} has no encoder")
 
 

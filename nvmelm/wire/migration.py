@@ -37,7 +37,7 @@ KNOWN_VERSION = 0
 class ControllerStateHeader(Layout, size=48):
     """The head of a Controller State: how large its two parts are, and whether it may be used.
 
-    Source: NVM Express Base Specification 2.1, "Controller State data structure".
+    Source: NVM Express Base Specification 2.1, "Controller State data structure" (Figure 358).
     """
 
     ver = U16(0, "Version; 0")
@@ -69,7 +69,7 @@ class ControllerStateHeader(Layout, size=48):
 class NvmeStateHeader(Layout, size=8):
     """The head of an NVMe Controller State.
 
-    Source: NVM Express Base Specification 2.1, "NVMe Controller State data structure".
+    Source: NVM Express Base Specification 2.1, "NVMe Controller State data structure" (Figure 359).
     """
 
     ver = U16(0, "Version; 0")
@@ -85,7 +85,7 @@ class NvmeStateHeader(Layout, size=8):
 class IoSubmissionQueue(Layout, size=24):
     """An I/O submission queue as it was created, and where it stands.
 
-    Source: NVM Express Base Specification 2.1, "I/O Submission Queue State data structure".
+    Source: NVM Express Base Specification 2.1, "I/O Submission Queue State data structure" (Figure 360).
     """
 
     iosqprp1 = U64(0, "PRP Entry 1 of the Create command")
@@ -120,7 +120,7 @@ class IoSubmissionQueue(Layout, size=24):
 class IoCompletionQueue(Layout, size=24):
     """An I/O completion queue as it was created, and where it stands.
 
-    Source: NVM Express Base Specification 2.1, "I/O Completion Queue State data structure".
+    Source: NVM Express Base Specification 2.1, "I/O Completion Queue State data structure" (Figure 361).
     """
 
     iocqprp1 = U64(0, "PRP Entry 1 of the Create command")

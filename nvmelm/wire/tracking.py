@@ -35,7 +35,8 @@ MAX_GRANULARITY = 52
 class TrackMemoryChangesHeader(Layout, size=8):
     """The head of a Track Memory Changes structure.
 
-    Source: NVM Express Base Specification 2.1, "Track Memory Changes data structure" (Track Send command).
+    Source: NVM Express Base Specification 2.1, "Track Memory Changes data structure" (Track Send command, Figure
+    468).
     """
 
     ver = U8(0, "Version; 0")
@@ -46,7 +47,9 @@ class TrackMemoryChangesHeader(Layout, size=8):
 class MemoryRangeTrackingDescriptor(Layout, size=12):
     """One range of memory to track.
 
-    Source: NVM Express Base Specification 2.1, "Memory Range Tracking Descriptor".
+    12 bytes, so every second one is unaligned: a padded C layout would not fit.
+
+    Source: NVM Express Base Specification 2.1, "Memory Range Tracking Descriptor" (Figure 468).
     """
 
     saddr = U64(0, "Starting Address, aligned to the granularity")
@@ -218,7 +221,7 @@ class RangeScope(IntEnum):
 class MigrationQueueEntry(Layout, size=32):
     """One entry of a User Data Migration Queue; marker and range do not depend on each other.
 
-    Source: NVM Command Set Specification 1.2, "LBA Migration Queue Entry Type 0".
+    Source: NVM Command Set Specification 1.2, "LBA Migration Queue Entry Type 0" (Figure 177).
     """
 
     nsid = U32(0, "Namespace Identifier; 0 when there is no range")

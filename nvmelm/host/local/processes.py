@@ -1,4 +1,7 @@
-"""What ``/proc`` knows of devices in use: who has a node open, what is mounted, what this process may do."""
+"""What ``/proc`` knows of devices in use: who has a node open, what is mounted, what this process may do.
+
+Sources: Linux Documentation/filesystems/proc.rst; proc(5).
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,11 @@ _OCTAL_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def read_proc(path: Path) -> str:
-    """Return a file of proc; empty when it is not there (a kernel without swap has no ``swaps``)."""
+    """Return a file of proc; empty when it is not there (a kernel without swap has no ``swaps``).
+
+    Raises:
+        HostError: it is there, and cannot be read.
+    """
     try:
         return path.read_text(errors="backslashreplace")
     except FileNotFoundError:

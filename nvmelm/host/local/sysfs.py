@@ -31,6 +31,9 @@ class ErrnoMeaning(NamedTuple):
     fix: str
 
 
+#: sriov_numvfs_store (drivers/pci/iov.c) checks in this order: no 16-bit number EINVAL, more than TotalVFs ERANGE, the
+#: number that is set already: success, even without a driver; no driver, or one that cannot, ENOENT; from a number to
+#: another EBUSY. What nvme's driver (pci_sriov_configure_simple) and sriov_enable answer follows.
 _NUMVFS = {
     errno.ERANGE: ErrnoMeaning(
         "too-many-vfs",
@@ -79,6 +82,8 @@ _NUMVFS = {
     ),
 }
 
+#: ``bind`` gives the errno of the driver's probe, which ``drivers_probe`` hides: that one succeeds when nothing was
+#: bound (drivers/base/bus.c; the same on 6.1 and 7.2).
 _BIND = {
     errno.ENODEV: ErrnoMeaning(
         "no-match",
@@ -218,7 +223,13 @@ class DirectorySysfs:
         self._udev: Any = None
 
     def read(self, path: str) -> str:
-        r"""Return an attribute's text; bytes that are not UTF-8 read as ``\xNN``."""
+        r"""Return an attribute's text; bytes that are not UTF-8 read as ``\xNN``.
+
+        Reading ``sriov_numvfs`` takes the device's lock: it waits for a write of it that is under way.
+
+        Raises:
+            HostError: the kernel refuses; the reason says what that means for this attribute.
+        """
         full = self._below(path)
         try:
             descriptor = os.open(full, os.O_RDONLY | os.O_CLOEXEC)
@@ -235,6 +246,10 @@ class DirectorySysfs:
 
         The file is neither created nor truncated, so a path that does not exist never comes into being. Nothing is
         written by a zero-length write, which the kernel would report as success: refused here.
+
+        Raises:
+            HostError: the kernel refuses, with its errno and what that means for this attribute; an empty value; a
+                write that was taken in part.
         """
         full = self._below(path)
         if not value:
