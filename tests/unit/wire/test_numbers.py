@@ -103,7 +103,7 @@ BOUNDED = {
     "inventory/pci.py": "addresses: a pattern of 1 to 8 hexadecimal digits",
     "migrate/report_page.py": "a constant",
     "prepare/check.py": "a pattern of 1 to 4 digits",
-    "state/image/reader.py": "a flag's own value",
+    "state/image/checks.py": "a flag's own value",
     "vm/check.py": "a version that QEMU says as numbers",
     "watch/metrics.py": "what it counted",
     "wire/layout.py": "its own tables",
