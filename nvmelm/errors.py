@@ -27,7 +27,8 @@
     |-- WrongDigestError           exit 1   what arrived is not what was sent
     |-- CalloutError               exit 1   a callout failed, or did not end in time
     |-- ReplayMismatchError        exit 1   a replay was asked something its recording does not hold
-    |   `-- EventMismatchError     exit 1   a call differs from the recorded event (nvmelm.host.recording.replay)
+    |   `-- EventMismatchError     exit 1   a call differs from the recorded event
+    |-- DemoFailedError            exit 1   the guest of a demonstration noticed the move
     `-- InterruptedByUserError     exit 130 Ctrl-C; nothing was changed, or all of it was undone
 
 Each says what happened (the message), why (``cause``) and what to type next (``fix``). Branch on the type and its
@@ -41,6 +42,8 @@ import os
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import ClassVar
+
+_SHOWN = 120  # characters of a value in a message
 
 
 class ExitCode(IntEnum):
@@ -206,6 +209,37 @@ class ReplayMismatchError(NvmelmError):
     """A verb asked a recording for something else than the recorded event."""
 
     kind = "replay_mismatch"
+
+
+class EventMismatchError(ReplayMismatchError):
+    """A call differs from the recorded event.
+
+    Attributes:
+        event: its number in the recording, from 1.
+        field: the first field that differs.
+        expected: what the recording holds.
+        got: what was asked.
+    """
+
+    def __init__(self, event: int, total: int, field: str, expected: object, got: object) -> None:
+        self.event, self.field, self.expected, self.got = event, field, _shown(expected), _shown(got)
+        super().__init__(
+            f"event {event} of {total}, field {field}: the recording has {self.expected}, asked was {self.got}",
+            cause="the program, or what it was asked to do, is not the one that was recorded",
+            fix="replay the recorded command line, or record again",
+            reason="replay-mismatch",
+        )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+class DemoFailedError(NvmelmError):
+    """In a demonstration the guest lost something, saw something twice, or read what it had not written."""
+
+    kind = "demo_failed"
 
 
 class InterruptedByUserError(NvmelmError):

@@ -18,7 +18,7 @@ from nvmelm.documents import Record, Report
 from nvmelm.emulator.guest.report import GuestFindings as GuestReport
 from nvmelm.emulator.guest.vmm import EmulatedVmm
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.errors import NvmelmError
+from nvmelm.errors import DemoFailedError
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import Role, Secondary
 from nvmelm.prepare import allow, binding, release, secondaries, sriov
@@ -68,12 +68,6 @@ class DemoReport(Report):
     doubled: int
     misdirected: int
     errors: tuple[str, ...]
-
-
-class DemoFailedError(NvmelmError):
-    """The guest lost something, saw something twice, or read what it had not written."""
-
-    kind = "demo_failed"
 
 
 def run(directory: Path, say: Say, demo: type[Demo] | None = None) -> DemoReport:

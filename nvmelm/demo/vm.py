@@ -10,9 +10,10 @@ import time
 from contextlib import closing
 from typing import Any
 
-from nvmelm.demo.controller import COUNTS, SOME_COMMANDS, Demo, DemoFailedError, DemoReport, milliseconds
+from nvmelm.demo.controller import COUNTS, SOME_COMMANDS, Demo, DemoReport, milliseconds
 from nvmelm.emulator.guest.guest import Guest
 from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationState
+from nvmelm.errors import DemoFailedError
 from nvmelm.inventory.picture import Role, Secondary
 from nvmelm.inventory.vm_moves import Moves
 from nvmelm.vfio.emulated import opening_of

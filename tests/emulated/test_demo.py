@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from nvmelm.demo import controller as demo
-from nvmelm.demo.controller import Demo, DemoFailedError
+from nvmelm.demo.controller import Demo
 from nvmelm.demo.vm import VmDemo
+from nvmelm.errors import DemoFailedError
 from nvmelm.vfio import loading
 
 

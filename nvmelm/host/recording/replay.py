@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
-from nvmelm.errors import NvmelmError, ReplayMismatchError, host_error
+from nvmelm.errors import EventMismatchError, NvmelmError, ReplayMismatchError, host_error
 from nvmelm.host import AdminCommand, AdminQueue, Claim, Completion, HostFacts, Mount, Opener, Sysfs, Uevents
 from nvmelm.host.recording.events import (
     AdminEvent,
@@ -38,33 +38,6 @@ from nvmelm.host.recording.transcript import Transcript
 
 E = TypeVar("E", SysfsEvent, HostEvent, AdminEvent)
 F = TypeVar("F", OpenerFact, MountFact, ClaimFact)
-
-_SHOWN = 120  # characters of a value in a message
-
-
-class EventMismatchError(ReplayMismatchError):
-    """A call differs from the recorded event.
-
-    Attributes:
-        event: its number in the recording, from 1.
-        field: the first field that differs.
-        expected: what the recording holds.
-        got: what was asked.
-    """
-
-    def __init__(self, event: int, total: int, field: str, expected: object, got: object) -> None:
-        self.event, self.field, self.expected, self.got = event, field, _shown(expected), _shown(got)
-        super().__init__(
-            f"event {event} of {total}, field {field}: the recording has {self.expected}, asked was {self.got}",
-            cause="the program, or what it was asked to do, is not the one that was recorded",
-            fix="replay the recorded command line, or record again",
-            reason="replay-mismatch",
-        )
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 class Tape:

@@ -12,11 +12,19 @@ from hypothesis import strategies as st
 
 from nvmelm.commands import execute, identify, migration
 from nvmelm.emulator.host import EmulatedHost, create
-from nvmelm.errors import HostError, MalformedError, NotSupportedError, NvmelmError, ReplayMismatchError, UsageError
+from nvmelm.errors import (
+    EventMismatchError,
+    HostError,
+    MalformedError,
+    NotSupportedError,
+    NvmelmError,
+    ReplayMismatchError,
+    UsageError,
+)
 from nvmelm.host import AdminCommand, Host
 from nvmelm.host.recording.block import Block
 from nvmelm.host.recording.record import RecordingHost
-from nvmelm.host.recording.replay import EventMismatchError, ReplayHost
+from nvmelm.host.recording.replay import ReplayHost
 from nvmelm.host.recording.transcript import Transcript
 from nvmelm.hosts import open_host
 from nvmelm.inventory.opened import open_primary

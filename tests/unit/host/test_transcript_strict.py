@@ -15,13 +15,20 @@ from hypothesis import strategies as st
 
 from nvmelm import errors
 from nvmelm.commands import migration
-from nvmelm.errors import HostError, MalformedError, NotSupportedError, ReplayMismatchError, UsageError
+from nvmelm.errors import (
+    EventMismatchError,
+    HostError,
+    MalformedError,
+    NotSupportedError,
+    ReplayMismatchError,
+    UsageError,
+)
 from nvmelm.host import AdminCommand, Completion, Host, Opener
 from nvmelm.host.recording.block import Block
 from nvmelm.host.recording.events import AdminEvent, RecordedFault
 from nvmelm.host.recording.record import RecordingHost
 from nvmelm.host.recording.redact import stand_in
-from nvmelm.host.recording.replay import EventMismatchError, ReplayHost
+from nvmelm.host.recording.replay import ReplayHost
 from nvmelm.host.recording.transcript import Transcript
 from nvmelm.hosts import open_host
 from nvmelm.wire.opcodes import Sequence
