@@ -171,7 +171,7 @@ def _acquire(descriptor: int, name: str, left_s: float, timeout_s: float) -> Non
     while True:
         if not said and time.monotonic() >= begun + waiting.SAID_AFTER_S:
             said = True
-            waiting.on_wait(f"{_holder(descriptor)[0]} to let go of {name}", timeout_s)
+            waiting.say(f"{_holder(descriptor)[0]} to let go of {name}", timeout_s)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)

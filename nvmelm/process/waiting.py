@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from nvmelm.errors import TimedOutError
 
@@ -14,12 +15,27 @@ _LONGEST_PAUSE_S = 0.050
 SAID_AFTER_S = 2.0
 
 
-def _nobody(_what: str, _deadline_s: float) -> None:
-    """Say nothing."""
+#: Takes what a wait that lasts is for, as a clause, and how long it lasts at most.
+Listener = Callable[[str, float], None]
+
+#: Who is told of waits; the last one only. Not a thread's own: the waits of one verb are in several threads.
+_listeners: list[Listener] = []
 
 
-#: Takes what a wait that lasts is for, as a clause, and how long it lasts at most; set by the command line.
-on_wait: Callable[[str, float], None] = _nobody
+@contextmanager
+def said_to(listener: Listener) -> Iterator[None]:
+    """Have waits that last said to somebody while the block runs, in whichever thread they are."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def say(what: str, deadline_s: float) -> None:
+    """Say that a wait lasts, if somebody listens."""
+    if _listeners:
+        _listeners[-1](what, deadline_s)
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, deadline_s: float, fix: str = "") -> None:
@@ -40,7 +56,7 @@ def wait_until(condition: Callable[[], bool], what: str, *, deadline_s: float, f
         now = time.monotonic()
         if not said and now >= begun + SAID_AFTER_S:
             said = True
-            on_wait(what, deadline_s)
+            say(what, deadline_s)
         if now >= end:
             raise TimedOutError(f"waited {deadline_s:g} s in vain for {what}", fix=fix)
         time.sleep(pause)

@@ -13,6 +13,7 @@ A verb is a function that takes a :class:`Run` and what the operator typed, and 
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
@@ -89,8 +90,8 @@ class Run:
 
     def host(self) -> Host:
         """Open the host that ``--host`` names; it is closed when the verb ends. Waits are said from here on."""
-        waiting.on_wait = self._waits
         if self._host is None:
+            self._stack.enter_context(waiting.said_to(self._waits))
             self._host = self._stack.enter_context(self._open(self.settings.record, self.command))
         return self._host
 
@@ -222,8 +223,6 @@ def _signature(function: Callable[..., Any], *, changes: bool) -> inspect.Signat
 
 def _hidden(option: Any) -> Any:
     """Return an option of the root that a verb takes too, but does not list: ``nvmelm --help`` does."""
-    import copy
-
     (info,) = option.__metadata__
     info = copy.copy(info)
     info.hidden, info.envvar = True, None

@@ -24,12 +24,14 @@ def test_a_wait_that_lasts_is_said_in_the_form_that_was_asked_for(
     as_json: bool, make_host: MakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(waiting, "SAID_AFTER_S", 0.0)
-    monkeypatch.setattr(waiting, "on_wait", waiting.on_wait)  # put back at the end
     with Run("sriov enable", Settings(host=make_host().name, json=as_json)) as run:
         run.host()
         with pytest.raises(TimedOutError):
             waiting.wait_until(lambda: False, "2 VFs to appear", deadline_s=0.01)
         assert ASIDE.drain()
+    with pytest.raises(TimedOutError):
+        waiting.wait_until(lambda: False, "nobody who listens", deadline_s=0.01)
+    assert ASIDE.drain()
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()

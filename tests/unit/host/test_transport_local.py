@@ -24,6 +24,7 @@ from nvmelm.host import Mount, Opener
 from nvmelm.host.local import processes
 from nvmelm.host.local.machine import LocalHost
 from nvmelm.host.local.sysfs import DirectorySysfs
+from nvmelm.process.waiting import said_to
 
 ROOT_STATUS = "Name:\tx\nCapEff:\t000001ffffffffff\n"
 
@@ -147,11 +148,11 @@ def test_a_full_disk_does_not_keep_a_lock_from_being_held(
 
 def test_a_wait_for_a_lock_that_lasts_is_said(tree: Path, host: LocalHost, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("nvmelm.process.waiting.on_wait", lambda what, _: said.append(what))
     monkeypatch.setattr("nvmelm.process.waiting.SAID_AFTER_S", 0.05)
     with (
         LocalHost(state_dir=tree / "state") as two,
         host.lock("pf"),
+        said_to(lambda what, _: said.append(what)),
         pytest.raises(BusyError),
         two.lock("pf", timeout_s=0.5),
     ):
