@@ -8,6 +8,7 @@
     options    arguments and options that several verbs share
     functions  how a controlled function is named: PF CNTLID, PF/CNTLID, or an address
     callouts   those of verbs that migrate
+    policy     a site's rules of compatibility, as a verb takes them
     domain     those of verbs that take a domain of libvirt
     report     how errors are shown
     render     tables, sentences, colours, JSON; text from devices made harmless

@@ -14,6 +14,8 @@ from typing import Annotated, Any, NamedTuple, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from nvmelm import __version__
+from nvmelm.cli.frame import report
 from nvmelm.cli.frame.options import CONTEXT, ForceOption, HostOption, JsonOption, RecordOption, RedactOption, Settings
 from nvmelm.cli.frame.parser import Sparing
 from nvmelm.errors import NvmelmError
@@ -145,8 +147,6 @@ Completion for the shell in use: nvmelm --install-completion."""
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from nvmelm import __version__
-
         typer.echo(f"nvmelm {__version__}")
         raise typer.Exit
 
@@ -169,8 +169,6 @@ def _root(
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
-    from nvmelm.cli.frame import report
-
     words = sys.argv[1:] if arguments is None else arguments
     report.catch_bugs(words)
     root = typer.main.get_command(app)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nvmelm.cli.frame.options import read_span
 from nvmelm.errors import UsageError
-
-if TYPE_CHECKING:
-    from nvmelm.migrate.callouts.points import Points
+from nvmelm.migrate.callouts.points import ELSEWHERE, Points
 
 CalloutDirectory = Annotated[
     Path | None,
@@ -37,13 +35,11 @@ def points_of(side: str, directory: Path | None, commands: Sequence[str] = (), d
         UsageError: a point that does not exist, or a command that makes no sense.
         HostError: a file in a directory that others could have put there.
     """
-    from nvmelm.migrate.callouts.points import Points
-
     site = Path(os.environ.get(VARIABLE) or DIRECTORY)
     directories = [place for place in (site if site.is_dir() else None, directory) if place is not None]
     if not directories and not commands:
         return Points(None, side)
-    from nvmelm.migrate.callouts.programs import Callouts
+    from nvmelm.migrate.callouts.programs import Callouts  # 8 ms, and most hosts have none
 
     callouts = Callouts.found(directories, commands, deadline_s=deadline_s)
     _require_run_here(side, commands)
@@ -56,8 +52,6 @@ def _require_run_here(side: str, commands: Sequence[str]) -> None:
     Raises:
         UsageError: the point is the other side's.
     """
-    from nvmelm.migrate.callouts.points import ELSEWHERE
-
     for text in commands:
         point = text.partition("=")[0]
         if point in ELSEWHERE[side]:

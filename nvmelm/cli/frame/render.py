@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TextIO
 
@@ -129,8 +130,6 @@ def wrapped(prefix: str, text: str, stream: TextIO | None, *, painted: str = "")
     """
     if not is_terminal(stream) or len(prefix) + len(text) <= terminal_width():
         return [(painted or prefix) + text]
-    import textwrap
-
     room = max(terminal_width() - len(prefix), 2 * _NARROWEST)
     first, *rest = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
     return [(painted or prefix) + first, *(" " * len(prefix) + line for line in rest)]

@@ -5,6 +5,7 @@ Recordings are read by pydantic, 92 ms: the verbs import what reads them, so tha
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import Annotated
 import typer
 
 from nvmelm.cli.frame import render
+from nvmelm.cli.frame.app import run as command_line
 from nvmelm.cli.frame.options import Pf, group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.documents import Report, about
+from nvmelm.errors import UsageError
+from nvmelm.inventory.pci import Bdf
 
 app = group("What a device answered, kept in a file. --record FILE records any other verb.")
 
@@ -38,7 +42,7 @@ class Recorded(Report):
 @verb(app, "record")
 def record(run: Run, file: File, pf: Pf) -> Answer:
     """Record a survey of a controlling function: what `show PF` asks of the host and the controller."""
-    from nvmelm.host.recording.transcript import Transcript
+    from nvmelm.host.recording.transcript import Transcript  # 87 ms with pydantic: help does without
 
     name = pf if _is_nobodys(pf) or not run.settings.redact else "PF"
     with run.recording(file, f"show {name}"), run.primary(pf) as primary:
@@ -51,16 +55,12 @@ def record(run: Run, file: File, pf: Pf) -> Answer:
 
 def _is_nobodys(name: str) -> bool:
     """Return whether a PF's name says nothing of the very device, as its serial number would."""
-    from nvmelm.inventory.pci import Bdf
-
     return Bdf.looks_like(name) or name.removeprefix("/dev/").removeprefix("nvme").isdecimal()
 
 
 @verb(app, "replay")
 def replay(run: Run, file: File, words: Words = None) -> int:
     """Run a verb on a recording, strictly: every question in its order, every field, nothing left over."""
-    from nvmelm.cli.frame.app import run as command_line
-
     json = ["--json"] if run.settings.json else []
     return command_line([*json, "--host", f"replay:{file}", *(words or _recorded_words(file))])
 
@@ -71,10 +71,7 @@ def _recorded_words(file: Path) -> list[str]:
     Raises:
         UsageError: it does not say.
     """
-    import shlex
-
-    from nvmelm.errors import UsageError
-    from nvmelm.host.recording.transcript import Transcript
+    from nvmelm.host.recording.transcript import Transcript  # as above: a verb that is named needs none
 
     about = Transcript.load(file).about
     words = shlex.split(about) if about.startswith("nvmelm ") and about.isprintable() else []
@@ -87,7 +84,7 @@ def _recorded_words(file: Path) -> list[str]:
 @verb(app, "show")
 def show(_: Run, file: File) -> Answer:
     """Show a recording's events as sentences."""
-    from nvmelm.cli.views.transcripts import describe
+    from nvmelm.cli.views.transcripts import describe  # 90 ms: it reads recordings
 
     recording = describe(file)
     width = len(str(len(recording.events)))

@@ -8,6 +8,8 @@ import typer
 
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
+from nvmelm.cli.views import glance as view
+from nvmelm.inventory import glance
 
 app = group("This host at a glance.")
 
@@ -19,8 +21,5 @@ Last = Annotated[
 @verb(app, "status")
 def status(run: Run, last: Last = 5) -> Answer:
     """Show this host at a glance: functions in use, marks, VMs, moves now and the last ones."""
-    from nvmelm.cli.views import glance as view
-    from nvmelm.inventory import glance
-
     seen = glance.look(run.host(), last=last)
     return Answer(seen, lambda: view.lines(seen), exit_code=seen.exit_code)

@@ -13,6 +13,7 @@ from nvmelm.cli.frame import render
 from nvmelm.cli.frame.aside import number_of
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Run, verb
+from nvmelm.cli.views.watching import sentences
 from nvmelm.errors import ExitCode, UsageError
 from nvmelm.inventory.opened import require_privilege
 from nvmelm.migrate.callouts.trusted import program
@@ -82,6 +83,4 @@ def _write(lines: list[str]) -> bool:
 
 def _tell(lines: list[str]) -> bool:
     """Write lines as sentences; return whether somebody still reads them."""
-    from nvmelm.cli.views.watching import sentences
-
     return render.print_lines((sentence for line in lines for sentence in sentences(line)), sys.stdout)

@@ -27,6 +27,7 @@ not a long command. The protocol above the frames is in :mod:`nvmelm.migrate.lin
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import threading
@@ -396,8 +397,6 @@ def _poll(descriptor: int, events: int, timeout_s: float) -> bool:
 
 def _widen(descriptor: int) -> None:
     """Give a pipe more room than the 64 KiB it has; what is no pipe stays as it is."""
-    import fcntl
-
     with contextlib.suppress(OSError):
         fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
 

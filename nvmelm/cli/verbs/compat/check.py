@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from nvmelm.cli.frame.functions import FunctionOrPf, is_pf, name
 from nvmelm.cli.frame.functions import ends as both_ends
 from nvmelm.cli.frame.options import group
+from nvmelm.cli.frame.policy import policy_of
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.verbs.compat import ends
 from nvmelm.cli.verbs.compat.ends import Wanted
@@ -18,7 +19,6 @@ from nvmelm.cli.verbs.compat.wanted import WantedNsid, WantedVi, WantedVq, compa
 from nvmelm.cli.views import verdicts
 from nvmelm.compat.manifest import label_fits
 from nvmelm.compat.verdict import document, judge
-from nvmelm.disk.bounded import read_file
 from nvmelm.errors import ExitCode, UsageError
 
 app = group("Compatibility: know before anything stops.")
@@ -91,19 +91,6 @@ def check(
 
     code = ExitCode.DONE if verdict.compatible else ExitCode.INCOMPATIBLE
     return Answer(document(verdict, giving, taking), lambda: verdicts.verdict(verdict, giving, taking), code)
-
-
-def policy_of(file: Path | None) -> Any:
-    """Read the site's rules, when a file was named.
-
-    Raises:
-        HostError, MalformedError: it cannot be read, or is none.
-    """
-    if file is None:
-        return None
-    from nvmelm.compat import policy  # TOML and its rules: 5 ms, and most checks have no policy
-
-    return policy.Policy.parse(read_file(file, policy.MAX_BYTES))
 
 
 def _labels(words: list[str]) -> dict[str, str]:

@@ -15,9 +15,10 @@ from nvmelm.cli.frame import render
 from nvmelm.cli.frame.functions import Function, opened
 from nvmelm.cli.frame.functions import ends as both_ends
 from nvmelm.cli.frame.options import group
+from nvmelm.cli.frame.policy import policy_of
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.verbs.compat import ends
-from nvmelm.cli.verbs.compat.check import END, DestinationEnd, PolicyFile, SourceEnd, policy_of
+from nvmelm.cli.verbs.compat.check import END, DestinationEnd, PolicyFile, SourceEnd
 from nvmelm.cli.verbs.compat.ends import Wanted
 from nvmelm.cli.verbs.compat.wanted import comparing
 from nvmelm.compat.manifest import load

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nvmelm.cli.frame import options, render
+from nvmelm.cli.frame.policy import policy_of
 from nvmelm.cli.frame.run import Answer, Run, verb
-from nvmelm.cli.verbs.compat.check import PolicyFile, policy_of
+from nvmelm.cli.verbs.compat.check import PolicyFile
 from nvmelm.errors import ExitCode
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -213,9 +215,6 @@ def guest_report(socket: Path) -> GuestCounts:
 
 def _ask(path: Path, command: str) -> dict[str, Any]:
     """Negotiate with a monitor, run one command, and return its answer; events in between are passed over."""
-    import json
-    import socket
-
     with socket.socket(socket.AF_UNIX) as monitor:
         monitor.settimeout(_ANSWER_S)
         monitor.connect(str(path))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self, TextIO
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.aside import ASIDE
 from nvmelm.cli.frame.run import Answer, Run
-from nvmelm.compat.policy import MAX_BYTES, Policy
+from nvmelm.compat.policy import MAX_BYTES
 from nvmelm.disk.atomic import AtomicFile, is_stream, new_file, require_free
 from nvmelm.disk.bounded import read_file
 from nvmelm.errors import HostError, MalformedError, NvmelmError, host_error
@@ -144,7 +144,7 @@ class Migration:
 
         What was moved is moved, so a disk that is full is said and does not make it a failure.
         """
-        from nvmelm.migrate.report_page import Origin, page  # seldom wanted
+        from nvmelm.migrate.report_page import Origin, page  # 3 ms, seldom wanted
 
         origin = Origin(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", os.uname().nodename)
         try:
@@ -306,15 +306,6 @@ def blocks_of(logged: user_data.Written) -> dict[str, Any]:
         "restart": logged.restart,
         "namespaces": [*ranges, *({"nsid": nsid, "all": True, "blocks": []} for nsid in logged.whole)],
     }
-
-
-def policy_of(file: Path | None) -> Policy | None:
-    """Read the site's rules.
-
-    Raises:
-        HostError, MalformedError: the file cannot be read, or is none.
-    """
-    return Policy.parse(read_file(file, MAX_BYTES)) if file is not None else None
 
 
 def agreed_of(file: Path | None) -> tuple[str, str] | None:

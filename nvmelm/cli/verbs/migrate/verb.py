@@ -12,11 +12,12 @@ import typer
 from nvmelm.cli.frame.callouts import DEADLINE, CalloutDeadline, CalloutDirectory, CalloutList, points_of
 from nvmelm.cli.frame.functions import PfOrFunctions, opened_several
 from nvmelm.cli.frame.options import Program, Rsh, group
+from nvmelm.cli.frame.policy import policy_of
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.errors import NotReadyError, UsageError
+from nvmelm.inventory.address import Address
 
 if TYPE_CHECKING:
-    from nvmelm.inventory.address import Address
     from nvmelm.inventory.opened import OpenPrimary
 
 app = group("Step 6: move controlled functions to another host.")
@@ -81,9 +82,8 @@ def migrate(
 ) -> Answer:
     """Move the state of controlled functions to another host, and run them there."""
     # 190 ms with pydantic and the link: help, and what was mistyped, are answered without.
-    from nvmelm.cli.verbs.migrate.migration import Logs, Migration, agreed_of, policy_of, require_place
+    from nvmelm.cli.verbs.migrate.migration import Logs, Migration, agreed_of, require_place
     from nvmelm.cli.verbs.migrate.moved import moved_before
-    from nvmelm.inventory.address import Address
     from nvmelm.migrate.request import MigrationRequest
 
     address = Address.parse(to)

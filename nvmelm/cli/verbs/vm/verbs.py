@@ -13,6 +13,7 @@ from nvmelm.cli.frame import render
 from nvmelm.cli.frame.domain import Connect, Libvirt, Taint, domain
 from nvmelm.cli.frame.functions import Function, opened
 from nvmelm.cli.frame.options import Unmarked, group
+from nvmelm.cli.frame.policy import policy_of
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.errors import ExitCode, UsageError
 from nvmelm.vm import verbs as vm
@@ -195,8 +196,7 @@ def _checked(check: VmCheck) -> Iterator[str]:
 
 
 def _options(all_dirty: bool, arrive_disabled: bool, policy: Path | None) -> Options:
-    from nvmelm.cli.verbs.migrate.migration import policy_of
-    from nvmelm.vfio.options import Options
+    from nvmelm.vfio.options import Options  # 19 ms, which attach and detach need not pay
 
     return Options(all_dirty=all_dirty, arrive_disabled=arrive_disabled, policy=policy_of(policy))
 
