@@ -46,9 +46,9 @@ def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def world(two_hosts: Path, tmp_path: Path) -> Iterator[World]:
-    found = copy(two_hosts, tmp_path / "world")
-    yield found
-    found.close()
+    made = copy(two_hosts, tmp_path / "world")
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ class World:
     ) -> Iterator[Link]:
         """Start the other side's server and yield the client's end; what the server died of is kept."""
         server = "destination" if client == "source" else "source"
-        here, there = socket.socketpair()
+        ours, theirs = socket.socketpair()
         cuts = {side: cut if cut is not None and cut.side == side else None for side in (client, server)}
         self.failure = None
 
@@ -145,7 +145,7 @@ class World:
             try:
                 with (
                     EmulatedHost(self.place / server) as host,
-                    LossyLink(there.detach(), client, cuts[server]) as link,
+                    LossyLink(theirs.detach(), client, cuts[server]) as link,
                 ):
                     serve(host, link, points=points(server), name=server)
             except (NvmelmError, Killed) as error:
@@ -154,7 +154,7 @@ class World:
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         try:
-            with LossyLink(here.detach(), server, cuts[client]) as link:
+            with LossyLink(ours.detach(), server, cuts[client]) as link:
                 yield link
         finally:
             thread.join(60)
@@ -218,16 +218,17 @@ class World:
 
     def runs(self, side: str, cntlid: int = FIRST) -> bool:
         """Return whether a copy of the controller runs there: online, with I/O queues, and not suspended."""
-        one = self.controller(side, cntlid)  # at one moment: the other side's thread may take it down between two looks
-        return _present(one) and not one["suspended"]
+        # At one moment: the other side's thread may take it down between two looks.
+        controller = self.controller(side, cntlid)
+        return _present(controller) and not controller["suspended"]
 
     def holds(self, side: str, cntlid: int = FIRST) -> bool:
         """Return whether a copy of the controller's state is there, running or not."""
         return _present(self.controller(side, cntlid))
 
 
-def _present(one: dict[str, Any]) -> bool:
-    return bool(one["online"] and one["io"] is not None and one["io"]["sqs"])
+def _present(controller: dict[str, Any]) -> bool:
+    return bool(controller["online"] and controller["io"] is not None and controller["io"]["sqs"])
 
 
 def build(place: Path, *generations: Any, controllers: int = 1, **options: Any) -> Path:

@@ -34,17 +34,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def contents(file: Path) -> dict[str, str]:
     with tarfile.open(file) as archive:
-        return {one.name: _text(archive, one) for one in archive.getmembers()}
+        return {member.name: _text(archive, member) for member in archive.getmembers()}
 
 
-def _text(archive: tarfile.TarFile, one: tarfile.TarInfo) -> str:
-    opened = archive.extractfile(one)
+def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    opened = archive.extractfile(member)
     assert opened is not None
     return opened.read().decode()
 
 
-def texts(found: dict[str, str]) -> Iterator[str]:
-    for name, text in found.items():
+def texts(files: dict[str, str]) -> Iterator[str]:
+    for name, text in files.items():
         yield name
         yield text
 
@@ -55,17 +55,17 @@ def test_it_holds_a_recording_of_each_pf_and_what_else_is_needed(
     capsys.readouterr()
     assert main(["bug-report", "-o", "report.tar.gz", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    found = contents(place / "report.tar.gz")
-    names = {name.removeprefix("nvmelm-bug-report/") for name in found}
+    files = contents(place / "report.tar.gz")
+    names = {name.removeprefix("nvmelm-bug-report/") for name in files}
     shows = {"show-0000-01-00.0.json", "show-0000-02-00.0.json"}
     assert names == {"README", "host-check.json", "versions.json", "runs.json", "sessions.json", *shows}
-    assert {one["name"] for one in document["files"]} == names - {"README"}
+    assert {file["name"] for file in document["files"]} == names - {"README"}
     assert document["redacted"] is True
     assert document["missing"] == []
-    versions = json.loads(found["nvmelm-bug-report/versions.json"])
+    versions = json.loads(files["nvmelm-bug-report/versions.json"])
     assert {"pydantic", "typer", "pyudev"} <= set(versions["packages"])
-    runs = json.loads(found["nvmelm-bug-report/runs.json"])
-    assert [one["verb"] for one in runs] == ["source prepare"] * 2
+    runs = json.loads(files["nvmelm-bug-report/runs.json"])
+    assert [run_["verb"] for run_ in runs] == ["source prepare"] * 2
 
 
 def test_its_recordings_replay(place: Path) -> None:
@@ -132,7 +132,7 @@ def test_only_its_owner_can_read_it_and_a_name_that_is_no_file_is_left_alone(pla
     assert main(["bug-report", "-o", "report.tar.gz"]) == 0
     assert stat.S_IMODE((place / "report.tar.gz").stat().st_mode) == 0o600
     with tarfile.open(place / "report.tar.gz") as archive:
-        assert {one.mode for one in archive.getmembers()} == {0o600}
+        assert {member.mode for member in archive.getmembers()} == {0o600}
     (place / "link").symlink_to("elsewhere")
     assert main(["bug-report", "-o", "link"]) == 2
     assert not (place / "elsewhere").exists()
@@ -148,10 +148,10 @@ def test_without_root_it_holds_what_can_be_had_and_says_what_is_missing(
     capsys.readouterr()
     assert main(["bug-report", "-o", "report.tar.gz"]) == 0
     assert "missing, show-0000-01-00.0.json, the end of it: " in capsys.readouterr().out
-    found = contents(place / "report.tar.gz")
-    assert "nvmelm-bug-report/show-0000-01-00.0.json" in found
-    assert "root" in found["nvmelm-bug-report/host-check.json"]
-    assert "missing, " in found["nvmelm-bug-report/README"]
+    files = contents(place / "report.tar.gz")
+    assert "nvmelm-bug-report/show-0000-01-00.0.json" in files
+    assert "root" in files["nvmelm-bug-report/host-check.json"]
+    assert "missing, " in files["nvmelm-bug-report/README"]
 
 
 def test_without_a_name_it_is_written_here_under_one_with_the_time(place: Path) -> None:
@@ -186,5 +186,5 @@ def test_a_user_who_may_not_read_what_nvmelm_remembers_gets_the_rest(
         finally:
             os.seteuid(0)
     document = json.loads(capsys.readouterr().out)
-    assert {one["name"] for one in document["missing"]} == {"runs.json", "sessions.json"}
-    assert {one["name"] for one in document["files"]} >= {"versions.json", "host-check.json"}
+    assert {gap["name"] for gap in document["missing"]} == {"runs.json", "sessions.json"}
+    assert {file["name"] for file in document["files"]} >= {"versions.json", "host-check.json"}

@@ -145,7 +145,9 @@ def test_a_dry_run_shows_the_exact_writes_and_commands_and_changes_nothing(host:
 def test_release_brings_everything_back(prepared: Path, nvmelm: Cli) -> None:
     assert nvmelm("release", "nvme0", "--yes").code == 0
     secondaries = nvmelm("secondary", "list", "nvme0", "--json").json["secondaries"]
-    assert not any(one["present"] or one["online"] or one["vq"] or one["mark"] for one in secondaries)
+    assert not any(
+        secondary["present"] or secondary["online"] or secondary["vq"] or secondary["mark"] for secondary in secondaries
+    )
 
 
 def test_what_loses_something_is_refused_without_yes(prepared: Path, nvmelm: Cli) -> None:
@@ -165,9 +167,14 @@ def test_the_steps_one_by_one_reach_what_prepare_reaches(host: Path, nvmelm: Cli
     ):
         result = nvmelm(*words, "--json")
         assert (result.code, result.json["changed"]) == (0, True), words
-    one = nvmelm("secondary", "list", "nvme0", "--json").json["secondaries"][0]
-    assert (one["driver"], one["vfio_node"], one["vq"], one["vi"]) == ("vfio-pci", "/dev/vfio/2", 3, 2)
-    assert (one["mark"]["role"], one["mark"]["holds"]) == ("migratable", True)
+    secondary = nvmelm("secondary", "list", "nvme0", "--json").json["secondaries"][0]
+    assert (secondary["driver"], secondary["vfio_node"], secondary["vq"], secondary["vi"]) == (
+        "vfio-pci",
+        "/dev/vfio/2",
+        3,
+        2,
+    )
+    assert (secondary["mark"]["role"], secondary["mark"]["holds"]) == ("migratable", True)
     for words in (
         ["vfio", "unbind", VF1],
         ["secondary", "revoke", "nvme0", "0x42"],
@@ -184,7 +191,7 @@ def test_vfs_of_two_controlling_functions_are_bound_in_one_run(nvmelm: Cli, tmp_
     for pf in ("nvme0", "nvme1"):
         assert nvmelm("sriov", "enable", pf, "--vfs", "1", *where).code == 0
     result = nvmelm("vfio", "bind", "nvme0/0x42", "nvme1/0x42", "--unmarked", "--json", *where)
-    assert [one["primary"] for one in result.json["reports"]] == ["0000:01:00.0", "0000:02:00.0"]
+    assert [report["primary"] for report in result.json["reports"]] == ["0000:01:00.0", "0000:02:00.0"]
 
 
 @pytest.mark.parametrize(
@@ -335,13 +342,13 @@ def test_nothing_unfinished_is_said_so(host: Path, nvmelm: Cli) -> None:
 def test_a_killed_preparation_is_found_and_undone(host: Path, nvmelm: Cli) -> None:
     nvmelm("emulate", "fault", "add", host, "admin/0x1c#3=crash-after")
     assert run([*_PROGRAM, "source", "prepare", "nvme0", "--vfs", "2"]).returncode == 137
-    found = nvmelm("recover", "--dry-run", "--json").json
-    assert (found["changed"], len(found["unfinished"])) == (False, 1)
+    report = nvmelm("recover", "--dry-run", "--json").json
+    assert (report["changed"], len(report["unfinished"])) == (False, 1)
     assert "source prepare" in nvmelm("recover", "--dry-run").out
     assert nvmelm("recover", "--yes").code == 0
     assert nvmelm("recover").out == "nothing was left unfinished\n"
     secondaries = nvmelm("secondary", "list", "nvme0", "--json").json["secondaries"]
-    assert not any(one["present"] or one["vq"] for one in secondaries)
+    assert not any(secondary["present"] or secondary["vq"] for secondary in secondaries)
 
 
 def test_ctrl_c_in_the_middle_undoes_everything_and_exits_130(host: Path, nvmelm: Cli) -> None:
@@ -357,13 +364,13 @@ def test_ctrl_c_in_the_middle_undoes_everything_and_exits_130(host: Path, nvmelm
     assert process.returncode == 130
     assert b"interrupted" in err
     secondaries = nvmelm("secondary", "list", "nvme0", "--json").json["secondaries"]
-    assert not any(one["present"] or one["vq"] for one in secondaries)
+    assert not any(secondary["present"] or secondary["vq"] for secondary in secondaries)
 
 
 def test_faults_are_listed_as_they_are_typed_and_cleared(host: Path, nvmelm: Cli) -> None:
     typed = ["admin/0x41/0x2#3*2=status:0x4006", "sysfs/*/sriov_numvfs=errno:EBUSY", "admin=lose"]
     assert nvmelm("emulate", "fault", "add", host, *typed).out.splitlines() == typed
-    assert [one["fault"] for one in nvmelm("emulate", "fault", "list", host, "--json").json["faults"]] == typed
+    assert [fault["fault"] for fault in nvmelm("emulate", "fault", "list", host, "--json").json["faults"]] == typed
     assert nvmelm("emulate", "fault", "clear", host).out == "nothing is to go wrong\n"
 
 
@@ -423,7 +430,7 @@ def test_a_preparation_can_go_on_to_step_5(machine: MachineProcess, nvmelm: Cli)
     planned = nvmelm(*words, "--dry-run").json
     assert (planned["changed"], len(planned["notes"])) == (False, 3)
     done = nvmelm(*words).json
-    assert [one["changed"] for one in done["passed"]] == [True, True]
+    assert [check["changed"] for check in done["passed"]] == [True, True]
     assert nvmelm(*words).json["changed"] is False
 
 
@@ -565,9 +572,9 @@ def test_every_word_of_an_outcome_is_explained(nvmelm: Cli) -> None:
     from nvmelm.desired.converge import Outcome
 
     for word in (*get_args(Outcome), *get_args(get_type_hints(Unplaced)["why"])):
-        told = nvmelm("explain", word, "--json").json["meanings"]
-        assert {one["code"] for one in told} == {word}
-        assert any(one["meaning"].startswith(("apply", "compat match")) and one["fix"] for one in told)
+        meanings = nvmelm("explain", word, "--json").json["meanings"]
+        assert {meaning["code"] for meaning in meanings} == {word}
+        assert any(meaning["meaning"].startswith(("apply", "compat match")) and meaning["fix"] for meaning in meanings)
 
 
 def test_a_vf_that_is_not_enabled_beside_others_is_not_to_cost_them(prepared: Path, nvmelm: Cli) -> None:

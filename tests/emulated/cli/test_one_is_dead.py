@@ -52,10 +52,14 @@ def test_the_table_says_which_does_not_answer(host: EmulatedHost, capsys: Any) -
 @pytest.mark.parametrize("number", range(1, 12))
 def test_host_check_says_all_it_can_whichever_command_fails(number: int, host: EmulatedHost) -> None:
     host.arm(f"admin#{number}=errno:ENODEV")
-    found = check.check(host).findings
-    assert found[0].code == "iommu"
-    assert sum(one.code == "live-migration" for one in found) + sum(one.code == "pf-silent" for one in found) >= 3
-    assert [one.level for one in found if one.code == "pf-silent"] == ["problem"]
+    findings = check.check(host).findings
+    assert findings[0].code == "iommu"
+    assert (
+        sum(finding.code == "live-migration" for finding in findings)
+        + sum(finding.code == "pf-silent" for finding in findings)
+        >= 3
+    )
+    assert [finding.level for finding in findings if finding.code == "pf-silent"] == ["problem"]
 
 
 def vanishing(monkeypatch: pytest.MonkeyPatch, node: str) -> None:
@@ -75,7 +79,7 @@ def test_one_that_vanishes_does_not_keep_another_from_being_found(
 ) -> None:
     vanishing(monkeypatch, "nvme0")
     assert find_primary(host, "C").node == "nvme2"
-    assert [one.code for one in check.check(host, "nvme1").findings].count("live-migration") == 1
+    assert [finding.code for finding in check.check(host, "nvme1").findings].count("live-migration") == 1
 
 
 def test_one_that_vanishes_does_not_keep_another_from_its_configuration(
@@ -85,7 +89,7 @@ def test_one_that_vanishes_does_not_keep_another_from_its_configuration(
     rest = {"by": "serial", "role": "source", "vfs": 1, "vq": None, "vi": None, "expires_s": None}
     wanted = [DesiredPrimary(place=f"file:{name}", name=name, **rest) for name in ("A", "C")]
     entries = reach(host, wanted, confirm=lambda _: None).entries
-    assert [one.outcome for one in entries] == ["absent", "done"]
+    assert [entry.outcome for entry in entries] == ["absent", "done"]
 
 
 OPTIONAL = {"effects log": "admin/0x02*9", "primary capabilities": "admin/0x06/0x14*9", "formats": "admin/0x06/0x20*9"}
@@ -102,7 +106,7 @@ def test_what_a_controller_may_do_without_is_not_asked_for_in_vain(what: str, st
         picture = pf.picture(states=True)
     assert (picture.primary.vq is None) is (what != "formats")
     assert (picture.primary.state_formats is None) is (what == "formats")
-    assert {one.code for one in check.check(host).findings} >= {"secondaries", "sriov"}
+    assert {finding.code for finding in check.check(host).findings} >= {"secondaries", "sriov"}
 
 
 @pytest.mark.parametrize("what", OPTIONAL)

@@ -40,9 +40,9 @@ def test_a_host_that_another_user_made_is_refused_with_cause_and_fix(tmp_path: P
     words = [str(NOBODY), str(tmp_path / "own"), str(tmp_path / "host"), *verb.split()]
     call = [sys.executable, "-c", _PROGRAM, *words]
     done = subprocess.run(call, capture_output=True, text=True, timeout=60, cwd=ROOT)
-    _, _, told = done.stderr.partition("now\n")
+    _, _, output = done.stderr.partition("now\n")
     assert done.returncode == 1, done.stderr
-    assert "bug in nvmelm" not in told
-    assert "Permission denied" in told
-    assert "cause: " in told
-    assert "fix:   " in told
+    assert "bug in nvmelm" not in output
+    assert "Permission denied" in output
+    assert "cause: " in output
+    assert "fix:   " in output

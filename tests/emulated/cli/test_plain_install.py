@@ -54,5 +54,5 @@ def test_what_does_not_come_with_nvmelm_is_refused_with_what_does(capsys: pytest
 
 def test_no_text_tells_to_install_a_package_by_a_name_that_is_not_ours() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "nvmelm").rglob("*.py")]
-    found = [page.name for page in pages if re.search(r"pip install ['\"]?nvmelm", page.read_text())]
-    assert found == []
+    names = [page.name for page in pages if re.search(r"pip install ['\"]?nvmelm", page.read_text())]
+    assert names == []

@@ -49,7 +49,7 @@ def test_a_killed_verb_is_named_and_undone_by_recover(make_host: MakeHost, fault
     process.communicate(timeout=60)
     assert process.returncode == CRASH_STATUS
     code, document, _ = run(host, "recover", "--dry-run")
-    assert (code, [one["verb"] for one in document["unfinished"]]) == (0, ["source prepare"])
+    assert (code, [unfinished["verb"] for unfinished in document["unfinished"]]) == (0, ["source prepare"])
     assert run(host, "recover", "--yes")[0] == 0
     assert cells(host) == before
     code, document, _ = run(host, "recover")
@@ -75,7 +75,7 @@ def test_two_at_once_wait_for_each_other_and_the_second_finds_it_done(make_host:
     host.arm("admin/0x1c#2=delay:500")
     both = [started(host, *PREPARE, "--json") for _ in range(2)]
     answers = [json.loads(process.communicate(timeout=60)[0]) for process in both]
-    assert sorted(one["changed"] for one in answers) == [False, True]
+    assert sorted(answer["changed"] for answer in answers) == [False, True]
 
 
 def test_the_directory_of_a_host_may_have_any_name(make_host: MakeHost, tmp_path: Path) -> None:

@@ -50,12 +50,12 @@ def move(world: World, side: str, during: Interrupting) -> BaseException | None:
 
 
 def take(world: World, during: Interrupting) -> None:
-    here, there = socket.socketpair()
+    ours, theirs = socket.socketpair()
 
     def give() -> None:
         with (
             suppress(NvmelmError),
-            LossyLink(here.detach(), "destination", None) as link,
+            LossyLink(ours.detach(), "destination", None) as link,
             open_primary(world.source, PF, change=True) as pf,
             Sessions(world.source) as sessions,
         ):
@@ -69,7 +69,7 @@ def take(world: World, during: Interrupting) -> None:
     try:
         with (
             EmulatedHost(world.place / "destination") as host,
-            LossyLink(there.detach(), "source", None) as link,
+            LossyLink(theirs.detach(), "source", None) as link,
             during,
         ):
             serve(host, link, points=Points(None, "destination"), name="destination")
@@ -84,11 +84,13 @@ def stages(two_hosts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tu
 
     Most places are in the hundred milliseconds before the suspend; so each stage is chosen as often as the others.
     """
-    found = {}
+    places = {}
     for side in SIDES:
         for leaving in (False, True):
-            found[side, leaving] = list(pairwise(_recorded(two_hosts, tmp_path_factory.mktemp("whole"), side, leaving)))
-    return found
+            places[side, leaving] = list(
+                pairwise(_recorded(two_hosts, tmp_path_factory.mktemp("whole"), side, leaving))
+            )
+    return places
 
 
 def _recorded(two_hosts: Path, place: Path, side: str, leaving: bool) -> list[int]:
@@ -134,8 +136,8 @@ def test_ctrl_c_anywhere_in_a_migration_leaves_one_copy_running_and_nothing_unde
         assert given or world.runs("source"), "what was not given away runs before anybody recovers"
         if {"given-away", "loaded", "accepted"} & {*world.states(side)}:
             assert isinstance(ended, UncertainError), "whoever cannot decide says so"
-        for one in SIDES * 2:
-            world.recover(one)
+        for side in SIDES * 2:
+            world.recover(side)
         assert {*world.states("source"), *world.states("destination")} <= OVER
         assert world.runs("source") != world.runs("destination")
         assert world.guest_lost_nothing()

@@ -52,20 +52,20 @@ def test_every_byte_the_controller_wrote_is_in_a_round(world: World, monkeypatch
     rounds: list[MemoryRound] = []
     started: list[int] = []
 
-    def on_dirty(found: MemoryRound) -> None:
+    def on_dirty(tracked: MemoryRound) -> None:
         if not rounds:
             started.append(len(writes))
-        rounds.append(found)
-        if not found.after_suspend and len(rounds) < 5:
+        rounds.append(tracked)
+        if not tracked.after_suspend and len(rounds) < 5:
             guest.step(20 // len(rounds))
 
     monkeypatch.setattr(engine, "written", written)
     track = memory.starter(primary(world), [MEMORY], on_dirty, Limits(threshold_bytes=0, rounds=6))
     moved = world.migrate(tracks=[track])
-    assert [one.after_suspend for one in rounds] == [False] * (len(rounds) - 1) + [True]
+    assert [tracked.after_suspend for tracked in rounds] == [False] * (len(rounds) - 1) + [True]
     assert moved.measured.rounds == rounds
-    reported = merge(extent for one in rounds for extent in one.extents)
-    missed = [one for one in writes[started[0] :] if not any(_within(one, each) for each in reported)]
+    reported = merge(extent for tracked in rounds for extent in tracked.extents)
+    missed = [write for write in writes[started[0] :] if not any(_within(write, extent) for extent in reported)]
     assert len(writes) > started[0]
     assert not missed
     guest.attach(world.destination, VF)
@@ -76,12 +76,12 @@ def test_every_byte_the_controller_wrote_is_in_a_round(world: World, monkeypatch
 def test_the_guest_is_stopped_after_the_rounds_and_before_the_suspend(world: World) -> None:
     order: list[str] = []
 
-    def run(point: str, told: Any) -> None:
+    def run(point: str, about: Any) -> None:
         if point in ("before-suspend", "source-suspended"):
             order.append(point)
 
-    def on_dirty(found: MemoryRound) -> None:
-        order.append("last round" if found.after_suspend else "round")
+    def on_dirty(tracked: MemoryRound) -> None:
+        order.append("last round" if tracked.after_suspend else "round")
 
     world.migrate(
         tracks=[memory.starter(primary(world), [MEMORY], on_dirty)],
@@ -97,20 +97,20 @@ def test_rounds_end_when_little_is_written(world: World) -> None:
 
 
 def test_a_caller_that_cannot_copy_stops_the_move_and_the_source_runs_on(world: World) -> None:
-    def on_dirty(found: MemoryRound) -> None:
+    def on_dirty(tracked: MemoryRound) -> None:
         raise NvmelmError("no room for the copy")
 
     with pytest.raises(NvmelmError, match="no room"):
         world.migrate(tracks=[memory.starter(primary(world), [MEMORY], on_dirty)])
     assert world.runs("source")
     assert world.states("source") == ["rolled-back"]
-    world.migrate(tracks=[memory.starter(primary(world), [MEMORY], lambda found: None)])  # tracking had been stopped
+    world.migrate(tracks=[memory.starter(primary(world), [MEMORY], lambda tracked: None)])  # tracking had been stopped
 
 
 def test_a_device_that_never_says_that_it_is_suspended_is_not_believed(world: World) -> None:
     world.source.arm("admin/0x3e#2=nonsense:zeros")
     with pytest.raises(NvmelmError) as met:
-        world.migrate(tracks=[memory.starter(primary(world), [MEMORY], lambda found: None)])
+        world.migrate(tracks=[memory.starter(primary(world), [MEMORY], lambda tracked: None)])
     assert met.value.reason == "track-unfinished"
     assert world.runs("source")
 
@@ -134,10 +134,10 @@ def test_what_the_device_cannot_track_is_refused_before_anything_is_touched(worl
 @given(st.text(max_size=30))
 def test_any_text_is_a_range_or_a_usage_error(text: str) -> None:
     try:
-        found = parse_range(text)
+        extent = parse_range(text)
     except UsageError:
         return
-    assert 0 <= found.start < found.end <= 1 << 64
+    assert 0 <= extent.start < extent.end <= 1 << 64
 
 
 @pytest.mark.parametrize("text", ["", "1", "1:", ":1", "0:0", "-1:5", "0x2:0xffffffffffffffff", "a:b", "0:1:2"])
@@ -157,13 +157,13 @@ def test_the_rounds_are_written_as_lines_of_json(world: World, tmp_path: Path) -
     lines = [json.loads(line) for line in (tmp_path / "dirty").read_text().splitlines()]
     assert [line["after_suspend"] for line in lines] == [False, True]
     assert all(line["schema"] == "nvmelm.dirty" for line in lines)
-    assert [one["after_suspend"] for one in json.loads(done.stdout)["rounds"]] == [False, True]
+    assert [tracked["after_suspend"] for tracked in json.loads(done.stdout)["rounds"]] == [False, True]
 
 
 def test_a_device_that_reports_nonsense_is_not_believed(world: World) -> None:
     world.source.arm("admin/0x3e=nonsense:endless")
     with pytest.raises(RolledBackError):
-        world.migrate(tracks=[memory.starter(primary(world), [MEMORY], lambda found: None)])
+        world.migrate(tracks=[memory.starter(primary(world), [MEMORY], lambda tracked: None)])
     assert world.runs("source")
 
 

@@ -47,7 +47,7 @@ def refusing(side: str, point: str, before: Callable[[], object] = lambda: None)
     """Return callouts of which one fails at a point."""
 
     def points(which: str) -> Points:
-        def run(reached: str, told: Any) -> None:
+        def run(reached: str, about: Any) -> None:
             if (which, str(reached)) == (side, point):
                 before()
                 raise NvmelmError("the callout refuses")
@@ -70,8 +70,8 @@ def rolled_back_unheard(world: World, patch: pytest.MonkeyPatch) -> None:
 
 
 def online_and_unsuspended(world: World) -> list[str]:
-    found = {side: world.controller(side) for side in ("source", "destination")}
-    return [side for side, one in found.items() if one["online"] and not one["suspended"]]
+    controllers = {side: world.controller(side) for side in ("source", "destination")}
+    return [side for side, controller in controllers.items() if controller["online"] and not controller["suspended"]]
 
 
 # Guests without I/O queues: in their firmware, or with a driver that resets its controller.
@@ -270,14 +270,14 @@ def test_both_sides_write_down_whether_the_state_has_queues(guest: bool, world: 
     world.migrate()
     for host in (world.source, world.destination):
         with Sessions(host) as sessions:
-            assert [one.idle for one in sessions.all()[0].controllers] == [not guest]
+            assert [controller.idle for controller in sessions.all()[0].controllers] == [not guest]
 
 
 @pytest.mark.parametrize("said", [True, False])
 def test_of_a_link_that_was_cut_the_last_words_are_heard(said: bool) -> None:
-    here, there = socket.socketpair()
+    ours, theirs = socket.socketpair()
     lost = LinkLostError("the link to b was cut")
-    with _link(here) as link, _link(there) as other:
+    with _link(ours) as link, _link(theirs) as other:
         if said:
             messages.send(other, messages.Failed(kind="x", exit_code=5, message="it is taken"))
         reason = rollback._reason(link, lost)

@@ -96,8 +96,8 @@ def only_on(monkeypatch: pytest.MonkeyPatch, without: str) -> None:
     """Let one side of a world have no other digest than SHA-256."""
 
     def available() -> tuple[str, ...]:
-        here = "source" if threading.current_thread() is threading.main_thread() else "destination"
-        return (digest.SHA256,) if here == without else (digest.XXH3, digest.SHA256)
+        side = "source" if threading.current_thread() is threading.main_thread() else "destination"
+        return (digest.SHA256,) if side == without else (digest.XXH3, digest.SHA256)
 
     for module in (digest, source):
         monkeypatch.setattr(module, "available", available)
@@ -171,7 +171,7 @@ def test_a_source_that_does_not_suspend_runs_as_before(guarded: World) -> None:
 
 
 def test_a_failed_callout_before_the_give_away_rolls_back(guarded: World) -> None:
-    def run(point: str, told: Any) -> None:
+    def run(point: str, about: Any) -> None:
         if point == "before-give-away":
             raise NvmelmError("the site says no")
 
@@ -183,7 +183,7 @@ def test_a_failed_callout_before_the_give_away_rolls_back(guarded: World) -> Non
 @pytest.mark.parametrize("where", ["source", "destination"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError(), RuntimeError("a bug")])
 def test_an_error_that_nobody_expected_rolls_back_too(guarded: World, error: Exception, where: str) -> None:
-    def run(point: str, told: Any) -> None:
+    def run(point: str, about: Any) -> None:
         if point == "source-suspended":
             raise error
 
@@ -203,7 +203,7 @@ def test_a_resume_that_breaks_in_a_way_nobody_expected_is_uncertain_and_said(
     def broken(*_: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    def run(point: str, told: Any) -> None:
+    def run(point: str, about: Any) -> None:
         if point == "before-give-away":
             monkeypatch.setattr("nvmelm.migrate.controllers.running.resume", broken)
             raise NvmelmError("the site says no")
@@ -218,7 +218,7 @@ def test_a_resume_that_breaks_in_a_way_nobody_expected_is_uncertain_and_said(
 
 
 def test_a_failed_callout_after_the_give_away_changes_nothing(guarded: World) -> None:
-    def run(point: str, told: Any) -> None:
+    def run(point: str, about: Any) -> None:
         if point in ("before-resume", "destination-running", "given-away"):
             raise NvmelmError("too late")
 
@@ -227,7 +227,7 @@ def test_a_failed_callout_after_the_give_away_changes_nothing(guarded: World) ->
 
 
 def test_ctrl_c_before_the_give_away_rolls_back_with_exit_8(guarded: World) -> None:
-    def run(point: str, told: Any) -> None:
+    def run(point: str, about: Any) -> None:
         if point == "source-suspended":
             raise KeyboardInterrupt
 

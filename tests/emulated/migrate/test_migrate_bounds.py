@@ -39,24 +39,24 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def world(prepared: Path, tmp_path: Path) -> Iterator[World]:
-    found = copy(prepared, tmp_path / "world")
-    yield found
-    found.close()
+    made = copy(prepared, tmp_path / "world")
+    yield made
+    made.close()
 
 
 @pytest.fixture
 def four(tmp_path: Path) -> Iterator[World]:
-    found = copy(build(tmp_path / "hosts", controllers=4, latency_ms=1), tmp_path / "world")
-    found.controllers = 4
-    yield found
-    found.close()
+    made = copy(build(tmp_path / "hosts", controllers=4, latency_ms=1), tmp_path / "world")
+    made.controllers = 4
+    yield made
+    made.close()
 
 
 def at(point: Point, do: Callable[[], object], side: str = "source") -> Callable[[str], Points]:
     """Return callouts that do something at one point of one side."""
 
-    def run(here: str, _: Any) -> None:
-        if here == point:
+    def run(reached: str, _: Any) -> None:
+        if reached == point:
             do()
 
     return lambda which: Points(run if which == side else None, which)
@@ -65,10 +65,10 @@ def at(point: Point, do: Callable[[], object], side: str = "source") -> Callable
 @contextmanager
 def no_threads() -> Iterator[Callable[[], None]]:
     """Yield what leaves no thread to be had for this one from then on."""
-    real, here = threading._start_new_thread, threading.current_thread()  # type: ignore[attr-defined]
+    real, thread = threading._start_new_thread, threading.current_thread()  # type: ignore[attr-defined]
 
     def refused(*arguments: Any) -> int:
-        if threading.current_thread() is here:
+        if threading.current_thread() is thread:
             raise RuntimeError("can't start new thread")
         return int(real(*arguments))
 
@@ -157,8 +157,8 @@ def test_a_callout_that_hangs_does_not_keep_the_guest_waiting(world: World) -> N
         world.migrate(points=at(Point.SOURCE_SUSPENDED, lambda: os.read(reading, 1)), max_downtime_s=1.0)
     assert met.value.reason == "downtime"
     assert world.controller("source")["suspended"] is False
-    for each in (reading, writing):
-        os.close(each)
+    for descriptor in (reading, writing):
+        os.close(descriptor)
 
 
 def test_what_stood_still_for_too_long_is_not_given_away_though_nothing_could_interrupt_it(
@@ -279,9 +279,9 @@ def test_a_move_leaves_neither_a_thread_nor_a_descriptor(fails: bool, four: Worl
             raise NvmelmError("the callout failed")
 
     with nothing_left():
-        here = World(four.place, controllers=4)  # an emulated device keeps files of its own open
-        with contextlib.closing(here), contextlib.suppress(NvmelmError):
-            here.migrate(points=at(Point.BEFORE_GIVE_AWAY, fail))
+        again = World(four.place, controllers=4)  # an emulated device keeps files of its own open
+        with contextlib.closing(again), contextlib.suppress(NvmelmError):
+            again.migrate(points=at(Point.BEFORE_GIVE_AWAY, fail))
         wait_until(lambda: threading.active_count() == 1, "the other side to end", deadline_s=20)
 
 

@@ -191,9 +191,9 @@ class Watcher:
         """Return whether a copy runs there; of a guest without queues, a target that took nothing looks the same."""
         if not self.idle:
             return self.world.runs(side)
-        one = self.world.controller(side)
+        controller = self.world.controller(side)
         taken = side == "source" or {*self.world.states(side)} & {"accepted", "running"}
-        return bool(one["online"] and not one["suspended"] and taken)
+        return bool(controller["online"] and not controller["suspended"] and taken)
 
     def look(self) -> None:
         if self.runs("source") and self.runs("destination") and not self.dared:
@@ -252,7 +252,7 @@ def watched(world: World, story: dict[str, Any], patch: pytest.MonkeyPatch) -> I
 
 
 def point_runner(world: World, story: dict[str, Any], side: str) -> Points:
-    def run(point: str, told: Any) -> None:
+    def run(point: str, about: Any) -> None:
         if side == "source" and point == "compatible" and story["replaced"] is not None:
             for which in SIDES:
                 keep(world.host(which))

@@ -37,17 +37,17 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def three(several: Path, tmp_path: Path) -> Iterator[World]:
-    found = copy(several, tmp_path / "world")
-    found.controllers = 3
-    yield found
-    found.close()
+    made = copy(several, tmp_path / "world")
+    made.controllers = 3
+    yield made
+    made.close()
 
 
 def at(side: str, point: str, do: Callable[[], object]) -> Callable[[str], Points]:
     """Do something when a side reaches a point."""
 
     def points(which: str) -> Points:
-        def run(reached: str, told: Mapping[str, Any]) -> None:
+        def run(reached: str, about: Mapping[str, Any]) -> None:
             if (which, str(reached)) == (side, point):
                 do()
 
@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_when_the_guest_runs_keeps_nobody_from_hearing_that_
     guarded: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     move = Sessions.move
-    heard: list[str] = []
+    reached: list[str] = []
 
     def full(self: Sessions, record: SessionRecord, to: State, note: str = "") -> SessionRecord:
         if to is State.RUNNING:
@@ -139,8 +139,8 @@ def test_a_disk_that_is_full_when_the_guest_runs_keeps_nobody_from_hearing_that_
 
     with monkeypatch.context() as patch:
         patch.setattr(Sessions, "move", full)
-        guarded.migrate(points=at("destination", "destination-running", lambda: heard.append("running")))
-    assert heard == ["running"]
+        guarded.migrate(points=at("destination", "destination-running", lambda: reached.append("running")))
+    assert reached == ["running"]
     assert isinstance(guarded.failure, UncertainError)
     assert "run here" in guarded.failure.message
     assert guarded.states("destination") == ["accepted"]

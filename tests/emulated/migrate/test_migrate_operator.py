@@ -28,13 +28,13 @@ def run(world: World, *words: str, side: str = "source") -> subprocess.Completed
 
 
 def migrate(world: World, *more: str, to: str = f"ssh://destination/{PF}") -> subprocess.CompletedProcess[str]:
-    there = ("--rsh", f"{NVMELM} emulate rsh {world.place}", "--program", NVMELM)
-    return run(world, "migrate", PF, hex(FIRST), "--to", to, *there, *more)
+    far_side = ("--rsh", f"{NVMELM} emulate rsh {world.place}", "--program", NVMELM)
+    return run(world, "migrate", PF, hex(FIRST), "--to", to, *far_side, *more)
 
 
 def having(**where: Point) -> Callable[[str], Points]:
     """Return callouts of which each side has one at a point."""
-    return lambda side: Points(lambda point, told: None, side, where=[where[side]] if side in where else [])
+    return lambda side: Points(lambda point, about: None, side, where=[where[side]] if side in where else [])
 
 
 # A guest whose controller goes elsewhere.
@@ -71,7 +71,7 @@ def test_a_vm_that_opens_the_controller_meanwhile_keeps_it(world: World) -> None
     opened: list[Guest] = []
 
     def points(side: str) -> Points:
-        def open_it(point: str, told: Any) -> None:
+        def open_it(point: str, about: Any) -> None:
             if point == Point.PREPARED:
                 opened.append(Guest.create(world.source, VF, depth=4))
                 opened[0].attach(world.source, VF)
@@ -187,10 +187,10 @@ def test_a_callout_that_would_never_run_is_refused(point: Point, world: World) -
     assert world.states("source") == []
 
 
-@pytest.mark.parametrize("point", [one for one in Point if one is not Point.BEFORE_RESUME])
+@pytest.mark.parametrize("point", [point for point in Point if point is not Point.BEFORE_RESUME])
 def test_every_other_point_is_passed_at_the_source(point: Point) -> None:
     points = points_of("source", None, [f"{point}=/bin/true"])
-    assert [one for one in Point if points.runs_at(one)] == [point]
+    assert [point for point in Point if points.runs_at(point)] == [point]
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ OVER = {"done", "rolled-back", "returned", "running", "abandoned"}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     try:
-        with sshd(tmp_path_factory.mktemp("ssh") / "server") as found:
-            yield found
+        with sshd(tmp_path_factory.mktemp("ssh") / "server") as server:
+            yield server
     except NoSshdError as error:
         pytest.skip(str(error))
 
@@ -51,8 +51,8 @@ class Two:
         return [NVMELM, "--host", f"emulated:{self.world.place / side}", *words]
 
     def other(self, side: str) -> list[str]:
-        there = "destination" if side == "source" else "source"
-        return ["--rsh", self.server.rsh, "--program", self.server.program(self.world.place / there)]
+        far_side = "destination" if side == "source" else "source"
+        return ["--rsh", self.server.rsh, "--program", self.server.program(self.world.place / far_side)]
 
     def migrate(self, *more: str) -> list[str]:
         to = f"ssh://127.0.0.1/{PF}"
@@ -114,8 +114,8 @@ def test_a_side_that_dies_leaves_what_recover_ends(two: Two, side: str, where: s
     done = run(two.migrate())
     assert done.returncode != 0 or where.startswith("0x1c"), done.stdout
     assert not (two.world.runs("source") and two.world.runs("destination"))
-    for one in (first, "destination" if first == "source" else "source"):
-        two.recover(one)
+    for side in (first, "destination" if first == "source" else "source"):
+        two.recover(side)
     again = two.recover(first)
     assert json.loads(again.stdout)["sessions"] == []
     check_the_end(two)
@@ -142,8 +142,8 @@ def test_a_side_killed_at_a_named_point_leaves_what_recover_ends(
         words[at] = f"env NVMELM_CALLOUTS={hook.parent} {words[at]}"
     run(words)
     assert not (two.world.runs("source") and two.world.runs("destination"))
-    for one in ("source", "destination", "source"):
-        two.recover(one)
+    for side in ("source", "destination", "source"):
+        two.recover(side)
     check_the_end(two)
 
 
@@ -167,8 +167,8 @@ def test_ctrl_c_before_the_give_away_puts_everything_back_and_ends_with_8(two: T
     with subprocess.Popen(two.migrate(), start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: "preparing" in two.world.states("destination"), "the preparation", deadline_s=60)
         os.killpg(process.pid, signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 8, told
+        _, output = process.communicate(timeout=60)
+    assert process.returncode == 8, output
     assert two.world.states("source") == ["rolled-back"]
     assert two.world.states("destination") == ["abandoned"]
     check_the_end(two)

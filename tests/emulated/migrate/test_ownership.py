@@ -65,11 +65,11 @@ def test_only_the_steps_of_the_table_can_be_written(before: State, after: State,
 
 
 def reachable(first: State) -> set[State]:
-    found, more = set(), {first}
+    states, more = set(), {first}
     while more:
-        found |= more
-        more = {after for state in more for after in NEXT[state]} - found
-    return found
+        states |= more
+        more = {after for state in more for after in NEXT[state]} - states
+    return states
 
 
 def test_the_two_sides_share_no_state() -> None:
@@ -79,9 +79,9 @@ def test_the_two_sides_share_no_state() -> None:
 
 def test_of_two_that_decide_at_once_one_is_refused(make_host: MakeHost) -> None:
     host = make_host()
-    with Sessions(host) as one, Sessions(host) as other:
-        opened = one.open(record(host))
-        one.move(opened, State.SUSPENDING)
+    with Sessions(host) as ours, Sessions(host) as other:
+        opened = ours.open(record(host))
+        ours.move(opened, State.SUSPENDING)
         with pytest.raises(UncertainError, match="not open any more"):
             other.move(opened, State.ROLLED_BACK)
 
@@ -250,7 +250,9 @@ def test_sessions_that_ended_long_ago_are_pruned_and_a_question_about_them_is_an
         for number in range(40):
             ended(host, sessions, number, boot="an earlier one")
         assert len(sessions.all()) <= 13
-        assert [one.id for one in sessions.all()] == [f"{number:032x}" for number in range(40)][-len(sessions.all()) :]
+        assert [record.id for record in sessions.all()] == [f"{number:032x}" for number in range(40)][
+            -len(sessions.all()) :
+        ]
         forgotten = sessions.get(f"{0:032x}", Side.SOURCE)
         assert forgotten is not None
         assert (forgotten.state, forgotten.over) == (State.ROLLED_BACK, True)
@@ -269,7 +271,7 @@ def test_what_still_says_who_owns_a_controller_is_never_pruned(
         last_of_this_boot = sessions.open(replace(record(host, session="e" * 32, cntlid=0x42), state=State.DONE))
         for number in range(10, 40):
             ended(host, sessions, number, boot="an earlier one")
-        assert {unfinished.id, last_of_this_boot.id} <= {one.id for one in sessions.all()}
+        assert {unfinished.id, last_of_this_boot.id} <= {record.id for record in sessions.all()}
 
 
 def test_a_disk_without_room_to_prune_keeps_no_session_from_being_opened(

@@ -26,7 +26,7 @@ from tests.emulated.two_hosts import FIRST, PF, World
 
 def at(side: str, point: str, do: Callable[[EmulatedHost], object], world: World) -> Callable[[str], Points]:
     def points(which: str) -> Points:
-        def run(reached: str, told: Any) -> None:
+        def run(reached: str, about: Any) -> None:
             if (which, str(reached)) == (side, point):
                 do(world.host(side))
 
@@ -137,7 +137,7 @@ def test_a_destination_runs_only_what_the_next_nvmelm_will_read_as_given_away(
 
     seen: dict[str, list[str]] = {}
 
-    def run(reached: str, told: Any, which: str) -> None:
+    def run(reached: str, about: Any, which: str) -> None:
         if reached in ("given-away", "before-resume"):  # what was written is counted on from here on
             seen[which] = as_if_killed(guarded.host(which))
         if which == side and reached == "prepared":
@@ -146,7 +146,7 @@ def test_a_destination_runs_only_what_the_next_nvmelm_will_read_as_given_away(
             DATABASE[what](guarded.host(side))
 
     def points(which: str) -> Points:
-        return Points(lambda reached, told: run(reached, told, which), which)
+        return Points(lambda reached, about: run(reached, about, which), which)
 
     with suppress(NvmelmError):
         guarded.migrate(points=points)
@@ -264,5 +264,5 @@ def test_two_that_make_the_database_at_once_find_the_same_one(world: World) -> N
     (world.source.state_dir / "sessions.db").unlink(missing_ok=True)
     with Sessions(world.source) as first, Sessions(world.source) as second:
         first.open(record(world.source))
-        assert [one.id for one in second.all()] == [one.id for one in first.all()]
+        assert [record.id for record in second.all()] == [record.id for record in first.all()]
     assert not list(world.source.state_dir.glob(".sessions.db.*"))

@@ -291,10 +291,10 @@ def test_a_controller_that_is_being_given_up_is_resumed_by_nothing_else(world: W
     with pytest.raises(NvmelmError):
         world.word("give-up", "destination")
     with open_primary(world.destination, PF) as pf:
-        one = pf.picture(users=False).secondary(FIRST)
-    assert one is not None
+        secondary = pf.picture(users=False).secondary(FIRST)
+    assert secondary is not None
     with pytest.raises(UncertainError, match="abandoning"):
-        require_ours(world.destination, PF, FIRST, one.incarnation)
+        require_ours(world.destination, PF, FIRST, secondary.incarnation)
 
 
 # A resume that was cut off.
@@ -356,7 +356,7 @@ def test_both_hosts_can_recover_at_once(world: World) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert {side: [one.resolved for one in views] for side, views in seen.items()} == {
+    assert {side: [view.resolved for view in views] for side, views in seen.items()} == {
         "source": [True],
         "destination": [True],
     }
@@ -364,7 +364,7 @@ def test_both_hosts_can_recover_at_once(world: World) -> None:
 
 
 def test_a_source_whose_records_were_moved_away_gives_nothing_away(world: World) -> None:
-    def move_away(point: str, told: object) -> None:
+    def move_away(point: str, about: object) -> None:
         if point == "before-give-away":
             for file in world.source.state_dir.glob("sessions.db*"):
                 file.rename(file.with_name(f"moved-{file.name}"))

@@ -47,7 +47,13 @@ def blocks(world: World) -> set[int]:
 
 
 def reported(rounds: list[Written]) -> set[int]:
-    return {block for one in rounds for extents in one.blocks.values() for each in extents for block in _range(each)}
+    return {
+        block
+        for tracked in rounds
+        for extents in tracked.blocks.values()
+        for extent in extents
+        for block in _range(extent)
+    }
 
 
 def _range(extent: Extent) -> range:
@@ -61,17 +67,17 @@ def test_every_block_a_guest_wrote_is_in_a_round_and_the_last_is_after_the_suspe
     memory = set((world.place / "source" / "memory").iterdir())
     rounds: list[Written] = []
 
-    def on_written(found: Written) -> None:
-        rounds.append(found)
-        if not found.after_suspend and len(rounds) < 5:
+    def on_written(logged: Written) -> None:
+        rounds.append(logged)
+        if not logged.after_suspend and len(rounds) < 5:
             guest.step(40 // len(rounds))
 
     with open_primary(world.source, PF) as pf:
         primary = pf.picture(users=False).primary
     moved = world.migrate(tracks=[user_data.starter(world.source, primary, on_written)])
     assert moved.measured.logged_rounds == rounds
-    assert [one.after_suspend for one in rounds] == [False] * (len(rounds) - 1) + [True]
-    assert not any(one.restart for one in rounds)
+    assert [tracked.after_suspend for tracked in rounds] == [False] * (len(rounds) - 1) + [True]
+    assert not any(tracked.restart for tracked in rounds)
     fresh = blocks(world) - before
     assert fresh
     assert fresh <= reported(rounds)
@@ -123,7 +129,7 @@ def test_several_controllers_have_a_queue_each_and_none_is_left(tmp_path: Path) 
         log = UserDataLog(pf, [FIRST, FIRST + 1], lambda _: None)
         assert len(list(memory.iterdir())) == 2
         log.converge()
-        assert [one.cntlid for one in log.rounds] == [FIRST, FIRST + 1]
+        assert [tracked.cntlid for tracked in log.rounds] == [FIRST, FIRST + 1]
         log.close()
         log.close()
     assert list(memory.iterdir()) == []
@@ -146,7 +152,7 @@ def test_memory_that_a_device_may_still_write_to_is_kept(world: World) -> None:
     assert guest is not None
     guest.step(20)  # the device goes on writing, and finds its memory
     with world.source.machine.view() as state:
-        assert [one["wild"] for one in state["primaries"][PF]["queues"].values()] == [0]
+        assert [queue["wild"] for queue in state["primaries"][PF]["queues"].values()] == [0]
 
 
 def test_a_guest_that_writes_as_fast_as_the_log_is_read_does_not_keep_a_round_going(
@@ -166,7 +172,7 @@ def test_a_guest_that_writes_as_fast_as_the_log_is_read_does_not_keep_a_round_go
         guest.step(2)
         log.converge()
         log.close()
-    assert all(one.count <= 16 * 64 for one in log.rounds)
+    assert all(tracked.count <= 16 * 64 for tracked in log.rounds)
     assert len(log.rounds) <= 16
 
 
@@ -209,9 +215,9 @@ def test_the_rounds_are_written_as_lines_of_json(world: World, tmp_path: Path) -
     for line in lines:
         jsonschema.validate(line, SCHEMA)
     assert [line["after_suspend"] for line in lines] == [False, True]
-    told = json.loads(done.stdout)
-    assert [one["after_suspend"] for one in told["logged_rounds"]] == [False, True]
-    assert [one["after_suspend"] for one in told["rounds"]] == [False, True]
+    document = json.loads(done.stdout)
+    assert [logged["after_suspend"] for logged in document["logged_rounds"]] == [False, True]
+    assert [tracked["after_suspend"] for tracked in document["rounds"]] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +262,7 @@ def entry(**fields: object) -> MigrationQueueEntry:
 
 
 def test_entries_become_half_open_ranges_neighbours_joined() -> None:
-    found, whole = coalesced(
+    blocks, whole = coalesced(
         [
             entry(marker=EntryMarker.FIRST),
             entry(nsid=2, blocks=(8, 16)),
@@ -267,7 +273,7 @@ def test_entries_become_half_open_ranges_neighbours_joined() -> None:
             entry(nsid=3, blocks=(5, 6)),
         ]
     )
-    assert found == {1: (Extent(0, 1),), 2: (Extent(0, 16), Extent(20, 24))}
+    assert blocks == {1: (Extent(0, 1),), 2: (Extent(0, 16), Extent(20, 24))}
     assert whole == (3,)
 
 
@@ -279,11 +285,13 @@ def test_an_entry_that_makes_no_sense_is_refused(bad: MigrationQueueEntry) -> No
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 60), st.integers(1, 9)), max_size=30))
 def test_no_block_is_lost_or_added_by_joining(rows: list[tuple[int, int, int]]) -> None:
-    found, _ = coalesced([entry(nsid=nsid, blocks=(start, start + count)) for nsid, start, count in rows])
+    blocks, _ = coalesced([entry(nsid=nsid, blocks=(start, start + count)) for nsid, start, count in rows])
     wanted = {(nsid, block) for nsid, start, count in rows for block in range(start, start + count)}
-    assert {(nsid, block) for nsid, extents in found.items() for one in extents for block in _range(one)} == wanted
-    for extents in found.values():
-        assert all(one.end < other.start for one, other in itertools.pairwise(extents))
+    assert {
+        (nsid, block) for nsid, extents in blocks.items() for extent in extents for block in _range(extent)
+    } == wanted
+    for extents in blocks.values():
+        assert all(extent.end < other.start for extent, other in itertools.pairwise(extents))
 
 
 def test_memory_for_a_queue_goes_when_it_is_given_back(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_who_says_something_to_a_terminal_that_was_stopped_goes_on() -> None:
             aside.write(stream, f"line {number}\n")
         assert not aside.drain(0.01)
         assert read_all(aside, reading) == b"line 0\nline 1\nline 2\n"
-    assert all(one.name != "aside" for one in threading.enumerate())
+    assert all(thread.name != "aside" for thread in threading.enumerate())
 
 
 def test_of_what_speaks_of_a_moment_the_last_is_written_and_what_is_no_news_is_left_out() -> None:

@@ -447,7 +447,7 @@ def test_every_verb_takes_json_and_every_changing_verb_takes_dry_run_and_yes() -
 
 def _leaves(command: Any) -> list[Any]:
     below = getattr(command, "commands", None)
-    return [leaf for one in below.values() for leaf in _leaves(one)] if below else [command]
+    return [leaf for command in below.values() for leaf in _leaves(command)] if below else [command]
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

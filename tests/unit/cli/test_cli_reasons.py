@@ -24,24 +24,24 @@ _NOT_OURS = {"host-qmp-quit"}
 
 def words_of(path: Path) -> set[str]:
     """Return the literal reason words of one module."""
-    found: list[ast.expr] = []
+    values: list[ast.expr] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
-            found += [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
+            values += [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
             if name in _BY_POSITION and node.args:
-                found.append(node.args[_BY_POSITION[name]])
+                values.append(node.args[_BY_POSITION[name]])
             if name == _ROW and len(node.args) == _ROW_LENGTH:
-                found.append(node.args[_ROW_REASON])
-        elif isinstance(node, ast.Assign) and any(getattr(each, "attr", "") == "reason" for each in node.targets):
-            found.append(node.value)
-    constants = (part for each in found for part in ast.walk(each) if isinstance(part, ast.Constant))
+                values.append(node.args[_ROW_REASON])
+        elif isinstance(node, ast.Assign) and any(getattr(target, "attr", "") == "reason" for target in node.targets):
+            values.append(node.value)
+    constants = (part for value in values for part in ast.walk(value) if isinstance(part, ast.Constant))
     return {part.value for part in constants if isinstance(part.value, str) and part.value}
 
 
 def all_words() -> set[str]:
     modules = [path for path in SOURCES.rglob("*.py") if path.name != "explain.py"]
-    return set().union(*map(words_of, modules), {one.kind.replace("_", "-") for one in types()}) - _NOT_OURS
+    return set().union(*map(words_of, modules), {kind.kind.replace("_", "-") for kind in types()}) - _NOT_OURS
 
 
 def types() -> set[type[NvmelmError]]:
@@ -49,12 +49,12 @@ def types() -> set[type[NvmelmError]]:
     for module in pkgutil.walk_packages(nvmelm.__path__, "nvmelm."):
         if ".share" not in module.name and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    found: set[type[NvmelmError]] = set()
+    kinds: set[type[NvmelmError]] = set()
     fresh = {NvmelmError}
     while fresh:
-        found |= fresh
-        fresh = {each for one in fresh for each in one.__subclasses__()} - found
-    return found
+        kinds |= fresh
+        fresh = {subclass for kind in fresh for subclass in kind.__subclasses__()} - kinds
+    return kinds
 
 
 def test_every_reason_the_code_can_give_is_explained() -> None:

@@ -68,7 +68,7 @@ def _new(value: ast.expr, function: ast.FunctionDef, known: Functions) -> bool:
     if not isinstance(value, ast.Name) or value.id in {argument.arg for argument in function.args.args}:
         return False
     assigned = [node.value for node in ast.walk(function) if isinstance(node, ast.Assign) and _to(node, value.id)]
-    return bool(assigned) and all(_new(each, function, known) for each in assigned)
+    return bool(assigned) and all(_new(value, function, known) for value in assigned)
 
 
 def _to(node: ast.Assign, name: str) -> bool:

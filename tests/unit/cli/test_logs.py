@@ -53,12 +53,12 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         monkeypatch.setattr(logs, "SOCKET", path)
 
         def received() -> list[Entry]:
-            found = []
+            entries = []
             while True:
                 try:
-                    found.append(gathered(decode(listening.recv(1 << 20))))
+                    entries.append(gathered(decode(listening.recv(1 << 20))))
                 except BlockingIOError:
-                    return found
+                    return entries
 
         yield received
 
@@ -76,7 +76,9 @@ def connect(monkeypatch: pytest.MonkeyPatch, stream: object) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["MESSAGE", "NVMELM_DEVICE"]), st.text(max_size=200))))
 def test_what_is_encoded_is_read_back_whatever_it_holds(fields: list[tuple[str, str]]) -> None:
-    readable = [(name, value) for name, value in fields if not any(0xD800 <= ord(one) < 0xE000 for one in value)]
+    readable = [
+        (name, value) for name, value in fields if not any(0xD800 <= ord(character) < 0xE000 for character in value)
+    ]
     assert decode(logs.encode(readable)) == readable
 
 
@@ -131,9 +133,9 @@ def test_a_changing_verb_sends_each_change_and_one_entry_for_the_whole(
     connect(monkeypatch, sys.stderr)
     assert main(["sriov", "enable", "nvme0", "--vfs", "1"]) == 0
     *changes, whole = journal()
-    assert [one["MESSAGE"] for one in changes][-1] == ["sriov enable: enable 1 VF"]
-    assert all(one["NVMELM_DEVICE"] == ["0000:01:00.0"] and one["PRIORITY"] == ["6"] for one in changes)
-    assert all("NVMELM_STEP" in one for one in changes)
+    assert [change["MESSAGE"] for change in changes][-1] == ["sriov enable: enable 1 VF"]
+    assert all(change["NVMELM_DEVICE"] == ["0000:01:00.0"] and change["PRIORITY"] == ["6"] for change in changes)
+    assert all("NVMELM_STEP" in change for change in changes)
     assert whole["MESSAGE"] == ["sriov enable: done"]
     assert whole["NVMELM_EXIT_CODE"] == ["0"]
     assert "enable 1 VF" in capfd.readouterr().out  # stdout is not the journal here, so the answer is printed too
@@ -148,7 +150,7 @@ def test_each_change_names_the_controller_it_is_about_and_the_whole_what_was_ask
     assert main(["secondary", "assign", "nvme0", "0x43", "--vq", "2", "--vi", "2"]) == 0
     *changes, whole = journal()
     assert len(changes) >= 2
-    assert all(one["NVMELM_CNTLID"] == ["0x0043"] for one in (*changes, whole))
+    assert all(entry["NVMELM_CNTLID"] == ["0x0043"] for entry in (*changes, whole))
     assert main(["secondary", "assign", "nvme0", "0x43", "--vq", "2", "--vi", "2"]) == 0
     (nothing,) = journal()
     assert nothing["MESSAGE"] == ["secondary assign: nothing to do"]

@@ -74,11 +74,11 @@ def test_the_overview_has_every_verb_exit_code_and_variable(pages: dict[str, str
         assert all(f".B {manpages.escape(verb.name)}" in overview for verb in topic.verbs)
         assert f"nvmelm\\-{manpages.escape(topic.name)} ({manpages.section(topic.name)})" in overview
     assert all(f".TP\n.B {code.value}\n" in overview for code in ExitCode)
-    assert all(f".TP\n.B {one.name}\n" in overview for one in ENVIRONMENT)
+    assert all(f".TP\n.B {variable.name}\n" in overview for variable in ENVIRONMENT)
 
 
 def test_every_variable_of_its_own_that_nvmelm_reads_is_in_the_table() -> None:
-    known = {one.name for one in ENVIRONMENT}
+    known = {variable.name for variable in ENVIRONMENT}
     fields = set(re.findall(r"``(NVMELM_[A-Z_]+)``", logs.__doc__ or ""))
     for file in sources():
         text = file.read_text()
@@ -88,10 +88,10 @@ def test_every_variable_of_its_own_that_nvmelm_reads_is_in_the_table() -> None:
 
 
 def test_every_place_of_its_own_that_nvmelm_knows_is_in_the_table() -> None:
-    known = {one.name.rstrip("/") for one in FILES}
+    known = {file.name.rstrip("/") for file in FILES}
     for file in sources():
         named = set(re.findall(r"""["'](/(?:etc|var|run)/nvmelm[^"'\s]*|/var/lib/nvmelm)["']""", file.read_text()))
-        assert {one.rstrip("/") for one in named} <= known, file
+        assert {name.rstrip("/") for name in named} <= known, file
 
 
 def sources() -> list[Path]:

@@ -36,11 +36,11 @@ def place(tmp_path: Path) -> Path:
 def test_a_callout_gets_one_json_document(place: Path, tmp_path: Path) -> None:
     script(place, "hook", f"cat > {tmp_path}/got")
     of(place).call("before-suspend", {"side": "source", "controllers": [{"cntlid": 66}]})
-    told = json.loads((tmp_path / "got").read_text())
-    assert told["schema"] == "nvmelm.callout"
-    assert told["version"] == 1
-    assert told["point"] == "before-suspend"
-    assert told["controllers"] == [{"cntlid": 66}]
+    document = json.loads((tmp_path / "got").read_text())
+    assert document["schema"] == "nvmelm.callout"
+    assert document["version"] == 1
+    assert document["point"] == "before-suspend"
+    assert document["controllers"] == [{"cntlid": 66}]
 
 
 def test_callouts_run_in_the_order_of_their_names_and_stop_at_the_first_that_fails(place: Path, tmp_path: Path) -> None:

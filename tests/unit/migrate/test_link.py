@@ -46,18 +46,18 @@ class Peer:
 
 @contextmanager
 def quiet(silence_s: float) -> Iterator[Peer]:
-    found = Peer(silence_s)
+    peer = Peer(silence_s)
     try:
-        yield found
+        yield peer
     finally:
-        found.link.close()
-        found.raw.close()
+        peer.link.close()
+        peer.raw.close()
 
 
 @pytest.fixture
 def peer() -> Iterator[Peer]:
-    with quiet(2.0) as found:
-        yield found
+    with quiet(2.0) as peer:
+        yield peer
 
 
 def test_the_preamble_says_which_versions_this_program_speaks(peer: Peer) -> None:
@@ -101,19 +101,21 @@ def test_frames_of_any_size_arrive_as_they_were_sent_and_stay_so_while_somebody_
     sent = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
     to_here, from_there = os.pipe()
     to_there, from_here = os.pipe()
-    with Link(to_here, from_here, "there") as here, Link(to_there, from_there, "here") as there:
+    with Link(to_here, from_here, "there") as ours, Link(to_there, from_there, "here") as theirs:
 
         def speak() -> None:
-            there.shake_hands()
+            theirs.shake_hands()
             for number, payload in enumerate(sent):
-                there.send(DATA, payload, number)
+                theirs.send(DATA, payload, number)
 
         speaker = threading.Thread(target=speak)
         speaker.start()
-        here.shake_hands()
-        frames = [here.receive() for _ in sent]
+        ours.shake_hands()
+        frames = [ours.receive() for _ in sent]
         speaker.join()
-    assert [(one.stream, bytes(one.payload)) for one in frames if one is not None] == list(enumerate(sent))
+    assert [(received.stream, bytes(received.payload)) for received in frames if received is not None] == list(
+        enumerate(sent)
+    )
 
 
 def test_memory_is_used_again_only_when_nobody_looks_at_it_any_more() -> None:
@@ -157,7 +159,11 @@ def test_what_comes_behind_data_belongs_to_the_next_frame_wherever_it_was_cut(pe
 def test_an_empty_frame_that_came_whole_behind_data_is_not_waited_for(peer: Peer) -> None:
     link = peer.greeted()
     peer.raw.sendall(frame(DATA, b"d" * 70_000, 1) + frame(ALIVE, b"") + frame(DATA, b"d", 2) + frame(DATA, b"", 3))
-    assert [one.stream for one in (link.receive(), link.receive(), link.receive()) if one is not None] == [1, 2, 3]
+    assert [frame.stream for frame in (link.receive(), link.receive(), link.receive()) if frame is not None] == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_each_frame_of_a_large_state_is_one_read(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +172,7 @@ def test_each_frame_of_a_large_state_is_one_read(peer: Peer, monkeypatch: pytest
     reads = []
     readv = os.readv
     monkeypatch.setattr(os, "readv", lambda *arguments: reads.append(readv(*arguments)) or reads[-1])
-    assert [one.stream for one in (link.receive() for _ in range(5)) if one is not None] == list(range(5))
+    assert [frame.stream for frame in (link.receive() for _ in range(5)) if frame is not None] == list(range(5))
     assert reads == [8, *[10_008] * 4, 10_000]
 
 
@@ -303,7 +309,7 @@ def test_a_peer_that_takes_nothing_for_long_but_lives_is_waited_for(reads: bool)
             with contextlib.suppress(LinkLostError):
                 link.receive()
 
-        threads = [threading.Thread(target=one) for one in ([speak, listen] if reads else [speak])]
+        threads = [threading.Thread(target=target) for target in ([speak, listen] if reads else [speak])]
         for thread in threads:
             thread.start()
         for _ in range(25):  # more than twice the silence that would end it

@@ -108,10 +108,10 @@ def test_messages_with_random_fields_are_read_or_refused(value: Any, kind: str, 
 )
 def test_an_error_of_the_other_host_keeps_its_words_and_its_exit_code(error: Any, code: ExitCode) -> None:
     error.cause, error.fix, error.reason = "because", "type this", "a-word"
-    told = messages.remote_error(messages.failed(error), "peer")
-    assert told.exit_code == code
-    assert told.message == f"peer: {error.message}"
-    assert (told.cause, told.fix, told.reason) == ("because", "on peer: type this", "a-word")
+    remote = messages.remote_error(messages.failed(error), "peer")
+    assert remote.exit_code == code
+    assert remote.message == f"peer: {error.message}"
+    assert (remote.cause, remote.fix, remote.reason) == ("because", "on peer: type this", "a-word")
 
 
 def test_an_error_without_a_fix_gets_none_on_its_way() -> None:

@@ -55,8 +55,8 @@ def report(**changes: Any) -> MigrateReport:
 ORIGIN = Origin("2026-11-28 16:50:02 UTC", "rack1")
 
 
-def page(found: MigrateReport, failure: RolledBackError | None = None) -> str:
-    return report_page.page(found, ORIGIN, failure)
+def page(report: MigrateReport, failure: RolledBackError | None = None) -> str:
+    return report_page.page(report, ORIGIN, failure)
 
 
 class Seen(HTMLParser):
