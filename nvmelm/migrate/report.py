@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nvmelm.documents import Record, Report, about
+from nvmelm.migrate.request import Measured
 
 if TYPE_CHECKING:
-    from nvmelm.migrate.request import Measured
+    from nvmelm.migrate.rounds.memory import MemoryRound
+    from nvmelm.migrate.rounds.user_data import Written
     from nvmelm.migrate.source import Source
 
 
@@ -138,88 +140,95 @@ class WrittenRound(Report):
 
 def nothing_done(primary: str, destination: str, cntlids: Sequence[int], notes: tuple[str, ...] = ()) -> MigrateReport:
     """Return the report of a migration that did not begin."""
-    moved = [
-        Moved(
-            source_cntlid=cntlid,
-            destination_cntlid=0,
-            destination_address="",
-            held_by="",
-            source_digest="",
-            destination_digest="",
-        )
-        for cntlid in cntlids
-    ]
-    return MigrateReport(
-        session="",
-        changed=False,
-        dry_run=False,
-        source_primary=primary,
-        destination=destination,
-        destination_primary="",
-        controllers=tuple(moved),
-        downtime=None,
-        state_bytes=0,
-        rehearsal_us=0,
-        bytes_per_second=0,
-        commands=0,
-        rounds=(),
-        logged_rounds=(),
-        notes=notes,
-    )
+    moved = [_moved(cntlid) for cntlid in cntlids]
+    nothing = Measured(notes=list(notes))
+    return _report("", nothing, moved, changed=False, source_primary=primary, destination=destination)
 
 
 def report_of(source: Source, destination: str, *, dry_run: bool) -> MigrateReport:
     """Return the report of a migration that succeeded, or that was looked at only."""
-    agreed, measured = source.agreed, source.measured
+    agreed = source.agreed
     opened = agreed.opened if agreed else None
     verdicts = agreed.verdicts if agreed else ()
     pairs = list(zip(opened.pairs, opened.addresses, opened.held, verdicts, strict=True)) if opened else []
-    return MigrateReport(
-        session=source.id,
+    moved = [
+        _moved(pair.source, pair.destination or 0, address, held, (verdict.source_digest, verdict.destination_digest))
+        for pair, address, held, verdict in pairs
+    ]
+    return _report(
+        source.id,
+        source.measured,
+        moved,
         changed=not dry_run,
         dry_run=dry_run,
         source_primary=source.end.pf.address,
         destination=destination,
         destination_primary=opened.primary if opened else "",
-        controllers=tuple(
-            Moved(
-                source_cntlid=pair.source,
-                destination_cntlid=pair.destination or 0,
-                destination_address=address,
-                held_by=held,
-                source_digest=verdict.source_digest,
-                destination_digest=verdict.destination_digest,
-            )
-            for pair, address, held, verdict in pairs
-        ),
+    )
+
+
+def _moved(
+    source: int, destination: int = 0, address: str = "", held_by: str = "", digests: tuple[str, str] = ("", "")
+) -> Moved:
+    return Moved(
+        source_cntlid=source,
+        destination_cntlid=destination,
+        destination_address=address,
+        held_by=held_by,
+        source_digest=digests[0],
+        destination_digest=digests[1],
+    )
+
+
+def _report(
+    session: str,
+    measured: Measured,
+    moved: Sequence[Moved],
+    *,
+    changed: bool,
+    source_primary: str,
+    destination: str,
+    destination_primary: str = "",
+    dry_run: bool = False,
+) -> MigrateReport:
+    return MigrateReport(
+        session=session,
+        changed=changed,
+        dry_run=dry_run,
+        source_primary=source_primary,
+        destination=destination,
+        destination_primary=destination_primary,
+        controllers=tuple(moved),
         downtime=_downtime(measured) if measured.downtime_s is not None else None,
         state_bytes=measured.state_bytes,
         rehearsal_us=_us(measured.rehearsal_s),
         bytes_per_second=int(measured.state_bytes / measured.send_s) if measured.send_s else 0,
         commands=measured.commands,
-        rounds=tuple(
-            Round(
-                cntlid=tracked.cntlid,
-                number=tracked.number,
-                seconds=round(tracked.seconds, 6),
-                bytes=tracked.bytes,
-                extents=len(tracked.extents),
-                after_suspend=tracked.after_suspend,
-            )
-            for tracked in measured.rounds
-        ),
-        logged_rounds=tuple(
-            LoggedRound(
-                cntlid=logged.cntlid,
-                number=logged.number,
-                seconds=round(logged.seconds, 6),
-                blocks=logged.count,
-                restart=logged.restart,
-                after_suspend=logged.after_suspend,
-            )
-            for logged in measured.logged_rounds
-        ),
+        rounds=tuple(_round(tracked) for tracked in measured.rounds),
+        logged_rounds=tuple(_logged_round(logged) for logged in measured.logged_rounds),
         notes=tuple(measured.notes),
+    )
+
+
+def _round(tracked: MemoryRound) -> Round:
+    return Round(
+        cntlid=tracked.cntlid,
+        number=tracked.number,
+        seconds=round(tracked.seconds, 6),
+        bytes=tracked.bytes,
+        extents=len(tracked.extents),
+        after_suspend=tracked.after_suspend,
+    )
+
+
+def _logged_round(logged: Written) -> LoggedRound:
+    return LoggedRound(
+        cntlid=logged.cntlid,
+        number=logged.number,
+        seconds=round(logged.seconds, 6),
+        blocks=logged.count,
+        restart=logged.restart,
+        after_suspend=logged.after_suspend,
     )
 
 

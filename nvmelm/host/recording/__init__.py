@@ -4,6 +4,7 @@
 
     record      the host around another one that writes everything down
     replay      the host that answers from a recording, and from nothing else
+    tape_host   what these two have in common
     transcript  the file
     events      one question and its answer, field by field
     block       the data of one command, 16 bytes a line

@@ -51,6 +51,7 @@ from nvmelm.host.recording.events import (
 )
 from nvmelm.host.recording.redact import Redactor
 from nvmelm.host.recording.remembered import remembered
+from nvmelm.host.recording.tape_host import TapeHost
 from nvmelm.host.recording.transcript import MAX_EVENTS, MAX_FILE_BYTES, MiB, Transcript, TranscriptSource
 from nvmelm.wire.migration import ControllerStateHeader
 from nvmelm.wire.opcodes import MigrationSendSelect, Opcode
@@ -242,7 +243,7 @@ class RecordingQueue:
         self._queue.close()
 
 
-class RecordingHost:
+class RecordingHost(TapeHost):
     """A host whose session is written to a file.
 
     Args:
@@ -268,7 +269,7 @@ class RecordingHost:
         self._about = about
         self._redact = redact
         self._recorder = Recorder(path, redact=redact, keep_state=keep_state, replace=replace)
-        self._sysfs = RecordingSysfs(host.sysfs, self._recorder)
+        super().__init__(RecordingSysfs(host.sysfs, self._recorder))
         self._before = remembered(host.state_dir)
         self._closed = False
         self._kernel = ""
@@ -280,18 +281,6 @@ class RecordingHost:
     @property
     def name(self) -> str:
         return self._host.name
-
-    @property
-    def recorded(self) -> bool:
-        return True
-
-    @property
-    def serial(self) -> bool:
-        return True
-
-    @property
-    def sysfs(self) -> Sysfs:
-        return self._sysfs
 
     @property
     def state_dir(self) -> Path:

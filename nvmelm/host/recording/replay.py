@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 from nvmelm.errors import EventMismatchError, NvmelmError, ReplayMismatchError, host_error
-from nvmelm.host import AdminCommand, AdminQueue, Claim, Completion, HostFacts, Mount, Opener, Sysfs, Uevents
+from nvmelm.host import AdminCommand, AdminQueue, Claim, Completion, HostFacts, Mount, Opener, Uevents
 from nvmelm.host.recording.events import (
     AdminEvent,
     ClaimFact,
@@ -34,6 +34,7 @@ from nvmelm.host.recording.events import (
     no_uevents,
 )
 from nvmelm.host.recording.remembered import put_back
+from nvmelm.host.recording.tape_host import TapeHost
 from nvmelm.host.recording.transcript import Transcript
 
 E = TypeVar("E", SysfsEvent, HostEvent, AdminEvent)
@@ -163,7 +164,7 @@ class ReplayQueue:
         """Do nothing: there is no device node."""
 
 
-class ReplayHost:
+class ReplayHost(TapeHost):
     """The host of a recording. Marks and journals live in a directory of its own that vanishes with it.
 
     Raises:
@@ -176,7 +177,7 @@ class ReplayHost:
         transcript = Transcript.load(path)
         self._tape = Tape(transcript.events)
         self._before = transcript.before
-        self._sysfs = ReplaySysfs(self._tape)
+        super().__init__(ReplaySysfs(self._tape))
         self._state_dir: Path | None = None
 
     @property
@@ -186,18 +187,6 @@ class ReplayHost:
     @property
     def name(self) -> str:
         return f"replay:{self._path}"
-
-    @property
-    def recorded(self) -> bool:
-        return True
-
-    @property
-    def serial(self) -> bool:
-        return True
-
-    @property
-    def sysfs(self) -> Sysfs:
-        return self._sysfs
 
     @property
     def state_dir(self) -> Path:

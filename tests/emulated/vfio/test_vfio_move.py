@@ -88,6 +88,16 @@ def goes_on(vm: MigratingVm) -> bool:
     return bool(report.verified) and runs(vm)
 
 
+def load(source: MigratingVm, destination: MigratingVm, *, with_memory: bool = False) -> None:
+    """Have the destination take the state of a source that leaves, and its guest's memory where that is wanted."""
+    source.begin()
+    data = source.save()
+    destination.reset()
+    if with_memory:
+        carry(source, destination)
+    destination.load(data, source.configuration)
+
+
 def fails(source: MigratingVm, destination: MigratingVm) -> str:
     with pytest.raises(MigrationFailedError) as failure:
         migrate(source, destination)
@@ -267,11 +277,7 @@ def test_an_event_request_the_ring_does_not_show_any_more_is_not_lost(world: Wor
 
 def test_an_event_while_the_controller_is_wound_reaches_the_guest(world: World) -> None:
     source, destination = world.running(), world.waiting()
-    source.begin()
-    data, configuration = source.save(), source.configuration
-    destination.reset()
-    carry(source, destination)
-    destination.load(data, configuration)
+    load(source, destination, with_memory=True)
     written = destination.bar.write32
 
     def write(offset: int, value: int) -> None:
@@ -444,10 +450,7 @@ def test_an_admin_queue_outside_the_guest_s_memory_is_refused_at_the_source(worl
 
 def test_memory_of_another_vm_is_noticed_before_a_command_runs(world: World) -> None:
     source, destination = world.running(), world.waiting()
-    source.begin()
-    data = source.save()
-    destination.reset()
-    destination.load(data, source.configuration)
+    load(source, destination)
     with pytest.raises(Refusal, match="does not hold the admin queue"):
         destination.start()
     assert untouched(destination)
@@ -613,10 +616,7 @@ def test_whatever_command_is_refused_one_copy_runs(make: Make, side: str, fault:
 
 def test_a_reset_forgets_what_was_loaded(world: World) -> None:
     source, destination = world.running(), world.waiting()
-    source.begin()
-    data = source.save()
-    destination.reset()
-    destination.load(data, source.configuration)
+    load(source, destination)
     destination.reset()
     assert destination.answering is not None
     assert destination.answering.state == MigrationState.RUNNING
@@ -640,10 +640,7 @@ def test_a_restarted_agent_goes_on_from_where_the_function_stands(world: World) 
 
 def test_an_agent_that_began_anew_while_a_state_arrived_refuses_what_it_does_not_have(world: World) -> None:
     source, destination = world.running(), world.waiting()
-    source.begin()
-    data = source.save()
-    destination.reset()
-    destination.load(data, source.configuration)
+    load(source, destination)
     world.restart_agent(destination)
     with pytest.raises(Refusal, match="began anew"):
         destination.start()
@@ -724,11 +721,7 @@ def test_a_primary_that_was_reset_is_an_error_that_only_a_reset_ends(world: Worl
 
 def test_a_destination_that_was_reset_under_the_loaded_state_does_not_start(world: World) -> None:
     source, destination = world.running(), world.waiting()
-    source.begin()
-    data, configuration = source.save(), source.configuration
-    destination.reset()
-    carry(source, destination)
-    destination.load(data, configuration)
+    load(source, destination, with_memory=True)
     destination.set(MigrationState.STOP)
     destination.function.reset()
     with pytest.raises(Refusal, match="not suspended any more"):
