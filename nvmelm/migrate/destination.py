@@ -114,7 +114,7 @@ class Destination:
             if isinstance(message, messages.Abort | messages.Bye):
                 return
             raise messages.unexpected(message, self.end.link.peer)
-        with locked_for_arrival(self.end.pf):
+        with locked_for_arrival(self.end.pf, self.opening.session):
             # Others may have had the PF meanwhile.
             picture, chosen = self._choose([secondary.cntlid for secondary in chosen])
             self._check_unchanged(picture, chosen, message)

@@ -102,7 +102,7 @@ class Source:
             NvmelmError: it failed, and the controllers run here as before; ``rolled_back`` says so.
             UncertainError: contact was lost after the give-away; both copies stand still.
         """
-        with leaving(self.end.pf.host, self.end.pf.address), undisturbed():
+        with leaving(self.end.pf.host, self.end.pf.address, self.id), undisturbed():
             try:
                 with interruptible():  # only here: no request to end falls between the failure and what undoes it
                     agreed = self._prepare()

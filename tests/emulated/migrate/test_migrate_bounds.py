@@ -228,14 +228,11 @@ def test_what_changed_at_the_destination_while_the_operator_was_asked_is_seen(wo
     assert world.states("destination") == []
 
 
-def test_of_two_moves_that_cross_one_is_refused_soon_with_a_word_of_its_own(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(crossing, "_AT_MOST_S", 1.1)
+def test_of_two_moves_that_cross_one_is_refused_soon_with_a_word_of_its_own(world: World) -> None:
     begun = time.monotonic()
     with (
         world.destination.lock(PF),  # the other move's own PF: it waits for that of this one
-        crossing.leaving(world.destination, PF),
+        crossing.leaving(world.destination, PF, "0" * 32),  # a smaller number than any other
         pytest.raises(NvmelmError) as met,
     ):
         world.migrate()
@@ -244,6 +241,26 @@ def test_of_two_moves_that_cross_one_is_refused_soon_with_a_word_of_its_own(
     assert world.controller("source")["suspended"] is False
     world.migrate()
     assert world.states("destination") == ["running"]
+
+
+def test_of_two_moves_that_cross_the_other_one_waits_until_the_first_has_ended(world: World) -> None:
+    taken, over = threading.Event(), threading.Event()
+
+    def cross() -> None:
+        with world.destination.lock(PF):
+            taken.set()
+            over.wait(20)  # it has not yet said that it leaves: it is asked again
+            with crossing.leaving(world.destination, PF, "f" * 32):
+                over.clear()
+                over.wait(2 * crossing._YIELDS_AFTER_S)
+
+    other = threading.Thread(target=cross)
+    other.start()
+    assert taken.wait(20)
+    threading.Timer(0.7, over.set).start()
+    world.migrate()
+    other.join(20)
+    assert (world.states("source"), world.states("destination")) == (["done"], ["running"])
 
 
 def test_a_pf_that_is_only_busy_is_waited_for(world: World) -> None:
