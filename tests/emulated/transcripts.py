@@ -5,10 +5,13 @@ page, when more than chance has changed.
 
 A console is a block of ``$`` commands with what each prints. They are run in order by one shell's rules: ``export``
 and ``unset`` last, ``&`` puts a command into the background until the page's end, and ``/tmp/`` is a scratch directory.
+A block of TOML that begins with ``# /tmp/…`` is written into that file first. A page that goes on with the hosts of
+another one is run after that one.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -24,11 +27,25 @@ _BLOCK = re.compile(r"^( *)```console\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 #: What differs from run to run: names made by chance, digests of what holds one, times, and counts of a guest's I/O.
 _BY_CHANCE = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22,}|\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b|\b\d{4}-\d\d-\d\dT[0-9:+Z]+"
-    r"|\b\d+(\.\d+)? (ms|s|µs|us)\b|(?<=pid )\d+|\b\d+(?= (commands|completed|blocks|bytes))|\b(\d+\.)?\d+ [KM]iB(/s)?"
+    r"|\b\d+(\.\d+)? (ms|s|µs|us)\b|(?<=pid )\d+|\b(\d+\.)?\d+ [KM]iB(/s)?"
+    r"|(?<=\"bytes\":)\d+|\b\d+(?= (commands|completed|outstanding|reads|blocks|bytes))"
 )
+_FILE = re.compile(r"^```toml\n# (/tmp/\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _DEADLINE_S = 30.0
 #: The pages of docs/ whose ``$`` consoles are run by a test, and written by this program.
-TRANSCRIBED = ("tutorial.md", "vmm.md", "compat-fleet.md")
+TRANSCRIBED = (
+    "tutorial.md",
+    "cli.md",
+    "compat.md",
+    "compat-dialects.md",
+    "compat-fleet.md",
+    "compat-policy.md",
+    "dirty-tracking.md",
+    "emulator.md",
+    "vmm.md",
+)
+#: The pages that go on with what another page has made.
+_AFTER = {"compat-policy.md": "compat.md", "compat-dialects.md": "compat.md"}
 #: A console that make runs in the clone; a test of its own compares it.
 MADE_ELSEWHERE = "$ make demo\n"
 
@@ -77,6 +94,16 @@ class Console:
         )
         return done.stdout.replace(f"{self._place}/", "/tmp/")
 
+    def begin(self, page: Path) -> None:
+        """Run the page that this one goes on with, and write the files that this one shows."""
+        if page.name in _AFTER:
+            before = page.with_name(_AFTER[page.name])
+            for command, _ in itertools.chain(*consoles(before)):
+                self.run(command)
+            self._environment.pop("NVMELM_HOST", None)
+        for name, text in _FILE.findall(page.read_text()):
+            (self._place / name.removeprefix("/tmp/")).write_text(text)
+
     def _background(self, words: list[str]) -> None:
         """Start a command, and return when the socket it makes is there."""
         started = subprocess.Popen(
@@ -117,6 +144,7 @@ def _is_run(block: str) -> bool:
 def differences(page: Path, place: Path) -> Iterator[tuple[str, str, str]]:
     """Run a page; return each command that printed something else than the page shows, with both."""
     with Console(place) as console:
+        console.begin(page)
         for block in consoles(page):
             for command, shown in block:
                 printed = console.run(command)
@@ -127,6 +155,7 @@ def differences(page: Path, place: Path) -> Iterator[tuple[str, str, str]]:
 def rewritten(page: Path, place: Path) -> str:
     """Run a page; return its text with what was printed."""
     with Console(place) as console:
+        console.begin(page)
 
         def again(found: re.Match[str]) -> str:
             if not found[2].startswith("$ ") or found[2].startswith(MADE_ELSEWHERE):
