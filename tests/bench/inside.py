@@ -129,8 +129,8 @@ def command_line(pf: Pf, state: Path) -> list[Row]:
 def by_other_tools(pf: Pf) -> None:
     machine.put(pf.path / "sriov_drivers_autoprobe", "0")
     machine.put(pf.path / "sriov_numvfs", str(VFS))
-    for one in pf.secondaries()[:VFS]:
-        manage = ["nvme", "virt-mgmt", f"/dev/{pf.node}", "-c", str(one["secondary-controller-identifier"])]
+    for secondary in pf.secondaries()[:VFS]:
+        manage = ["nvme", "virt-mgmt", f"/dev/{pf.node}", "-c", str(secondary["secondary-controller-identifier"])]
         for words in (["-r", "0", "-n", "2", "-a", "8"], ["-r", "1", "-n", "1", "-a", "8"], ["-a", "9"]):
             subprocess.run([*manage, *words], capture_output=True, check=True)
     for function in pf.vfs:

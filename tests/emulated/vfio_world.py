@@ -41,7 +41,7 @@ class World:
         host = create(place / name, [row], serials=[name.upper()], storage=place / "media")
         with open_primary(host, PF, change=True) as pf:
             sriov.enable_sriov(pf, vfs, confirm=agree)
-            which = [one.cntlid for one in pf.picture().secondaries[:vfs]]
+            which = [secondary.cntlid for secondary in pf.picture().secondaries[:vfs]]
             for cntlid in which:
                 secondaries.assign(pf, cntlid, vq=3, vi=2, confirm=agree)
                 secondaries.online(pf, cntlid, confirm=agree)

@@ -87,7 +87,7 @@ def xml(
       <devices>
         <emulator>/usr/bin/qemu-system-x86_64</emulator>
         <controller type='usb' model='none'/><controller type='pci' model='pcie-root'/>{root_ports}
-        {"".join(hostdev(one, managed) for one in vfs)}<memballoon model='none'/>
+        {"".join(hostdev(vf, managed) for vf in vfs)}<memballoon model='none'/>
       </devices>
       {native_words if native else ""}
     </domain>"""

@@ -184,9 +184,9 @@ def snapshot(serials: tuple[str, ...]) -> Snapshot:
         pfs.append((serial, pf.address, pf.read("sriov_numvfs"), pf.read("sriov_drivers_autoprobe")))
         functions += [(one, driver_of(one), override_of(one)) for one in (pf.address, *pf.vfs)]
         secondaries += [
-            (serial, one["secondary-controller-identifier"], one["secondary-controller-state"],
-             one["num-virtual-queues"], one["num-virtual-interrupts"])
-            for one in pf.secondaries()
+            (serial, secondary["secondary-controller-identifier"], secondary["secondary-controller-state"],
+             secondary["num-virtual-queues"], secondary["num-virtual-interrupts"])
+            for secondary in pf.secondaries()
         ]  # fmt: skip
     return Snapshot(tuple(pfs), tuple(functions), tuple(secondaries))
 
@@ -204,9 +204,13 @@ def restore(serials: tuple[str, ...]) -> None:
         put(pf.path / "driver_override", "\n")
         put(pf.path / "sriov_numvfs", "0")
         put(pf.path / "sriov_drivers_autoprobe", "1")
-        for one in pf.secondaries():  # resources may have been assigned without enabling anything
-            if one["secondary-controller-state"] or one["num-virtual-queues"] or one["num-virtual-interrupts"]:
-                cntlid = str(one["secondary-controller-identifier"])
+        for secondary in pf.secondaries():  # resources may have been assigned without enabling anything
+            if (
+                secondary["secondary-controller-state"]
+                or secondary["num-virtual-queues"]
+                or secondary["num-virtual-interrupts"]
+            ):
+                cntlid = str(secondary["secondary-controller-identifier"])
                 manage = ["nvme", "virt-mgmt", f"/dev/{pf.node}", "-c", cntlid]
                 for words in (["-a", "7"], ["-a", "8", "-r", "0", "-n", "0"], ["-a", "8", "-r", "1", "-n", "0"]):
                     subprocess.run([*manage, *words], capture_output=True, check=False)

@@ -18,7 +18,7 @@ def prepared(nvmelm: Cli, role: str, pf: Pf, vfs: int = 1, vectors: int = 1, *wo
     """Prepare VFs, and return the controller ids of their secondaries."""
     resources = ["--vfs", str(vfs), "--vq", str(queues), "--vi", str(vectors)]
     nvmelm(role, "prepare", pf.address, *resources, *words, check=True)
-    return [str(one["secondary-controller-identifier"]) for one in pf.secondaries()[:vfs]]
+    return [str(secondary["secondary-controller-identifier"]) for secondary in pf.secondaries()[:vfs]]
 
 
 def script(path: Path, *lines: str) -> Path:

@@ -84,13 +84,17 @@ def test_the_rule_starts_the_unit_once_for_each_controlling_function_and_never_f
 def test_the_function_that_is_listed_is_as_the_file_wants_it(pf_a: Pf) -> None:
     assert pf_a.read("sriov_numvfs") == "2"
     assert [driver_of(vf) for vf in pf_a.vfs] == ["vfio-pci", "vfio-pci"]
-    assert [one["secondary-controller-state"] for one in pf_a.secondaries()] == [1, 1, 0, 0]
+    assert [secondary["secondary-controller-state"] for secondary in pf_a.secondaries()] == [1, 1, 0, 0]
     assert said_by(pf_a)[-1] == "apply: done"
 
 
 def test_the_function_that_is_not_listed_is_left_alone_and_its_unit_has_not_failed(pf_b: Pf) -> None:
     assert pf_b.read("sriov_numvfs") == "0"
-    assert not [one for one in pf_b.secondaries() if one["num-virtual-queues"] or one["secondary-controller-state"]]
+    assert not [
+        secondary
+        for secondary in pf_b.secondaries()
+        if secondary["num-virtual-queues"] or secondary["secondary-controller-state"]
+    ]
     assert said_by(pf_b) == ["apply: nothing to do"]
 
 

@@ -79,7 +79,7 @@ def test_a_waiting_domain_takes_a_vf_is_named_as_its_holder_and_gives_it_back(
     report = attach(pf, "vm1")
     assert (report.changed, report.attached, report.vmm.name, report.vmm.running) == (True, True, "vm1", False)
     assert report.migration_blockers == ()
-    assert not any("custom monitor" in one for one in domain.messages(0))
+    assert not any("custom monitor" in message for message in domain.messages(0))
     assert (report.device_id in domain.XMLDesc(), "managed='no'" in domain.XMLDesc()) == (True, True)
     assert "VM vm1" in vf(pf).used_by[0]
     again = attach(pf, "vm1", may_taint=True)

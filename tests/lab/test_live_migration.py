@@ -221,8 +221,8 @@ def test_several_controllers_move_in_one_call_and_a_watcher_sees_every_state(
         watching.terminate()
         assert watching.wait(timeout=60) == 0
     sessions = [line["session"] for line in map(json.loads, seen.read_text().splitlines()) if line["kind"] == "session"]
-    assert [one["state"] for one in sessions] == ["open", "suspending", "given-away", "done"]
-    assert {one["id"] for one in sessions} == {moved["session"]}
+    assert [session["state"] for session in sessions] == ["open", "suspending", "given-away", "done"]
+    assert {session["id"] for session in sessions} == {moved["session"]}
 
 
 SEND, RECEIVE, TRACK = 0x41, 0x42, 0x3D

@@ -32,7 +32,7 @@ def prepared(pf: Pf) -> list[tuple[int, int, int, str, str]]:
 
 def test_the_host_can_be_prepared_and_says_what_it_cannot_do(nvmelm: Cli, pf_a: Pf) -> None:
     check = nvmelm("host", "check", pf_a.address, "--json")
-    codes = {one["code"]: one["level"] for one in check.json["findings"]}
+    codes = {finding["code"]: finding["level"] for finding in check.json["findings"]}
     assert codes["iommu"] == "ok"
     assert codes["sriov"] == "ok"
     assert "interrupt-remapping" not in codes
@@ -42,17 +42,20 @@ def test_the_host_can_be_prepared_and_says_what_it_cannot_do(nvmelm: Cli, pf_a: 
 
 def test_list_and_show_agree_with_nvme_cli(nvmelm: Cli, pf_a: Pf, clean_host: Snapshot) -> None:
     rows = nvmelm("list", "--json", check=True).json["primaries"]
-    assert pf_a.address in [one["address"] for one in rows]
+    assert pf_a.address in [row["address"] for row in rows]
     shown = nvmelm("show", pf_a.serial, "--json", check=True).json
-    listed = [(one["cntlid"], one["vf_number"], one["vq"], one["vi"]) for one in shown["secondaries"]]
+    listed = [
+        (secondary["cntlid"], secondary["vf_number"], secondary["vq"], secondary["vi"])
+        for secondary in shown["secondaries"]
+    ]
     assert listed == [
         (
-            one["secondary-controller-identifier"],
-            one["virtual-function-number"],
-            one["num-virtual-queues"],
-            one["num-virtual-interrupts"],
+            secondary["secondary-controller-identifier"],
+            secondary["virtual-function-number"],
+            secondary["num-virtual-queues"],
+            secondary["num-virtual-interrupts"],
         )
-        for one in pf_a.secondaries()
+        for secondary in pf_a.secondaries()
     ]
 
 
@@ -78,7 +81,9 @@ def test_a_preparation_is_done_once_and_released(nvmelm: Cli, pf_a: Pf, clean_ho
     assert pf_a.vfs == []
     done = nvmelm(*words, "--json", check=True)
     assert done.json["changed"] is True
-    assert [one["summary"] for one in done.json["actions"]] == [one["summary"] for one in planned.json["actions"]]
+    assert [action["summary"] for action in done.json["actions"]] == [
+        action["summary"] for action in planned.json["actions"]
+    ]
     assert prepared(pf_a) == [(1, 2, 1, "vfio-pci", "vfio-pci")] * VFS
     assert nvmelm(*words, "--json", check=True).json["changed"] is False
     nvmelm("release", pf_a.address, "--yes", check=True)
@@ -145,7 +150,7 @@ def test_killed_in_the_middle_it_is_recovered(nvmelm: Cli, pf_a: Pf, clean_host:
     journal = nvmelm.state_dir / "journal" / f"{pf_a.address}.jsonl"
     records = [json.loads(line) for line in journal.read_text().splitlines() if line]
     assert records[-1]["record"] == "end"
-    journal.write_text("".join(json.dumps(one) + "\n" for one in records[:-1]))
+    journal.write_text("".join(json.dumps(record) + "\n" for record in records[:-1]))
     planned = nvmelm("recover", "--dry-run", "--json", check=True).json
     assert [one["verb"] for one in planned["unfinished"]] == ["source prepare"]
     nvmelm("recover", "--yes", check=True)

@@ -113,7 +113,7 @@ def test_a_waiting_machine_takes_a_vf_and_keeps_it_until_its_reset(pf: OpenPrima
     assert "through the PF" in report.migration_note
     assert attach(pf, socket, cntlid).changed is False
     holders = pf.host.openers([node.removeprefix("/dev/")])
-    assert [one.name for one in holders] == ["qemu-system-x86"]
+    assert [holder.name for holder in holders] == ["qemu-system-x86"]
     picture = pf.picture()
     assert str(holders[0]) in picture.secondaries[0].used_by[0]
     with pytest.raises(BusyError) as busy:

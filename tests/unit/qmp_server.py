@@ -185,7 +185,7 @@ class Machine:
             rows |= {"hotplug": "bool", last: "child<PCIE>", "pcie-root-port-msix[0]": "child<memory-region>"}
         elif last in self.ports:
             rows |= {"hotplug-handler": "link<hotplug-handler>"}
-            found = [one for one in self.devices.values() if one.get("port") == last]
+            found = [device for device in self.devices.values() if device.get("port") == last]
             rows |= {f"child[{number}]": f"link<{one['kind']}>" for number, one in enumerate(found)}
         else:
             raise RefusedError(f"Device '{path}' not found", "DeviceNotFound")

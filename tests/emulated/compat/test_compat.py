@@ -184,7 +184,7 @@ def test_a_function_that_is_not_prepared_is_refused_with_what_to_type(hosts: Cli
     hosts("--host", "emulated:a", "compat", "export", "nvme0", ONE, "-o", "a.json")
     result = hosts("--host", "emulated:b", "compat", "check", "a.json", f"nvme0/{ONE}", "--json")
     assert result.code == 4
-    blocking = {one["code"]: one for one in result.json["reasons"] if one["severity"] == "blocks"}
+    blocking = {reason["code"]: reason for reason in result.json["reasons"] if reason["severity"] == "blocks"}
     assert set(blocking) == {"vq-fewer", "vi-fewer", "vfio-driver-unsuitable", "no-iommu"}
     assert "nvmelm vfio bind" in blocking["vfio-driver-unsuitable"]["fix"]
 

@@ -76,7 +76,7 @@ def test_a_large_answer_is_cut_evenly_and_says_so(tmp_path: Path, monkeypatch: p
     whole = report.document(here, there, found, None).to_json()
     assert set(whole["left_out"].values()) == {0}
     assert [len(group["destinations"]) for group in whole["groups"]] == [0, *range(count - 1, 0, -1)]
-    longest = max(len(f'"{one.name}"') for one in there.functions) + report._AROUND_BYTES
+    longest = max(len(f'"{function.name}"') for function in there.functions) + report._AROUND_BYTES
     monkeypatch.setattr(report, "_LISTED_BYTES", 5 * count * longest)
     monkeypatch.setattr(report, "_LISTED_REASONS", 2)
     answer = report.document(here, there, found, None)

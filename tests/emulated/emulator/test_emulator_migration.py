@@ -31,14 +31,14 @@ STATE_WITHOUT_QUEUES = bytes(16) + (2).to_bytes(16, "little") + bytes(16) + byte
 
 
 @pytest.fixture
-def one(tmp_path: Path) -> Iterator[Bench]:
+def device(tmp_path: Path) -> Iterator[Bench]:
     """A prepared host with both VFs online, the first suspended."""
-    each = bench(tmp_path / "host")
-    each.prepare()
-    each.online(SECOND)
-    assert each.suspend() == 0
-    yield each
-    each.host.close()
+    device = bench(tmp_path / "host")
+    device.prepare()
+    device.online(SECOND)
+    assert device.suspend() == 0
+    yield device
+    device.host.close()
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def one(tmp_path: Path) -> Iterator[Bench]:
         pytest.param(1, SECOND, 0x413A, id="resume-a-running-one"),
     ],
 )
-def test_suspend_and_resume_refuse_what_they_cannot_do(one: Bench, cdw10: int, cdw11: int, status: int) -> None:
-    assert one.status(SEND, cdw10, cdw11) == status
+def test_suspend_and_resume_refuse_what_they_cannot_do(device: Bench, cdw10: int, cdw11: int, status: int) -> None:
+    assert device.status(SEND, cdw10, cdw11) == status
 
 
-def test_reading_says_whether_the_controller_was_suspended(one: Bench) -> None:
-    suspended, running = one.receive(FIRST), one.receive(SECOND)
+def test_reading_says_whether_the_controller_was_suspended(device: Bench) -> None:
+    suspended, running = device.receive(FIRST), device.receive(SECOND)
     assert (suspended.result, suspended.data[2]) == (1, 1)
     assert (running.result, running.data[2]) == (0, 0)
 
@@ -74,47 +74,47 @@ def test_reading_says_whether_the_controller_was_suspended(one: Bench) -> None:
         pytest.param({"cntlid": PRIMARY}, 0x411F, id="the-primary-itself"),
     ],
 )
-def test_a_read_that_makes_no_sense_is_refused(one: Bench, words: dict[str, int], status: int) -> None:
-    assert one.receive(**words).status == status
+def test_a_read_that_makes_no_sense_is_refused(device: Bench, words: dict[str, int], status: int) -> None:
+    assert device.receive(**words).status == status
 
 
-def test_a_read_may_ask_for_more_than_there_is_and_parts_are_the_whole(one: Bench) -> None:
-    guest = Guest.create(one.host, VF1)
-    assert one.resume() == 0
-    guest.attach(one.host, VF1)
+def test_a_read_may_ask_for_more_than_there_is_and_parts_are_the_whole(device: Bench) -> None:
+    guest = Guest.create(device.host, VF1)
+    assert device.resume() == 0
+    guest.attach(device.host, VF1)
     guest.step(5)
-    assert one.suspend() == 0
-    whole = one.state(csuuidi=1)
-    longer = one.receive(length=len(whole) + 400, csuuidi=1)
+    assert device.suspend() == 0
+    whole = device.state(csuuidi=1)
+    longer = device.receive(length=len(whole) + 400, csuuidi=1)
     assert longer.data == whole + bytes(400)
-    parts = [one.receive(offset=at, length=200, csuuidi=1).data for at in range(0, len(whole), 200)]
+    parts = [device.receive(offset=at, length=200, csuuidi=1).data for at in range(0, len(whole), 200)]
     assert b"".join(parts)[: len(whole)] == whole
-    assert one.receive(offset=len(whole), length=8, csuuidi=1).status == 0  # exactly at the end is not behind it
+    assert device.receive(offset=len(whole), length=8, csuuidi=1).status == 0  # exactly at the end is not behind it
 
 
-def test_reading_a_state_again_changes_nothing_on_disk_and_another_process_reads_the_same(one: Bench) -> None:
-    kept = one.host.machine.directory / "state.json"
-    whole = one.state(csuuidi=1)
+def test_reading_a_state_again_changes_nothing_on_disk_and_another_process_reads_the_same(device: Bench) -> None:
+    kept = device.host.machine.directory / "state.json"
+    whole = device.state(csuuidi=1)
     before = (kept.stat().st_ino, kept.stat().st_mtime_ns, kept.read_bytes())
-    assert one.state(csuuidi=1) == whole
+    assert device.state(csuuidi=1) == whole
     assert (kept.stat().st_ino, kept.stat().st_mtime_ns, kept.read_bytes()) == before
-    with EmulatedHost(one.host.machine.directory) as other, other.machine.view() as state:
+    with EmulatedHost(device.host.machine.directory) as other, other.machine.view() as state:
         (primary,) = state["primaries"].values()
         vendor = primary["secondaries"][str(FIRST)]["vendor"]
         assert (other.machine.directory / vendor).read_bytes() == whole[-4096:]
 
 
-def test_indexes_of_zero_leave_parts_out(one: Bench) -> None:
-    assert one.receive(csvi=0).data == bytes([0, 0, 1]).ljust(48, b"\0")
-    vendor_only = one.receive(csvi=0, csuuidi=1).data
+def test_indexes_of_zero_leave_parts_out(device: Bench) -> None:
+    assert device.receive(csvi=0).data == bytes([0, 0, 1]).ljust(48, b"\0")
+    vendor_only = device.receive(csvi=0, csuuidi=1).data
     assert int.from_bytes(vendor_only[16:32], "little") == 0
     assert int.from_bytes(vendor_only[32:48], "little") == 1024
-    assert int.from_bytes(one.receive(csuuidi=0).data[32:48], "little") == 0
+    assert int.from_bytes(device.receive(csuuidi=0).data[32:48], "little") == 0
 
 
-def test_a_buffer_shorter_than_the_command_says_is_a_transfer_error(one: Bench) -> None:
-    assert one.status(RECEIVE, 1 << 16, FIRST, cdw15=100, data_in_length=48) == 0x4004
-    assert one.status(SEND, 3 << 16 | 2, 1 << 16 | FIRST, cdw15=14, data_out=bytes(48)) == 0x4004
+def test_a_buffer_shorter_than_the_command_says_is_a_transfer_error(device: Bench) -> None:
+    assert device.status(RECEIVE, 1 << 16, FIRST, cdw15=100, data_in_length=48) == 0x4004
+    assert device.status(SEND, 3 << 16 | 2, 1 << 16 | FIRST, cdw15=14, data_out=bytes(48)) == 0x4004
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_a_buffer_shorter_than_the_command_says_is_a_transfer_error(one: Bench) 
         pytest.param({"sequence": 2}, 0x400C, id="last-without-first"),
     ],
 )
-def test_setting_state_refuses_what_makes_no_sense(one: Bench, words: dict[str, int], status: int) -> None:
-    assert one.set(STATE_WITHOUT_QUEUES, **words) == status
+def test_setting_state_refuses_what_makes_no_sense(device: Bench, words: dict[str, int], status: int) -> None:
+    assert device.set(STATE_WITHOUT_QUEUES, **words) == status
 
 
 @pytest.mark.parametrize(
@@ -147,95 +147,95 @@ def test_setting_state_refuses_what_makes_no_sense(one: Bench, words: dict[str, 
         pytest.param(STATE_WITHOUT_QUEUES[:48] + b"\x07" + STATE_WITHOUT_QUEUES[49:], id="another-state-version"),
     ],
 )
-def test_a_state_that_is_none_is_refused_and_leaves_nothing(one: Bench, data: bytes) -> None:
-    assert one.set(data) == 0x4002
-    assert one.resume() == 0  # no transfer is left open
+def test_a_state_that_is_none_is_refused_and_leaves_nothing(device: Bench, data: bytes) -> None:
+    assert device.set(data) == 0x4002
+    assert device.resume() == 0  # no transfer is left open
 
 
-def test_parts_may_come_in_any_number_and_the_last_may_be_empty(one: Bench) -> None:
+def test_parts_may_come_in_any_number_and_the_last_may_be_empty(device: Bench) -> None:
     data = STATE_WITHOUT_QUEUES
-    assert one.set(data[:8], sequence=1) == 0
-    assert one.set(data[8:40], sequence=0, offset=8) == 0
-    assert one.set(data[40:], sequence=0, offset=40) == 0
-    assert one.resume() == 0x400C  # transferred, not committed
-    assert one.set(b"", sequence=2, offset=56) == 0
-    assert one.resume() == 0
+    assert device.set(data[:8], sequence=1) == 0
+    assert device.set(data[8:40], sequence=0, offset=8) == 0
+    assert device.set(data[40:], sequence=0, offset=40) == 0
+    assert device.resume() == 0x400C  # transferred, not committed
+    assert device.set(b"", sequence=2, offset=56) == 0
+    assert device.resume() == 0
 
 
-def test_a_failed_part_throws_everything_away_and_a_first_part_begins_again(one: Bench) -> None:
+def test_a_failed_part_throws_everything_away_and_a_first_part_begins_again(device: Bench) -> None:
     data = STATE_WITHOUT_QUEUES
-    assert one.set(data[:8], sequence=1) == 0
-    assert one.set(data[8:16], sequence=0, offset=9) == 0x4002
-    assert one.set(data[8:], sequence=2, offset=8) == 0x400C
-    assert one.set(data[:8], sequence=1) == 0
-    assert one.set(data[:16], sequence=1) == 0
-    assert one.set(data[24:], sequence=2, offset=24) == 0x4002  # a hole
-    assert one.set(data) == 0
+    assert device.set(data[:8], sequence=1) == 0
+    assert device.set(data[8:16], sequence=0, offset=9) == 0x4002
+    assert device.set(data[8:], sequence=2, offset=8) == 0x400C
+    assert device.set(data[:8], sequence=1) == 0
+    assert device.set(data[:16], sequence=1) == 0
+    assert device.set(data[24:], sequence=2, offset=24) == 0x4002  # a hole
+    assert device.set(data) == 0
 
 
-def test_a_state_with_queues_needs_a_target_without_and_enough_of_them(one: Bench) -> None:
-    assert one.resume() == 0
-    guest = Guest.create(one.host, VF1)
-    guest.attach(one.host, VF1)
-    assert one.suspend() == 0
-    state = one.state()
-    assert one.set(state) == 0x4002
-    assert one.suspend(SECOND) == 0
-    assert one.set(state, cntlid=SECOND) == 0
-    assert one.status(0x1C, SECOND << 16 | 7) == 0
-    one.online(SECOND, vq=2)
-    assert one.suspend(SECOND) == 0
-    assert one.set(state, cntlid=SECOND) == 0x4138
+def test_a_state_with_queues_needs_a_target_without_and_enough_of_them(device: Bench) -> None:
+    assert device.resume() == 0
+    guest = Guest.create(device.host, VF1)
+    guest.attach(device.host, VF1)
+    assert device.suspend() == 0
+    state = device.state()
+    assert device.set(state) == 0x4002
+    assert device.suspend(SECOND) == 0
+    assert device.set(state, cntlid=SECOND) == 0
+    assert device.status(0x1C, SECOND << 16 | 7) == 0
+    device.online(SECOND, vq=2)
+    assert device.suspend(SECOND) == 0
+    assert device.set(state, cntlid=SECOND) == 0x4138
 
 
-def test_what_was_set_is_read_back_and_survives_only_as_far_as_it_is_persistent(one: Bench) -> None:
-    assert one.resume() == 0
-    guest = Guest.create(one.host, VF1)
-    guest.attach(one.host, VF1)
+def test_what_was_set_is_read_back_and_survives_only_as_far_as_it_is_persistent(device: Bench) -> None:
+    assert device.resume() == 0
+    guest = Guest.create(device.host, VF1)
+    guest.attach(device.host, VF1)
     guest.step(7)
-    one.bind(VF2)
-    guest.hold(one.host, VF2)
-    assert one.suspend() == one.suspend(SECOND) == 0
-    state = one.state(csuuidi=1)
-    assert one.set(state, cntlid=SECOND, csuuidi=1) == 0
-    assert one.state(SECOND, csuuidi=1) == state
-    one.write(f"bus/pci/devices/{VF2}/reset", "1")
-    assert one.suspend(SECOND) == 0
-    after = one.state(SECOND, csuuidi=1)
+    device.bind(VF2)
+    guest.hold(device.host, VF2)
+    assert device.suspend() == device.suspend(SECOND) == 0
+    state = device.state(csuuidi=1)
+    assert device.set(state, cntlid=SECOND, csuuidi=1) == 0
+    assert device.state(SECOND, csuuidi=1) == state
+    device.write(f"bus/pci/devices/{VF2}/reset", "1")
+    assert device.suspend(SECOND) == 0
+    after = device.state(SECOND, csuuidi=1)
     assert len(after) == 48 + 8 + 4096  # the queues are gone,
     assert after[-4096:] == state[-4096:]  # the vendor's part is not
 
 
-def test_a_reset_of_the_primary_ends_suspension_and_transfer(one: Bench) -> None:
-    assert one.set(STATE_WITHOUT_QUEUES[:8], sequence=1) == 0
-    one.host.reset_primary("0000:01:00.0")
-    assert one.resume() == 0x413A
-    assert one.set(STATE_WITHOUT_QUEUES[8:], sequence=2, offset=8) == 0x400C
+def test_a_reset_of_the_primary_ends_suspension_and_transfer(device: Bench) -> None:
+    assert device.set(STATE_WITHOUT_QUEUES[:8], sequence=1) == 0
+    device.host.reset_primary("0000:01:00.0")
+    assert device.resume() == 0x413A
+    assert device.set(STATE_WITHOUT_QUEUES[8:], sequence=2, offset=8) == 0x400C
 
 
 def test_a_device_that_takes_one_part_only_says_so(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host", TP4159)
-    one.enable(1)
-    one.online(1)
+    device = bench(tmp_path / "host", TP4159)
+    device.enable(1)
+    device.online(1)
     for sequence in (0, 1, 2):
-        assert one.set(STATE_WITHOUT_QUEUES, sequence=sequence, cntlid=1) == 0x4006
-    assert one.set(STATE_WITHOUT_QUEUES, cntlid=1) == 0  # and it does not ask for a suspension
-    one.host.close()
+        assert device.set(STATE_WITHOUT_QUEUES, sequence=sequence, cntlid=1) == 0x4006
+    assert device.set(STATE_WITHOUT_QUEUES, cntlid=1) == 0  # and it does not ask for a suspension
+    device.host.close()
 
 
 def test_a_device_without_live_migration_knows_none_of_its_commands(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host", STOCK_QEMU_7_2)
+    device = bench(tmp_path / "host", STOCK_QEMU_7_2)
     for opcode in (SEND, RECEIVE, TRACK_SEND, TRACK_RECEIVE, 0x45, 0x18):
-        assert one.status(opcode, data_in_length=48) == 0x4001
-    assert one.status(0x06, 0x20, data_in_length=4096) == 0x4002
-    one.host.close()
+        assert device.status(opcode, data_in_length=48) == 0x4001
+    assert device.status(0x06, 0x20, data_in_length=4096) == 0x4002
+    device.host.close()
 
 
-def test_migratable_controllers_know_none_of_the_managers_commands(one: Bench) -> None:
-    assert one.resume() == 0
-    one.write("bus/pci/devices/0000:01:00.2/driver_override", "nvme")
-    one.write("bus/pci/drivers_probe", VF2)
-    own = Bench(one.host, one.host.open_queue("nvme1"))
+def test_migratable_controllers_know_none_of_the_managers_commands(device: Bench) -> None:
+    assert device.resume() == 0
+    device.write("bus/pci/devices/0000:01:00.2/driver_override", "nvme")
+    device.write("bus/pci/drivers_probe", VF2)
+    own = Bench(device.host, device.host.open_queue("nvme1"))
     identity = IdentifyController(own.identify(0x01))
     assert (identity.cntlid, identity.is_virtual_function, identity.host_managed_live_migration) == (
         SECOND,
@@ -253,48 +253,48 @@ def test_migratable_controllers_know_none_of_the_managers_commands(one: Bench) -
     ids=lambda value: getattr(value, "name", None),
 )
 def test_generations_announce_what_they_can(tmp_path: Path, generation: object, trattr: int, uuids: int) -> None:
-    one = bench(tmp_path / "host", generation)  # type: ignore[arg-type]
-    identity = IdentifyController(one.identify(0x01))
-    formats = SupportedStateFormats.parse(one.identify(0x20))
+    device = bench(tmp_path / "host", generation)  # type: ignore[arg-type]
+    identity = IdentifyController(device.identify(0x01))
+    formats = SupportedStateFormats.parse(device.identify(0x20))
     assert identity.host_managed_live_migration
     assert identity.trattr == trattr
     assert formats.versions == (0,)
     assert len(formats.uuids) == uuids
-    log = EffectsLog(one.send(0x02, 0x03FF_0005, nsid=0xFFFF_FFFF, data_in_length=4096).data)
+    log = EffectsLog(device.send(0x02, 0x03FF_0005, nsid=0xFFFF_FFFF, data_in_length=4096).data)
     assert all(log.admin(opcode).csupp for opcode in (0x1C, 0x3D, 0x3E, 0x41, 0x42))
     if uuids:
-        listed = one.identify(0x17)
+        listed = device.identify(0x17)
         assert uuid.UUID(bytes=listed[48:64]) == formats.uuids[0]
-    one.host.close()
+    device.host.close()
 
 
 def test_namespaces_are_attached_and_detached_for_all_controllers_of_a_list_or_none(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host", NVME_2_1.with_(attached_to_secondaries=False))
+    device = bench(tmp_path / "host", NVME_2_1.with_(attached_to_secondaries=False))
 
     def attach(select: int, *ids: int, nsid: int = 1) -> int:
         raw = b"".join(value.to_bytes(2, "little") for value in (len(ids), *ids)).ljust(4096, b"\0")
-        return one.status(0x15, select, nsid=nsid, data_out=raw)
+        return device.status(0x15, select, nsid=nsid, data_out=raw)
 
-    assert parse_controller_list(one.identify(0x12, nsid=1)) == [PRIMARY]
+    assert parse_controller_list(device.identify(0x12, nsid=1)) == [PRIMARY]
     assert attach(0, FIRST) == 0
     assert attach(0, FIRST, SECOND) == 0x4118
-    assert parse_controller_list(one.identify(0x12, nsid=1)) == [PRIMARY, FIRST]
+    assert parse_controller_list(device.identify(0x12, nsid=1)) == [PRIMARY, FIRST]
     assert attach(1, SECOND) == 0x411A
     assert attach(1, FIRST) == 0
     assert attach(0, 0x99) == 0x411C
     assert attach(0, FIRST, nsid=9) == 0x400B
-    assert parse_namespace_list(one.identify(0x02)) == [1]
-    one.host.close()
+    assert parse_namespace_list(device.identify(0x02)) == [1]
+    device.host.close()
 
 
-def test_states_that_are_no_longer_needed_leave_no_files(one: Bench) -> None:
-    vendor = one.host.machine.directory / "vendor"
-    assert one.set(STATE_WITHOUT_QUEUES[:8], sequence=1) == 0
-    assert one.set(STATE_WITHOUT_QUEUES) == 0
+def test_states_that_are_no_longer_needed_leave_no_files(device: Bench) -> None:
+    vendor = device.host.machine.directory / "vendor"
+    assert device.set(STATE_WITHOUT_QUEUES[:8], sequence=1) == 0
+    assert device.set(STATE_WITHOUT_QUEUES) == 0
     assert list(vendor.iterdir()) == []
-    state = one.state(csuuidi=1)
+    state = device.state(csuuidi=1)
     for _ in range(3):
-        assert one.set(state, csuuidi=1) == 0
+        assert device.set(state, csuuidi=1) == 0
         assert len(list(vendor.iterdir())) == 1
-    one.host.reset_primary("0000:01:00.0")
+    device.host.reset_primary("0000:01:00.0")
     assert list(vendor.iterdir()) == []

@@ -38,27 +38,27 @@ def test_an_empty_directory_becomes_a_host_with_one_device_of_the_newest_generat
 
 
 def test_everything_is_private_to_its_owner(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host")
-    one.prepare()
-    guest = Guest.create(one.host, VF1)
-    guest.attach(one.host, VF1)
+    device = bench(tmp_path / "host")
+    device.prepare()
+    guest = Guest.create(device.host, VF1)
+    guest.attach(device.host, VF1)
     guest.step(3)
-    assert one.suspend() == 0
-    one.state(csuuidi=1)
+    assert device.suspend() == 0
+    device.state(csuuidi=1)
     for place in (tmp_path / "host", *(tmp_path / "host").rglob("*")):
         mode = stat.S_IMODE(place.stat().st_mode)
         assert mode == (0o700 if place.is_dir() else 0o600), place
-    one.host.close()
+    device.host.close()
 
 
 def test_another_process_finds_what_this_one_did(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host")
+    device = bench(tmp_path / "host")
     with EmulatedHost(tmp_path / "host") as other:
-        one.enable(3)
+        device.enable(3)
         assert other.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "3"
         other.sysfs.write(f"{PF_DIR}/sriov_numvfs", "0")
-        assert one.host.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "0"
-    one.host.close()
+        assert device.host.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "0"
+    device.host.close()
 
 
 def _assign_again_and_again(directory: str, cntlid: int, rounds: int) -> None:
@@ -70,7 +70,7 @@ def _assign_again_and_again(directory: str, cntlid: int, rounds: int) -> None:
 
 
 def test_processes_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host")
+    device = bench(tmp_path / "host")
     rounds = 120
     processes = [
         fork.Process(target=_assign_again_and_again, args=(str(tmp_path / "host"), FIRST + number, rounds))
@@ -81,9 +81,9 @@ def test_processes_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    listed = parse_secondary_list(one.identify(0x15))
-    assert [each.nvq for each in listed[:4]] == [1 + (rounds - 1) % 5] * 3 + [0]
-    one.host.close()
+    listed = parse_secondary_list(device.identify(0x15))
+    assert [secondary.nvq for secondary in listed[:4]] == [1 + (rounds - 1) % 5] * 3 + [0]
+    device.host.close()
 
 
 def _count(directory: str, rounds: int) -> None:
@@ -108,7 +108,7 @@ def test_changes_of_processes_at_once_add_up(tmp_path: Path) -> None:
 
 
 def test_a_process_killed_anywhere_leaves_a_readable_state(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host")
+    device = bench(tmp_path / "host")
     for number in range(4):
         victim = fork.Process(target=_assign_again_and_again, args=(str(tmp_path / "host"), FIRST, 1_000_000))
         victim.start()
@@ -120,9 +120,9 @@ def test_a_process_killed_anywhere_leaves_a_readable_state(tmp_path: Path) -> No
         time.sleep(0.003 * number)
         os.kill(victim.pid or 0, signal.SIGKILL)
         victim.join()
-        assert 1 <= parse_secondary_list(one.identify(0x15))[0].nvq <= 5
-        assert one.status(VIRT, FIRST << 16 | 8, 2) == 0
-    one.host.close()
+        assert 1 <= parse_secondary_list(device.identify(0x15))[0].nvq <= 5
+        assert device.status(VIRT, FIRST << 16 | 8, 2) == 0
+    device.host.close()
 
 
 @pytest.mark.parametrize("after", [0, 1])
@@ -130,8 +130,8 @@ def test_a_change_whose_writing_was_cut_short_did_not_happen(
     after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process dies when half of the state was written, or all of it and nothing more."""
-    one = bench(tmp_path / "host")
-    one.enable(2)
+    device = bench(tmp_path / "host")
+    device.enable(2)
     write = os.write
 
     def dies(descriptor: int, raw: bytes) -> int:
@@ -141,29 +141,29 @@ def test_a_change_whose_writing_was_cut_short_did_not_happen(
     for number in (0, 1):  # whichever of the two files is the current one
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr("nvmelm.emulator.machine.store.os.write", dies)
-            one.write(f"{PF_DIR}/sriov_numvfs", "0")
+            device.write(f"{PF_DIR}/sriov_numvfs", "0")
         with EmulatedHost(tmp_path / "host") as other:
             assert other.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "2"
-        assert one.host.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "2"
-        assert one.status(VIRT, FIRST << 16 | 8, 2 + number) == 0
-    one.host.close()
+        assert device.host.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "2"
+        assert device.status(VIRT, FIRST << 16 | 8, 2 + number) == 0
+    device.host.close()
 
 
 def test_a_disk_that_takes_half_of_a_state_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = bench(tmp_path / "host")
+    device = bench(tmp_path / "host")
     write = os.write
     with monkeypatch.context() as patched, pytest.raises(HostError, match="No space left"):
         patched.setattr("nvmelm.emulator.machine.store.os.write", lambda descriptor, raw: write(descriptor, raw[:100]))
-        one.enable(2)
-    assert one.host.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "0"
-    one.enable(2)
-    one.host.close()
+        device.enable(2)
+    assert device.host.sysfs.read(f"{PF_DIR}/sriov_numvfs") == "0"
+    device.enable(2)
+    device.host.close()
 
 
 def test_a_state_that_could_not_be_read_once_is_changed_and_kept_afterwards(tmp_path: Path) -> None:
     store = _store(tmp_path)
     before = _seen(store)
-    place = next(one for one in tmp_path.glob("state*.json") if f'"next_inode":{before},' in one.read_text())
+    place = next(path for path in tmp_path.glob("state*.json") if f'"next_inode":{before},' in path.read_text())
     good = place.read_bytes()
     other = _store(tmp_path)
     place.write_bytes(b"{")
@@ -238,21 +238,21 @@ def _hold(directory: str, ready: str) -> None:
 
 
 def test_a_killed_virtual_machine_lets_go_of_its_function(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host")
-    one.prepare()
-    group = (one.host.sysfs.readlink(f"bus/pci/devices/{VF1}/iommu_group") or "").rpartition("/")[2]
+    device = bench(tmp_path / "host")
+    device.prepare()
+    group = (device.host.sysfs.readlink(f"bus/pci/devices/{VF1}/iommu_group") or "").rpartition("/")[2]
     vmm = fork.Process(target=_hold, args=(str(tmp_path / "host"), str(tmp_path / "ready")))
     vmm.start()
     deadline = time.monotonic() + 30
     while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert [opener.pid for opener in one.host.openers([f"vfio/{group}"])] == [vmm.pid]
+    assert [opener.pid for opener in device.host.openers([f"vfio/{group}"])] == [vmm.pid]
     os.kill(vmm.pid or 0, signal.SIGKILL)
     vmm.join()
-    assert one.host.openers([f"vfio/{group}"]) == []
-    one.write("bus/pci/drivers/vfio-pci/unbind", VF1)
+    assert device.host.openers([f"vfio/{group}"]) == []
+    device.write("bus/pci/drivers/vfio-pci/unbind", VF1)
     assert list((tmp_path / "host" / "memory").iterdir()) == []
-    one.host.close()
+    device.host.close()
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_host_is_made_once_and_of_known_parts(tmp_path: Path) -> None:
 
 
 def test_locks_are_held_against_other_processes_and_named(tmp_path: Path) -> None:
-    with EmulatedHost(tmp_path / "host") as one, EmulatedHost(tmp_path / "host") as other, one.lock("nvme0"):
+    with EmulatedHost(tmp_path / "host") as ours, EmulatedHost(tmp_path / "host") as other, ours.lock("nvme0"):
         with pytest.raises(BusyError, match=str(os.getpid())), other.lock("nvme0", timeout_s=0.05):
             pass
         with other.lock("nvme1", timeout_s=0.05):
@@ -298,8 +298,8 @@ def test_hosts_with_one_storage_directory_share_a_medium(tmp_path: Path) -> None
         create(tmp_path / name, [row], storage=tmp_path / "medium").close()
     with EmulatedHost(tmp_path / "a") as first:
         assert first.sysfs.exists("block/nvme0n2")
-        one = Bench(first, first.open_queue("nvme0"))
-        one.prepare()
+        device = Bench(first, first.open_queue("nvme0"))
+        device.prepare()
         guest = Guest.create(first, VF1, records=16, nsid=2)
         guest.attach(first, VF1)
         guest.step(30)

@@ -24,7 +24,7 @@ def drain(events: Uevents) -> list[Uevent]:
 
 
 def short(events: Uevents) -> list[tuple[str, str, str]]:
-    return [(one.subsystem, one.action, one.device.rpartition("/")[2]) for one in drain(events)]
+    return [(event.subsystem, event.action, event.device.rpartition("/")[2]) for event in drain(events)]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_binding_and_letting_go_are_said_in_the_kernels_order(host: EmulatedHost
         host.sysfs.write(f"{PCI}/{VF}/driver_override", "vfio-pci")
         host.sysfs.write("bus/pci/drivers_probe", VF)
         bound = drain(events)
-        assert [(one.subsystem, one.action) for one in bound] == [
+        assert [(event.subsystem, event.action) for event in bound] == [
             ("vfio", "add"),
             ("vfio-dev", "add"),
             ("pci", "bind"),
@@ -63,14 +63,14 @@ def test_binding_and_letting_go_are_said_in_the_kernels_order(host: EmulatedHost
         assert bound[2].properties["PCI_SLOT_NAME"] == VF
         host.sysfs.write(f"{PCI}/{PF}/sriov_numvfs", "0")
         gone = drain(events)
-        assert [(one.subsystem, one.action) for one in gone] == [
+        assert [(event.subsystem, event.action) for event in gone] == [
             ("vfio-dev", "remove"),
             ("vfio", "remove"),
             ("pci", "unbind"),
             ("pci", "remove"),
         ]
         assert "DRIVER" not in gone[2].properties
-        numbers = [one.seqnum for one in (*bound, *gone)]
+        numbers = [event.seqnum for event in (*bound, *gone)]
         assert numbers == list(range(numbers[0], numbers[0] + 7))
 
 
@@ -78,7 +78,7 @@ def test_a_probe_of_an_offline_controller_comes_and_goes_without_a_bind(host: Em
     host.sysfs.write(f"{PCI}/{PF}/sriov_drivers_autoprobe", "1")
     with host.uevents() as events:
         host.sysfs.write(f"{PCI}/{PF}/sriov_numvfs", "1")
-        said = [one for one in short(events) if one[0] == "nvme"]
+        said = [event for event in short(events) if event[0] == "nvme"]
         assert said == [("nvme", "add", "nvme1"), ("nvme", "remove", "nvme1")]
 
 
@@ -90,7 +90,7 @@ def test_a_reset_of_the_pf_is_a_connect_and_a_removal_is_a_removal(host: Emulate
         host.remove(PF)
         assert short(events) == [("nvme", "remove", "nvme0"), ("pci", "unbind", PF), ("pci", "remove", PF)]
         host.sysfs.write("bus/pci/rescan", "1")
-        assert [one[:2] for one in short(events)] == [
+        assert [event[:2] for event in short(events)] == [
             ("pci", "add"),
             ("nvme", "add"),
             ("nvme", "change"),
@@ -119,11 +119,11 @@ def test_a_change_that_is_not_kept_was_never_said(host: EmulatedHost) -> None:
 
 def test_everybody_who_listens_hears_it_and_the_dead_are_forgotten(host: EmulatedHost) -> None:
     listeners = host.machine.listeners
-    with host.uevents() as one, host.uevents() as other:
+    with host.uevents() as ours, host.uevents() as other:
         dead = listeners / "dead.pipe"
         os.mkfifo(dead)
         host.reset_primary(PF)
-        assert short(one) == short(other) == [("nvme", "change", "nvme0")]
+        assert short(ours) == short(other) == [("nvme", "change", "nvme0")]
         assert not dead.exists()
     assert not list(listeners.glob("*.pipe"))
 
@@ -143,7 +143,7 @@ def test_nothing_that_several_threads_say_is_lost(host: EmulatedHost) -> None:
     with host.uevents() as events:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: host.reset_primary(PF), range(200)))
-        numbers = [one.seqnum for one in drain(events)]
+        numbers = [event.seqnum for event in drain(events)]
     assert numbers == list(range(numbers[0], numbers[0] + 200))
 
 
@@ -159,7 +159,7 @@ def test_what_a_killed_listener_lost_is_tidied_up(host: EmulatedHost) -> None:
 def test_an_event_fits_into_what_a_pipe_takes_at_once(host: EmulatedHost) -> None:
     with host.uevents() as events:
         host.sysfs.write(f"{PCI}/{PF}/sriov_numvfs", "1")
-        longest = max(len(json.dumps(dict(one.properties))) + len(one.device) for one in drain(events))
+        longest = max(len(json.dumps(dict(event.properties))) + len(event.device) for event in drain(events))
     assert longest + 200 < 4096
 
 

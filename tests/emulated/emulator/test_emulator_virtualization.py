@@ -28,15 +28,15 @@ from tests.emulated.emulator_bench import (
 
 
 @pytest.fixture
-def one(tmp_path: Path) -> Iterator[Bench]:
-    each = bench(tmp_path / "host")
-    yield each
-    each.host.close()
+def device(tmp_path: Path) -> Iterator[Bench]:
+    device = bench(tmp_path / "host")
+    yield device
+    device.host.close()
 
 
-def entry(one: Bench, cntlid: int = FIRST) -> tuple[bool, int, int]:
-    found = next(each for each in parse_secondary_list(one.identify(0x15)) if each.scid == cntlid)
-    return found.online, found.nvq, found.nvi
+def entry(device: Bench, cntlid: int = FIRST) -> tuple[bool, int, int]:
+    listed = next(secondary for secondary in parse_secondary_list(device.identify(0x15)) if secondary.scid == cntlid)
+    return listed.online, listed.nvq, listed.nvi
 
 
 @pytest.mark.parametrize(
@@ -55,124 +55,124 @@ def entry(one: Bench, cntlid: int = FIRST) -> tuple[bool, int, int]:
         pytest.param(FIRST << 16 | 9, 0, 0x4120, id="online-without-resources"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_its_status(one: Bench, cdw10: int, cdw11: int, status: int) -> None:
-    one.enable(2)
-    assert one.status(VIRT, cdw10, cdw11) == status
-    assert entry(one) == (False, 0, 0)
+def test_what_makes_no_sense_is_refused_with_its_status(device: Bench, cdw10: int, cdw11: int, status: int) -> None:
+    device.enable(2)
+    assert device.status(VIRT, cdw10, cdw11) == status
+    assert entry(device) == (False, 0, 0)
 
 
 def test_more_than_is_free_is_refused(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host", NVME_2_1.with_(vq_flexible=10))
-    assert one.status(VIRT, FIRST << 16 | 8, 8) == 0
-    assert one.status(VIRT, SECOND << 16 | 8, 3) == 0x4122
-    assert one.status(VIRT, SECOND << 16 | 8, 2) == 0
-    assert one.status(VIRT, FIRST << 16 | 8, 7) == 0  # its own are credited
-    one.host.close()
+    device = bench(tmp_path / "host", NVME_2_1.with_(vq_flexible=10))
+    assert device.status(VIRT, FIRST << 16 | 8, 8) == 0
+    assert device.status(VIRT, SECOND << 16 | 8, 3) == 0x4122
+    assert device.status(VIRT, SECOND << 16 | 8, 2) == 0
+    assert device.status(VIRT, FIRST << 16 | 8, 7) == 0  # its own are credited
+    device.host.close()
 
 
-def test_resources_are_set_and_not_added_and_zero_gives_them_back(one: Bench) -> None:
+def test_resources_are_set_and_not_added_and_zero_gives_them_back(device: Bench) -> None:
     for count in (2, 5, 0):
-        assert one.send(VIRT, FIRST << 16 | 8, count).result == count
-        assert entry(one) == (False, count, 0)
+        assert device.send(VIRT, FIRST << 16 | 8, count).result == count
+        assert entry(device) == (False, count, 0)
 
 
 def test_the_minimum_counts_only_for_resource_types_the_device_has(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host", NVME_2_1.with_(resource_types=1))
-    one.enable(1)
-    assert one.status(VIRT, FIRST << 16 | 0x108, 1) == 0x4122
-    assert one.status(VIRT, FIRST << 16 | 8, 2) == 0
-    assert one.status(VIRT, FIRST << 16 | 9) == 0
-    one.host.close()
+    device = bench(tmp_path / "host", NVME_2_1.with_(resource_types=1))
+    device.enable(1)
+    assert device.status(VIRT, FIRST << 16 | 0x108, 1) == 0x4122
+    assert device.status(VIRT, FIRST << 16 | 8, 2) == 0
+    assert device.status(VIRT, FIRST << 16 | 9) == 0
+    device.host.close()
 
 
 def test_a_device_that_rounds_up_says_how_many_it_gave(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host", NVME_2_1.with_(rounds_up=True, vq_granularity=4))
-    assert one.send(VIRT, FIRST << 16 | 8, 3).result == 4
-    assert entry(one) == (False, 4, 0)
-    one.host.close()
+    device = bench(tmp_path / "host", NVME_2_1.with_(rounds_up=True, vq_granularity=4))
+    assert device.send(VIRT, FIRST << 16 | 8, 3).result == 4
+    assert entry(device) == (False, 4, 0)
+    device.host.close()
 
 
-def test_online_needs_the_vf_and_an_online_secondary_cannot_be_changed(one: Bench) -> None:
+def test_online_needs_the_vf_and_an_online_secondary_cannot_be_changed(device: Bench) -> None:
     for cdw10, count in ((FIRST << 16 | 8, 2), (FIRST << 16 | 0x108, 1)):
-        assert one.status(VIRT, cdw10, count) == 0
-    assert one.status(VIRT, FIRST << 16 | 9) == 0x4120
-    one.enable(1)
-    assert one.status(VIRT, FIRST << 16 | 9) == 0
-    assert one.status(VIRT, FIRST << 16 | 9) == 0
-    assert one.status(VIRT, FIRST << 16 | 8, 3) == 0x4120
-    assert one.status(VIRT, FIRST << 16 | 7) == 0
-    assert one.status(VIRT, FIRST << 16 | 7) == 0
-    assert entry(one) == (False, 0, 0)
+        assert device.status(VIRT, cdw10, count) == 0
+    assert device.status(VIRT, FIRST << 16 | 9) == 0x4120
+    device.enable(1)
+    assert device.status(VIRT, FIRST << 16 | 9) == 0
+    assert device.status(VIRT, FIRST << 16 | 9) == 0
+    assert device.status(VIRT, FIRST << 16 | 8, 3) == 0x4120
+    assert device.status(VIRT, FIRST << 16 | 7) == 0
+    assert device.status(VIRT, FIRST << 16 | 7) == 0
+    assert entry(device) == (False, 0, 0)
 
 
 @pytest.mark.parametrize("what", ["driver", "flr", "rebind", "numvfs"])
-def test_whatever_resets_the_primary_takes_every_secondary_offline(one: Bench, what: str) -> None:
-    one.prepare()
+def test_whatever_resets_the_primary_takes_every_secondary_offline(device: Bench, what: str) -> None:
+    device.prepare()
     match what:
         case "driver":
-            one.write("class/nvme/nvme0/reset_controller", "1")
+            device.write("class/nvme/nvme0/reset_controller", "1")
         case "flr":
-            one.write(f"{PF_DIR}/reset", "1")
+            device.write(f"{PF_DIR}/reset", "1")
         case "rebind":
-            one.write("bus/pci/drivers/nvme/unbind", PF)
-            one.write("bus/pci/drivers/nvme/bind", PF)
-            one.queue = one.host.open_queue("nvme0")
+            device.write("bus/pci/drivers/nvme/unbind", PF)
+            device.write("bus/pci/drivers/nvme/bind", PF)
+            device.queue = device.host.open_queue("nvme0")
         case "numvfs":
-            one.write(f"{PF_DIR}/sriov_numvfs", "0")
-    assert entry(one) == (False, 0, 0)
+            device.write(f"{PF_DIR}/sriov_numvfs", "0")
+    assert entry(device) == (False, 0, 0)
     vfs = "0" if what == "numvfs" else "2"
-    assert one.host.sysfs.read(f"{PF_DIR}/sriov_numvfs") == vfs
+    assert device.host.sysfs.read(f"{PF_DIR}/sriov_numvfs") == vfs
 
 
-def test_a_reset_of_the_vf_keeps_it_online_with_its_resources_and_ends_its_suspension(one: Bench) -> None:
-    one.prepare()
-    assert one.suspend() == 0
-    one.write(f"{VF1_DIR}/reset", "1")
-    assert entry(one) == (True, 3, 2)
-    assert one.resume() == 0x413A
+def test_a_reset_of_the_vf_keeps_it_online_with_its_resources_and_ends_its_suspension(device: Bench) -> None:
+    device.prepare()
+    assert device.suspend() == 0
+    device.write(f"{VF1_DIR}/reset", "1")
+    assert entry(device) == (True, 3, 2)
+    assert device.resume() == 0x413A
 
 
-def test_the_primarys_own_share_changes_with_a_function_reset_and_not_with_cc_en(one: Bench) -> None:
+def test_the_primarys_own_share_changes_with_a_function_reset_and_not_with_cc_en(device: Bench) -> None:
     def share() -> int:
-        return PrimaryControllerCapabilities(one.identify(0x14)).vqrfap
+        return PrimaryControllerCapabilities(device.identify(0x14)).vqrfap
 
-    assert one.send(VIRT, PRIMARY << 16 | 1, 4).result == 4
+    assert device.send(VIRT, PRIMARY << 16 | 1, 4).result == 4
     assert share() == 0
-    one.write("class/nvme/nvme0/reset_controller", "1")
+    device.write("class/nvme/nvme0/reset_controller", "1")
     assert share() == 0
-    one.write(f"{PF_DIR}/reset", "1")
+    device.write(f"{PF_DIR}/reset", "1")
     assert share() == 4
-    assert one.status(VIRT, FIRST << 16 | 8, 8) == 0
+    assert device.status(VIRT, FIRST << 16 | 8, 8) == 0
 
 
 def test_lists_of_more_secondaries_than_one_answer_holds_go_on_from_the_last(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host", NVME_2_1.with_(max_vfs=200, vq_flexible=400, vi_flexible=200))
-    first = parse_secondary_list(one.identify(0x15))
+    device = bench(tmp_path / "host", NVME_2_1.with_(max_vfs=200, vq_flexible=400, vi_flexible=200))
+    first = parse_secondary_list(device.identify(0x15))
     assert len(first) == 127
-    rest = parse_secondary_list(one.identify(0x15, cntid=first[-1].scid + 1))
-    assert [each.vfn for each in first + rest] == list(range(1, 201))
-    one.enable(200)
-    assert parse_controller_list(one.identify(0x13)) == list(range(PRIMARY, PRIMARY + 201))
-    assert len(one.host.sysfs.devices("pci")) == 202
-    one.host.close()
+    rest = parse_secondary_list(device.identify(0x15, cntid=first[-1].scid + 1))
+    assert [secondary.vfn for secondary in first + rest] == list(range(1, 201))
+    device.enable(200)
+    assert parse_controller_list(device.identify(0x13)) == list(range(PRIMARY, PRIMARY + 201))
+    assert len(device.host.sysfs.devices("pci")) == 202
+    device.host.close()
 
 
 def test_a_secondary_manages_nothing(tmp_path: Path) -> None:
-    one = bench(tmp_path / "host", STOCK_QEMU_7_2)
-    one.enable(1)
-    one.online(1)
-    one.write("bus/pci/drivers/nvme/unbind", PF)  # gives nvme0 away, so that the VF's own node is told apart
-    one.write("bus/pci/drivers/nvme/bind", PF)
-    one.online(1)
-    one.write(f"{VF1_DIR}/driver_override", "nvme")
-    one.write("bus/pci/drivers_probe", VF1)
-    own = Bench(one.host, one.host.open_queue("nvme1"))
-    assert one.host.sysfs.read("class/nvme/nvme1/cntlid") == "1"
+    device = bench(tmp_path / "host", STOCK_QEMU_7_2)
+    device.enable(1)
+    device.online(1)
+    device.write("bus/pci/drivers/nvme/unbind", PF)  # gives nvme0 away, so that the VF's own node is told apart
+    device.write("bus/pci/drivers/nvme/bind", PF)
+    device.online(1)
+    device.write(f"{VF1_DIR}/driver_override", "nvme")
+    device.write("bus/pci/drivers_probe", VF1)
+    own = Bench(device.host, device.host.open_queue("nvme1"))
+    assert device.host.sysfs.read("class/nvme/nvme1/cntlid") == "1"
     assert parse_secondary_list(own.identify(0x15)) == []
     caps = PrimaryControllerCapabilities(own.identify(0x14))
     assert (caps.cntlid, caps.crt, caps.vqprt, caps.vqfrt) == (1, 3, 2, 0)
     assert own.status(VIRT, 1 << 16 | 7) == 0x411F
-    one.host.close()
+    device.host.close()
 
 
 class Resources(RuleBasedStateMachine):
@@ -209,15 +209,15 @@ class Resources(RuleBasedStateMachine):
     def books_balance(self) -> None:
         caps = PrimaryControllerCapabilities(self.one.identify(0x14))
         secondaries = parse_secondary_list(self.one.identify(0x15))
-        assert caps.vqrfa == sum(each.nvq for each in secondaries)
-        assert caps.virfa == sum(each.nvi for each in secondaries)
+        assert caps.vqrfa == sum(secondary.nvq for secondary in secondaries)
+        assert caps.virfa == sum(secondary.nvi for secondary in secondaries)
         assert caps.vqrfa + caps.vqrfap <= caps.vqfrt
         assert caps.virfa + caps.virfap <= caps.vifrt
         enabled = int(self.one.host.sysfs.read(f"{PF_DIR}/sriov_numvfs"))
-        for each in secondaries:
-            assert each.nvq <= caps.vqfrsm
-            assert each.nvi <= caps.vifrsm
-            assert not each.online or (each.nvq >= 2 and each.nvi >= 1 and each.vfn <= enabled)
+        for secondary in secondaries:
+            assert secondary.nvq <= caps.vqfrsm
+            assert secondary.nvi <= caps.vifrsm
+            assert not secondary.online or (secondary.nvq >= 2 and secondary.nvi >= 1 and secondary.vfn <= enabled)
 
     def teardown(self) -> None:
         self.one.host.close()

@@ -74,20 +74,20 @@ Start = Callable[..., tuple[EmulatedVmm, Monitor]]
 
 
 @pytest.fixture
-def one(tmp_path: Path) -> Iterator[Bench]:
-    each = bench(tmp_path / "host")
-    each.prepare()
-    yield each
-    each.host.close()
+def device(tmp_path: Path) -> Iterator[Bench]:
+    device = bench(tmp_path / "host")
+    device.prepare()
+    yield device
+    device.host.close()
 
 
 @pytest.fixture
-def start(one: Bench, tmp_path: Path) -> Iterator[Start]:
+def start(device: Bench, tmp_path: Path) -> Iterator[Start]:
     made: list[tuple[EmulatedVmm, Monitor]] = []
 
     def _start(**values: Any) -> tuple[EmulatedVmm, Monitor]:
         path = tmp_path / f"qmp{len(made)}"
-        vmm = EmulatedVmm(one.host, socket=path, **values)
+        vmm = EmulatedVmm(device.host, socket=path, **values)
         made.append((vmm, Monitor(path)))
         return made[-1]
 
@@ -104,9 +104,9 @@ def poll(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def openers(one: Bench) -> list[str]:
-    group = (one.host.sysfs.readlink(f"{VF1_DIR}/iommu_group") or "").rpartition("/")[2]
-    return [opener.name for opener in one.host.openers([f"vfio/{group}"])]
+def openers(device: Bench) -> list[str]:
+    group = (device.host.sysfs.readlink(f"{VF1_DIR}/iommu_group") or "").rpartition("/")[2]
+    return [opener.name for opener in device.host.openers([f"vfio/{group}"])]
 
 
 def test_the_monitor_greets_negotiates_and_names_what_it_does_not_know(start: Start, tmp_path: Path) -> None:
@@ -121,26 +121,26 @@ def test_the_monitor_greets_negotiates_and_names_what_it_does_not_know(start: St
     late.close()
 
 
-def test_a_device_is_held_and_its_guest_does_io_until_it_is_deleted(one: Bench, start: Start) -> None:
+def test_a_device_is_held_and_its_guest_does_io_until_it_is_deleted(device: Bench, start: Start) -> None:
     vmm, monitor = start(name="qemu-kvm")
     assert monitor.run("device_add", **ADD) == {}
-    assert openers(one) == ["qemu-kvm"]
+    assert openers(device) == ["qemu-kvm"]
     poll(lambda: vmm.report().verified > 20)
     below = monitor.run("query-pci")[0]["devices"][0]["pci_bridge"]["devices"]
     assert [device["qdev_id"] for device in below] == ["vf0"]
     assert monitor.run("device_del", id="vf0") == {}
     assert monitor.event("DEVICE_DELETED") == {"device": "vf0", "path": "/machine/peripheral/vf0"}
-    assert openers(one) == []
+    assert openers(device) == []
     assert vmm.report().clean
     assert vmm.report().outstanding == 0
 
 
-def test_a_guest_may_refuse_to_let_a_device_go(one: Bench, start: Start) -> None:
+def test_a_guest_may_refuse_to_let_a_device_go(device: Bench, start: Start) -> None:
     vmm, monitor = start(refuse_unplug=True)
     monitor.run("device_add", **ADD)
     monitor.run("device_del", id="vf0")
     assert monitor.event("DEVICE_UNPLUG_GUEST_ERROR")["device"] == "vf0"
-    assert openers(one)
+    assert openers(device)
     vmm.refuse_unplug = False
     monitor.run("device_del", id="vf0")
     monitor.event("DEVICE_DELETED")
@@ -163,19 +163,23 @@ def test_the_object_tree_shows_ports_and_what_is_in_them(start: Start) -> None:
 def test_a_device_without_a_name_goes_by_its_path(start: Start) -> None:
     _, monitor = start()
     monitor.run("device_add", driver="vfio-pci", host=VF1, bus="rp2")
-    (row,) = [each for each in monitor.run("qom-list", path="/machine/peripheral-anon") if each["name"] != "type"]
+    (row,) = [
+        property_row
+        for property_row in monitor.run("qom-list", path="/machine/peripheral-anon")
+        if property_row["name"] != "type"
+    ]
     path = f"/machine/peripheral-anon/{row['name']}"
     monitor.run("device_del", id=path)
     assert monitor.event("DEVICE_DELETED") == {"path": path}
 
 
-def test_nothing_is_deleted_before_the_guest_runs(one: Bench, start: Start) -> None:
+def test_nothing_is_deleted_before_the_guest_runs(device: Bench, start: Start) -> None:
     _, monitor = start(running=False)
     assert monitor.run("query-status") == {"running": False, "status": "prelaunch"}
     monitor.run("device_add", **ADD)
     monitor.run("device_del", id="vf0")
     assert "already in the process" in monitor.error("device_del", id="vf0")["desc"]
-    assert openers(one)
+    assert openers(device)
     monitor.run("cont")
     monitor.event("RESUME")
     monitor.event("DEVICE_DELETED")
@@ -205,7 +209,7 @@ def test_a_device_that_cannot_be_added_is_refused_in_qemus_words(
     assert words in monitor.error("device_add", **arguments)["desc"]
 
 
-def test_a_function_a_port_and_an_id_are_taken_once(one: Bench, start: Start) -> None:
+def test_a_function_a_port_and_an_id_are_taken_once(device: Bench, start: Start) -> None:
     _, monitor = start()
     _, other = start()
     monitor.run("device_add", **ADD)
@@ -225,30 +229,30 @@ def test_migration_is_blocked_as_it_is_for_every_nvme_function(start: Start) -> 
     )
 
 
-def test_the_guest_lets_go_when_the_kernel_wants_the_function_back(one: Bench, start: Start) -> None:
+def test_the_guest_lets_go_when_the_kernel_wants_the_function_back(device: Bench, start: Start) -> None:
     vmm, monitor = start()
     monitor.run("device_add", **ADD)
     poll(lambda: vmm.report().completed)
-    one.write("bus/pci/devices/0000:01:00.0/sriov_numvfs", "0")
+    device.write("bus/pci/devices/0000:01:00.0/sriov_numvfs", "0")
     assert monitor.event("DEVICE_DELETED")["device"] == "vf0"
 
 
 def test_a_running_machine_moves_to_another_host_between_two_turns_of_its_guest(tmp_path: Path) -> None:
     source, destination = (bench(tmp_path / name, NVME_2_1, storage=tmp_path / "medium") for name in ("a", "b"))
-    for each in (source, destination):
-        each.prepare()
-    with EmulatedVmm(source.host) as here, EmulatedVmm(destination.host, incoming=True) as there:
-        here.device_add(ADD)
-        there.device_add(ADD)
-        poll(lambda: here.report().verified > 20)
-        here.stop({})
+    for bed in (source, destination):
+        bed.prepare()
+    with EmulatedVmm(source.host) as sender, EmulatedVmm(destination.host, incoming=True) as receiver:
+        sender.device_add(ADD)
+        receiver.device_add(ADD)
+        poll(lambda: sender.report().verified > 20)
+        sender.stop({})
         move(source, destination, [5, 9], csuuidi=1)
-        there.take_over(here)
+        receiver.take_over(sender)
         assert destination.resume() == 0
-        before = there.report().verified
-        there.cont({})
-        poll(lambda: there.report().verified > before + 20)
-        report = there.finish()
+        before = receiver.report().verified
+        receiver.cont({})
+        poll(lambda: receiver.report().verified > before + 20)
+        report = receiver.finish()
         assert report.clean, report
     source.host.close()
     destination.host.close()
@@ -257,9 +261,9 @@ def test_a_running_machine_moves_to_another_host_between_two_turns_of_its_guest(
 def test_as_processes_of_their_own_two_machines_hand_a_guest_over(tmp_path: Path) -> None:
     source, destination = (bench(tmp_path / name, NVME_2_1, storage=tmp_path / "medium") for name in ("a", "b"))
     processes, monitors = [], []
-    for each, options in ((source, []), (destination, ["--incoming"])):
-        each.prepare()
-        path = each.host.machine.directory
+    for bed, options in ((source, []), (destination, ["--incoming"])):
+        bed.prepare()
+        path = bed.host.machine.directory
         command = [
             sys.executable,
             "-m",
@@ -275,18 +279,18 @@ def test_as_processes_of_their_own_two_machines_hand_a_guest_over(tmp_path: Path
         assert process.stdout.readline() == "ready\n"
         monitors.append(Monitor(Path(f"{path}.qmp")))
         monitors[-1].run("device_add", **ADD)
-    here, there = monitors
-    poll(lambda: here.run("x-guest-report")["verified"] > 10)
+    sender, receiver = monitors
+    poll(lambda: sender.run("x-guest-report")["verified"] > 10)
     assert openers(source) == ["qemu-system-x86"]
     assert source.suspend() == 0
-    assert here.run("x-guest-save", path=str(tmp_path / "guest"))["bytes"] == 1 << 20
+    assert sender.run("x-guest-save", path=str(tmp_path / "guest"))["bytes"] == 1 << 20
     move(source, destination, csuuidi=1)
-    there.run("x-guest-load", path=str(tmp_path / "guest"))
+    receiver.run("x-guest-load", path=str(tmp_path / "guest"))
     assert destination.resume() == 0
-    there.run("cont")
-    seen = there.run("x-guest-report")["verified"]
-    poll(lambda: there.run("x-guest-report")["verified"] > seen + 10)
-    report = there.run("x-guest-report")
+    receiver.run("cont")
+    seen = receiver.run("x-guest-report")["verified"]
+    poll(lambda: receiver.run("x-guest-report")["verified"] > seen + 10)
+    report = receiver.run("x-guest-report")
     assert (report["lost"], report["doubled"], report["misdirected"], report["errors"]) == (0, 0, 0, [])
     for monitor, process in zip(monitors, processes, strict=True):
         monitor.run("quit")

@@ -145,7 +145,7 @@ def test_state_never_goes_into_a_function_the_kernel_drives(make_host: MakeHost,
 def admin_commands(host: EmulatedHost) -> int:
     """Return how many VQ resources the device says are assigned: what a stray command would have changed."""
     with open_primary(host, PF) as pf:
-        return sum(one.vq for one in pf.picture().secondaries)
+        return sum(secondary.vq for secondary in pf.picture().secondaries)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "foreign", "newer", "trailing", "empty"])

@@ -759,7 +759,9 @@ def test_an_operator_sees_where_a_function_stands_with_its_vm_and_that_it_left(w
     with open_primary(world.source, PF, change=True) as pf:
         release.release(pf, confirm=agree)
     with open_primary(world.source, PF) as pf:
-        assert not any(one.with_vm or one.mark or one.present for one in pf.picture().secondaries)
+        assert not any(
+            secondary.with_vm or secondary.mark or secondary.present for secondary in pf.picture().secondaries
+        )
 
 
 def test_a_vm_s_stream_in_a_file_is_shown_and_never_its_data(

@@ -270,7 +270,7 @@ def test_a_destination_of_version_2_1_3_takes_what_the_thread_says(source: str, 
 
 def test_a_range_of_values_includes_both_its_ends() -> None:
     """The form "min-max" of the third proposal, for whole numbers."""
-    (offered,) = [one for one in parameters.parameters(manifest()) if one.name == "resources.vq"]
+    (offered,) = [parameter for parameter in parameters.parameters(manifest()) if parameter.name == "resources.vq"]
     assert offered.allowed == ("0-4",)
     assert [offered.allows(number) for number in (0, 4, 5)] == [True, True, False]
     assert not offered.allows("4")

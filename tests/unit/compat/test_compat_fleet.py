@@ -44,10 +44,10 @@ some = st.lists(near() | ANY | missing | unknown | st.just(manifest()), min_size
 
 
 def fleet(*manifests: Manifest) -> Fleet:
-    found = Fleet()
-    for number, one in enumerate(manifests):
-        found.add(one, f"line {number}")
-    return found
+    collected = Fleet()
+    for number, item in enumerate(manifests):
+        collected.add(item, f"line {number}")
+    return collected
 
 
 @PLAIN
@@ -55,20 +55,24 @@ def fleet(*manifests: Manifest) -> Fleet:
 def test_the_candidates_are_those_the_verdict_accepts(
     sources: list[Manifest], destinations: list[Manifest], policy: Policy | None
 ) -> None:
-    there = fleet(*destinations)
-    index = Index(there.profiles, policy)
+    destination_fleet = fleet(*destinations)
+    index = Index(destination_fleet.profiles, policy)
     for source in sources:
-        expected = {profile.number for profile in there.profiles if judge(source, profile.manifest, policy).compatible}
+        expected = {
+            profile.number
+            for profile in destination_fleet.profiles
+            if judge(source, profile.manifest, policy).compatible
+        }
         assert set(numbers(index.candidates(source))) == expected
 
 
 @PLAIN
 @given(near(), st.lists(near(), min_size=1, max_size=6))
 def test_the_nearest_miss_has_the_fewest_facts_against_it(source: Manifest, destinations: list[Manifest]) -> None:
-    there = fleet(*destinations)
-    found = Index(there.profiles).nearest(source)
-    counts = [len(judge(source, profile.manifest).blocking()) for profile in there.profiles]
-    assert counts[found] == min(counts)
+    destination_fleet = fleet(*destinations)
+    nearest = Index(destination_fleet.profiles).nearest(source)
+    counts = [len(judge(source, profile.manifest).blocking()) for profile in destination_fleet.profiles]
+    assert counts[nearest] == min(counts)
 
 
 def kinds(*letters: str) -> list[Manifest]:
@@ -79,33 +83,38 @@ def kinds(*letters: str) -> list[Manifest]:
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=7), st.lists(st.integers(0, 5), min_size=1, max_size=7))
 def test_as_many_sources_are_placed_as_can_be(wanted: list[int], offered: list[int]) -> None:
     """A source that needs n resources fits every destination that has at least n: the largest matching is known."""
-    here = fleet(*(manifest({"resources.vq": number}) for number in wanted))
-    there = fleet(*(manifest({"resources.vq": number}) for number in offered))
-    found = match(here, there, Index(there.profiles), Placement())
+    source_fleet = fleet(*(manifest({"resources.vq": number}) for number in wanted))
+    destination_fleet = fleet(*(manifest({"resources.vq": number}) for number in offered))
+    matched = match(source_fleet, destination_fleet, Index(destination_fleet.profiles), Placement())
     most, left = 0, sorted(offered)
     for need in sorted(wanted, reverse=True):
         if left and left[-1] >= need:
             left.pop()
             most += 1
-    assert len(found.placed) == most
-    assert len({destination for _, destination in found.placed}) == most
-    for source, destination in found.placed:
+    assert len(matched.placed) == most
+    assert len({destination for _, destination in matched.placed}) == most
+    for source, destination in matched.placed:
         assert wanted[source] <= offered[destination]
-    assert {source for source, _ in found.placed} | {one.source for one in found.unplaced} == set(range(len(wanted)))
+    assert {source for source, _ in matched.placed} | {left.source for left in matched.unplaced} == set(
+        range(len(wanted))
+    )
 
 
 def test_a_source_that_could_go_elsewhere_makes_room() -> None:
-    here = fleet(manifest({"resources.vq": 1}), manifest({"resources.vq": 4}))
-    there = fleet(manifest({"resources.vq": 4}), manifest({"resources.vq": 1}))
-    assert match(here, there, Index(there.profiles), Placement()).placed == [(0, 1), (1, 0)]
+    source_fleet = fleet(manifest({"resources.vq": 1}), manifest({"resources.vq": 4}))
+    destination_fleet = fleet(manifest({"resources.vq": 4}), manifest({"resources.vq": 1}))
+    assert match(source_fleet, destination_fleet, Index(destination_fleet.profiles), Placement()).placed == [
+        (0, 1),
+        (1, 0),
+    ]
 
 
 def test_a_destination_takes_as_many_as_its_capacity_says() -> None:
-    here = fleet(*kinds("a", "a", "a", "a"))
-    there = fleet(manifest({"identity.model": "a"}, labels={"capacity": "3"}))
-    found = match(here, there, Index(there.profiles), Placement())
-    assert len(found.placed) == 3
-    assert [one.why for one in found.unplaced] == ["no-room"]
+    source_fleet = fleet(*kinds("a", "a", "a", "a"))
+    destination_fleet = fleet(manifest({"identity.model": "a"}, labels={"capacity": "3"}))
+    matched = match(source_fleet, destination_fleet, Index(destination_fleet.profiles), Placement())
+    assert len(matched.placed) == 3
+    assert [left.why for left in matched.unplaced] == ["no-room"]
 
 
 def labelled(host: str, **labels: str) -> Manifest:
@@ -113,21 +122,27 @@ def labelled(host: str, **labels: str) -> Manifest:
 
 
 def test_labels_keep_sources_in_a_place_or_out_of_it() -> None:
-    here = fleet(labelled("s", rack="1", site="x"), labelled("s", rack="2", site="x"), labelled("s"))
-    there = fleet(labelled("d1", rack="1", site="y"), labelled("d2", rack="2", site="x"))
-    index = Index(there.profiles)
-    assert match(here, there, index, Placement(same=("rack",))).placed == [(0, 0), (1, 1)]
-    found = match(here, there, index, Placement(same=("rack",), differ=("site",)))
-    assert found.placed == [(0, 0)]
-    assert {one.source: one.why for one in found.unplaced} == {1: "labels", 2: "labels"}
+    source_fleet = fleet(labelled("s", rack="1", site="x"), labelled("s", rack="2", site="x"), labelled("s"))
+    destination_fleet = fleet(labelled("d1", rack="1", site="y"), labelled("d2", rack="2", site="x"))
+    index = Index(destination_fleet.profiles)
+    assert match(source_fleet, destination_fleet, index, Placement(same=("rack",))).placed == [(0, 0), (1, 1)]
+    matched = match(source_fleet, destination_fleet, index, Placement(same=("rack",), differ=("site",)))
+    assert matched.placed == [(0, 0)]
+    assert {left.source: left.why for left in matched.unplaced} == {1: "labels", 2: "labels"}
 
 
 def test_places_are_spread_over_hosts_or_packed() -> None:
-    here = fleet(*(manifest() for _ in range(2)))
-    there = fleet(*(labelled(host) for host in ("a", "a", "b", "b")))
-    index = Index(there.profiles)
-    spread = {there.functions[place].host for _, place in match(here, there, index, Placement("spread")).placed}
-    packed = {there.functions[place].host for _, place in match(here, there, index, Placement("pack")).placed}
+    source_fleet = fleet(*(manifest() for _ in range(2)))
+    destination_fleet = fleet(*(labelled(host) for host in ("a", "a", "b", "b")))
+    index = Index(destination_fleet.profiles)
+    spread = {
+        destination_fleet.functions[place].host
+        for _, place in match(source_fleet, destination_fleet, index, Placement("spread")).placed
+    }
+    packed = {
+        destination_fleet.functions[place].host
+        for _, place in match(source_fleet, destination_fleet, index, Placement("pack")).placed
+    }
     assert (spread, packed) == ({"a", "b"}, {"a"})
 
 
@@ -136,9 +151,9 @@ def test_a_fleet_is_read_line_by_line_and_what_is_no_manifest_is_named(tmp_path:
     lines = [whole, "", "nonsense", '{"schema":"nvmelm.manifest"}', whole]
     file = tmp_path / "fleet.ndjson"
     file.write_text("\n".join(lines))
-    found = load(file)
-    assert (len(found.functions), len(found.profiles)) == (2, 1)
-    assert [line.split(" ")[0] for line in found.unreadable] == ["fleet.ndjson:3:", "fleet.ndjson:4:"]
+    loaded = load(file)
+    assert (len(loaded.functions), len(loaded.profiles)) == (2, 1)
+    assert [line.split(" ")[0] for line in loaded.unreadable] == ["fleet.ndjson:3:", "fleet.ndjson:4:"]
 
 
 def test_a_fleet_is_read_from_a_directory(tmp_path: Path) -> None:

@@ -70,12 +70,12 @@ def policies(draw: st.DrawFn, fact: Fact) -> Policy:
 @st.composite
 def fleets_and_policies(draw: st.DrawFn) -> tuple[list[Manifest], list[Manifest], Policy]:
     fact = draw(st.sampled_from(FACES))
-    one = st.one_of(
+    strategy = st.one_of(
         st.builds(lambda value: manifest({fact.name: value}), some_value(fact)),
         st.just(manifest(without=fact.name)),
         st.just(manifest({fact.name: -1})),  # no manifest that was read can have this
     )
-    sides = [draw(st.lists(one, min_size=1, max_size=6)) for _ in range(2)]
+    sides = [draw(st.lists(strategy, min_size=1, max_size=6)) for _ in range(2)]
     return sides[0], sides[1], draw(policies(fact))
 
 
@@ -85,10 +85,14 @@ def test_whatever_a_policy_says_of_a_fact_the_candidates_are_those_the_verdict_a
     case: tuple[list[Manifest], list[Manifest], Policy],
 ) -> None:
     sources, destinations, policy = case
-    there = fleet(*destinations)
-    index = Index(there.profiles, policy)
+    destination_fleet = fleet(*destinations)
+    index = Index(destination_fleet.profiles, policy)
     for source in sources:
-        expected = {one.number for one in there.profiles if judge(source, one.manifest, policy).compatible}
+        expected = {
+            profile.number
+            for profile in destination_fleet.profiles
+            if judge(source, profile.manifest, policy).compatible
+        }
         assert set(numbers(index.candidates(source))) == expected
 
 
@@ -115,12 +119,21 @@ ONE_OF_EACH = {(fact.rule, fact.severity): fact for fact in FACES}.values()
 
 @pytest.mark.parametrize("fact", ONE_OF_EACH, ids=lambda fact: f"{fact.rule}-{fact.severity}")
 def test_rules_of_a_policy_that_meet_on_one_fact_are_taken_together_as_the_verdict_takes_them(fact: Fact) -> None:
-    each = [manifest(), manifest({fact.name: OTHER[fact.name]}), manifest({fact.name: -1}), manifest(without=fact.name)]
-    there = fleet(*each)
+    manifests = [
+        manifest(),
+        manifest({fact.name: OTHER[fact.name]}),
+        manifest({fact.name: -1}),
+        manifest(without=fact.name),
+    ]
+    destination_fleet = fleet(*manifests)
     for policy in every_policy(fact):
-        index = Index(there.profiles, policy)
-        for source in each:
-            expected = {one.number for one in there.profiles if judge(source, one.manifest, policy).compatible}
+        index = Index(destination_fleet.profiles, policy)
+        for source in manifests:
+            expected = {
+                profile.number
+                for profile in destination_fleet.profiles
+                if judge(source, profile.manifest, policy).compatible
+            }
             assert set(numbers(index.candidates(source))) == expected, policy
 
 
@@ -168,7 +181,7 @@ def test_values_are_looked_at_as_often_as_there_are_manifests_not_pairs(
 
     monkeypatch.setattr("nvmelm.compat.fleet.fact_index.satisfied", counted)
     count = 150
-    each = [
+    manifests = [
         manifest(
             {
                 "identity.nvme_version": f"2.{number}",
@@ -182,9 +195,9 @@ def test_values_are_looked_at_as_often_as_there_are_manifests_not_pairs(
         )
         for number in range(count)
     ]
-    there = fleet(*each)
-    index = Index(there.profiles, policy)
-    for source in each:
+    destination_fleet = fleet(*manifests)
+    index = Index(destination_fleet.profiles, policy)
+    for source in manifests:
         index.candidates(source)
         index.nearest(source)
     assert looked < 10 * count
@@ -193,11 +206,12 @@ def test_values_are_looked_at_as_often_as_there_are_manifests_not_pairs(
 def test_lists_of_which_every_item_is_its_own_take_no_more_room_than_the_lists() -> None:
     count, long = 400, 200
     lists = [
-        manifest({"capabilities.nvm_commands": list(range(one * long, one * long + long))}) for one in range(count)
+        manifest({"capabilities.nvm_commands": list(range(number * long, number * long + long))})
+        for number in range(count)
     ]
-    there = fleet(*lists)
+    destination_fleet = fleet(*lists)
     tracemalloc.start()
-    index = Index(there.profiles)
+    index = Index(destination_fleet.profiles)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 300 * count * long  # bytes; a set of 400 bits for each item, and a list around it, is more
@@ -206,8 +220,8 @@ def test_lists_of_which_every_item_is_its_own_take_no_more_room_than_the_lists()
 
 def graph(edges: Sequence[set[int]], capacities: Sequence[int]) -> tuple[Fleet, Fleet]:
     """Return fleets in which source n fits just the destinations of ``edges[n]``."""
-    here = fleet(*(manifest({"capabilities.nvm_commands": [number]}) for number in range(len(edges))))
-    there = fleet(
+    source_fleet = fleet(*(manifest({"capabilities.nvm_commands": [number]}) for number in range(len(edges))))
+    destination_fleet = fleet(
         *(
             manifest(
                 {"capabilities.nvm_commands": [source for source, its in enumerate(edges) if number in its] or [99999]},
@@ -217,7 +231,7 @@ def graph(edges: Sequence[set[int]], capacities: Sequence[int]) -> tuple[Fleet, 
             for number, capacity in enumerate(capacities)
         )
     )
-    return here, there
+    return source_fleet, destination_fleet
 
 
 def largest(edges: Sequence[set[int]], capacities: Sequence[int]) -> int:
@@ -244,23 +258,27 @@ def largest(edges: Sequence[set[int]], capacities: Sequence[int]) -> int:
     st.sampled_from(["spread", "pack"]),
 )
 def test_of_any_fleet_as_many_are_placed_as_can_be(edges: list[set[int]], capacities: list[int], order: Any) -> None:
-    here, there = graph(edges, capacities)
-    found = match(here, there, Index(there.profiles), Placement(order))
-    assert len(found.placed) == largest(edges, capacities)
-    assert len({source for source, _ in found.placed}) == len(found.placed)
-    used = [destination for _, destination in found.placed]
+    source_fleet, destination_fleet = graph(edges, capacities)
+    matched = match(source_fleet, destination_fleet, Index(destination_fleet.profiles), Placement(order))
+    assert len(matched.placed) == largest(edges, capacities)
+    assert len({source for source, _ in matched.placed}) == len(matched.placed)
+    used = [destination for _, destination in matched.placed]
     assert all(used.count(number) <= capacity for number, capacity in enumerate(capacities))
-    assert all(destination in edges[source] for source, destination in found.placed)
-    assert {source for source, _ in found.placed} | {one.source for one in found.unplaced} == set(range(len(edges)))
+    assert all(destination in edges[source] for source, destination in matched.placed)
+    assert {source for source, _ in matched.placed} | {left.source for left in matched.unplaced} == set(
+        range(len(edges))
+    )
 
 
 def test_a_path_through_the_whole_fleet_is_found() -> None:
     """Source n fits destinations n and n + 1 and took n; the last fits 0 and 1, so everybody moves on by one."""
     count = 1500  # more than Python lets a function call itself
-    here, there = graph([*({number, number + 1} for number in range(count)), {0, 1}], [1] * (count + 1))
-    there.functions[:] = [replace(one, host="h") for one in there.functions]
-    found = match(here, there, Index(there.profiles), Placement("pack"))
-    assert (len(found.placed), found.unplaced) == (count + 1, [])
+    source_fleet, destination_fleet = graph(
+        [*({number, number + 1} for number in range(count)), {0, 1}], [1] * (count + 1)
+    )
+    destination_fleet.functions[:] = [replace(function, host="h") for function in destination_fleet.functions]
+    matched = match(source_fleet, destination_fleet, Index(destination_fleet.profiles), Placement("pack"))
+    assert (len(matched.placed), matched.unplaced) == (count + 1, [])
 
 
 def test_chains_of_several_lengths_are_all_found() -> None:
@@ -269,21 +287,23 @@ def test_chains_of_several_lengths_are_all_found() -> None:
     for length in (2, 5, 9, 30):  # each as above, and apart from the others: one round finds the shortest only
         edges += [*({first + number, first + number + 1} for number in range(length)), {first, first + 1}]
         first += length + 1
-    here, there = graph(edges, [1] * first)
-    there.functions[:] = [replace(one, host="h") for one in there.functions]
-    found = match(here, there, Index(there.profiles), Placement("pack"))
-    assert (len(found.placed), found.unplaced) == (first, [])
+    source_fleet, destination_fleet = graph(edges, [1] * first)
+    destination_fleet.functions[:] = [replace(function, host="h") for function in destination_fleet.functions]
+    matched = match(source_fleet, destination_fleet, Index(destination_fleet.profiles), Placement("pack"))
+    assert (len(matched.placed), matched.unplaced) == (first, [])
 
 
 def test_capacities_however_large_take_no_room() -> None:
-    here = fleet(*(manifest() for _ in range(50)))
-    there = fleet(*(manifest(labels={"capacity": "65536"}, subject={"host": f"{one % 7}"}) for one in range(200)))
+    source_fleet = fleet(*(manifest() for _ in range(50)))
+    destination_fleet = fleet(
+        *(manifest(labels={"capacity": "65536"}, subject={"host": f"{number % 7}"}) for number in range(200))
+    )
     tracemalloc.start()
-    found = match(here, there, Index(there.profiles), Placement())
+    matched = match(source_fleet, destination_fleet, Index(destination_fleet.profiles), Placement())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(found.placed) == 50
-    hosts = [there.functions[place].host for _, place in found.placed]
+    assert len(matched.placed) == 50
+    hosts = [destination_fleet.functions[place].host for _, place in matched.placed]
     assert {hosts.count(host) for host in hosts} == {7, 8}
     assert peak < 1 << 20
 
@@ -294,18 +314,18 @@ BAD = ["", "0", "-1", "many", "1.5", "1e3", "65537", "1" + "0" * 30, "٣", " 2"]
 @pytest.mark.parametrize("word", BAD)
 def test_a_destination_of_unknown_capacity_takes_nothing_and_is_named(word: str, tmp_path: Path) -> None:
     lines = [manifest({"resources.vq": number}, labels={"capacity": text}) for number, text in ((5, word), (6, "2"))]
-    (tmp_path / "d").write_text("\n".join(one.dumps(indent=None) for one in lines))
-    found = load(tmp_path / "d")
-    assert [profile.members for profile in found.profiles] == [[0]]
-    assert [one.capacity for one in found.functions] == [2]
-    (told,) = found.unreadable
-    assert told.startswith("d:1: the label capacity is ")
+    (tmp_path / "d").write_text("\n".join(entry.dumps(indent=None) for entry in lines))
+    loaded = load(tmp_path / "d")
+    assert [profile.members for profile in loaded.profiles] == [[0]]
+    assert [function.capacity for function in loaded.functions] == [2]
+    (reason,) = loaded.unreadable
+    assert reason.startswith("d:1: the label capacity is ")
 
 
 def test_what_a_source_says_of_its_capacity_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / "s").write_text(manifest(labels={"capacity": "many"}).dumps(indent=None))
-    found = load(tmp_path / "s", takes=False)
-    assert ([one.capacity for one in found.functions], found.unreadable) == ([1], [])
+    loaded = load(tmp_path / "s", takes=False)
+    assert ([function.capacity for function in loaded.functions], loaded.unreadable) == ([1], [])
 
 
 def known(cntlid: str, changes: dict[str, Any] | None = None, **rest: Any) -> Manifest:
@@ -314,17 +334,17 @@ def known(cntlid: str, changes: dict[str, Any] | None = None, **rest: Any) -> Ma
 
 def test_a_function_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     lines = [known("1"), known("2"), known("1"), known("1", {"resources.vq": 9}), known("2", labels={"rack": "b"})]
-    (tmp_path / "d").write_text("\n".join(one.dumps(indent=None) for one in lines))
-    found = load(tmp_path / "d")
-    assert [one.name for one in found.functions] == ["nvme0/1 on a", "nvme0/2 on a"]
-    assert found.repeated == ["d:3: nvme0/1 on a is in d:1 already"]
-    assert [line.split(":")[1] for line in found.unreadable] == ["4", "5"]
-    assert all("with other facts or labels: the first is used" in line for line in found.unreadable)
+    (tmp_path / "d").write_text("\n".join(entry.dumps(indent=None) for entry in lines))
+    loaded = load(tmp_path / "d")
+    assert [function.name for function in loaded.functions] == ["nvme0/1 on a", "nvme0/2 on a"]
+    assert loaded.repeated == ["d:3: nvme0/1 on a is in d:1 already"]
+    assert [line.split(":")[1] for line in loaded.unreadable] == ["4", "5"]
+    assert all("with other facts or labels: the first is used" in line for line in loaded.unreadable)
 
 
 def test_functions_to_come_and_those_that_say_not_who_they_are_may_be_alike() -> None:
-    found = fleet(*(known("1", level="prospective") for _ in range(2)), *(manifest() for _ in range(2)))
-    assert len(found.functions) == 4
+    collected = fleet(*(known("1", level="prospective") for _ in range(2)), *(manifest() for _ in range(2)))
+    assert len(collected.functions) == 4
 
 
 def test_what_cannot_be_read_in_a_directory_is_named_and_the_rest_is_used(tmp_path: Path) -> None:
@@ -335,11 +355,11 @@ def test_what_cannot_be_read_in_a_directory_is_named_and_the_rest_is_used(tmp_pa
     with (tmp_path / "e.json").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     (tmp_path / "f.json").write_text("nonsense")
-    found = load(tmp_path)
-    assert len(found.functions) == 1
-    assert [line.partition(": ")[0] for line in found.unreadable] == ["b.json", "c.json", "d.json", "e.json", "f.json"]
-    assert "No such file" in found.unreadable[0]
-    assert f"more than {MAX_BYTES} bytes" in found.unreadable[3]
+    loaded = load(tmp_path)
+    assert len(loaded.functions) == 1
+    assert [line.partition(": ")[0] for line in loaded.unreadable] == ["b.json", "c.json", "d.json", "e.json", "f.json"]
+    assert "No such file" in loaded.unreadable[0]
+    assert f"more than {MAX_BYTES} bytes" in loaded.unreadable[3]
 
 
 def test_a_line_that_is_too_long_is_one_line(tmp_path: Path) -> None:
@@ -348,15 +368,15 @@ def test_a_line_that_is_too_long_is_one_line(tmp_path: Path) -> None:
         file.truncate(2 * MAX_BYTES + 5)
         file.seek(0, os.SEEK_END)
         file.write(b"\n" + whole)
-    found = load(tmp_path / "d")
-    assert len(found.functions) == 1
-    assert [line.partition(": ")[0] for line in found.unreadable] == ["d:1"]
+    loaded = load(tmp_path / "d")
+    assert len(loaded.functions) == 1
+    assert [line.partition(": ")[0] for line in loaded.unreadable] == ["d:1"]
 
 
 def test_problems_beyond_those_that_are_named_are_counted(tmp_path: Path) -> None:
     (tmp_path / "d").write_text("x\n" * (MAX_NAMED + 7) + manifest().dumps(indent=None))
-    found = load(tmp_path / "d")
-    assert (len(found.unreadable), found.unnamed) == (MAX_NAMED, 7)
+    loaded = load(tmp_path / "d")
+    assert (len(loaded.unreadable), loaded.unnamed) == (MAX_NAMED, 7)
 
 
 def test_a_device_is_no_fleet() -> None:
@@ -365,7 +385,7 @@ def test_a_device_is_no_fleet() -> None:
 
 
 def test_a_manifest_that_is_refused_leaves_no_trace() -> None:
-    found = Fleet()
+    collected = Fleet()
     with pytest.raises(MalformedError):
-        found.add(manifest(labels={"capacity": "x"}), "line 1")
-    assert (found.functions, found.profiles) == ([], [])
+        collected.add(manifest(labels={"capacity": "x"}), "line 1")
+    assert (collected.functions, collected.profiles) == ([], [])

@@ -60,7 +60,7 @@ def test_a_missing_fact_is_incompatible_whichever_side_lacks_it(name: str, side:
     destination = less if side != "source" else manifest()
     verdict = judge(source, destination)
     assert not verdict.compatible
-    assert [(one.code, one.fact) for one in verdict.reasons] == [("fact-missing", name)]
+    assert [(reason.code, reason.fact) for reason in verdict.reasons] == [("fact-missing", name)]
 
 
 @given(near(), st.sampled_from(sorted(FACTS)))

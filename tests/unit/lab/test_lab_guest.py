@@ -25,22 +25,22 @@ def options(arguments: list[str], device: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("vfs", [1, 4, 32, 127])
 def test_the_controllers_keep_the_emulators_rules_for_resources(tmp_path: Path, vfs: int) -> None:
     controllers = options(guest.nvme_devices(Guest(vfs=vfs), tmp_path, hmlms=False), "nvme")
-    assert [one["serial"] for one in controllers] == ["LABA0001", "LABB0001"]
-    for one in controllers:
-        vq, vi = int(one["sriov_vq_flexible"]), int(one["sriov_vi_flexible"])
-        assert int(one["sriov_max_vfs"]) == vfs
+    assert [controller["serial"] for controller in controllers] == ["LABA0001", "LABB0001"]
+    for controller in controllers:
+        vq, vi = int(controller["sriov_vq_flexible"]), int(controller["sriov_vi_flexible"])
+        assert int(controller["sriov_max_vfs"]) == vfs
         assert vq >= 2 * vfs
         assert vi >= vfs
-        assert int(one["max_ioqpairs"]) >= vq + 2
-        assert int(one["msix_qsize"]) >= vi + 1
-        assert "hmlms" not in one
-    assert len({one["subsys"] for one in controllers}) == 2
-    assert len({one["bus"] for one in controllers}) == 2
+        assert int(controller["max_ioqpairs"]) >= vq + 2
+        assert int(controller["msix_qsize"]) >= vi + 1
+        assert "hmlms" not in controller
+    assert len({controller["subsys"] for controller in controllers}) == 2
+    assert len({controller["bus"] for controller in controllers}) == 2
 
 
 def test_hmlms_is_asked_for_where_the_emulator_has_it(tmp_path: Path) -> None:
     controllers = options(guest.nvme_devices(Guest(), tmp_path, hmlms=True), "nvme")
-    assert [one["hmlms"] for one in controllers] == ["on", "on"]
+    assert [controller["hmlms"] for controller in controllers] == ["on", "on"]
 
 
 @pytest.mark.parametrize(
