@@ -75,7 +75,7 @@ class Aside:
                 self._thread = thread
 
     def _run(self) -> None:
-        from nvmelm.process.interrupts import left_to_the_main_thread
+        from nvmelm.process.interrupts import left_to_the_main_thread  # as above: 1 ms
 
         with left_to_the_main_thread():
             while (text := self._next()) is not None:

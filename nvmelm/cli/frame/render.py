@@ -33,7 +33,7 @@ def plain(text: object) -> str:
 
 def quote(word: str) -> str:
     """Return a word as it can be typed at a shell."""
-    import shlex
+    import shlex  # 0.4 ms of each start, for errors and commands alone
 
     return plain(shlex.quote(word))
 
@@ -177,7 +177,7 @@ def count(number: int, single: str, many: str = "") -> str:
 
 def print_json(document: dict[str, Any], stream: TextIO | None = None) -> None:
     """Print one JSON document; characters outside ASCII are escaped, so nothing in it reaches a terminal raw."""
-    import json
+    import json  # 1.5 ms, for --json alone
 
     print_lines([json.dumps(document, indent=2)], stream or sys.stdout)
 

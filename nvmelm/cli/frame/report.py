@@ -60,7 +60,7 @@ def failed(
         error.reason = ""
     _complete(error)
     if json:
-        from nvmelm.cli.frame.documents import error_document
+        from nvmelm.cli.frame.documents import error_document  # 2 ms, for --json alone
 
         _print_document(error_document(error, command).to_json(), aside=aside)
         if aside:

@@ -43,7 +43,7 @@ from nvmelm.errors import ExitCode, InterruptedByUserError, NotReadyError, Nvmel
 from nvmelm.process import waiting
 
 if TYPE_CHECKING:  # what a verb without a host, `explain` say, need not import
-    from nvmelm.cli.frame.progress import ProgressBar
+    from nvmelm.cli.frame.progress import ProgressBar  # 0.6 ms: few verbs show one
     from nvmelm.host import Host
     from nvmelm.inventory.find import PrimaryRef
     from nvmelm.inventory.opened import OpenPrimary
@@ -96,7 +96,7 @@ class Run:
         return self._host
 
     def _open(self, record: Path | None, about: str) -> Host:
-        from nvmelm.hosts import open_host
+        from nvmelm.hosts import open_host  # 3 ms: `explain`, say, needs no host
 
         wishes = self.settings
         about = f"nvmelm {about}"
@@ -113,7 +113,7 @@ class Run:
     @contextmanager
     def primary(self, which: str | PrimaryRef, *, change: bool = False) -> Iterator[OpenPrimary]:
         """Open a controlling function; ``change`` holds its lock, but not for a dry run."""
-        from nvmelm.inventory.opened import open_primary
+        from nvmelm.inventory.opened import open_primary  # 50 ms: `list`, and what compares files, open none
 
         with open_primary(self.host(), which, change=change and not self.dry_run) as pf:
             self.subjects.insert(0, ("NVMELM_DEVICE", pf.address))
@@ -154,7 +154,7 @@ class Run:
 
     def progress(self, label: str) -> ProgressBar:
         """Return a progress bar; it shows on a terminal only, and never with ``--json``."""
-        from nvmelm.cli.frame.progress import ProgressBar
+        from nvmelm.cli.frame.progress import ProgressBar  # 0.6 ms: few verbs show one
 
         return self._stack.enter_context(ProgressBar(label, quiet=self.settings.json))
 
@@ -280,7 +280,7 @@ def _print(run: Run, answer: Answer, *, changes: bool) -> int:
 
 
 def _logged(run: Run, answer: Answer) -> bool:
-    from nvmelm.cli.frame.logs import log_changes
+    from nvmelm.cli.frame.logs import log_changes  # 3 ms, under systemd alone
 
     return log_changes(answer.document.to_json(), run.command, run.subjects)
 

@@ -80,7 +80,7 @@ def steps(
     policy: PolicyFile = None,
 ) -> Answer:
     """Compare step by step: api, its attributes, type, software version, attributes of the type: exit 0, or 4."""
-    from nvmelm.compat.dialects import steps as dialect
+    from nvmelm.compat.dialects import steps as dialect  # 7 ms
 
     giving, taking = (ends.manifest_of(run, end, wanted) for end in both_ends([source, *destination], 2))
     verdict, rows = dialect.steps(giving, taking, policy_of(policy))
@@ -98,7 +98,7 @@ def steps(
 @comparing
 def info(run: Run, end: Here, wanted: Wanted) -> Answer:
     """Print a destination's migration_info.json: models, parameters, and the values each can have."""
-    from nvmelm.compat.dialects import parameters as dialect
+    from nvmelm.compat.dialects import parameters as dialect  # 10 ms
 
     published = dialect.information(_read(run, end, wanted))
     document = dialect.MigrationInfoDocument(**published)
@@ -109,7 +109,7 @@ def info(run: Run, end: Here, wanted: Wanted) -> Answer:
 @comparing
 def list_(run: Run, end: Here, wanted: Wanted) -> Answer:
     """Print a source's model and its list: every parameter that is not switched off."""
-    from nvmelm.compat.dialects import parameters as dialect
+    from nvmelm.compat.dialects import parameters as dialect  # 10 ms
 
     manifest = _read(run, end, wanted)
     model, params = dialect.model(manifest), dialect.source_list(manifest)
@@ -121,7 +121,7 @@ def list_(run: Run, end: Here, wanted: Wanted) -> Answer:
 @comparing
 def check(run: Run, file: ListFile, end: Here, wanted: Wanted) -> Answer:
     """Say whether a source's list fits a destination, and what has to be set there first: exit 0, or 4."""
-    from nvmelm.compat.dialects import parameters as dialect
+    from nvmelm.compat.dialects import parameters as dialect  # 10 ms
 
     manifest = _read(run, end, wanted)
     model, params = _list(file)
@@ -140,8 +140,8 @@ def check(run: Run, file: ListFile, end: Here, wanted: Wanted) -> Answer:
 @verb(parameters, "apply", changes=True)
 def apply(run: Run, file: ListFile, function: Function) -> Answer:
     """Write a source's parameters to a destination, each once: resources are set, the others were checked."""
-    from nvmelm.cli.views import changes
-    from nvmelm.compat.dialects import parameters as dialect
+    from nvmelm.cli.views import changes  # 4 ms, for apply alone
+    from nvmelm.compat.dialects import parameters as dialect  # 10 ms
 
     model, wanted = _list(file)
     with opened(run, function, change=True) as (primary, cntlid):

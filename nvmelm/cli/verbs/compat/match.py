@@ -48,7 +48,7 @@ def match(
 ) -> Answer:
     """Say which destinations can take which sources, and propose who goes where: exit 0 when all have a place, or 4."""
     from nvmelm.compat.fleet import assignment, report  # the fleet costs 14 ms, and no other verb needs it
-    from nvmelm.compat.fleet import index as fleet
+    from nvmelm.compat.fleet import index as fleet  # as above
 
     rules = policy_of(policy)
     leaving, places = fleet.load(sources, takes=False), fleet.load(destinations)

@@ -170,7 +170,7 @@ def check(
     pid: Pid = None,
 ) -> Answer:
     """Say whether a VM can migrate with its VFs, and if not, every reason why. Exit 3: not, as far as is known."""
-    from nvmelm.vm import check as vm_check
+    from nvmelm.vm import check as vm_check  # 25 ms, for check alone
 
     if _only_one({"--qmp": qmp is not None, "--libvirt": libvirt is not None, "--pid": pid is not None}) is None:
         fix = "--qmp SOCKET, --libvirt DOMAIN, or --pid PID"
