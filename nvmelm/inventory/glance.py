@@ -93,6 +93,15 @@ class SessionGlance(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunGlance(Record):
+    """A run of a verb that was begun on a controlling function and has not ended."""
+
+    verb: str
+    primary: str
+    started_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VmMoveGlance(Record):
     """A function that left, stayed, arrived or was refused with its VM."""
 
@@ -110,7 +119,7 @@ class VmMoveGlance(Record):
 class Unknown(Record):
     """A part that could not be read."""
 
-    what: str = field(metadata=about("vms, sessions or vm_moves"))
+    what: str = field(metadata=about("vms, runs, sessions or vm_moves"))
     why: str
     exit_code: int = field(metadata=about("0: it cannot be known here, or only root may"))
 
@@ -128,6 +137,7 @@ class HostGlance(Report):
     privileged: bool = field(metadata=about("false: controllers were not asked, and files of root's not read"))
     primaries: tuple[PrimaryGlance, ...]
     vms: tuple[VmGlance, ...]
+    runs_now: tuple[RunGlance, ...] = field(metadata=about("of verbs, that have not ended"))
     sessions_now: tuple[SessionGlance, ...] = field(metadata=about("that are not over, the oldest first"))
     sessions_last: tuple[SessionGlance, ...] = field(metadata=about("that ended last, the newest first"))
     vm_moves_last: tuple[VmMoveGlance, ...] = field(metadata=about("the newest first"))
@@ -140,11 +150,12 @@ class HostGlance(Report):
         return ExitCode(next((code for code in codes if code), ExitCode.DONE))
 
 
-def look(host: Host, *, last: int) -> HostGlance:
+def look(host: Host, *, last: int, runs: Callable[[], tuple[RunGlance, ...]] = tuple) -> HostGlance:
     """Look at everything once.
 
     Args:
         last: how many moves of each kind that are over.
+        runs: returns the runs of verbs that have not ended.
     """
     facts = host.facts()
     unknown: list[Unknown] = []
@@ -157,11 +168,13 @@ def look(host: Host, *, last: int) -> HostGlance:
             return ask()
         except NvmelmError as error:
             code = 0 if isinstance(error, PermissionDeniedError) else int(error.exit_code)
-            unknown.append(Unknown(what=what, why=error.message, exit_code=code))
+            why = f"{error.message}; {error.fix}" if error.fix and code else error.message
+            unknown.append(Unknown(what=what, why=why, exit_code=code))
             return ()
 
     functions = tuple(_primary(host, ref, ask=facts.privileged) for ref in primaries(host))
     vms = read("vms", lambda: _vms(host))
+    runs_now = read("runs", runs)
     sessions = read("sessions", lambda: _sessions(host))
     moves = read("vm_moves", lambda: _vm_moves(host))
     return HostGlance(
@@ -172,6 +185,7 @@ def look(host: Host, *, last: int) -> HostGlance:
         privileged=facts.privileged,
         primaries=functions,
         vms=vms,
+        runs_now=runs_now,
         sessions_now=tuple(session for session in sessions if not session.over),
         sessions_last=_newest((session for session in sessions if session.over), lambda s: s.changed_at, last),
         vm_moves_last=_newest(moves, lambda move: move.at, last),

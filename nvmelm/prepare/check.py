@@ -21,11 +21,13 @@ from nvmelm.errors import NvmelmError
 from nvmelm.host import Host
 from nvmelm.host.local import confinement
 from nvmelm.inventory import groups, pci, suspension
+from nvmelm.inventory.departed import any_session
 from nvmelm.inventory.find import PrimaryRef, find_primary, primaries
 from nvmelm.inventory.opened import OpenPrimary, open_primary
 from nvmelm.inventory.picture import Picture, Secondary
 from nvmelm.numbers import hexadecimal
-from nvmelm.prepare.journal import journal_path
+from nvmelm.ownership.sessions import Sessions
+from nvmelm.prepare.journal import Journal, journal_path, journals
 from nvmelm.prepare.sanity import contradictions
 from nvmelm.wire.identify import IdentifyController
 from nvmelm.wire.opcodes import Opcode
@@ -76,6 +78,8 @@ def check(host: Host, which: str | None = None) -> HostCheck:
     refs = [find_primary(host, which)] if which else primaries(host)
     for ref in refs if privileged else []:
         findings += _asked(host, ref)
+    if privileged and not host.recorded:  # a recording holds no sessions
+        findings += _unfinished(host, {str(ref.address) for ref in refs} if which else None)
     return HostCheck(
         host=host.name,
         kernel=host.facts().kernel_release,
@@ -93,6 +97,37 @@ def _asked(host: Host, ref: PrimaryRef) -> Iterator[Finding]:
     except NvmelmError as error:
         fix = f"dmesg | grep {ref.node} tells what the driver knows of it; nvmelm show {ref.node} asks it again"
         yield _problem("pf-silent", f"{ref.address} ({ref.node}) does not answer: {error.message}", fix)
+
+
+def _unfinished(host: Host, addresses: set[str] | None) -> Iterator[Finding]:
+    """Name what was begun on this host and has not ended; None: on any function, also one that is gone."""
+    for journal in journals(host):
+        if addresses is None or journal.address in addresses:
+            yield from _unfinished_runs(journal)
+    if not any_session(host):
+        return
+    try:
+        with Sessions(host) as sessions:
+            records = sessions.seen()
+    except NvmelmError as error:
+        yield _problem("sessions", error.message, error.fix)
+        return
+    for record in records:
+        if not record.over and (addresses is None or record.primary in addresses):
+            message = f"{record.names} of {record.primary}: the move with {record.peer or 'another host'} has not ended"
+            yield _warning("move-unfinished", f"{message} (session {record.id[:8]}, {record.state})", "nvmelm recover")
+
+
+def _unfinished_runs(journal: Journal) -> Iterator[Finding]:
+    try:
+        runs = journal.unfinished()
+    except NvmelmError as error:
+        yield _problem("journal", error.message, error.fix)
+        return
+    for run in runs:
+        message = f"{run.verb} on {journal.address}, begun at {run.started_at}, has not ended"
+        fix = "if it does not run any more: nvmelm recover undoes it, nvmelm recover --finish completes it"
+        yield _warning("run-unfinished", message, fix)
 
 
 def _ok(code: str, message: str) -> Finding:

@@ -9,7 +9,9 @@ import typer
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.views import glance as view
+from nvmelm.host import Host
 from nvmelm.inventory import glance
+from nvmelm.prepare.journal import journals
 
 app = group("This host at a glance.")
 
@@ -21,5 +23,14 @@ Last = Annotated[
 @verb(app, "status")
 def status(run: Run, last: Last = 5) -> Answer:
     """Show this host at a glance: functions in use, marks, VMs, moves now and the last ones."""
-    seen = glance.look(run.host(), last=last)
+    host = run.host()
+    seen = glance.look(host, last=last, runs=lambda: _runs(host))
     return Answer(seen, lambda: view.lines(seen), exit_code=seen.exit_code)
+
+
+def _runs(host: Host) -> tuple[glance.RunGlance, ...]:
+    return tuple(
+        glance.RunGlance(verb=unfinished.verb, primary=journal.address, started_at=unfinished.started_at)
+        for journal in journals(host)
+        for unfinished in journal.unfinished()
+    )

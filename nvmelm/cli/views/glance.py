@@ -18,7 +18,12 @@ from nvmelm.inventory.glance import (
     VmMoveGlance,
 )
 
-_NAMES = {"vms": "VMs that move", "sessions": "moves between hosts", "vm_moves": "moves of VMs"}
+_NAMES = {
+    "vms": "VMs that move",
+    "runs": "verbs that have not ended",
+    "sessions": "moves between hosts",
+    "vm_moves": "moves of VMs",
+}
 #: What a session that is over has come to, by its last state; the other host is named behind it.
 _ENDS = {
     "done": "moved to",
@@ -45,6 +50,12 @@ def lines(document: HostGlance) -> Iterator[str]:
         yield from ("", paint.bold("VMs that move with their functions"))
         for held in document.vms:
             yield from _vm(held)
+    if document.runs_now:
+        yield from ("", paint.bold("verbs that have not ended"))
+        for run in document.runs_now:
+            text = f"  {moment(run.started_at)}  {run.verb} on {run.primary}"
+            yield from render.wrapped("", render.plain(text), sys.stdout)
+        yield "    if none of them runs any more: nvmelm recover, or nvmelm recover --finish"
     if document.sessions_now:
         yield from ("", paint.bold("moves that are not over"))
         for session in document.sessions_now:

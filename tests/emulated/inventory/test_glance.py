@@ -246,7 +246,7 @@ def test_a_recording_is_replayed_and_says_what_it_cannot_know(
     assert cli.main(["--host", f"replay:{file}", "status", "--json"]) == 0
     replayed = json.loads(capsys.readouterr().out)
     assert replayed["primaries"] == recorded["primaries"]
-    assert [part["what"] for part in replayed["unknown"]] == ["vms", "sessions", "vm_moves"]
+    assert [part["what"] for part in replayed["unknown"]] == ["vms", "runs", "sessions", "vm_moves"]
 
 
 def test_secondary_list_of_a_host_with_sessions_can_be_replayed(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from nvmelm import cli
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Role
+from nvmelm.ownership.sessions import Sessions
 from nvmelm.prepare import secondaries, sequence, sriov
 from nvmelm.prepare.check import check
+from nvmelm.prepare.journal import Journal
 from tests.emulated.answers import agree
 from tests.emulated.conftest import MakeHost
+from tests.emulated.migrate.test_ownership import record
 
 PF = "0000:01:00.0"
 
@@ -95,3 +101,40 @@ def test_a_vf_the_kernel_drives_is_told(make_host: MakeHost) -> None:
     host.sysfs.write("bus/pci/devices/0000:01:00.1/driver_override", "nvme")
     host.sysfs.write("bus/pci/drivers_probe", "0000:01:00.1")
     assert levels(host)["vf-driver"] == "warning"
+
+
+def test_what_was_begun_and_has_not_ended_is_named_with_what_ends_it(make_host: MakeHost) -> None:
+    host = prepared(make_host())
+    assert levels(host).keys().isdisjoint({"run-unfinished", "move-unfinished"})
+    Journal(host, PF).begin("sriov enable", "S", {})
+    with Sessions(host) as sessions:
+        sessions.open(record(host))
+    found = {finding.code: finding for finding in check(host).findings}
+    assert "sriov enable on 0000:01:00.0" in found["run-unfinished"].message
+    assert "nvmelm recover --finish" in found["run-unfinished"].fix
+    assert (found["move-unfinished"].level, found["move-unfinished"].fix) == ("warning", "nvmelm recover")
+
+
+def test_records_that_cannot_be_read_are_a_problem_of_the_host(make_host: MakeHost) -> None:
+    host = prepared(make_host())
+    with Sessions(host) as sessions:
+        sessions.open(record(host))
+    for file in host.state_dir.glob("sessions.db*"):
+        file.unlink()
+    journal = Journal(host, PF).path
+    journal.write_text(f"x{journal.read_text()}")
+    found = {finding.code: finding for finding in check(host).findings}
+    assert "nvmelm recover --new-sessions" in found["sessions"].fix
+    assert (found["sessions"].level, found["journal"].level) == ("problem", "problem")
+    assert f"{journal}, line 1" in found["journal"].message
+
+
+def test_status_names_the_runs_that_have_not_ended(make_host: MakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    host = prepared(make_host())
+    Journal(host, PF).begin("sriov enable", "S", {})
+    assert cli.main(["--host", host.name, "status", "--json"]) == 0
+    assert [run["verb"] for run in json.loads(capsys.readouterr().out)["runs_now"]] == ["sriov enable"]
+    assert cli.main(["--host", host.name, "status"]) == 0
+    shown = capsys.readouterr().out
+    assert "sriov enable on 0000:01:00.0" in shown
+    assert "nvmelm recover" in shown
