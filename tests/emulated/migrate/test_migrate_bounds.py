@@ -16,7 +16,7 @@ import pytest
 
 from nvmelm.emulator.host import EmulatedHost
 from nvmelm.errors import BusyError, ExitCode, NvmelmError, RolledBackError
-from nvmelm.migrate import crossing, source
+from nvmelm.migrate import crossing, source, standstill
 from nvmelm.migrate.callouts.points import Point, Points
 from nvmelm.migrate.destination import Destination
 from nvmelm.migrate.link import messages
@@ -133,7 +133,7 @@ def test_a_destination_that_hangs_does_not_keep_the_guest_waiting(
     said: bool, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = hanging(monkeypatch)
-    monkeypatch.setattr(source, "STANDSTILL_S", 1.0)
+    monkeypatch.setattr(standstill, "STANDSTILL_S", 1.0)
     resumed: list[float] = []
     begun = time.monotonic()
 
