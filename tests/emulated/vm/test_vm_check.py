@@ -126,6 +126,29 @@ def test_a_function_that_may_only_arrive_does_not_leave(bench: Bench) -> None:
     assert bench.codes() == [("blocks", "wrong-mark")]
 
 
+def test_a_mark_that_does_not_hold_any_more_is_named_with_what_broke_it(bench: Bench) -> None:
+    bench.host.reset_primary(PF)
+    (reason,) = bench.check().reasons
+    assert (reason.level, reason.code) == ("blocks", "mark-broken")
+    assert "does not hold any more: " in reason.message
+
+
+@pytest.mark.parametrize("capability", ["postcopy-ram", "background-snapshot"])
+def test_a_capability_that_goes_with_no_vfio_device_blocks(bench: Bench, capability: str) -> None:
+    bench.answers["query-migrate-capabilities"] = [{"capability": capability, "state": True}]
+    (reason,) = bench.check().reasons
+    assert (reason.level, reason.code) == ("blocks", "vm-capability")
+    assert capability in reason.message
+    assert capability in reason.fix
+
+
+def test_another_vfio_device_of_the_vm_is_its_own_driver_s_matter(bench: Bench) -> None:
+    bench.machine.devices["gpu"] = {"kind": "vfio-ccw"}
+    (reason,) = bench.check().reasons
+    assert (reason.level, reason.code) == ("costs", "other-vfio-device")
+    assert "gpu" in reason.message
+
+
 def test_a_downtime_limit_below_what_was_measured_is_named_with_both_figures(bench: Bench) -> None:
     moves = Moves(bench.host)
     held = moves.held("0000:01:00.1")
