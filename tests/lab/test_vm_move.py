@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.lab.machine import Pf, wait_for
-from tests.lab.moves import Two, prepared, runs
+from tests.lab.moves import Two, order_failure, prepared, runs
 from tests.lab.vms import VECTORS, Vms, begun, busy, goes_on
 
 #: A VM starts in seconds and moves in seconds, in an emulated machine in an emulated machine.
@@ -99,6 +99,25 @@ def test_a_vm_that_is_refused_goes_on_at_the_source_and_nothing_is_left_at_the_d
     secondaries = two.there("show", pf_b.address, "--json", check=True).json["secondaries"]
     assert [secondary["used_by"] for secondary in secondaries[:2]] == [[], []]
     assert runs(pf_a)
+
+
+@pytest.mark.parametrize("select", [2, 1], ids=["Set Controller State", "Resume"])
+def test_a_device_that_fails_when_the_vm_starts_ends_the_vmm_there_and_the_vm_runs_on_at_the_source(
+    two: Two, vms: Vms, pf_a: Pf, pf_b: Pf, select: int
+) -> None:
+    prepared(two.here, "source", pf_a, vectors=VECTORS)
+    prepared(two.there, "destination", pf_b, vectors=VECTORS)
+    here, there = vms.start(two.here, pf_a.vfs), vms.start(two.there, pf_b.vfs, arriving=True)
+    driver, pair = begun(here.processor)
+    busy(driver, pair, 1000)
+    order_failure(pf_b, (0x41, select), status=0x006)
+    here.begin_move(there)
+    assert here.end_of_move()["status"] == "failed"
+    assert there.process.wait(timeout=180) == 137
+    assert "its VMM is ended" in there.said()
+    assert here.ask("query-status")["running"]
+    assert runs(pf_a)
+    goes_on(driver, pair, 2000)
 
 
 def test_a_function_that_is_unplugged_from_a_running_vm_is_free_again(two: Two, vms: Vms, pf_a: Pf) -> None:
