@@ -16,6 +16,7 @@
     |-- HostError                  exit 1   the kernel refused; carries path and errno
     |   |-- PermissionDeniedError  exit 1   needs root
     |   |-- DeviceGoneError        exit 1   the device vanished
+    |   |-- OwnFileError         exit 1   something else stands where nvmelm keeps a file of its own
     |   |-- UeventsLostError       exit 1   the kernel said more than was listened to
     |   `-- RecordInDoubtError     exit 1   whether an owner was written down is not known
     |-- MalformedError             exit 1   a device, file or peer sent bytes that mean nothing
@@ -282,6 +283,12 @@ class DeviceGoneError(HostError):
     """A device that was there a moment ago is not there any more."""
 
     kind = "device_gone"
+
+
+class OwnFileError(HostError):
+    """What stands where nvmelm keeps something of its own is of another kind, or others may change it."""
+
+    kind = "own_file"
 
 
 class UeventsLostError(HostError):

@@ -149,6 +149,10 @@ REASONS: dict[str, tuple[str, str]] = {
         "a controller runs a guest that was moved here, and would be taken down on the way to something else",
         "when its VM is shut down: nvmelm secondary offline PF CNTLID",
     ),
+    "own-file": (
+        "something of another kind stands where nvmelm keeps a file or directory of its own",
+        "look at it, and move it away",
+    ),
     "recording-has-no-queue": ("a recording holds no queue's memory", "use the host itself, or an emulated one"),
     "recording-has-no-uevents": ("a recording holds no uevents", "watch the host itself, or an emulated one"),
     "replay-has-no-vm": ("a recording holds no VM", "use --print, or --host emulated:DIR"),

@@ -5,6 +5,7 @@
     private  directories that only their owner can enter
     store    the small files of marks, journals and saves: root-only, durable before the call returns
     atomic   a file somebody named: under its name complete, or not at all
+    own      what stands where nvmelm keeps something, when it is not that
     locks    one process at a time, by name
     bounded  bytes of unknown origin: no more is read than was asked for
     toml     TOML of unknown origin: what it costs to read is bounded before it is read

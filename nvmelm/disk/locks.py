@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nvmelm.disk.own import open_own, own_error
 from nvmelm.disk.private import prove_private
 from nvmelm.errors import BusyError, MalformedError, host_error
 from nvmelm.harmless import harmless
@@ -109,9 +110,9 @@ class FileLocks:
             try:
                 return os.open(path, flags | os.O_EXCL, 0o600), True
             except FileExistsError:
-                return os.open(path, flags, 0o600), False
+                return open_own(path, flags), False
         except OSError as error:
-            raise host_error("cannot open the lock", str(path), error) from error
+            raise own_error("cannot open the lock", path, error) from error
 
 
 def lock_path(state_dir: Path, name: str) -> Path:

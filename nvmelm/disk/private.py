@@ -8,7 +8,8 @@ import shlex
 import stat
 from pathlib import Path
 
-from nvmelm.errors import HostError, host_error
+from nvmelm.disk.own import own_error
+from nvmelm.errors import OwnFileError
 
 
 def private_directory(directory: Path) -> None:
@@ -39,14 +40,14 @@ def prove_private(directory: Path) -> bool:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return False
-        raise host_error("cannot make the directory", str(directory), error) from error
+        raise own_error("cannot make the directory", directory, error, directory=True) from error
     try:
         status = directory.lstat()
     except OSError as error:
-        raise host_error("cannot look at", str(directory), error) from error
+        raise own_error("cannot look at", directory, error, directory=True) from error
     wrong = _why_not_private(status)
     if wrong:
-        raise HostError(
+        raise OwnFileError(
             f"{directory} may not hold marks and journals: it {wrong}",
             path=str(directory),
             cause="others could put false marks there, or read what it holds",

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nvmelm.disk.atomic import AtomicFile, sync_directory
+from nvmelm.disk.own import misplaced, open_own, own_error
 from nvmelm.disk.private import private_directory
-from nvmelm.errors import host_error
 
 
 def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
@@ -34,13 +34,15 @@ def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
         if not durable:
             _overwrite(path, raw)
             return
+        if (wrong := misplaced(path)) is not None:
+            raise wrong
     with AtomicFile(path, replace=True) as file:
         file.write(raw)
         file.commit()
 
 
 def _overwrite(path: Path, raw: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_own(path, os.O_WRONLY | os.O_CREAT)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, raw, 0)
@@ -61,7 +63,7 @@ def append(path: Path, text: str, *, durable: bool = True, whole_lines: bool = F
     with _reported("cannot write", path):
         private_directory(path.parent)
         new = not path.exists()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = open_own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             if whole_lines:
                 _cut_torn_line(descriptor)
@@ -86,7 +88,8 @@ def read(path: Path) -> str | None:
     """Return a file's text, or None when there is no such file; HostError when it cannot be read."""
     with _reported("cannot read", path):
         try:
-            return path.read_text(encoding="utf-8", errors="replace")
+            with open(open_own(path, os.O_RDONLY), encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+                return file.read()
         except FileNotFoundError:
             return None
 
@@ -101,16 +104,29 @@ def remove(path: Path) -> None:
 
 def names(directory: Path) -> list[str]:
     """Return the sorted names in a directory, hidden ones left out; empty when it is not there."""
-    with _reported("cannot read", directory):
+    with _reported("cannot read", directory, directory=True):
         try:
             return sorted(name for name in os.listdir(directory) if not name.startswith("."))  # noqa: PTH208
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return []
 
 
+def holds(path: Path) -> bool:
+    """Return whether there is a file of nvmelm's own; a name of another kind is an error, and never "nothing".
+
+    Raises:
+        OwnFileError: what has the name is no file.
+    """
+    if path.name not in names(path.parent):
+        return False
+    if (wrong := misplaced(path)) is not None:
+        raise wrong
+    return True
+
+
 @contextlib.contextmanager
-def _reported(what: str, path: Path) -> Iterator[None]:
+def _reported(what: str, path: Path, *, directory: bool = False) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise host_error(what, str(path), error) from error
+        raise own_error(what, path, error, directory=directory) from error

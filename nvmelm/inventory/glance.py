@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from nvmelm import __version__
 from nvmelm.documents import Record, Report, about
-from nvmelm.errors import ExitCode, NvmelmError, PermissionDeniedError
+from nvmelm.errors import ExitCode, NvmelmError, OwnFileError, PermissionDeniedError
 from nvmelm.host import Host
 from nvmelm.inventory import pci
 from nvmelm.inventory.find import PrimaryRef, known_text, primaries
@@ -119,7 +119,7 @@ class VmMoveGlance(Record):
 class Unknown(Record):
     """A part that could not be read."""
 
-    what: str = field(metadata=about("vms, runs, sessions or vm_moves"))
+    what: str = field(metadata=about("own_files, vms, runs, sessions or vm_moves"))
     why: str
     exit_code: int = field(metadata=about("0: it cannot be known here, or only root may"))
 
@@ -172,7 +172,12 @@ def look(host: Host, *, last: int, runs: Callable[[], tuple[RunGlance, ...]] = t
             unknown.append(Unknown(what=what, why=why, exit_code=code))
             return ()
 
-    functions = tuple(_primary(host, ref, ask=facts.privileged) for ref in primaries(host))
+    refs = primaries(host)
+    try:
+        functions = tuple(_primary(host, ref, ask=facts.privileged) for ref in refs)
+    except OwnFileError as error:  # the controllers could answer
+        unknown.append(Unknown(what="own_files", why=f"{error.message}; {error.fix}", exit_code=int(error.exit_code)))
+        functions = tuple(_primary(host, ref, ask=False) for ref in refs)
     vms = read("vms", lambda: _vms(host))
     runs_now = read("runs", runs)
     sessions = read("sessions", lambda: _sessions(host))
@@ -204,6 +209,8 @@ def _primary(host: Host, ref: PrimaryRef, *, ask: bool) -> PrimaryGlance:
         try:
             with open_primary(host, ref) as pf:
                 return _asked(pf.picture(states=True))
+        except OwnFileError:
+            raise
         except NvmelmError as error:
             problem, code = error.message, error.exit_code
     try:

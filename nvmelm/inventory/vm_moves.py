@@ -24,6 +24,7 @@ from typing import Any
 
 from nvmelm.disk import store
 from nvmelm.disk.atomic import sync_directory
+from nvmelm.disk.own import open_own, own_error
 from nvmelm.disk.private import private_directory
 from nvmelm.errors import UncertainError, host_error
 from nvmelm.host import Host
@@ -116,13 +117,13 @@ class Moves:
         text = json.dumps({"format": _FORMAT, **asdict(held)})
         try:
             private_directory(path.parent)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = open_own(path, os.O_WRONLY | os.O_CREAT)
             try:
                 os.pwrite(descriptor, text.encode().ljust(_HELD_BYTES - 1) + b"\n", 0)
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise host_error("cannot write", str(path), error) from error
+            raise own_error("cannot write", path, error) from error
         return held
 
     def held(self, address: str) -> Held | None:
@@ -221,7 +222,7 @@ class Moves:
         path = self._resumed(stream)
         try:
             private_directory(path.parent)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if os.pread(descriptor, len(_RESUMED), 0) == _RESUMED:

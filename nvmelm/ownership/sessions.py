@@ -325,7 +325,7 @@ class Sessions:
             MalformedError: it did, and the database is gone.
         """
         known = witness.read(self._host)  # first: it comes after the database
-        if self.path.name in store.names(self.path.parent):
+        if store.holds(self.path):
             return True
         if known is not None:
             raise witness.damaged(self.path, "is gone")

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nvmelm.disk import store
-from nvmelm.errors import MalformedError, host_error
+from nvmelm.disk.own import open_own, own_error
+from nvmelm.errors import MalformedError, OwnFileError
 from nvmelm.host import Host
 
 _FORMAT = 1
@@ -66,7 +67,7 @@ def read(host: Host) -> Witness | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise host_error("cannot read", str(path), error) from error
+        raise own_error("cannot read", path, error) from error
 
 
 def keep(host: Host, witness: Witness) -> None:
@@ -85,13 +86,13 @@ def keep(host: Host, witness: Witness) -> None:
         with _locked(path, os.O_RDONLY, fcntl.LOCK_SH) as descriptor:
             os.fsync(descriptor)
     except OSError as error:
-        raise host_error("cannot write", str(path), error) from error
+        raise own_error("cannot write", path, error) from error
 
 
 def follow(host: Host, witness: Witness) -> None:
     """Say how far the database has counted now; where that fails less is known, and nothing is wrong."""
     path = witness_path(host)
-    with suppress(OSError, MalformedError), _locked(path, os.O_RDWR, fcntl.LOCK_EX) as descriptor:
+    with suppress(OSError, OwnFileError, MalformedError), _locked(path, os.O_RDWR, fcntl.LOCK_EX) as descriptor:
         _raise(path, descriptor, witness)
 
 
@@ -119,7 +120,7 @@ def damaged(path: Path, what: str) -> MalformedError:
 @contextmanager
 def _locked(path: Path, flags: int, how: int) -> Iterator[int]:
     """Open the file, and keep writers and readers of half of it apart: for the length of one small write."""
-    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = open_own(path, flags | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, how)
         yield descriptor

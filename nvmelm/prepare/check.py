@@ -17,7 +17,7 @@ from typing import Literal
 
 from nvmelm.commands import AdminCommandError, execute, identify, optional
 from nvmelm.documents import Record, Report, about
-from nvmelm.errors import NvmelmError
+from nvmelm.errors import NvmelmError, OwnFileError
 from nvmelm.host import Host
 from nvmelm.host.local import confinement
 from nvmelm.inventory import groups, pci, suspension
@@ -94,6 +94,8 @@ def _asked(host: Host, ref: PrimaryRef) -> Iterator[Finding]:
     try:
         with open_primary(host, ref) as pf:
             yield from _primary(pf)
+    except OwnFileError as error:
+        yield _problem("own-file", error.message, error.fix)
     except NvmelmError as error:
         fix = f"dmesg | grep {ref.node} tells what the driver knows of it; nvmelm show {ref.node} asks it again"
         yield _problem("pf-silent", f"{ref.address} ({ref.node}) does not answer: {error.message}", fix)

@@ -19,6 +19,7 @@ from nvmelm.inventory.glance import (
 )
 
 _NAMES = {
+    "own_files": "marks and locks",
     "vms": "VMs that move",
     "runs": "verbs that have not ended",
     "sessions": "moves between hosts",
