@@ -316,6 +316,7 @@ _FILES: dict[int, tuple[str, str]] = {
     errno_module.EDQUOT: ("the user's quota is used up", "make room, then run it again"),
     errno_module.EROFS: ("the file system is mounted read-only", "name a file elsewhere, or mount it read-write"),
     errno_module.EMFILE: ("too many files are open", "raise the limit: ulimit -n"),
+    errno_module.EBADF: ("it was closed before this program began", "give it a file or a pipe: > FILE"),
     errno_module.EPIPE: ("who reads the pipe has gone", "run the whole pipe again"),
 }
 

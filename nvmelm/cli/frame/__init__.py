@@ -5,6 +5,7 @@
     app        the tree of verbs; a verb's module is imported when the verb is invoked, and not before
     run        what every verb is run by
     parser     commands and groups: how help reads
+    completion  the shell that a completion is meant for
     options    arguments and options that several verbs share
     functions  how a controlled function is named: PF CNTLID, PF/CNTLID, or an address
     callouts   those of verbs that migrate

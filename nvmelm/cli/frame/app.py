@@ -6,6 +6,7 @@ table, and a module is imported when one of its verbs is invoked.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
@@ -15,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from nvmelm import __version__
-from nvmelm.cli.frame import report
+from nvmelm.cli.frame import render, report
 from nvmelm.cli.frame.options import CONTEXT, ForceOption, HostOption, JsonOption, RecordOption, RedactOption, Settings
 from nvmelm.cli.frame.parser import Sparing
 from nvmelm.errors import NvmelmError
@@ -142,12 +143,12 @@ app = typer.Typer(
 
 
 _EPILOG = """nvmelm COMMAND --help says more. Every verb takes --json, changing verbs take --dry-run and --yes.
-Completion for the shell in use: nvmelm --install-completion."""
+Completion for the shell in use: nvmelm --install-completion; --show-completion SHELL prints it."""
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"nvmelm {__version__}")
+        render.print_lines([f"nvmelm {__version__}"])
         raise typer.Exit
 
 
@@ -167,10 +168,28 @@ def _root(
     ctx.obj = Settings(host=host or "local", record=record, redact=redact, force=force, json=json)
 
 
+def _completion(words: list[str]) -> int | None:
+    from nvmelm.cli.frame import completion
+
+    def ask(shell: str) -> int:
+        os.environ.update(_NVMELM_COMPLETE=f"source_{shell}")
+        typer.main.get_command(app).main(args=[], prog_name="nvmelm", standalone_mode=False)
+        return 0
+
+    return completion.show(words, VERBS, ask)
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
     report.catch_bugs(words)
+    if any(word.startswith(("--show-completion", "--install-completion")) for word in words):
+        try:
+            shown = _completion(words)
+        except NvmelmError as error:
+            return report.failed(error, json=False, command="")
+        if shown is not None:
+            return shown
     root = typer.main.get_command(app)
     for option in cast("list[Any]", root.params):
         if str(option.name).endswith("_completion"):

@@ -23,6 +23,8 @@ class Sparing:
         """Return the parameters, ``--help`` among them."""
         parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for parameter in parameters:
+            if parameter.name == "help" and parameter.is_eager:
+                parameter.callback = _print_help
             if "process_value" not in vars(parameter):
                 parameter.process_value = partial(_value, parameter, parameter.process_value)
         return parameters
@@ -80,6 +82,15 @@ def _any_path(info: Any) -> bool:
 
 def _in_bounds(number: int, info: Any) -> bool:
     return (info.min is None or info.min <= number) and (info.max is None or number <= info.max)
+
+
+def _print_help(ctx: Any, _option: Any, wanted: bool) -> None:
+    """Print the help as an answer is: a reader that has left is no error, and a full disk is one with a fix."""
+    if wanted and not ctx.resilient_parsing:
+        from nvmelm.cli.frame import render
+
+        render.print_lines(ctx.get_help().splitlines())
+        ctx.exit()
 
 
 class VerbCommand(Sparing, TyperCommand):

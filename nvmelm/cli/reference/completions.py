@@ -19,8 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: Where each shell looks for the completion of a program called nvmelm, below the directory of its scripts.
-FILES = {"bash": "bash/nvmelm", "zsh": "zsh/_nvmelm", "fish": "fish/nvmelm.fish"}
+from nvmelm.cli.frame.completion import FILES
 
 #: zsh reads the file at the first Tab and calls what it holds; the library's script only defines a function then.
 _ZSH_FIRST_TAB = """
