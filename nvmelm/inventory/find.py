@@ -12,7 +12,7 @@ from nvmelm.commands import execute, identify
 from nvmelm.documents import Record, Report, about
 from nvmelm.errors import ExitCode, HostError, NotReadyError, NvmelmError, UsageError
 from nvmelm.host import AdminQueue, Host
-from nvmelm.inventory import pci
+from nvmelm.inventory import paths, pci
 from nvmelm.inventory.pci import Bdf
 from nvmelm.numbers import parse_cntlid
 from nvmelm.wire.identify import IdentifyController
@@ -64,6 +64,7 @@ def find_primary(host: Host, text: str) -> PrimaryRef:
     Raises:
         UsageError: nothing, more than one, or a controlled function has that name.
     """
+    text = paths.named(host, text)
     named = _behind(host, node) if (node := _node(host, text)) else None
     if named is not None:
         return named
@@ -90,8 +91,7 @@ def _require_no_function(host: Host, text: str) -> None:
 def _node(host: Host, text: str) -> str | None:
     """Return the kernel name of the controller that a name or a PCI address means; None for other texts."""
     if not Bdf.looks_like(text):
-        name = text.removeprefix("/dev/")
-        return name if _NODE.fullmatch(name) else None
+        return text if _NODE.fullmatch(text) else None
     address = Bdf.parse(text)
     parent = pci.physical_function(host.sysfs, address)
     if parent is not None:
@@ -110,6 +110,7 @@ def find_function(host: Host, text: str) -> tuple[PrimaryRef, Bdf | int]:
         UsageError: not of either form, or not a VF.
         NotReadyError: the address of a VF that is not enabled.
     """
+    text = paths.named(host, text)
     if Bdf.looks_like(text):
         address = Bdf.parse(text)
         parent = pci.physical_function(host.sysfs, address)

@@ -147,8 +147,10 @@ def opened_several(run: Run, words: Sequence[str], *, change: bool = False) -> I
 
 def is_pf(run: Run, named: str) -> bool:
     """Return whether a name is that of a controlling function, as far as its form tells; an address is looked up."""
+    from nvmelm.inventory import paths
     from nvmelm.inventory.pci import Bdf, physical_function
 
+    named = paths.named(run.host(), named)
     if Bdf.looks_like(named):
         return physical_function(run.host().sysfs, Bdf.parse(named)) is None
     pf, slash, _ = named.rpartition("/")
