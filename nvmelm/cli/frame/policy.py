@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nvmelm.disk.bounded import read_file
+from nvmelm.disk.bounded import parsed
 
 if TYPE_CHECKING:
     from nvmelm.compat.policy import Policy
@@ -21,4 +21,4 @@ def policy_of(file: Path | None) -> Policy | None:
         return None
     from nvmelm.compat.policy import MAX_BYTES, Policy  # TOML and its rules: 5 ms, and most sites have none
 
-    return Policy.parse(read_file(file, MAX_BYTES))
+    return parsed(file, MAX_BYTES, Policy.parse)

@@ -22,7 +22,7 @@ from nvmelm.cli.verbs.compat.check import END, DestinationEnd, PolicyFile, Sourc
 from nvmelm.cli.verbs.compat.ends import Wanted
 from nvmelm.cli.verbs.compat.wanted import comparing
 from nvmelm.compat.manifest import load
-from nvmelm.disk.bounded import read_file
+from nvmelm.disk.bounded import parsed
 from nvmelm.errors import ExitCode, IncompatibleError, MalformedError
 from nvmelm.numbers import decimal
 
@@ -211,7 +211,7 @@ def _read(run: Run, end: list[str], wanted: Wanted) -> Manifest:
 
 def _list(file: Path) -> tuple[str, dict[str, Any]]:
     """Read a source's list; what is not one is refused."""
-    body = load(read_file(file, _MAX_LIST_BYTES))
+    body = parsed(file, _MAX_LIST_BYTES, load)
     good = isinstance(body, dict) and isinstance(body.get("model"), str) and isinstance(body.get("params"), dict)
     if not good or not isinstance(body, dict):
         raise MalformedError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvmelm.cli.frame.functions import is_pf
 from nvmelm.compat.manifest import MAX_BYTES, Manifest, load
-from nvmelm.disk.bounded import read_file, what_is
+from nvmelm.disk.bounded import parsed, what_is
 from nvmelm.errors import (
     BusyError,
     ExitCode,
@@ -82,9 +82,9 @@ def manifest_of(run: Run, text: str, wanted: Wanted) -> Manifest:
     """
     if text.startswith("ssh://"):
         return _remote(Address.parse(text), wanted)
-    kind = what_is(text)
+    kind = "nothing" if text.startswith("/sys/") else what_is(text)
     if kind == "file":
-        return Manifest.parse(read_file(text, MAX_BYTES))
+        return parsed(text, MAX_BYTES, Manifest.parse)
     if kind == "directory":
         from nvmelm.compat.dialects.tree import read_tree  # 9 ms, for trees alone
 
