@@ -151,3 +151,19 @@ def test_a_directory_that_is_not_there_is_an_error_with_its_cause_and_a_fix(tmp_
         AtomicFile(tmp_path / "nowhere" / "file")
     assert caught.value.cause
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("option", ["--report", "--log-user-data", "--dirty"])
+@pytest.mark.parametrize("where", ["nowhere/file", "taken/file", "/proc/file"])
+def test_a_move_names_the_option_of_a_file_that_it_could_not_write_before_anything_moves(
+    place: Path, option: str, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "taken").write_text("a file, and no directory")
+    track = ["--track", "0:4096"] if option == "--dirty" else []
+    capsys.readouterr()
+    words = ["migrate", PF, VF, "--to", "ssh://nobody/nvme0", "--rsh", "/bin/false", option, where, *track]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert f"error: cannot write the file of {option}: {where}: " in error
+    assert "rounds" not in error
+    assert f"{option} FILE" in error

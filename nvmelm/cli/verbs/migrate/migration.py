@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import sys
@@ -19,7 +18,7 @@ from nvmelm.cli.frame import render
 from nvmelm.cli.frame.aside import ASIDE
 from nvmelm.cli.frame.run import Answer, Run
 from nvmelm.compat.policy import MAX_BYTES
-from nvmelm.disk.atomic import AtomicFile, is_stream, new_file, require_free
+from nvmelm.disk.atomic import AtomicFile, is_stream, new_file, require_free, unnamed_file
 from nvmelm.disk.bounded import read_file
 from nvmelm.errors import HostError, MalformedError, NvmelmError, host_error
 from nvmelm.host import Progress
@@ -91,8 +90,8 @@ class Migration:
         dry_run, force = self._run.dry_run, self._run.settings.force
         with (
             interruptible(),
-            RoundsFile(logs.dirty, replace=force) as dirty,
-            RoundsFile(logs.written, replace=force) as written,
+            RoundsFile(logs.dirty, replace=force, option="--dirty") as dirty,
+            RoundsFile(logs.written, replace=force, option="--log-user-data") as written,
             Sessions(self._run.host()) as sessions,
         ):
             # What this host refuses by itself is refused before anybody is called.
@@ -220,6 +219,7 @@ class RoundsFile:
 
     Args:
         replace: a file that is there may be replaced.
+        option: the one that names it.
 
     Raises:
         UsageError: the name is a link's or a directory's.
@@ -227,8 +227,9 @@ class RoundsFile:
         HostError: it cannot be written.
     """
 
-    def __init__(self, path: Path | None, *, replace: bool = False) -> None:
+    def __init__(self, path: Path | None, *, replace: bool = False, option: str = "--dirty") -> None:
         self._path = path
+        self._option = option
         self._replace = replace
         self._file: TextIO | None = None
 
@@ -242,11 +243,11 @@ class RoundsFile:
             self._file.write(json.dumps(body) + "\n")
             self._file.flush()
         except OSError as error:
-            raise _unwritable(self._path, error) from error
+            raise _unwritable(self._option, self._path, error) from error
 
     def __enter__(self) -> Self:
         if self._path is not None:
-            require_place(self._path, replace=self._replace)
+            require_place(self._option, self._path, replace=self._replace)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -255,8 +256,11 @@ class RoundsFile:
                 self._file.close()
 
 
-def require_place(place: Path, *, replace: bool) -> None:
+def require_place(option: str, place: Path, *, replace: bool) -> None:
     """Refuse a file that could not be written, before anything moves; nothing is changed.
+
+    Args:
+        option: the one that names it, for the error.
 
     Raises:
         UsageError: the name is a link's or a directory's.
@@ -265,17 +269,19 @@ def require_place(place: Path, *, replace: bool) -> None:
     """
     if place.exists() and is_stream(place):  # opening a pipe waits for its reader
         return
-    require_free(place, replace=replace)
-    if not place.parent.is_dir():
-        number = errno.ENOTDIR if place.parent.exists() else errno.ENOENT
-    else:
-        number = 0 if os.access(place.parent, os.W_OK) else errno.EACCES
-    if number:
-        raise _unwritable(place, OSError(number, os.strerror(number)))
+    try:
+        require_free(place, replace=replace)
+        os.close(unnamed_file(place.parent))  # what os.access does not tell: a read-only or full file system
+    except HostError as error:
+        raise _unwritable(option, place, OSError(error.errno, os.strerror(error.errno))) from error
+    except NvmelmError as error:
+        error.message = f"{option}: {error.message}"
+        raise
 
 
-def _unwritable(path: Path, error: OSError) -> HostError:
-    return host_error("cannot write the rounds", str(path), error, fix="name a file in a directory that is there")
+def _unwritable(option: str, path: Path, error: OSError) -> HostError:
+    fix = f"{option} FILE, in a directory that is there and may be written"
+    return host_error(f"cannot write the file of {option}", str(path), error, fix=fix)
 
 
 def memory_of(tracked: memory.MemoryRound) -> dict[str, Any]:

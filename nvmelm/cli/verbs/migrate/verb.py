@@ -96,7 +96,7 @@ def migrate(
     points = points_of("source", callouts, callout or (), callout_deadline)
     logs = Logs(track or (), dirty, log_user_data)
     if report is not None:
-        require_place(report, replace=run.settings.force)
+        require_place("--report", report, replace=run.settings.force)
     with opened_several(run, functions, change=True) as (primary, named):
         already = moved_before(primary, named, address) if bool(named) != all_migratable else None
         if already is not None:
