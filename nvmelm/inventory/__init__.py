@@ -3,6 +3,7 @@
 ::
 
     find          the controlling functions of a host, by name
+    paths         functions by the paths the kernel shows them at
     opened        one of them found, locked and opened: what every verb works on
     pci           PCI functions as sysfs shows them: a new sysfs attribute of a function is read here
     read          the picture below a controlling function: resources, controlled functions, what they can

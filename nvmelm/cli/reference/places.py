@@ -21,6 +21,7 @@ ENVIRONMENT: tuple[PlaceRow, ...] = (
     PlaceRow("NVMELM_CALLOUTS", "The directory of the callouts that always run, instead of /etc/nvmelm/callouts.d."),
     PlaceRow("NVMELM_DEBUG", "1 prints the traceback of an exception that nobody expected."),
     PlaceRow("NO_COLOR", "Anything but the empty text switches colours off."),
+    PlaceRow("SHELL", "The shell of --show-completion when none is named."),
     PlaceRow(
         "JOURNAL_STREAM", "Set by systemd; when it names stderr, errors and changes go to the journal with fields."
     ),
