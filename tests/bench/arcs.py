@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from nvmelm.documents import Role
 from nvmelm.emulator.guest.migrating_vm import MigratingVm, MigrationState
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import open_primary
+from nvmelm.inventory.picture import Role
 from tests.bench.rows import Row
 from tests.emulated.vfio_world import PF, World
 
