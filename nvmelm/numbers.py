@@ -11,8 +11,11 @@ import re
 
 from nvmelm.errors import UsageError
 
-_SPAN = re.compile(r"([0-9]{1,6})(s|min|h|d)?")
+_SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(us|ms|s|min|h|d)?")
+_PER_SECOND = {"us": 1_000_000, "ms": 1000}
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"([0-9]{1,20})(KiB|MiB|GiB|TiB)")
+_SHIFTS = {"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 _CNTLID = re.compile(r"0[xX][0-9a-fA-F]{1,4}|[0-9a-fA-F]{1,4}[hH]|[0-9]{1,5}")
 _HEX = frozenset("0123456789abcdefABCDEF")
 
@@ -39,10 +42,32 @@ def number(text: str, *, most: int) -> int | None:
     return hexadecimal(text, most=most) if text[:2] in ("0x", "0X") else decimal(text, most=most)
 
 
-def span_seconds(text: str) -> int | None:
-    """Return a time span, ``90``, ``90s``, ``15min``, ``8h`` or ``2d``, in seconds; None for 0 and any other text."""
+def span(text: str, *, unit: str = "s") -> float | None:
+    """Return a time span, ``500ms``, ``1.5s``, ``90s``, ``15min``, ``8h`` or ``2d``, in seconds; None for other texts.
+
+    Args:
+        unit: of a number without one.
+    """
     match = _SPAN.fullmatch(text)
-    return int(match[1]) * _SECONDS[match[2] or "s"] or None if match else None
+    if match is None:
+        return None
+    amount, kind = float(match[1]), match[2] or unit
+    return amount / _PER_SECOND[kind] if kind in _PER_SECOND else amount * _SECONDS[kind]
+
+
+def span_seconds(text: str) -> int | None:
+    """Return a time span of whole seconds; None for 0, a part of a second, and any text that is no span."""
+    seconds = span(text)
+    return int(seconds) if seconds and seconds.is_integer() else None
+
+
+def size(text: str, *, most: int) -> int | None:
+    """Return a size, ``64KiB`` or ``1GiB``, or a number of bytes as :func:`number` reads it; None for other texts."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        return number(text, most=most)
+    amount = int(match[1]) << _SHIFTS[match[2]]
+    return amount if amount <= most else None
 
 
 def parse_cntlid(text: str) -> int:

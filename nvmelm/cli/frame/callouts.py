@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nvmelm.cli.frame.options import read_span
+from nvmelm.cli.frame.options import A_MOMENT, spans
 from nvmelm.errors import UsageError
 from nvmelm.migrate.callouts.points import ELSEWHERE, Points
 
@@ -21,7 +21,8 @@ CalloutList = Annotated[
     list[str] | None, typer.Option("--callout", metavar="POINT=COMMAND", help="Run a command at a point; repeatable.")
 ]
 CalloutDeadline = Annotated[
-    int, typer.Option("--callout-deadline", metavar="SPAN", parser=read_span, help="How long each callout may take.")
+    float,
+    typer.Option("--callout-deadline", metavar="SPAN", parser=spans(A_MOMENT), help="How long each callout may take."),
 ]
 DEADLINE = "30s"
 #: Where a site keeps its own, and what names another directory.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from nvmelm.cli.frame.parser import VerbGroup
-from nvmelm.numbers import span_seconds
+from nvmelm.numbers import span, span_seconds
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -48,12 +50,36 @@ def group(help_text: str, name: str | None = None) -> typer.Typer:
     )
 
 
-def read_span(text: str) -> int:
-    """Read a time span, ``90``, ``90s``, ``15min``, ``8h`` or ``2d``, as seconds."""
+def spans(least: float = 0.0, most: float = math.inf, *, unit: str = "s") -> Callable[[str], float]:
+    """Return what reads a time span, ``90``, ``500ms``, ``90s``, ``15min``, ``8h`` or ``2d``, as seconds.
+
+    Args:
+        least, most: bounds, seconds.
+        unit: of a number without one.
+    """
+
+    def read_span(text: str) -> float:
+        seconds = span(str(text), unit=unit)
+        if seconds is None:
+            raise typer.BadParameter(f"{text!r} is not a time span; write 500ms, 90s, 15min, 8h or 2d")
+        if not least <= seconds <= most:
+            upper = f" and {most:g} s at most" if most < math.inf else ""
+            raise typer.BadParameter(f"{text!r} is out of range: {least:g} s at least{upper}")
+        return seconds
+
+    return read_span
+
+
+def read_whole_span(text: str) -> int:
+    """Read a time span of whole seconds, at least one."""
     seconds = span_seconds(str(text))
     if seconds is None:
-        raise typer.BadParameter(f"{text!r} is not a time span; write 90s, 15min, 8h or 2d")
+        raise typer.BadParameter(f"{text!r} is not a time span of whole seconds; write 90s, 15min, 8h or 2d")
     return seconds
+
+
+#: The shortest time that anything here waits for somebody, seconds.
+A_MOMENT = 0.001
 
 
 Vfs = Annotated[int, typer.Option("--vfs", metavar="N", min=1, show_default=False, help="Number of virtual functions.")]
@@ -70,7 +96,7 @@ Unmarked = Annotated[
 ]
 Expires = Annotated[
     int | None,
-    typer.Option("--expires", metavar="SPAN", parser=read_span, help="The mark holds for 90s, 15min, 8h or 2d."),
+    typer.Option("--expires", metavar="SPAN", parser=read_whole_span, help="The mark holds for 90s, 15min, 8h or 2d."),
 ]
 
 Rsh = Annotated[str, typer.Option("--rsh", metavar="COMMAND", help="What replaces ssh, as in rsync.")]
@@ -78,5 +104,12 @@ Program = Annotated[
     str, typer.Option("--program", metavar="COMMAND", help="What to run on the other host, such as: sudo nvmelm.")
 ]
 Timeout = Annotated[
-    int, typer.Option("--timeout", metavar="SPAN", parser=read_span, help="How long another host may take.")
+    float,
+    typer.Option("--timeout", metavar="SPAN", parser=spans(A_MOMENT), help="How long another host may take."),
 ]
+#: A link's two ends say every six seconds that they live; see :mod:`nvmelm.migrate.link.frames`.
+Silence = Annotated[
+    float,
+    typer.Option("--timeout", metavar="SPAN", parser=spans(15.0), help="How long the other host may be silent."),
+]
+SILENCE = "30s"

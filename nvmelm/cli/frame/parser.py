@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from nvmelm.numbers import decimal
@@ -37,6 +38,9 @@ def _value(parameter: Any, convert: Callable[[Any, Any], Any], ctx: Any, value: 
     elif value is not None and descriptor is not None:
         try:
             plain = _read(value, descriptor.annotation, descriptor.parameter_info)
+        except typer.BadParameter as error:
+            error.ctx, error.param = error.ctx or ctx, error.param or parameter  # the message names the option
+            raise
         except ValueError:  # not plain, or not good: the parser knows what to do, and how to say so
             return convert(ctx, value)
     else:

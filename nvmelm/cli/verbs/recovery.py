@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from nvmelm.cli.frame.callouts import CalloutDirectory, points_of
-from nvmelm.cli.frame.options import Program, Rsh, group
+from nvmelm.cli.frame.options import SILENCE, Program, Rsh, Silence, group
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.views import changes
 from nvmelm.errors import ExitCode, UncertainError, UsageError
@@ -51,7 +51,8 @@ class Ways(NamedTuple):
     program: str
     alone: bool
     callouts: Path | None
-    new_sessions: bool = False
+    new_sessions: bool
+    silence_s: float
 
 
 @verb(app, "recover", changes=True)
@@ -63,12 +64,13 @@ def recover(
     peer: Peer = "",
     rsh: Rsh = "",
     program: Program = "nvmelm",
+    timeout: Silence = SILENCE,  # type: ignore[assignment]  # typer parses it
     alone: Alone = False,
     callouts: CalloutDirectory = None,
     new_sessions: NewSessions = False,
 ) -> Answer:
     """Show what was left unfinished on this host, and undo it, or finish it; ask the other host about migrations."""
-    ways = Ways(take, give_up, peer, rsh, program, alone, callouts, new_sessions)
+    ways = Ways(take, give_up, peer, rsh, program, alone, callouts, new_sessions, timeout)
     report = recover_all(run, ways, finish=finish)
     undecided = any(not session.resolved for session in report.sessions) and not report.dry_run
     return Answer(report, lambda: changes.recover(report), ExitCode.UNCERTAIN if undecided else ExitCode.DONE)
@@ -167,5 +169,5 @@ def _connected(record: SessionRecord, ways: Ways) -> Iterator[Link]:
             fix="nvmelm recover --peer ssh://HOST",
             reason="peer-unknown",
         )
-    with connected(Address.parse(where), rsh=ways.rsh, program=ways.program) as link:
+    with connected(Address.parse(where), rsh=ways.rsh, program=ways.program, silence_s=ways.silence_s) as link:
         yield link

@@ -11,7 +11,7 @@ import typer
 
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.aside import number_of
-from nvmelm.cli.frame.options import group
+from nvmelm.cli.frame.options import group, spans
 from nvmelm.cli.frame.run import Run, verb
 from nvmelm.cli.views.watching import sentences
 from nvmelm.errors import ExitCode, UsageError
@@ -29,10 +29,10 @@ Metrics = Annotated[
     Path | None, typer.Option("--metrics", metavar="FILE", help="Keep numbers for Prometheus here, NAME.prom.")
 ]
 Every = Annotated[
-    float, typer.Option("--every", metavar="SECONDS", min=0.1, max=3600, help="How often lists are looked at.")
+    float, typer.Option("--every", metavar="SPAN", parser=spans(0.1, 3600), help="How often lists are looked at.")
 ]
 Count = Annotated[int | None, typer.Option("--count", metavar="N", min=1, help="End after N lines.")]
-Seconds = Annotated[float | None, typer.Option("--seconds", metavar="S", min=0, help="End after so long.")]
+Seconds = Annotated[float | None, typer.Option("--seconds", metavar="SPAN", parser=spans(), help="End after so long.")]
 
 
 @verb(app, "watch")
@@ -40,7 +40,7 @@ def watch(
     run: Run,
     command: Exec = None,
     metrics: Metrics = None,
-    every: Every = 5.0,
+    every: Every = "5s",  # type: ignore[assignment]  # typer parses it
     count: Count = None,
     seconds: Seconds = None,
 ) -> int:

@@ -226,7 +226,7 @@ class Link:
 
     def _say_alive(self) -> None:
         """Send a sign of life now and then; a link that cannot take one is found lost by whoever uses it."""
-        while not self._closing.wait(self._silence_s / _ALIVE_PER_SILENCE):
+        while not self._closing.wait(min(self._silence_s, SILENCE_S) / _ALIVE_PER_SILENCE):
             if self._writing.acquire(blocking=False):  # whoever is sending is alive
                 try:
                     self._write(FrameHeader.pack(kind=ALIVE))

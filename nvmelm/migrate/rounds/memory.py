@@ -20,7 +20,7 @@ from nvmelm.errors import MalformedError, NotSupportedError, NvmelmError, UsageE
 from nvmelm.host import AdminQueue
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Primary
-from nvmelm.numbers import number
+from nvmelm.numbers import size
 from nvmelm.ownership.sessions import Moving
 from nvmelm.wire.extents import Extent, merge, total
 from nvmelm.wire.tracking import (
@@ -98,20 +98,20 @@ class Limits:
 
 
 def parse_range(text: str) -> Extent:
-    """Read ``BASE:LENGTH``, both bytes, decimal or ``0x…``.
+    """Read ``BASE:LENGTH``, both bytes, decimal or ``0x…``, or sizes such as ``4GiB``.
 
     Raises:
         UsageError: it is none, or it ends behind the last address.
     """
     base, colon, length = text.partition(":")
-    start, size = number(base, most=_ADDRESSES), number(length, most=_ADDRESSES)
-    if not colon or not size or start is None or start + size > _ADDRESSES:
+    start, length_b = size(base, most=_ADDRESSES), size(length, most=_ADDRESSES)
+    if not colon or not length_b or start is None or start + length_b > _ADDRESSES:
         raise UsageError(
             f"{text[:60]!r} is no range of memory",
-            fix="write it as BASE:LENGTH in bytes: --track 0x100000000:0x40000000",
+            fix="write it as BASE:LENGTH: --track 4GiB:1GiB, or in bytes, --track 0x100000000:0x40000000",
             reason="track-range",
         )
-    return Extent(start, start + size)
+    return Extent(start, start + length_b)
 
 
 def plan(primary: Primary, ranges: Sequence[Extent]) -> TrackMemoryChanges:

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from nvmelm.cli.frame import parser
-from nvmelm.cli.frame.options import read_span
+from nvmelm.cli.frame.options import read_whole_span
 from nvmelm.cli.frame.parser import VerbCommand
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
@@ -28,7 +28,7 @@ def verb(
     words: Annotated[list[str], typer.Argument()],
     number: Annotated[int, typer.Option("--number", min=1, max=9)] = 1,
     file: Annotated[Path | None, typer.Option("--file")] = None,
-    span: Annotated[int, typer.Option("--span", parser=read_span)] = "1s",  # type: ignore[assignment]
+    span: Annotated[int, typer.Option("--span", parser=read_whole_span)] = "1s",  # type: ignore[assignment]
 ) -> tuple[str, list[str], int, Path | None, int]:
     return pf, words, number, file, span
 
@@ -58,7 +58,7 @@ def test_a_parameter_says_its_type_and_its_limits_where_the_parser_looks() -> No
         1,
         9,
     )
-    assert known["span"].type_descriptor.parameter_info.parser is read_span
+    assert known["span"].type_descriptor.parameter_info.parser is read_whole_span
 
 
 def test_what_was_typed_is_read_without_the_releases_own_conversion(monkeypatch: pytest.MonkeyPatch) -> None:

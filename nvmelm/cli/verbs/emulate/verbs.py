@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from nvmelm.cli.frame.options import group
+from nvmelm.cli.frame.options import group, spans
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.cli.verbs.emulate.shell import run_there
 
@@ -55,9 +55,16 @@ def create(
     shared_media: Annotated[
         Path | None, typer.Option("--shared-media", metavar="DIR", help="Hosts that name one DIR see the same blocks.")
     ] = None,
-    latency_ms: Annotated[
-        float, typer.Option("--latency-ms", metavar="MS", min=0, help="Every admin command takes this long.")
-    ] = 0.0,
+    latency_s: Annotated[
+        float,
+        typer.Option(
+            "--latency",
+            "--latency-ms",
+            metavar="SPAN",
+            parser=spans(unit="ms"),
+            help="Every admin command takes this long; a bare number is of milliseconds.",
+        ),
+    ] = "0ms",  # type: ignore[assignment]  # typer parses it
     no_iommu: Annotated[bool, typer.Option("--no-iommu", help="A host whose IOMMU is off.")] = False,
     unsafe_noiommu: Annotated[
         bool, typer.Option("--unsafe-noiommu", help="VFIO's enable_unsafe_noiommu_mode is on.")
@@ -81,7 +88,7 @@ def create(
     from nvmelm.cli.verbs.emulate.hosts import Devices, kernel_option, make, vf_routes
 
     options = {
-        "latency_ms": latency_ms,
+        "latency_ms": latency_s * 1000,
         "iommu": not (no_iommu or unsafe_noiommu),
         "noiommu": unsafe_noiommu,
         "groups": groups,

@@ -60,13 +60,24 @@ class Logs(NamedTuple):
 class Migration:
     """One run of the verb."""
 
-    def __init__(self, run: Run, pf: OpenPrimary, address: Address, points: Points, *, rsh: str, program: str) -> None:
+    def __init__(
+        self,
+        run: Run,
+        pf: OpenPrimary,
+        address: Address,
+        points: Points,
+        *,
+        rsh: str,
+        program: str,
+        silence_s: float,
+    ) -> None:
         self._run = run
         self._pf = pf
         self._address = address
         self._points = points
         self._rsh = rsh
         self._program = program
+        self._silence_s = silence_s
 
     def move(self, request: MigrationRequest, logs: Logs, page: Path | None = None) -> Answer:
         """Move, or look whether that could be done.
@@ -160,7 +171,7 @@ class Migration:
         return JsonProgress() if self._run.settings.json else self._run.progress("moving")
 
     def _connect(self) -> AbstractContextManager[Link]:
-        return connected(self._address, rsh=self._rsh, program=self._program)
+        return connected(self._address, rsh=self._rsh, program=self._program, silence_s=self._silence_s)
 
     def _confirm(self, source: Source) -> None:
         """Ask about what a move can destroy that neither host can see.

@@ -11,7 +11,7 @@ import typer
 
 from nvmelm.cli.frame.callouts import DEADLINE, CalloutDeadline, CalloutDirectory, CalloutList, points_of
 from nvmelm.cli.frame.functions import PfOrFunctions, opened_several
-from nvmelm.cli.frame.options import Program, Rsh, group
+from nvmelm.cli.frame.options import SILENCE, Program, Rsh, Silence, group, spans
 from nvmelm.cli.frame.policy import policy_of
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.errors import NotReadyError, UsageError
@@ -31,7 +31,8 @@ VerdictFile = Annotated[
     Path | None, typer.Option("--verdict", metavar="FILE", help="Move only what this verdict of compat check is about.")
 ]
 Ranges = Annotated[
-    list[str] | None, typer.Option("--track", metavar="BASE:LENGTH", help="Guest memory to track, bytes; repeatable.")
+    list[str] | None,
+    typer.Option("--track", metavar="BASE:LENGTH", help="Guest memory to track: 4GiB:1GiB, or bytes; repeatable."),
 ]
 DirtyFile = Annotated[
     Path | None,
@@ -45,7 +46,7 @@ WrittenFile = Annotated[
 ]
 MaxDowntime = Annotated[
     float | None,
-    typer.Option("--max-downtime", metavar="SECONDS", min=0.0, help="Refuse, or go back, when it takes longer."),
+    typer.Option("--max-downtime", metavar="SPAN", parser=spans(), help="Refuse, or go back, when it takes longer."),
 ]
 ReachedAt = Annotated[str, typer.Option("--from", metavar="URL", help="Where the other host reaches this one.")]
 Page = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write one page about the move.")]
@@ -66,6 +67,7 @@ def migrate(
     all_migratable: AllMigratable = False,
     rsh: Rsh = "",
     program: Program = "nvmelm",
+    timeout: Silence = SILENCE,  # type: ignore[assignment]  # typer parses it
     policy: PolicyFile = None,
     verdict: VerdictFile = None,
     callouts: CalloutDirectory = None,
@@ -113,7 +115,7 @@ def migrate(
             guest_loses_controller=guest_loses_controller,
             max_downtime_s=max_downtime,
         )
-        migration = Migration(run, primary, address, points, rsh=rsh, program=program)
+        migration = Migration(run, primary, address, points, rsh=rsh, program=program, silence_s=timeout)
         return migration.move(request, logs, report)
 
 

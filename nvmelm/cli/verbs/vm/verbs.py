@@ -12,7 +12,7 @@ import typer
 from nvmelm.cli.frame import render
 from nvmelm.cli.frame.domain import Connect, Libvirt, Taint, domain
 from nvmelm.cli.frame.functions import Function, opened
-from nvmelm.cli.frame.options import Unmarked, group
+from nvmelm.cli.frame.options import A_MOMENT, Unmarked, group, spans
 from nvmelm.cli.frame.policy import policy_of
 from nvmelm.cli.frame.run import Answer, Run, verb
 from nvmelm.errors import ExitCode, UsageError
@@ -31,7 +31,9 @@ Print = Annotated[
 ]
 DeviceId = Annotated[str | None, typer.Option("--id", metavar="NAME", help="The VM's name for the device.")]
 Bus = Annotated[str | None, typer.Option("--bus", metavar="PORT", help="The port to plug it into; else a free one.")]
-Deadline = Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long the guest may take.")]
+Deadline = Annotated[
+    float, typer.Option("--timeout", metavar="SPAN", parser=spans(A_MOMENT), help="How long the guest may take.")
+]
 
 VmmWords = Annotated[list[str], typer.Argument(metavar="-- VMM ARGS...", show_default=False, help="What to start.")]
 Untracked = Annotated[
@@ -109,7 +111,7 @@ def detach(
     libvirt: Libvirt = None,
     connect: Connect = None,
     device_id: DeviceId = None,
-    timeout: Deadline = 30,
+    timeout: Deadline = "30s",  # type: ignore[assignment]  # typer parses it
 ) -> Answer:
     """Take a virtual function back from a VM; waits until the guest lets it go."""
     if _only_one({"--qmp": qmp is not None, "--libvirt": libvirt is not None}) is None:
