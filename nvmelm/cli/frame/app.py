@@ -19,7 +19,7 @@ from nvmelm import __version__
 from nvmelm.cli.frame import render, report
 from nvmelm.cli.frame.options import CONTEXT, ForceOption, HostOption, JsonOption, RecordOption, RedactOption, Settings
 from nvmelm.cli.frame.parser import Sparing
-from nvmelm.errors import NvmelmError
+from nvmelm.errors import NvmelmError, UsageError
 
 
 class Entry(NamedTuple):
@@ -74,6 +74,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "fixture": Entry("fixture", "record, replay, show: what a device answered, kept in a file."),
     },
     "Help": {
+        "version": Entry("version", "Print the version, as --version does.", verb="version"),
         "explain": Entry("explain", "An NVMe status, an errno, an exit code or a reason, in words.", verb="explain"),
         "share": Entry("share", "Where the files for other programs are: Ansible, libvirt, systemd.", verb="share"),
         "bug-report": Entry("bug_report.verbs", "One archive for whoever looks into a problem.", verb="bug-report"),
@@ -135,7 +136,7 @@ class LazyGroup(Sparing, TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     name="nvmelm",
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     add_completion=True,
     context_settings=CONTEXT,
@@ -148,8 +149,13 @@ Completion for the shell in use: nvmelm --install-completion; --show-completion 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        render.print_lines([f"nvmelm {__version__}"])
+        render.print_lines([version_line()])
         raise typer.Exit
+
+
+def version_line() -> str:
+    """Return the program and its version, as ``nvmelm --version`` prints them."""
+    return f"nvmelm {__version__}"
 
 
 @app.callback(epilog=_EPILOG)
@@ -165,6 +171,8 @@ def _root(
     ] = False,
 ) -> None:
     """Prepare hosts for live migration of NVMe virtual functions, and save and restore their state."""
+    if ctx.invoked_subcommand is None:
+        _alone(ctx, json=json)
     ctx.obj = Settings(host=host or "local", record=record, redact=redact, force=force, json=json)
 
 
@@ -177,6 +185,19 @@ def _completion(words: list[str]) -> int | None:
         return 0
 
     return completion.show(words, VERBS, ask)
+
+
+def _alone(ctx: typer.Context, *, json: bool) -> None:
+    """Print the help where no verb was typed; a program that asks for JSON has forgotten one.
+
+    Raises:
+        UsageError: --json without a verb.
+    """
+    if json:
+        usage = "usage: nvmelm [OPTIONS] COMMAND [ARGS]..."
+        raise UsageError("missing command", cause=usage, fix="nvmelm --help", reason="arguments")
+    render.print_lines(ctx.get_help().splitlines())
+    raise typer.Exit
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -81,6 +81,7 @@ EXAMPLES: dict[str, Example] = {
     "fixture record": Example("nvmelm fixture record survey.json nvme0", "A device, to be replayed elsewhere."),
     "fixture replay": Example("nvmelm fixture replay survey.json -- show nvme0", "A verb on that recording."),
     "fixture show": Example("nvmelm fixture show survey.json", "The recording in sentences."),
+    "version": Example("nvmelm version", "What this is."),
     "explain": Example("nvmelm explain 0x13a", "What an NVMe status means, and what to do."),
     "share": Example("nvmelm share systemd", "Where the units are."),
     "bug-report": Example("nvmelm bug-report -o report.tar.gz", "What a report needs, without secrets."),

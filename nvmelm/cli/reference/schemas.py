@@ -46,6 +46,7 @@ _MODULES = (
     "nvmelm.cli.verbs.libvirt_hook",
     "nvmelm.cli.verbs.prepare",
     "nvmelm.cli.verbs.share",
+    "nvmelm.cli.verbs.version",
 )
 
 #: Definitions that keep the name they were published under: a schema's text is a promise, a class's name is not.

@@ -480,3 +480,21 @@ def test_an_error_that_says_neither_why_nor_what_to_do_is_shown_with_both(
     assert json.loads(out)["cause"]
     assert json.loads(out)["fix"]
     assert [line.partition(":")[0] for line in err.splitlines()] == ["error", "cause", "fix"]
+
+
+def test_the_program_alone_is_its_help_and_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    alone = capsys.readouterr()
+    assert cli.main(["--help"]) == 0
+    assert (alone.out, alone.err) == (capsys.readouterr().out, "")
+
+
+def test_a_program_that_asks_for_json_and_forgets_the_verb_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["message"] == "missing command"
+
+
+def test_the_version_is_a_verb_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == cli.main(["version"]) == 0
+    option, verb_line = capsys.readouterr().out.splitlines()
+    assert option == verb_line
