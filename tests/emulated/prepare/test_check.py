@@ -8,6 +8,7 @@ import pytest
 
 from nvmelm import cli
 from nvmelm.emulator.host import EmulatedHost
+from nvmelm.emulator.machine.generations import NVME_2_1
 from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Role
 from nvmelm.ownership.sessions import Sessions
@@ -138,3 +139,12 @@ def test_status_names_the_runs_that_have_not_ended(make_host: MakeHost, capsys: 
     shown = capsys.readouterr().out
     assert "sriov enable on 0000:01:00.0" in shown
     assert "nvmelm recover" in shown
+
+
+@pytest.mark.parametrize("freezing", [0x41, 0x42])
+def test_only_the_commands_that_stop_all_io_are_named_as_such(make_host: MakeHost, freezing: int) -> None:
+    effects = dict(NVME_2_1.admin_effects) | {freezing: 0x1_0001}  # CSE 001b: no other command to the namespace
+    names = {0x41: "MIGRATION_SEND", 0x42: "MIGRATION_RECEIVE"}
+    host = make_host(NVME_2_1.with_(admin_effects=tuple(effects.items())))
+    (text,) = [finding.message for finding in check(host).findings if "stops all I/O" in finding.message]
+    assert [name in text for name in names.values()] == [opcode == freezing for opcode in names]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nvmelm.compat.facts import FACTS, missing
 from nvmelm.compat.reasons import CODES, explanation
-from nvmelm.compat.rules import Fact, Kind, Rule, Severity, decode, encode, satisfied, valid
+from nvmelm.compat.rules import Fact, Kind, Rule, Severity, decode, encode, satisfied, valid, version
 from tests.unit.manifests import OTHER, WHOLE, values
 
 
@@ -157,3 +157,24 @@ def test_any_other_text_is_no_value_or_the_very_text_of_one(text: str) -> None:
 )
 def test_a_value_has_one_text_only(name: str, text: str) -> None:
     assert decode(FACTS[name], text) is None
+
+
+def test_the_section_of_a_fact_is_the_first_part_of_its_name() -> None:
+    assert {fact.section for fact in FACTS.values()} == {name.split(".")[0] for name in FACTS}
+    assert FACTS["identity.firmware"].section == "identity"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("2", None),
+        ("2.1", (2, 1, 0)),
+        ("2.1.3", (2, 1, 3)),
+        ("2.1.3.4", None),
+        ("2.1.12345", (2, 1, 12345)),
+        ("2.1.123456", None),
+        ("2.x", None),
+    ],
+)
+def test_a_version_has_two_or_three_parts_of_up_to_five_digits(text: str, parts: tuple[int, int, int] | None) -> None:
+    assert version(text) == parts

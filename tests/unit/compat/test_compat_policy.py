@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -250,3 +251,12 @@ def test_a_made_up_policy_never_crashes_and_never_makes_a_torn_state_compatible(
 def test_random_text_is_never_a_policy(text: Any) -> None:
     with pytest.raises(MalformedError):
         Policy.parse(text)
+
+
+@pytest.mark.parametrize(("number", "taken"), [(1000, True), (1001, False)])
+def test_a_policy_has_up_to_a_thousand_rules_of_a_kind(number: int, taken: bool) -> None:
+    text = "".join(
+        f'[[allow]]\nfact = "identity.firmware"\nsource = "{n}"\ndestination = "x"\nwhy = "y"\n' for n in range(number)
+    )
+    with nullcontext() if taken else pytest.raises(MalformedError, match="at most 1000"):
+        assert judged(text, manifest(), manifest()).compatible

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nvmelm.errors import MalformedError, NotSupportedError, UsageError
-from nvmelm.prepare.resources import share
+from nvmelm.prepare.resources import check_share, share
 from tests.unit.pictures import picture, resources, secondary
 
 
@@ -87,3 +87,29 @@ def test_a_controller_that_claims_more_assigned_than_there_is_has_nothing_free()
     start = picture(vq=resources(flexible_total=4, assigned_to_secondaries=0xFFFF_FFFF))
     assert start.primary.vq is not None
     assert start.primary.vq.free == 0
+
+
+@pytest.mark.parametrize("kind", ["vq", "vi"])
+def test_a_count_that_does_not_fit_one_function_is_refused_and_one_that_is_not_wished_is_not_looked_at(
+    kind: str,
+) -> None:
+    start = picture(
+        vq=resources(flexible_total=8, secondary_maximum=4), vi=resources(flexible_total=8, secondary_maximum=4)
+    )
+    chosen = start.secondaries[:1]
+    check_share(start, chosen, None, None)
+    fitting: dict[str, int | None] = {"vq": None, "vi": None, kind: 4}
+    check_share(start, chosen, **fitting)
+    with pytest.raises(UsageError, match=kind.upper()):
+        check_share(start, chosen, **{**fitting, kind: 9})
+
+
+@pytest.mark.parametrize(("count", "rounded"), [(9, 8), (8, 8), (7, 4), (4, 4), (3, 3), (2, 2)])
+def test_a_share_is_rounded_down_as_long_as_it_leaves_the_least(count: int, rounded: int) -> None:
+    start = picture(vq=resources(flexible_total=count, secondary_maximum=count, granularity=4))
+    assert share(start, start.secondaries[:1], None, 1)[0] == rounded
+
+
+def test_a_share_rounded_to_the_least_itself_is_enough() -> None:
+    start = picture(vq=resources(flexible_total=3, secondary_maximum=3, granularity=2))
+    assert share(start, start.secondaries[:1], None, 1)[0] == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -200,3 +201,17 @@ def test_a_stream_lies_in_the_format_its_page_describes() -> None:
     assert WHOLE[48 + length : 56 + length] == b"\x89NVMELM\n"
     assert WHOLE[PADDING_AT:] == bytes(131072)
     assert WHOLE[PADDING_AT - 1] != 0
+
+
+@pytest.mark.parametrize(("padding", "taken"), [(1 << 20, True), ((1 << 20) + 1, False)])
+def test_a_stream_announces_a_mebibyte_of_padding_at_most(padding: int, taken: bool) -> None:
+    with nullcontext() if taken else pytest.raises(ValueError, match="padding_bytes"):
+        header(image_bytes=1, padding_bytes=padding)
+
+
+@pytest.mark.parametrize("name", ["cc", "aqa"])
+def test_a_register_of_a_stream_has_32_bits(name: str) -> None:
+    registers = {"cc": 0, "aqa": 0, "asq": 0, "acq": 0}
+    SavedRegisters.model_validate({**registers, name: (1 << 32) - 1})
+    with pytest.raises(ValueError, match=name):
+        SavedRegisters.model_validate({**registers, name: 1 << 32})
