@@ -24,6 +24,8 @@ from nvmelm.prepare.cells import Cell, CellName
 if TYPE_CHECKING:
     from nvmelm.ownership.record import SessionRecord
 
+#: The verbs whose purpose it is to take controllers down: one that was cut off may be finished.
+TAKE_DOWN = frozenset({"release", "secondary offline", "sriov disable", "vfio unbind"})
 #: The states of a session in which its controllers run here, or are about to.
 _RUNS = ("accepted", "running", "rolled-back", "returned", "taken")
 

@@ -180,7 +180,8 @@ class _Recovery:
             return
         # Journaled like any run: it may touch cells the interrupted one had not come to.
         wanted, _ = without_running(pf, picture_for(pf, run.wanted), run.lasting(self._boot))
-        apply(pf, ChangeRequest(run.verb, wanted), confirm=confirm, dry_run=dry_run)
+        request = ChangeRequest(run.verb, wanted, takes_down=run.verb in guards.TAKE_DOWN)
+        apply(pf, request, confirm=confirm, dry_run=dry_run)
 
     def _close(self, journal: Journal, runs: list[JournaledRun]) -> None:
         if self._dry_run or not runs:

@@ -22,7 +22,7 @@ def release(pf: OpenPrimary, *, confirm: Confirm, dry_run: bool = False) -> Chan
     journal = Journal(pf.host, pf.address, pf.ref.serial)
     original = journal.original()
     picture = picture_for(pf, original)
-    request = ChangeRequest("release", known(picture, original))
+    request = ChangeRequest("release", known(picture, original), takes_down=True)
     report = apply(pf, request, picture=picture, confirm=confirm, dry_run=dry_run)
     if dry_run:
         return report
