@@ -65,9 +65,13 @@ def find_primary(host: Host, text: str) -> PrimaryRef:
         UsageError: nothing, more than one, or a controlled function has that name.
     """
     text = paths.named(host, text)
-    named = _behind(host, node) if (node := _node(host, text)) else None
-    if named is not None:
-        return named
+    return _find_primary(host, text, _node(host, text))
+
+
+def _find_primary(host: Host, text: str, node: str | None) -> PrimaryRef:
+    """Find a controlling function at a controller's node, or by its serial number where the text means no node."""
+    if node is not None and (ref := _behind(host, node)) is not None:
+        return ref
     matches = [ref for ref in primaries(host) if text == ref.serial]
     if len(matches) == 1:
         return matches[0]
@@ -122,6 +126,26 @@ def find_function(host: Host, text: str) -> tuple[PrimaryRef, Bdf | int]:
         fix = "name it by its address, 0000:01:00.1, or as PF/CNTLID, nvme0/0x0001"
         raise UsageError(f"{text!r} does not name a controlled function", fix=fix)
     return find_primary(host, name), parse_cntlid(cntlid)
+
+
+def find_either(host: Host, text: str) -> tuple[PrimaryRef, Bdf | int | None]:
+    """Find a controlling function, or a controlled one with its controlling function, whichever has this name.
+
+    Returns:
+        The controlling function; and the VF's address or the controller id, None where the PF itself was named.
+
+    Raises:
+        UsageError, NotReadyError: as :func:`find_primary` and :func:`find_function`.
+    """
+    text = paths.named(host, text)
+    if Bdf.looks_like(text):
+        address = Bdf.parse(text)
+        parent = pci.physical_function(host.sysfs, address)
+        if parent is not None:
+            return find_primary(host, str(parent)), address
+        return _find_primary(host, text, pci.nvme_controller(host.sysfs, address)), None
+    pf, slash, _ = text.rpartition("/")
+    return find_function(host, text) if slash and pf not in ("", "/dev") else (find_primary(host, text), None)
 
 
 def _no_enabled_vf(host: Host, address: Bdf) -> NvmelmError:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nvmelm.cli.frame import render
 from nvmelm.errors import UsageError
 
 if TYPE_CHECKING:  # what help and a mistyped word need not import
@@ -113,14 +112,13 @@ def opened_or_pf(run: Run, words: Sequence[str]) -> Iterator[tuple[OpenPrimary, 
     Raises:
         UsageError: the words name neither.
     """
+    from nvmelm.inventory.find import find_either
+
     named = name(words)
-    if not is_pf(run, named):
-        with opened(run, words) as (pf, cntlid):
-            yield pf, cntlid
-    else:
-        run.typed["PF"] = render.quote(named)
-        with run.primary(named) as pf:
-            yield pf, None
+    ref, which = find_either(run.host(), named)
+    _about(run, named, ref, which)
+    with run.primary(ref) as pf:
+        yield pf, None if which is None else cntlids(run, pf, [which])[0]
 
 
 @contextmanager
@@ -130,12 +128,7 @@ def opened_several(run: Run, words: Sequence[str], *, change: bool = False) -> I
     Raises:
         UsageError: the words name nothing, or functions of several controlling ones.
     """
-    if len(named := names(words)) == 1 and is_pf(run, named[0]):
-        run.typed["PF"] = render.quote(named[0])
-        with run.primary(named[0], change=change) as pf:
-            yield pf, []
-        return
-    groups = grouped(run, words)
+    groups = _one_or_several(run, names(words))
     if len(groups) != 1:
         addresses = ", ".join(str(ref.address) for ref in groups)
         cause = f"they are controlled by {addresses}"
@@ -145,16 +138,22 @@ def opened_several(run: Run, words: Sequence[str], *, change: bool = False) -> I
         yield pf, cntlids(run, pf, which)
 
 
-def is_pf(run: Run, named: str) -> bool:
-    """Return whether a name is that of a controlling function, as far as its form tells; an address is looked up."""
-    from nvmelm.inventory import paths
-    from nvmelm.inventory.pci import Bdf, physical_function
+def _one_or_several(run: Run, named: Sequence[str]) -> dict[PrimaryRef, list[Bdf | int]]:
+    from nvmelm.inventory.find import find_either
 
-    named = paths.named(run.host(), named)
-    if Bdf.looks_like(named):
-        return physical_function(run.host().sysfs, Bdf.parse(named)) is None
-    pf, slash, _ = named.rpartition("/")
-    return not slash or pf in ("", "/dev")
+    if len(named) != 1:
+        return grouped(run, named)
+    ref, which = find_either(run.host(), named[0])
+    _about(run, named[0], ref, which)
+    return {ref: [] if which is None else [which]}
+
+
+def _about(run: Run, named: str, ref: PrimaryRef, which: Bdf | int | None) -> None:
+    """Have fixes name the controlling function as it was typed, where it was."""
+    if which is None:
+        run.about(named, None)
+    else:
+        run.about(named.rpartition("/")[0] if isinstance(which, int) else str(ref.address), which)
 
 
 def grouped(run: Run, words: Sequence[str]) -> dict[PrimaryRef, list[Bdf | int]]:
@@ -169,7 +168,7 @@ def grouped(run: Run, words: Sequence[str]) -> dict[PrimaryRef, list[Bdf | int]]
     for named in names(words):
         ref, which = find_function(run.host(), named)
         groups.setdefault(ref, []).append(which)
-        run.about(named.rpartition("/")[0] or str(ref.address), which)
+        _about(run, named, ref, which)
     return groups
 
 

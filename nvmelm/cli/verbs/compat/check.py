@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nvmelm.cli.frame.functions import FunctionOrPf, is_pf, name
+from nvmelm.cli.frame.functions import FunctionOrPf, name
 from nvmelm.cli.frame.functions import ends as both_ends
 from nvmelm.cli.frame.options import group
 from nvmelm.cli.frame.policy import policy_of
@@ -46,12 +46,6 @@ def export(
     """Describe a controlled function, or one to come, in a manifest: --json or -o FILE writes it."""
     wanted = ends.Wanted(vq, vi, tuple(nsid) if nsid else None)
     named = name(function)
-    if wanted.prospective and not is_pf(run, named):
-        raise UsageError(
-            f"--vq, --vi and --nsid speak of a function to come, and {named} names one that is there",
-            fix="name its PF alone, or leave the options out",
-            reason="arguments",
-        )
     labels = _labels(label or [])
     _require_free(output, tree, replace=run.settings.force)
     described = ends.labelled(ends.of_function(run, named, wanted), labels)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nvmelm.cli.frame.functions import is_pf
 from nvmelm.compat.manifest import MAX_BYTES, Manifest, load
 from nvmelm.disk.bounded import parsed, what_is
 from nvmelm.errors import (
@@ -94,7 +93,7 @@ def manifest_of(run: Run, text: str, wanted: Wanted) -> Manifest:
 
 def _local(run: Run, text: str, wanted: Wanted) -> Manifest:
     try:
-        ref, which = _found(run, text)
+        ref, which = _function_named(run, text)
     except UsageError as error:
         raise UsageError(
             f"{text!r} is neither a manifest nor a function of this host",
@@ -107,14 +106,20 @@ def _local(run: Run, text: str, wanted: Wanted) -> Manifest:
 
 def of_function(run: Run, text: str, wanted: Wanted) -> Manifest:
     """Return the manifest of a function of this host, or with a PF's name of one to come."""
-    ref, which = _found(run, text)
+    ref, which = _function_named(run, text)
+    if which is not None and wanted.prospective:
+        raise UsageError(
+            f"--vq, --vi and --nsid speak of a function to come, and {text} names one that is there",
+            fix="name its PF alone, or leave the options out",
+            reason="arguments",
+        )
     return _read(run, ref, which, wanted)
 
 
-def _found(run: Run, text: str) -> tuple[PrimaryRef, Bdf | int | None]:
-    from nvmelm.inventory.find import find_function, find_primary  # 16 ms: a file needs no device
+def _function_named(run: Run, text: str) -> tuple[PrimaryRef, Bdf | int | None]:
+    from nvmelm.inventory.find import find_either  # 16 ms: a file needs no device
 
-    return (find_primary(run.host(), text), None) if is_pf(run, text) else find_function(run.host(), text)
+    return find_either(run.host(), text)
 
 
 def _read(run: Run, pf: PrimaryRef, which: Bdf | int | None, wanted: Wanted) -> Manifest:
