@@ -277,7 +277,7 @@ def test_a_full_disk_stops_before_the_first_change(make_host: MakeHost, monkeypa
     host = make_host()
     before = cells(host)
 
-    def full(path: object, text: str) -> None:
+    def full(*_: object, **__: object) -> None:
         raise HostError("no space left on device", errno=28)
 
     monkeypatch.setattr("nvmelm.disk.store.append", full)
