@@ -38,7 +38,8 @@ from nvmelm.migrate.crossing import locked_for_arrival
 from nvmelm.migrate.end import End, Ledger
 from nvmelm.migrate.gate import manifest_of
 from nvmelm.migrate.link import messages
-from nvmelm.migrate.link.frames import DATA, Link
+from nvmelm.migrate.link.frames import Link
+from nvmelm.migrate.link.layout import DATA
 from nvmelm.migrate.link.messages import greet, send
 from nvmelm.migrate.link.streams import Rehearsal
 from nvmelm.migrate.loading import Loading

@@ -18,7 +18,8 @@ from nvmelm.inventory import state_reader
 from nvmelm.inventory.opened import OpenPrimary
 from nvmelm.inventory.picture import Picture
 from nvmelm.migrate.link import messages
-from nvmelm.migrate.link.frames import DATA, Frame, Link
+from nvmelm.migrate.link.frames import Link
+from nvmelm.migrate.link.layout import DATA, Frame
 from nvmelm.migrate.link.messages import send
 from nvmelm.migrate.link.streams import Arriving
 from nvmelm.ownership.sessions import Moving

@@ -30,7 +30,7 @@ from nvmelm.migrate.crossing import leaving
 from nvmelm.migrate.end import End, Ledger
 from nvmelm.migrate.gate import choose
 from nvmelm.migrate.link import messages
-from nvmelm.migrate.link.frames import DATA
+from nvmelm.migrate.link.layout import DATA
 from nvmelm.migrate.link.messages import expect, send
 from nvmelm.migrate.link.streams import Rehearsal
 from nvmelm.migrate.request import Measured, MigrationRequest

@@ -2,7 +2,8 @@
 
 ::
 
-    frames    frames, bounded in every field
+    layout    the preamble and the frames, byte by byte
+    frames    frames to and from the other side
     messages  one message a frame, JSON: the protocol of ``docs/protocol.md``
     streams   states, as data frames
     remote    the far side, started there by ssh or by what replaces it

@@ -1,27 +1,6 @@
-r"""The link between two hosts: frames over two file descriptors, bounded in every field.
+"""The link between two hosts: frames over two file descriptors, as :mod:`nvmelm.migrate.link.layout` has them.
 
-::
-
-    preamble, once in each direction, the same in every version of the protocol
-    +----+------------------------------------------------------+
-    |  0 | magic            89 4E 56 4D 4C 4E 4B 0A (.NVMLNK\n)  |
-    |  8 | lowest version   2 bytes                             |
-    | 10 | highest version  2 bytes                             |
-    | 12 | zero             4 bytes                             |
-    +----+------------------------------------------------------+
-
-    frame
-    +----+------------------------------------------------------+
-    |  0 | kind             1 byte; 1 message, 2 data, 3 alive  |
-    |  1 | zero             1 byte                              |
-    |  2 | stream           2 bytes; of data, 0 otherwise       |
-    |  4 | length L         4 bytes; at most 1 MiB of a message,|
-    |    |                  8 MiB of data, 0 of alive           |
-    |  8 | payload          L bytes                             |
-    +----+------------------------------------------------------+
-
-Integers are little-endian. A side that has nothing to say sends *alive* frames, so that silence means a lost link and
-not a long command. The protocol above the frames is in :mod:`nvmelm.migrate.link.messages` and ``docs/protocol.md``.
+A side that has nothing to say sends *alive* frames, so that silence means a lost link and not a long command.
 """
 
 from __future__ import annotations
@@ -33,21 +12,16 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Self
+from typing import Self
 
 from nvmelm.errors import LinkLostError, MalformedError, NotSupportedError
 from nvmelm.harmless import harmless
 from nvmelm.migrate.link.buffers import Buffers
+from nvmelm.migrate.link.layout import ALIVE, DATA, HIGHEST, LIMITS, LOWEST, MAGIC, Frame, FrameHeader, MiB, Preamble
 from nvmelm.process.descriptor import Descriptor, DescriptorClosedError, Waker
 from nvmelm.process.interrupts import begin, held_back
-from nvmelm.wire.layout import U8, U16, U32, Buffer, Layout, Raw
+from nvmelm.wire.layout import Buffer
 
-MAGIC = b"\x89NVMLNK\n"
-#: The versions of the protocol this program speaks.
-LOWEST, HIGHEST = 1, 1
-KiB, MiB = 1 << 10, 1 << 20
-MAX_MESSAGE_BYTES = 1 * MiB
-MAX_DATA_BYTES = 8 * MiB
 #: A link that says nothing for so long is lost; *alive* frames come several times as often.
 SILENCE_S = 30.0
 _ALIVE_PER_SILENCE = 5
@@ -55,35 +29,6 @@ _ALIVE_PER_SILENCE = 5
 _LOOKS_UP_S = 0.5
 _F_SETPIPE_SZ = 1031
 _PIPE_BYTES = 1 * MiB
-
-MESSAGE, DATA, ALIVE = 1, 2, 3
-_LIMITS = {MESSAGE: MAX_MESSAGE_BYTES, DATA: MAX_DATA_BYTES, ALIVE: 0}
-
-
-class Preamble(Layout, size=16):
-    """What each side sends first, in every version of the protocol."""
-
-    magic = Raw(0, 8, "Magic")
-    lowest = U16(8, "Lowest version of the protocol this side speaks")
-    highest = U16(10, "Highest version")
-    zero = U32(12, "Zero")
-
-
-class FrameHeader(Layout, size=8):
-    """What stands in front of each payload."""
-
-    kind = U8(0, "Kind")
-    zero = U8(1, "Zero")
-    stream = U16(2, "Stream")
-    length = U32(4, "Length of the payload, bytes")
-
-
-class Frame(NamedTuple):
-    """One frame that arrived."""
-
-    kind: int
-    stream: int
-    payload: Buffer
 
 
 class Link:
@@ -189,7 +134,7 @@ class Link:
                 return None
             header = self._read_header(until)
             kind, length = header.kind, header.length
-            if header.zero or length > _LIMITS.get(kind, -1):
+            if header.zero or length > LIMITS.get(kind, -1):
                 cause = f"kind {kind}, {length} bytes"
                 raise MalformedError(f"{self.peer} sent what is no frame", cause=cause, reason="protocol")
             payload = self._read(length, until, ahead=kind == DATA)

@@ -33,7 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from nvmelm import __version__
 from nvmelm.errors import ExitCode, LinkLostError, MalformedError, NvmelmError, RemoteError
-from nvmelm.migrate.link.frames import MAX_MESSAGE_BYTES, MESSAGE, Frame, Link
+from nvmelm.migrate.link.frames import Link
+from nvmelm.migrate.link.layout import MAX_MESSAGE_BYTES, MESSAGE, Frame
 from nvmelm.ownership.sessions import Side, State
 from nvmelm.state.image import digest
 from nvmelm.state.image.format import ImageHeader, ImageSource

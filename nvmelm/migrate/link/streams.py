@@ -12,7 +12,8 @@ import threading
 from typing import Self
 
 from nvmelm.errors import LinkLostError
-from nvmelm.migrate.link.frames import DATA, MAX_DATA_BYTES, Link
+from nvmelm.migrate.link.frames import Link
+from nvmelm.migrate.link.layout import DATA, MAX_DATA_BYTES
 from nvmelm.state.image.digest import begin, finished
 from nvmelm.state.image.stream import TailDigest
 from nvmelm.wire.layout import Buffer

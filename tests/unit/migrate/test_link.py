@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvmelm.errors import LinkLostError, MalformedError, NotSupportedError
-from nvmelm.migrate.link.frames import ALIVE, DATA, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, MESSAGE, Buffers, Link
+from nvmelm.migrate.link.frames import Buffers, Link
+from nvmelm.migrate.link.layout import ALIVE, DATA, MAX_DATA_BYTES, MAX_MESSAGE_BYTES, MESSAGE
 
 MAGIC = b"\x89NVMLNK\n"
 #: A silence that ends a link, and that no thread of a busy machine is kept waiting for between two signs of life.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nvmelm.errors import BusyError, ExitCode, IncompatibleError, MalformedError, NotSupportedError, UncertainError
 from nvmelm.migrate.link import messages
-from nvmelm.migrate.link.frames import DATA, MESSAGE, Frame
+from nvmelm.migrate.link.layout import DATA, MESSAGE, Frame
 
 SESSION = "0123456789abcdef0123456789abcdef"
 
