@@ -6,18 +6,15 @@ What a session is, and the states it may go through, stands in :mod:`nvmelm.owne
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
-from nvmelm.disk import store
 from nvmelm.disk.private import private_directory
-from nvmelm.errors import BusyError, HostError, MalformedError, RecordInDoubtError, UncertainError
+from nvmelm.errors import BusyError, HostError, MalformedError, UncertainError
 from nvmelm.host import Host
 from nvmelm.ownership import database as tables
 from nvmelm.ownership import sessions_log, witness
+from nvmelm.ownership.file import SessionsFile, repeated, sessions_path
 from nvmelm.ownership.record import (
     FIRST,
     NEXT,
@@ -30,9 +27,6 @@ from nvmelm.ownership.record import (
     now,
     to_json,
 )
-
-if TYPE_CHECKING:
-    import sqlite3
 
 __all__ = [
     "FIRST",
@@ -48,13 +42,8 @@ __all__ = [
     "sessions_path",
 ]
 
-_BEFORE = "who owns a controller is written down before it is acted upon"
-_REPAIR = "make room on the file system, or repair it; then nvmelm recover"
 #: What is written before somebody else counts on it: that must be what the next nvmelm reads.
 _DECIDING = frozenset({State.GIVEN_AWAY, State.ACCEPTED, State.ABANDONED, State.TAKING})
-_Files = tuple[tuple[int, int] | None, ...]
-#: How long another process may hold the database; it holds it for one small transaction.
-_BUSY_S = 10.0
 #: What a session writes until it is over: some 4 states of a few pages each; with 8 controllers 2 KiB a state.
 _ROOM_BYTES = 64 * 1024
 #: Sessions that are kept whole, some 850 bytes each; the file of 20 000 took half a second of each verb.
@@ -63,14 +52,8 @@ _KEPT = 1000
 _AT_ONCE = 500
 
 
-class Sessions:
+class Sessions(SessionsFile):
     """The sessions of one host."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self.path = sessions_path(host)
-        self._connection: sqlite3.Connection | None = None
-        self._files: _Files = ()
 
     def open(self, record: SessionRecord) -> SessionRecord:
         """Write a new session down, and make sure of room on the disk for what follows.
@@ -85,7 +68,7 @@ class Sessions:
         self._keep_witness()
         with self._database() as database:
             if tables.ended(database, record.id, record.side) is not None:
-                raise _repeated()
+                raise repeated()
             for other in tables.select(database, "WHERE address = ?", record.primary):
                 _refuse_overlap(other, {controller.cntlid for controller in record.controllers})
             values = (record.id, record.side, record.primary, record.state, to_json(record))
@@ -115,7 +98,7 @@ class Sessions:
         A file that grows makes each sync wait for the file system's journal, and a disk may be full by then; what
         follows is written while a guest stands still. When others read just now it is not done, and costs time only.
         """
-        import sqlite3  # as below
+        import sqlite3  # here: a verb that opens no session need not load it
 
         with contextlib.suppress(sqlite3.OperationalError):
             if self._connection is not None:
@@ -223,7 +206,7 @@ class Sessions:
         return self._seen("ORDER BY rowid")
 
     def _seen(self, clause: str, *values: str) -> list[SessionRecord]:
-        import sqlite3  # as below
+        import sqlite3  # here: a verb that opens no session need not load it
 
         if not self._is_there():
             return []
@@ -262,165 +245,6 @@ class Sessions:
         with self._database(writing=False) as database:
             return tables.select(database, clause, *values)
 
-    def close(self) -> None:
-        """Let go of the database."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    @contextmanager
-    def _database(self, *, writing: bool = True) -> Iterator[sqlite3.Connection]:
-        """Hold the database for one transaction, which is on the disk when the block ends.
-
-        Args:
-            writing: nobody else may write meanwhile; reading waits for no writer.
-        """
-        with self._explained():
-            known = witness.read(self._host)
-            database = self._connection or self._connect(known)
-            self._require_same_file()
-            database.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
-            try:
-                self._require_true(database, known)
-                yield database
-                database.execute("COMMIT")
-                self._require_same_file()
-            finally:
-                if database.in_transaction:
-                    database.execute("ROLLBACK")
-
-    @contextmanager
-    def _explained(self, failed: str = "cannot keep the session") -> Iterator[None]:
-        """Have what SQLite says of the database raised as what it means.
-
-        Args:
-            failed: what could not be done.
-        """
-        import sqlite3  # here: a verb that opens no session need not load it
-
-        try:
-            yield
-        except sqlite3.OperationalError as error:  # full, read-only, locked for too long; or a disk that fails
-            # The low byte is the primary code: an extended one, such as IOERR_FSYNC, says in which call it happened.
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
-                raise self._in_doubt(str(error)) from error
-            raise self._refused(failed, str(error)) from error
-        except sqlite3.IntegrityError as error:
-            raise _repeated() from error
-        except sqlite3.DatabaseError as error:
-            raise witness.damaged(self.path, f"is damaged: {error}") from error
-        except OSError as error:
-            raise self._refused(failed, error.strerror or str(error)) from error
-
-    def _is_there(self) -> bool:
-        """Return whether this host ever took part in a session.
-
-        Raises:
-            MalformedError: it did, and the database is gone.
-        """
-        known = witness.read(self._host)  # first: it comes after the database
-        if store.holds(self.path):
-            return True
-        if known is not None:
-            raise witness.damaged(self.path, "is gone")
-        return False
-
-    def _require_true(self, database: sqlite3.Connection, known: witness.Witness | None) -> None:
-        """Refuse a database that is not the one of this host, or an older copy of it.
-
-        Args:
-            database: in a transaction.
-            known: what was known before that.
-
-        Raises:
-            MalformedError: it names other owners than the one that was here.
-        """
-        if not tables.is_one(database):
-            raise witness.damaged(self.path, "holds no sessions: it was emptied, or is another program's")
-        if known is None:
-            return
-        life = tables.life(database)
-        if life is None or life.database != known.database:
-            raise witness.damaged(self.path, "is another one than that of this host")
-        if life.changes < known.changes:
-            raise witness.damaged(self.path, f"is an older copy: it has {life.changes} of {known.changes} changes")
-
-    def _connect(self, known: witness.Witness | None) -> sqlite3.Connection:
-        """Open the database; one connection is kept, since the last one to close tidies the log up."""
-        import sqlite3
-
-        if not self._is_there():
-            tables.make(self.path)
-        # Used by whichever thread holds the session, one at a time.
-        database = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        try:
-            self.path.chmod(0o600)  # before there is anything in it; the files beside it follow
-            self._require_true(database, known)  # what is none of ours stays as it is
-            # Each commit waits for the disk, and is one write to it where a rollback journal would make three.
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            tables.create(database)
-            self._files = self._identities()
-        except BaseException:
-            database.close()
-            raise
-        self._connection = database
-        return database
-
-    def _require_same_file(self) -> None:
-        """Refuse to go on when the file that was opened is not the one that the next nvmelm will open.
-
-        Raises:
-            HostError: it was removed or replaced; what is on the disk under its name is not known.
-        """
-        if self._identities() != self._files:
-            raise self._replaced()
-
-    def _identities(self) -> _Files:
-        """Return which files the database consists of: the log and its index hold what was written last."""
-        return tuple(_identity(self.path.with_name(self.path.name + end)) for end in ("", "-wal", "-shm"))
-
-    def _replaced(self) -> RecordInDoubtError:
-        return RecordInDoubtError(
-            f"cannot keep the session: {self.path} was removed or replaced meanwhile",
-            path=str(self.path),
-            cause="who owns a controller was written into a file that nobody will find again",
-            fix="find out who did that; then nvmelm recover, on either host",
-        )
-
-    def _in_doubt(self, text: str) -> RecordInDoubtError:
-        return RecordInDoubtError(
-            f"cannot keep the session: {self.path}: {text}", path=str(self.path), cause=_BEFORE, fix=_REPAIR
-        )
-
-    def _refused(self, failed: str, text: str) -> HostError:
-        return HostError(
-            f"{failed}: {self.path}: {text}",
-            path=str(self.path),
-            cause=_BEFORE,
-            fix=_REPAIR,
-            reason="sessions-unwritable",
-        )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        about = path.stat()
-    except FileNotFoundError:
-        return None
-    return about.st_dev, about.st_ino
-
-
-def sessions_path(host: Host) -> Path:
-    """Return the file of a host's sessions."""
-    return host.state_dir / "sessions.db"
-
 
 def require_ours(host: Host, primary: str, cntlid: int, incarnation: int) -> None:
     """Refuse to resume a controller of a session that is not over.
@@ -440,15 +264,6 @@ def require_ours(host: Host, primary: str, cntlid: int, incarnation: int) -> Non
         cause=f"its other copy is at {record.peer or 'the other host'}, and two running copies would destroy its data",
         fix="nvmelm recover",
         reason="owned-elsewhere",
-    )
-
-
-def _repeated() -> BusyError:
-    return BusyError(
-        "a session of that number is known here already",
-        cause="each migration has a number of its own; this one was opened twice",
-        fix="migrate again",
-        reason="session-repeated",
     )
 
 

@@ -189,7 +189,7 @@ def test_somebody_who_reads_does_not_keep_a_session_from_being_opened(make_host:
 
 
 def test_a_reader_waits_for_no_writer(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nvmelm.ownership.sessions._BUSY_S", 0.0)
+    monkeypatch.setattr("nvmelm.ownership.file._BUSY_S", 0.0)
     host = make_host()
     with Sessions(host) as sessions:
         opened = sessions.open(record(host))
