@@ -9,6 +9,7 @@ arrive: that is :mod:`nvmelm.interposer`, which knows descriptors and callers, a
     options      what an operator may choose
     functions    which functions are answered for
     function     one of them: what each arc does
+    logged       how it is reached, what is recorded of it, and its DMA logging
     arcs         the table of states
     departure    into STOP_COPY
     passport     what travels beside the state: who it is, and what it needs
@@ -19,7 +20,7 @@ arrive: that is :mod:`nvmelm.interposer`, which knows descriptors and callers, a
     registers    CC, AQA, ASQ, ACQ and CSTS
     admin_queue  the arithmetic of the admin queue's position
     winding      a fresh controller brought to that position
-    dirty        DMA logging
+    dirty        the log that is behind DMA logging
     journal      what is written of a move on this host
     refusals     errors of ours as errnos and sentences
     view         a stream as people see it

@@ -27,32 +27,26 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import InitVar, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from nvmelm.commands import AdminCommandError
 from nvmelm.errors import HostError, NvmelmError, UncertainError
-from nvmelm.host import AdminQueue, Host
 from nvmelm.inventory import marks, state_reader
-from nvmelm.inventory.find import PrimaryRef
-from nvmelm.inventory.opened import OpenPrimary, open_primary
-from nvmelm.inventory.picture import Role, Tracking
-from nvmelm.inventory.vm_moves import Event, Held, Moves
+from nvmelm.inventory.picture import Role
+from nvmelm.inventory.vm_moves import Event, Held
 from nvmelm.state import running
 from nvmelm.vfio import loading, seam
 from nvmelm.vfio.arcs import way
 from nvmelm.vfio.arrival import JudgedStream
 from nvmelm.vfio.departure import depart, spool
-from nvmelm.vfio.dirty import MemoryLog, stop_quietly
-from nvmelm.vfio.habits import Habits
-from nvmelm.vfio.journal import MoveJournal
+from nvmelm.vfio.dirty import stop_quietly
 from nvmelm.vfio.loading import Loader, LoadingError
-from nvmelm.vfio.options import Options
+from nvmelm.vfio.logged import LoggedFunction
 from nvmelm.vfio.passport import Passport, current, look, marked, state_bytes
 from nvmelm.vfio.refusals import refusal_of
 from nvmelm.vfio.registers import Controller, reachable
-from nvmelm.vfio.seam import DeviceState, LogRange, Opening, Refusal
+from nvmelm.vfio.seam import DeviceState, Refusal
 from nvmelm.vfio.stream import PADDING_BYTES, ArrivingStream, SpooledStream, StreamHeader, warm_up
 
 #: More than any state without a vendor's part; QEMU wants an estimate, and never 0.
@@ -78,49 +72,27 @@ class _Arrival:
 
 
 @dataclass(slots=True)
-class ControlledFunction:
-    """One controlled function; see :class:`nvmelm.vfio.seam.Function`.
+class ControlledFunction(LoggedFunction):
+    """One controlled function; see :class:`nvmelm.vfio.seam.Function`."""
 
-    Args:
-        ref: the controlling function.
-        record: what the host's records say of it; carried on when the interposer began anew.
-    """
-
-    host: Host
-    ref: PrimaryRef
-    opening: Opening
-    record: InitVar[Held]
-    options: Options
-    habits: Habits
-    _moves: Moves = field(init=False)
-    _journal: MoveJournal = field(init=False)
     _state: DeviceState = DeviceState.RUNNING
-    _suspended: bool = False
     _mark_text: str = ""
     _allowed: bool = False
     _unmarked: Refusal = field(init=False)
-    _able: Tracking | None = None
     _passport: Passport | None = None
     _state_bytes: int = 0
     _outgoing: SpooledStream | None = None
     _incoming: JudgedStream | None = None
     _arrival: _Arrival | None = None
-    _log: MemoryLog | None = None
 
     def __post_init__(self, record: Held) -> None:
-        self._moves = Moves(self.host)
-        self._journal = MoveJournal(self._moves, record)
+        LoggedFunction.__post_init__(self, record)
         self._unmarked = Refusal(errno.ENOTTY, _UNMARKED.format(name=self._name))  # the same each time: said once
         if self.opening.reopened:
             self._state = DeviceState.ERROR  # unless the controller can be asked
             with suppress(Refusal), self._journal.answering("TAKE UP"):
                 self._take_up()
         self._remember("opened", 0.0)
-
-    @property
-    def held(self) -> Held:
-        """Return what the host's records say of the function."""
-        return self._journal.held
 
     # What the VMM asks
 
@@ -176,39 +148,6 @@ class ControlledFunction:
                 passport = self._passport = look(opened, self.held)
                 self._state_bytes = state_bytes(opened, passport)
             return _LEAST_BYTES + PADDING_BYTES + len(passport.manifest.dumps(indent=None)) + self._state_bytes
-
-    def can_log(self) -> bool:
-        """Return whether logging is answered: by the controller, or with "all dirty" where the operator lets it be."""
-        if self._able is None:
-            with self._journal.answering("PROBE"), self._session() as opened:
-                self._able = opened.picture(users=False).primary.tracking
-        return self._able.memory or self.options.all_dirty
-
-    def logging_start(self, ranges: Sequence[LogRange], page_size: int) -> int:
-        """Begin to log what the controller writes; ENOTTY where it cannot and the operator wants it said."""
-        if not self.can_log() or self._able is None:
-            raise Refusal(errno.ENOTTY)
-        with self._journal.answering("DMA_LOGGING_START"):
-            if self._log is not None:
-                raise Refusal(errno.EINVAL, f"{self._name} logs already")
-            self._log = MemoryLog(self._with_queue, self.held.cntlid, self._able, ranges, page_size)
-            if self._log.note:
-                self._journal.note(Event.ALL_DIRTY, self.held.stream, self._log.note)
-            return self._log.page_size
-
-    def logging_report(self, iova: int, length: int, page_size: int) -> bytes:
-        """Return a bitmap of the pages that were written."""
-        with self._journal.answering("DMA_LOGGING_REPORT"):
-            if self._log is None:
-                raise Refusal(errno.EINVAL, f"{self._name} does not log")
-            return self._log.report(iova, length, page_size, suspended=self._suspended)
-
-    def logging_stop(self) -> None:
-        """Stop logging; a second time does nothing."""
-        log, self._log = self._log, None
-        if log is not None:
-            with self._journal.answering("DMA_LOGGING_STOP"):
-                log.stop()
 
     def was_reset(self) -> None:
         """Forget what was loaded, and end a suspension that outlived the reset: the controller is off now."""
@@ -394,19 +333,6 @@ class ControlledFunction:
         return False
 
     # What the arcs share
-
-    @property
-    def _name(self) -> str:
-        return f"{self.held.address} (controller {self.held.cntlid:#06x})"
-
-    @contextmanager
-    def _session(self) -> Iterator[OpenPrimary]:
-        with open_primary(self.host, self.ref, change=True) as pf:
-            yield pf
-
-    def _with_queue(self, work: Callable[[AdminQueue], object]) -> None:
-        with self._session() as opened:
-            work(opened.queue)
 
     def _remember(self, arc: str, seconds: float) -> None:
         self._journal.remember(
