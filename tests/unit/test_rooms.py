@@ -15,6 +15,8 @@ HOUSE = Path(nvmelm.__file__).parent
 CONTRIBUTING = Path(__file__).parents[2] / "docs" / "contributing.md"
 #: What a room may hold at most before it is a drawer.
 MOST = 27
+#: Lines a module may have at most; a longer one has two subjects.
+LONGEST = 400
 #: Rooms whose listing is a table of the program: the words that are typed.
 LISTED_ELSEWHERE = {"cli/verbs"}
 
@@ -95,6 +97,16 @@ def test_every_room_opens_with_what_lives_there(room: Path) -> None:
 @pytest.mark.parametrize("room", rooms(), ids=lambda room: room.relative_to(HOUSE).as_posix())
 def test_no_room_is_a_drawer(room: Path) -> None:
     assert len(contents(room)) <= MOST
+
+
+def test_no_module_is_longer_than_can_be_read_at_once() -> None:
+    """A longer one is cut by subject; what lies in share/ counts, too."""
+    lines = {
+        file.relative_to(HOUSE).as_posix(): len(file.read_text(encoding="utf-8").splitlines())
+        for file in HOUSE.rglob("*.py")
+    }
+    assert len(lines) > 200
+    assert {module: count for module, count in lines.items() if count > LONGEST} == {}
 
 
 def test_the_places_that_contributors_are_sent_to_are_there() -> None:
