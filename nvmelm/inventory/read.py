@@ -56,7 +56,7 @@ def only(picture: Picture, which: Bdf | int | None) -> Picture:
     if which is None:
         return picture
     secondary = resolve(picture, which)
-    moved = tuple(one for one in picture.moved if one.cntlid == secondary.cntlid)
+    moved = tuple(controller for controller in picture.moved if controller.cntlid == secondary.cntlid)
     return replace(picture, secondaries=(secondary,), moved=moved)
 
 

@@ -31,6 +31,6 @@ def by_cntlid(pf: OpenPrimary, opening: messages.Open) -> messages.Open:
             fix="name its PF, which takes the first that are resumable, or as many CNTLIDs: ssh://HOST/PF/CNTLID,...",
             reason="arguments",
         )
-    there = resolve(pf.picture(users=False), Bdf.parse(opening.pf)).cntlid
-    pairs = [messages.Pair(source=opening.pairs[0].source, destination=there)]
+    cntlid = resolve(pf.picture(users=False), Bdf.parse(opening.pf)).cntlid
+    pairs = [messages.Pair(source=opening.pairs[0].source, destination=cntlid)]
     return opening.model_copy(update={"pf": pf.address, "pairs": pairs})

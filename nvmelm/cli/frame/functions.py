@@ -46,16 +46,16 @@ def names(words: Sequence[str]) -> list[str]:
     >>> names(["nvme0"])
     ['nvme0']
     """
-    found: list[str] = []
+    functions: list[str] = []
     pf, used = "", True
     for word in words:
         if pf and _CNTLID.fullmatch(word):
-            found.append(f"{pf}/{word}")
+            functions.append(f"{pf}/{word}")
             used = True
             continue
-        found += [] if used else [pf]
+        functions += [] if used else [pf]
         pf, used = word, False
-    return found if used else [*found, pf]
+    return functions if used else [*functions, pf]
 
 
 def name(words: Sequence[str]) -> str:
@@ -64,12 +64,12 @@ def name(words: Sequence[str]) -> str:
     Raises:
         UsageError: they name several functions.
     """
-    found = ["/".join(words)] if len(words) == 2 else names(words)
-    if len(found) != 1:
+    functions = ["/".join(words)] if len(words) == 2 else names(words)
+    if len(functions) != 1:
         raise UsageError(
-            f"{' '.join(words)!r} names {len(found)} functions, and one is meant", fix=f"name it as {_FORMS}"
+            f"{' '.join(words)!r} names {len(functions)} functions, and one is meant", fix=f"name it as {_FORMS}"
         )
-    return found[0]
+    return functions[0]
 
 
 def ends(words: Sequence[str], count: int) -> list[str]:
@@ -83,14 +83,14 @@ def ends(words: Sequence[str], count: int) -> list[str]:
     Raises:
         UsageError: there are more, or fewer.
     """
-    found = list(words) if len(words) == count else names(words)
-    if len(found) != count:
+    sides = list(words) if len(words) == count else names(words)
+    if len(sides) != count:
         raise UsageError(
-            f"{len(found)} ends are named, and {count} {'is' if count == 1 else 'are'} compared",
+            f"{len(sides)} ends are named, and {count} {'is' if count == 1 else 'are'} compared",
             fix="each is a file, a directory, PF, PF CNTLID, PF/CNTLID, a VF's address, or ssh://HOST/PF/CNTLID",
             reason="arguments",
         )
-    return found
+    return sides
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def cntlids(run: Run, pf: OpenPrimary, which: Sequence[Bdf | int]) -> list[int]:
     from nvmelm.inventory.read import resolve
 
     picture = pf.picture(users=False)
-    found = [resolve(picture, function).cntlid for function in which]
-    for cntlid in found:
+    controllers = [resolve(picture, function).cntlid for function in which]
+    for cntlid in controllers:
         run.about(pf.address, cntlid)
-    return found
+    return controllers

@@ -36,7 +36,8 @@ def comparing(function: Callable[..., Any]) -> Callable[..., Any]:
         wanted = Wanted(vq, vi, tuple(nsid) if nsid else None, rsh, program, timeout)
         return function(*words, wanted=wanted, **values)
 
-    own = [one for one in inspect.signature(function, eval_str=True).parameters.values() if one.name != "wanted"]
+    parameters = inspect.signature(function, eval_str=True).parameters
+    own = [parameter for name, parameter in parameters.items() if name != "wanted"]
     keyword = inspect.Parameter.KEYWORD_ONLY
     added = [
         inspect.Parameter(name, keyword, annotation=kind, default=default) for name, (kind, default) in _OPTIONS.items()
