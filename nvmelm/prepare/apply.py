@@ -30,6 +30,7 @@ from nvmelm.prepare.actions import Action, VfWrite
 from nvmelm.prepare.cells import VFS, Cell, CellName, Cells, namespaces_wanted
 from nvmelm.prepare.executor import Executor
 from nvmelm.prepare.journal import Journal
+from nvmelm.prepare.kept import HeldLock
 from nvmelm.prepare.plan import differences, plan
 from nvmelm.process.interrupts import let_go
 
@@ -87,9 +88,10 @@ def apply(
         journal.supersede(request.wanted)
         return _report(pf, request, actions, _with_states(pf, request, picture))
     picture = _ask(pf, picture, actions, request.risks, confirm)
+    lock = HeldLock(pf.host, pf.address)
     journal.begin(request.verb, pf.ref.serial, request.wanted)
     try:
-        done = _with_states(pf, request, _converge(pf, request, actions, picture, journal))
+        done = _with_states(pf, request, _converge(pf, request, actions, picture, journal, lock))
     except (Exception, KeyboardInterrupt) as error:  # whatever it is: something was changed
         failure = _put_back(pf, journal, error)
         raise failure from origin(failure, error)
@@ -114,7 +116,8 @@ def undo(pf: OpenPrimary, wanted: Cells, verb: str, *, confirm: Confirm, dry_run
     if dry_run or not actions:
         return _report(pf, _with_losses(request, actions), actions, picture, dry_run=dry_run)
     picture = _ask(pf, picture, actions, request.risks, confirm)
-    done = _with_states(pf, request, _converge(pf, request, actions, picture, None))
+    lock = HeldLock(pf.host, pf.address)
+    done = _with_states(pf, request, _converge(pf, request, actions, picture, None, lock))
     return _report(pf, request, actions, done, changed=True)
 
 
@@ -135,12 +138,23 @@ def known(picture: Picture, wanted: Cells) -> Cells:
 
 
 def _converge(
-    pf: OpenPrimary, request: ChangeRequest, actions: list[Action], picture: Picture, journal: Journal | None
+    pf: OpenPrimary,
+    request: ChangeRequest,
+    actions: list[Action],
+    picture: Picture,
+    journal: Journal | None,
+    lock: HeldLock | None = None,
 ) -> Picture:
-    """Do the actions, look again, and do once more what a side effect of the host or device took back."""
+    """Do the actions, look again, and do once more what a side effect of the host or device took back.
+
+    Args:
+        lock: must be the one of the beginning before each phase; None on the way back, for which the others wait.
+    """
     for _ in range(2):
         for phase, group in groupby(actions, key=lambda action: action.phase):
             batch = list(group)
+            if lock is not None:
+                lock.require_same()
             if journal is not None:
                 journal.intend(batch)
             Executor(pf, picture).phase(phase, batch)
@@ -173,7 +187,9 @@ def _put_back(pf: OpenPrimary, journal: Journal, error: Exception | KeyboardInte
         return uncertain
     if failure.exit_code is ExitCode.FAILED:
         fix, cause = failure.fix, failure.cause
-        failure = RolledBackError(f"{failure.message}; everything was put back", cause=cause, fix=fix)
+        failure = RolledBackError(
+            f"{failure.message}; everything was put back", cause=cause, fix=fix, reason=failure.reason
+        )
     if isinstance(failure, InterruptedByUserError):
         undone = "; ".join(run.summaries) or "nothing had been changed"
         failure = InterruptedByUserError("interrupted", cause=f"Ctrl-C; undone: {undone}", fix="run it again")

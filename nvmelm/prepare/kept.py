@@ -28,9 +28,8 @@ class Kept:
     """
 
     def __init__(self, host: Host, address: str, cntlids: Sequence[int]) -> None:
-        lock = lock_path(host.state_dir, address)
         files = [journal_path(host, address), *(mark_path(host, address, cntlid) for cntlid in cntlids)]
-        self._lock = {lock: _stamp(lock, whole=False)}  # who waits for it may touch what is in it
+        self._lock = HeldLock(host, address)
         self._files = {path: _stamp(path) for path in files}
 
     def require_same(self) -> None:
@@ -39,16 +38,37 @@ class Kept:
         Raises:
             HostError: one was removed, replaced, or written by somebody else.
         """
-        changed = [path for path, stamp in self._lock.items() if _stamp(path, whole=False) != stamp]
-        changed += [path for path, stamp in self._files.items() if _stamp(path) != stamp]
+        self._lock.require_same()
+        changed = [path for path, stamp in self._files.items() if _stamp(path) != stamp]
         if changed:
-            raise HostError(
-                f"{changed[0]} was removed, replaced or changed meanwhile",
-                path=str(changed[0]),
-                cause="the move rests on it, and the next nvmelm would read something else",
-                fix=f"leave {changed[0].parent} alone while a move runs; then migrate again",
-                reason="records-replaced",
-            )
+            raise _replaced(changed[0])
+
+
+class HeldLock:
+    """The lock of a PF, which the caller holds: whether its file still is the one that the next verb would take."""
+
+    def __init__(self, host: Host, address: str) -> None:
+        self._path = lock_path(host.state_dir, address)
+        self._stamp = _stamp(self._path, whole=False)  # who waits for it may touch what is in it
+
+    def require_same(self) -> None:
+        """Refuse to change anything under a lock that was removed or replaced.
+
+        Raises:
+            HostError: it was; another verb may hold the one that is there now.
+        """
+        if _stamp(self._path, whole=False) != self._stamp:
+            raise _replaced(self._path)
+
+
+def _replaced(path: Path) -> HostError:
+    return HostError(
+        f"{path} was removed, replaced or changed meanwhile",
+        path=str(path),
+        cause="what is done rests on it, and the next nvmelm would read something else",
+        fix=f"leave {path.parent} alone while nvmelm works; then run it again",
+        reason="records-replaced",
+    )
 
 
 def _stamp(path: Path, *, whole: bool = True) -> _Stamp:

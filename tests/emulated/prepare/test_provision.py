@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -603,3 +605,49 @@ def test_an_end_that_could_not_be_given_is_put_back(make_host: MakeHost, monkeyp
     with open_primary(host, PF, change=True) as pf:
         undo_all.release(pf, confirm=agree)
     assert not any(secondary.mark for secondary in look(host).secondaries)
+
+
+@pytest.mark.parametrize("how", [shutil.rmtree, lambda locks: (locks / f"{PF}.lock").unlink()])
+@pytest.mark.parametrize("number", range(4))
+def test_a_verb_goes_no_further_once_its_lock_was_removed(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch, how: Callable[[Path], None], number: int
+) -> None:
+    host = make_host()
+    before = cells(host)
+    phase = Executor.phase
+    phases: list[Phase] = []
+
+    def phased(executor: Executor, name: Phase, actions: list[Action]) -> None:
+        phase(executor, name, actions)
+        phases.append(name)
+        if len(phases) == number + 1:
+            how(host.state_dir / "locks")
+
+    with monkeypatch.context() as patch, pytest.raises(NvmelmError) as met:
+        patch.setattr(Executor, "phase", phased)
+        prepare(host)
+    assert (met.value.reason, met.value.rolled_back) == ("records-replaced", True)
+    assert cells(host) == before
+    prepare(host)  # nobody holds the one that was removed any more
+
+
+def test_an_undo_goes_no_further_once_its_lock_was_removed(
+    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = make_host()
+    prepare(host)
+    phase = Executor.phase
+    phases: list[Phase] = []
+
+    def phased(executor: Executor, name: Phase, actions: list[Action]) -> None:
+        phase(executor, name, actions)
+        phases.append(name)
+        shutil.rmtree(host.state_dir / "locks", ignore_errors=True)
+
+    before = cells(host)
+    with monkeypatch.context() as patch, pytest.raises(NvmelmError) as met:
+        patch.setattr(Executor, "phase", phased)
+        release(host)
+    assert (met.value.reason, met.value.rolled_back) == ("records-replaced", True)
+    assert {**cells(host), **{name: before[name] for name in before if "mark" in name}} == before
+    assert release(host)  # the journal still knows what was there
