@@ -181,6 +181,18 @@ REASONS: dict[str, tuple[str, str]] = {
     "stream-resumed-before": ("one state must not run twice", "migrate the VM again from where it runs now"),
     "vm-unknown": ("nothing is recorded of a function that a VM has open", "restart the VM under nvmelm vm run"),
     "winding-failed": ("Get Features was refused while the admin queue was wound", "let it arrive disabled"),
+    # step 6: what vm check finds
+    "downtime-limit": ("the guest's last arc took longer than the VMM allows a move", "raise the VMM's downtime-limit"),
+    "not-marked": ("step 3 was not done for a VF of the VM", "nvmelm secondary allow-migration PF CNTLID"),
+    "other-vfio-device": ("the VM has a VFIO device that is not ours", "take it out of the VM, or ask its vendor"),
+    "return-path": ("the VMM does not listen to the destination", "switch return-path on at both ends"),
+    "vfio-user": ("QEMU migrates a vfio-user device without its state", "take it out of the VM before it migrates"),
+    "viommu": ("the guest has a virtual IOMMU", "take it out of the VM, or --no-guest-memory"),
+    "vm-not-supervised": ("nobody answers the VMM's migration calls", "start it by nvmelm vm run -- VMM ARGS"),
+    "vm-process": ("the process of the domain could not be found", "nvmelm vm check --pid the number of its QEMU"),
+    "vmm-blocker": ("the VMM itself refuses to migrate", "mend what it says, or ask it anew"),
+    "vmm-not-asked": ("the VMM was not asked what it thinks", "nvmelm vm check --qmp SOCKET, or --may-taint"),
+    "vmm-too-old": ("QEMU before 8.1 does not ask its devices", "run the VM on QEMU 8.1 or newer"),
     # step 6: states and images
     "image-altered": ("the image's digest or structure is wrong", _AGAIN),
     "image-foreign": ("the file is not a state image", "name an image made by nvmelm state save"),

@@ -57,10 +57,16 @@ def explain(_: Run, code: Code) -> Answer:
     if not explanation.meanings:
         raise UsageError(
             f"{code!r} is no code nvmelm knows",
-            cause="it is no NVMe status, exit code (0 to 9, 130), errno or reason",
+            cause=f"it is no NVMe status, exit code ({exit_codes()}), errno or reason",
             fix="nvmelm explain 1h/3Ah, nvmelm explain EBUSY, nvmelm explain 9",
         )
     return Answer(explanation, lambda: _lines(explanation))
+
+
+def exit_codes() -> str:
+    """Return the exit codes there are, ``0 to 10, 130``: those in a row, and that of Ctrl-C."""
+    in_a_row = max(code for code in ExitCode if code is not ExitCode.INTERRUPTED)
+    return f"{min(ExitCode):d} to {in_a_row:d}, {ExitCode.INTERRUPTED:d}"
 
 
 def _meanings(code: str) -> Iterator[Meaning]:

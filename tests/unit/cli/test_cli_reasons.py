@@ -10,12 +10,13 @@ from pathlib import Path
 
 import nvmelm
 from nvmelm.cli.frame.codes import ERRNOS, EXIT_CODES
+from nvmelm.cli.verbs.explain import exit_codes
 from nvmelm.errors import ExitCode, NvmelmError, PermissionDeniedError
 from nvmelm.reasons import REASONS
 
 SOURCES = Path(nvmelm.__file__).parent
 #: Functions of ours that take the reason as an argument by position: name -> position.
-_BY_POSITION = {"refuse": 0, "Mismatch": 0, "ErrnoMeaning": 0}
+_BY_POSITION = {"refuse": 0, "Mismatch": 0, "ErrnoMeaning": 0, "_reason": 1}  # the last is vm check's
 #: The table of what a VMM says: pattern, error, reason, cause, fix.
 _ROW, _ROW_LENGTH, _ROW_REASON = "_row", 5, 2
 #: Reasons that are not ours: of QEMU's events.
@@ -83,3 +84,13 @@ def test_every_exit_code_is_explained() -> None:
 
 def test_every_errno_of_the_table_exists() -> None:
     assert set(ERRNOS) <= set(errno.errorcode.values())
+
+
+def test_the_range_of_exit_codes_that_explain_names_is_every_one() -> None:
+    first, last, interrupted = map(int, exit_codes().replace(" to ", ", ").split(", "))
+    assert [*range(first, last + 1), interrupted] == sorted(ExitCode)
+
+
+def test_every_word_of_vm_check_is_among_those_that_are_explained() -> None:
+    words = words_of(SOURCES / "vm" / "check.py")
+    assert {"vm-not-supervised", "vmm-blocker", "viommu"} <= words <= set(REASONS)
