@@ -78,15 +78,19 @@ def parsed(path: str | Path, limit: int, parse: Callable[[bytes], T]) -> T:
         raise
 
 
+def is_inherited(path: str) -> bool:
+    """Return whether a path names a descriptor that this process was started with."""
+    return path.startswith(_INHERITED) or path == "/dev/stdin"
+
+
 def _opened(path: str) -> int:
     """Open without waiting for who would write into a pipe, and without taking a terminal for our own."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     about = os.fstat(descriptor)
-    inherited = path.startswith(_INHERITED) or path == "/dev/stdin"
     if (
         stat.S_ISREG(about.st_mode)
         or stat.S_ISDIR(about.st_mode)  # reading it says so
-        or (stat.S_ISFIFO(about.st_mode) and inherited)
+        or (stat.S_ISFIFO(about.st_mode) and is_inherited(path))
         or (stat.S_ISCHR(about.st_mode) and os.major(about.st_rdev) == _MEMORY_DEVICES)
     ):
         return descriptor

@@ -11,14 +11,16 @@ What each check refuses, and by which reason, stands in :mod:`nvmelm.state.image
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from nvmelm.disk.bounded import is_inherited
 from nvmelm.errors import UsageError, host_error
 from nvmelm.state.image.checks import (
     check_prefix,
@@ -38,6 +40,9 @@ from nvmelm.state.image.format import (
 )
 from nvmelm.state.image.spool import spool
 from nvmelm.wire.migration import ControllerStateHeader, NvmeControllerState, NvmeStateHeader
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 MiB = 1 << 20
 _BLOCK = 1 * MiB
@@ -199,7 +204,7 @@ def open_image(source: Path, *, spool_directory: Path, fits: Callable[[ImageHead
 
     Raises:
         ImageError: it may not be used; the reason says why.
-        UsageError: a terminal or a directory.
+        UsageError: a terminal, a directory, or a named pipe that nobody has open to write.
         HostError: it cannot be read, or the spool directory is full.
     """
     if source == STANDARD:
@@ -207,7 +212,7 @@ def open_image(source: Path, *, spool_directory: Path, fits: Callable[[ImageHead
         with open(0, "rb", closefd=False) as stream:
             return Image(spool(stream, "standard input", spool_directory, fits), "standard input")
     try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
         raise host_error("cannot read the image", str(source), error, fix="check the file's name") from error
     mode = os.fstat(descriptor).st_mode
@@ -222,5 +227,21 @@ def open_image(source: Path, *, spool_directory: Path, fits: Callable[[ImageHead
     if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         os.close(descriptor)
         raise UsageError(f"{source} is not a file", fix="name the image's file")
-    with os.fdopen(descriptor, "rb") as stream:
+    with _Stream(descriptor) as raw, io.BufferedReader(raw) as stream:
+        if stat.S_ISFIFO(mode) and not stream.peek(1) and raw.ended and not is_inherited(str(source)):
+            fix = f"start what writes into {source} first, or give its output as -"
+            raise UsageError(f"nobody writes into the pipe {source}", fix=fix, reason="arguments")
+        os.set_blocking(descriptor, True)
         return Image(spool(stream, str(source), spool_directory, fits), str(source))
+
+
+class _Stream(io.FileIO):
+    """A pipe that tells its end (nobody has it open to write) from a writer that has written nothing yet."""
+
+    ended = False
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:  # None: nothing yet
+        """Read what is there, without waiting while the descriptor does not block."""
+        count: int | None = super().readinto(buffer)
+        self.ended = count == 0
+        return count
