@@ -260,3 +260,8 @@ def test_a_policy_has_up_to_a_thousand_rules_of_a_kind(number: int, taken: bool)
     )
     with nullcontext() if taken else pytest.raises(MalformedError, match="at most 1000"):
         assert judged(text, manifest(), manifest()).compatible
+
+
+def test_a_fact_with_a_rule_of_its_own_may_be_given_that_rule_by_name() -> None:
+    text = '[[require]]\nfact = "host.vfio_driver"\nrule = "allowed"\nwhy = "it says what it means"\n'
+    assert uses(judged(text, manifest(), manifest())) == [("require[1]", "held", "host.vfio_driver")]

@@ -9,7 +9,7 @@ import os
 import resource
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from nvmelm.errors import HostError, ImageError, NvmelmError, UsageError
 from nvmelm.state.image import spool
+from nvmelm.state.image.checks import require_possible
 from nvmelm.state.image.format import ImageHeader, ImageSource, ImageWriter, Proof, open_sink
 from nvmelm.state.image.reader import Image, open_image
 from nvmelm.state.image.view import show
@@ -412,6 +413,13 @@ def test_an_image_in_a_pipe_whose_header_is_not_wanted_is_not_copied(
 
     with piped(GOLDEN) as pipe, pytest.raises(ImageError, match="not for this"):
         open_image(pipe, spool_directory=tmp_path, fits=refuse)
+
+
+@pytest.mark.parametrize(("queues", "possible"), [(2 * 65535, True), (2 * 65535 + 1, False)])
+def test_an_image_may_have_as_many_queues_as_16_bits_count_and_none_more(queues: int, possible: bool) -> None:
+    header = HEADER.model_copy(update={"nvme_bytes": 8 + 24 * queues})
+    with nullcontext() if possible else pytest.raises(ImageError, match="too many"):
+        require_possible(header, "image")
 
 
 def test_more_queues_than_16_bits_count_are_refused_by_the_header(tmp_path: Path) -> None:

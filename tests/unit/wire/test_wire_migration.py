@@ -54,6 +54,24 @@ def test_the_golden_state_reads_as_what_it_was_built_from() -> None:
     assert parsed.nvme.problems() == []
 
 
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        (0x0000_0001, (True, False, 0, 0)),
+        (0x0000_0002, (False, True, 0, 0)),
+        (0x0000_0004, (False, False, 1, 0)),
+        (0x0001_0000, (False, False, 0, 1)),
+        (0x8000_0000, (False, False, 0, 0x8000)),
+        (0x0000_FFF8, (False, False, 0, 0)),
+    ],
+)
+def test_each_attribute_of_a_completion_queue_is_its_own_bits(
+    attributes: int, said: tuple[bool, bool, int, int]
+) -> None:
+    cq = IoCompletionQueue(bytes(16) + attributes.to_bytes(4, "little") + bytes(4))
+    assert (cq.contiguous, cq.interrupts_enabled, cq.slot_0_phase, cq.interrupt_vector) == said
+
+
 def test_the_golden_state_is_built_byte_for_byte() -> None:
     sq = IoSubmissionQueue.pack(
         iosqprp1=0x1_2345_6000, iosqqsize=0x3FF, iosqqid=1, iosqcqid=1, iosqa=0b101, iosqhp=17, iosqtp=19
