@@ -54,10 +54,10 @@ def _summary(report: DemoReport) -> Iterator[str]:
     parts = ("suspend", "save", "memory", "restore", "resume")
     times = ", ".join(f"{name} {getattr(report, f'{name}_ms'):.1f}" for name in parts)
     yield f"downtime  {report.downtime_ms:.1f} ms ({times})"
-    flight = f"{report.in_flight} commands in flight at the suspend"
+    flight = f"{render.count(report.in_flight, 'command')} in flight at the suspend"
     yield f"state     {render.count(report.state_bytes, 'byte')}, with {flight}"
-    done = f"{report.submitted} commands submitted, {report.completed} completed"
-    yield f"guest     {done}, {report.verified} blocks verified"
-    lost = f"{report.lost} completions lost, {report.doubled} doubled, {report.misdirected} misdirected"
+    done = f"{render.count(report.submitted, 'command')} submitted, {report.completed} completed"
+    yield f"guest     {done}, {render.count(report.verified, 'block')} verified"
+    lost = f"{render.count(report.lost, 'completion')} lost, {report.doubled} doubled, {report.misdirected} misdirected"
     yield paint.good(f"          {lost}")
     yield "hosts     both released, and as they were found"

@@ -83,7 +83,8 @@ def stream(carried: StreamDescription) -> Iterator[str]:
 
 def _admin_queue(queue: SavedAdminQueue) -> str:
     requests = len(queue.event_requests) + queue.unidentified
-    return f"{queue.completions} completions, SQ head {queue.sq_head}, {render.count(requests, 'event request')}"
+    completions = render.count(queue.completions, "completion")
+    return f"{completions}, SQ head {queue.sq_head}, {render.count(requests, 'event request')}"
 
 
 def _part(length: int, what: str) -> str:

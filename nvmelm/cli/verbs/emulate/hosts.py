@@ -234,7 +234,9 @@ def guest_answer(report: GuestCounts) -> Answer:
 
 
 def _guest_lines(seen: GuestReport) -> Iterator[str]:
-    yield f"{seen.submitted} commands submitted, {seen.completed} completed, {seen.outstanding} outstanding"
-    yield f"{seen.verified} reads verified; {seen.lost} lost, {seen.doubled} doubled, {seen.misdirected} misdirected"
+    commands = render.count(seen.submitted, "command")
+    yield f"{commands} submitted, {seen.completed} completed, {seen.outstanding} outstanding"
+    reads = render.count(seen.verified, "read")
+    yield f"{reads} verified; {seen.lost} lost, {seen.doubled} doubled, {seen.misdirected} misdirected"
     yield from (render.plain(error) for error in seen.errors)
     yield "clean" if seen.clean else "not clean"

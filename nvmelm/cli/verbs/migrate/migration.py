@@ -380,7 +380,8 @@ def _downtime(report: MigrateReport) -> Iterator[str]:
     )
     yield f"the guest stood still for {_ms(down.total_us)}: " + ", ".join(f"{name} {_ms(us)}" for name, us in parts)
     rate = f" at {render.size(report.bytes_per_second)}/s" if report.bytes_per_second else ""
-    yield f"{render.size(report.state_bytes)} of state{rate}, {report.commands} commands; session {report.session}"
+    commands = render.count(report.commands, "command")
+    yield f"{render.size(report.state_bytes)} of state{rate}, {commands}; session {report.session}"
 
 
 def _ms(microseconds: int) -> str:
