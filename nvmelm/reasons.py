@@ -271,6 +271,10 @@ REASONS: dict[str, tuple[str, str]] = {
     "source-unfinished": ("they run at the destination; what is left at the source is not ended", "nvmelm recover"),
     "copy-unclear": ("whether a guest goes on with this copy cannot be seen", "docs/recovery.md"),
     "source-lost": ("the source lost its copy; the destination holds one", "recover --take at the destination"),
+    "vm-record-damaged": (
+        "a record of which VM has a function open is not what nvmelm wrote",
+        "remove the file it names",
+    ),
     "sessions-damaged": ("the database of sessions is gone, older or damaged", "nvmelm recover --new-sessions"),
     "sessions-doubtful": ("the disk failed while an owner was written down", "repair it, then nvmelm recover"),
     "sessions-readable": ("nothing is wrong with the database of sessions", "nvmelm recover"),

@@ -14,9 +14,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +27,7 @@ from nvmelm.disk import store
 from nvmelm.disk.atomic import sync_directory
 from nvmelm.disk.own import open_own, own_error
 from nvmelm.disk.private import private_directory
-from nvmelm.errors import UncertainError, host_error
+from nvmelm.errors import MalformedError, UncertainError, host_error
 from nvmelm.host import Host
 from nvmelm.host.local.processes import start_of
 from nvmelm.inventory.picture import Picture, Secondary
@@ -34,6 +35,8 @@ from nvmelm.inventory.picture import Picture, Secondary
 _FORMAT = 1
 #: A record of who holds a function; its texts are bounded by who writes them.
 _HELD_BYTES = 8192
+#: What JSON gives for the fields of a record, by their annotations.
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
 _EXPECTED, _RESUMED = b"expected\n", b"resumed!\n"
 
 
@@ -136,6 +139,24 @@ class Moves:
         names = store.names(self._directory / "held")
         records = [self.held(name.removesuffix(".json")) for name in names if name.endswith(".json")]
         return [held for held in records if held is not None]
+
+    def require_readable(self) -> None:
+        """Refuse where a record of who holds a function is not what the agent wrote: a VM may hold it.
+
+        Raises:
+            MalformedError: the file is named.
+        """
+        for name in store.names(self._directory / "held"):
+            address, json_, rest = name.partition(".json")
+            path = self._held(address)
+            # Read again: the agent makes the file before it writes it.
+            if json_ and not rest and _parse(store.read(path)) is None and _parse(store.read(path)) is None:
+                raise MalformedError(
+                    f"{path} is not what nvmelm wrote",
+                    cause=f"it says which VM has {address} open, and moves it",
+                    fix=f"when no VM has it open: rm {shlex.quote(str(path))}",
+                    reason="vm-record-damaged",
+                )
 
     def let_go(self, address: str) -> None:
         """Forget who holds a function: its VM closed it."""
@@ -278,6 +299,8 @@ def _parse(text: str | None) -> Held | None:
         record = json.loads(text) if text else None
         if not isinstance(record, dict) or record.pop("format", None) != _FORMAT:
             return None
-        return Held(**record)
-    except (ValueError, TypeError):
+        held = Held(**record)
+    except (ValueError, TypeError, RecursionError):
         return None
+    typed = all(isinstance(getattr(held, field.name), _TYPES[str(field.type)]) for field in fields(held))
+    return held if typed else None

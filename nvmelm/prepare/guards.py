@@ -60,10 +60,13 @@ def require_apart_from_vms(host: Host, picture: Picture, cntlids: Collection[int
 
     Raises:
         BusyError: the VM is named, and what moves it.
+        MalformedError: a record of such a VM cannot be read, so any controller may be one.
     """
     from nvmelm.inventory.vm_moves import Moves  # few hosts have any
 
-    for held in Moves(host).all_held():
+    moves = Moves(host)
+    moves.require_readable()
+    for held in moves.all_held():
         if held.primary == picture.primary.address and held.cntlid in cntlids and held.lives:
             raise BusyError(
                 f"{held.cntlid:#06x} moves with its VM, and not alone",

@@ -19,7 +19,7 @@ from nvmelm.emulator.host import EmulatedHost
 from nvmelm.emulator.kernel.bar import BUS_MASTER, MEMORY_DECODE
 from nvmelm.emulator.machine.faults import EmulatedCrash
 from nvmelm.emulator.machine.generations import NVME_2_1, TP4159, NamespaceRow
-from nvmelm.errors import BusyError, HostError
+from nvmelm.errors import BusyError, HostError, MalformedError
 from nvmelm.inventory import marks
 from nvmelm.inventory.opened import open_primary
 from nvmelm.inventory.picture import Role
@@ -743,6 +743,27 @@ def test_who_moves_with_its_vm_is_moved_by_nobody_else(world: World) -> None:
                 verb()
             assert "virsh migrate" in refusal.value.fix
         world.end(vm)
+        choose(pf, None, [FIRST])
+
+
+@pytest.mark.parametrize("damage", ["emptied", "cut", "of-another-kind", "deep"])
+def test_a_record_of_a_vm_that_cannot_be_read_lets_nobody_touch_the_function(world: World, damage: str) -> None:
+    world.running()
+    (record,) = (world.source.state_dir / "vm/held").iterdir()
+    whole = json.loads(record.read_text())
+    texts = {"emptied": "", "cut": record.read_text()[:40], "deep": "[" * 100_000}
+    record.write_text(texts.get(damage, json.dumps(whole | {"cntlid": str(whole["cntlid"])})))
+    with open_primary(world.source, PF, change=True) as pf:
+        for verb in (
+            lambda: verbs.suspend(pf, FIRST, confirm=agree),
+            lambda: verbs.resume(pf, FIRST, confirm=agree),
+            lambda: choose(pf, None, [FIRST]),
+        ):
+            with pytest.raises(MalformedError, match="is not what nvmelm wrote") as refusal:
+                verb()
+            assert (refusal.value.reason, str(record) in refusal.value.fix) == ("vm-record-damaged", True)
+        assert world.source.state_dir.joinpath("vm/held").exists()
+        record.unlink()
         choose(pf, None, [FIRST])
 
 
