@@ -37,9 +37,8 @@ def own_error(what: str, path: Path, error: OSError, *, directory: bool = False)
     if wrong is None and error.errno == errno.ELOOP and path.is_symlink():  # opened with O_NOFOLLOW
         wrong = _wrong(path, "a link", directory)
     if wrong is not None:
-        wrong.message = f"{what}: {wrong.message}"
-        wrong.args = (wrong.message,)
-        return wrong
+        message, cause = f"{what}: {wrong.message}", wrong.cause
+        return OwnFileError(message, path=wrong.path, cause=cause, fix=wrong.fix, reason=wrong.reason)
     if error.errno == errno.EROFS:
         fix = "mount its file system read-write, or name another directory with NVMELM_STATE_DIR"
         return host_error(what, str(path), error, fix=fix)

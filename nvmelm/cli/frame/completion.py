@@ -45,7 +45,7 @@ def show(words: list[str], verbs: Container[str], ask: Callable[[str], int]) -> 
         raise UsageError(
             f"there is no completion for {shell!r}" if shell else "it is not known for which shell",
             cause=f"there is one for {', '.join(FILES)}",
-            fix=f"nvmelm {_SHOW} bash",
+            fix="nvmelm --show-completion bash",
             reason="arguments",
         )
     try:

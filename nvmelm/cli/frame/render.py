@@ -7,8 +7,10 @@ the cursor or change a colour. Colours are used on a terminal only, and never wi
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -202,7 +204,11 @@ def print_lines(lines: Iterable[str], stream: TextIO | None = None) -> bool:
         _drop(stream)
         raise
     except OSError as error:
+        # The terminal behind it is gone: tty_write() answers EIO then, where a pipe would EPIPE.
+        hung_up = error.errno == errno.EIO and stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
         _drop(stream)
+        if hung_up:
+            return False
         raise host_error("cannot write the answer", stream.name, error) from error
     return True
 

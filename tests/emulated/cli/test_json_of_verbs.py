@@ -17,6 +17,7 @@ SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
 ASKED = {
     "status": "status",
     "list": "list",
+    "version": "version",
     "show": "show nvme0",
     "host check": "host check nvme0",
     "secondary list": "secondary list nvme0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 from hypothesis import given
@@ -133,3 +134,10 @@ def test_who_uses_a_vf_is_never_cut_off(monkeypatch: pytest.MonkeyPatch) -> None
         assert max(map(len, lines)) <= width
         assert user in " ".join(" ".join(lines).split())
         assert ("USED BY" in lines[0]) is (width == 200)
+
+
+def test_a_terminal_that_hung_up_is_a_reader_that_has_left() -> None:
+    master, slave = os.openpty()
+    with os.fdopen(slave, "w") as stream:
+        os.close(master)
+        assert not render.print_lines(["a line"], stream)

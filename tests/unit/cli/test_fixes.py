@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import nvmelm
+from nvmelm.cli.frame import completion
 from nvmelm.cli.frame.documents import error_document
 from nvmelm.cli.frame.report import failed
 from nvmelm.cli.reference import tree
@@ -22,7 +23,7 @@ SOURCES = Path(nvmelm.__file__).parent
 #: Options of programs that a fix names beside nvmelm's own: of virsh, and of nvme-cli.
 FOREIGN = {"--all", "--live", "--paused", "--config", "--namespace-id", "--controllers"}
 #: What follows "nvmelm" where a fix speaks of the program, and of no command of it.
-PROSE = {"as", "asks", "finds", "loads", "on", "that"}
+PROSE = {"as", "asks", "finds", "loads", "on", "that", "works"}
 _COMMAND = re.compile(r"\bnvmelm ((?:(?!nvmelm\b)[^;,:()\n]|: ?(?=//))*)")
 
 
@@ -52,7 +53,8 @@ def texts(node: ast.expr) -> Iterator[str]:
 
 def verbs() -> dict[str, set[str]]:
     """Return the options of every verb."""
-    everywhere = {option for row in tree.root_options() for option in options(row.typed)} | {"--help"}
+    hidden = {"--help", *completion.OPTIONS}
+    everywhere = {option for row in tree.root_options() for option in options(row.typed)} | hidden
     return {
         verb.name: {option for row in verb.options for option in options(row.typed)} | everywhere
         for topic in tree.topics()
