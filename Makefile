@@ -20,7 +20,7 @@ test: $(READY) ## lint, types, layers, then the unit, replay and emulated tests
 	@$(MAKE) --no-print-directory check
 
 check: $(READY) lint types layers
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: $(READY) ## ruff: rules and format
 	@$(BIN)/ruff check .
