@@ -230,7 +230,8 @@ def open_image(source: Path, *, spool_directory: Path, fits: Callable[[ImageHead
     with _Stream(descriptor) as raw, io.BufferedReader(raw) as stream:
         if stat.S_ISFIFO(mode) and not stream.peek(1) and raw.ended and not is_inherited(str(source)):
             fix = f"start what writes into {source} first, or give its output as -"
-            raise UsageError(f"nobody writes into the pipe {source}", fix=fix, reason="arguments")
+            cause = "it would be waited for as long as nobody does"
+            raise UsageError(f"nobody writes into the pipe {source}", cause=cause, fix=fix, reason="arguments")
         os.set_blocking(descriptor, True)
         return Image(spool(stream, str(source), spool_directory, fits), str(source))
 

@@ -20,8 +20,9 @@ def pipe(tmp_path: Path) -> Path:
 
 
 def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(pipe: Path) -> None:
-    with pytest.raises(UsageError, match="nobody writes into the pipe"):
+    with pytest.raises(UsageError, match="nobody writes into the pipe") as refusal:
         open_image(pipe, spool_directory=pipe.parent)
+    assert "waited for" in refusal.value.cause
 
 
 def test_a_writer_that_has_written_nothing_yet_is_waited_for(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
