@@ -156,7 +156,8 @@ class Destination:
         ]
         node = picture.primary.node
         fix = f"nvmelm destination prepare {node} --vfs N, with more than {picture.primary.vfs_enabled}"
-        cause = f"{len(self.opening.pairs)} are to be moved there"
+        wanted = len(self.opening.pairs)
+        cause = f"{wanted} {'is' if wanted == 1 else 'are'} to be moved there"
         if bare:
             cause += f"; {', '.join(bare)} bear no mark: they run a guest, or nobody said that they may be overwritten"
             fix = f"nvmelm secondary allow-resume {node} {bare[0]}, once nobody uses it; or {fix}"

@@ -294,6 +294,7 @@ def test_a_destination_without_a_resumable_controller_is_refused(world: World) -
         world.migrate()
     assert met.value.exit_code is ExitCode.BUSY
     assert "no resumable controller left" in met.value.message
+    assert met.value.cause.startswith("1 is to be moved there")
 
 
 def test_a_link_cut_when_the_states_are_in_leaves_nothing_behind_once_the_destination_is_told_again(
